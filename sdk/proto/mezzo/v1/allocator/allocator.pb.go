@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: mezzo/v1/allocator/allocator.proto
 
-package allocatorv1
+package v1allocator
 
 import (
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -154,7 +154,7 @@ const file_mezzo_v1_allocator_allocator_proto_rawDesc = "" +
 	"\aUNKNOWN\x10\x01\x12\n" +
 	"\n" +
 	"\x06ACCEPT\x10\x02\x12\v\n" +
-	"\aDECLINE\x10\x03BDZBgithub.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/allocator;allocatorv1"
+	"\aDECLINE\x10\x03BDZBgithub.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/allocator;v1allocator"
 
 var (
 	file_mezzo_v1_allocator_allocator_proto_rawDescOnce sync.Once

@@ -167,6 +167,71 @@ func (Call_Type) EnumDescriptor() ([]byte, []int) {
 	return file_mezzo_v1_executor_executor_proto_rawDescGZIP(), []int{1, 0}
 }
 
+type CallResult_Code int32
+
+const (
+	CallResult_UNKNOWN          CallResult_Code = 0
+	CallResult_ACCEPTED         CallResult_Code = 1
+	CallResult_INVALID          CallResult_Code = 2
+	CallResult_UNKNOWN_EXECUTOR CallResult_Code = 3
+	CallResult_NOT_SUBSCRIBED   CallResult_Code = 4
+)
+
+// Enum value maps for CallResult_Code.
+var (
+	CallResult_Code_name = map[int32]string{
+		0: "UNKNOWN",
+		1: "ACCEPTED",
+		2: "INVALID",
+		3: "UNKNOWN_EXECUTOR",
+		4: "NOT_SUBSCRIBED",
+	}
+	CallResult_Code_value = map[string]int32{
+		"UNKNOWN":          0,
+		"ACCEPTED":         1,
+		"INVALID":          2,
+		"UNKNOWN_EXECUTOR": 3,
+		"NOT_SUBSCRIBED":   4,
+	}
+)
+
+func (x CallResult_Code) Enum() *CallResult_Code {
+	p := new(CallResult_Code)
+	*p = x
+	return p
+}
+
+func (x CallResult_Code) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CallResult_Code) Descriptor() protoreflect.EnumDescriptor {
+	return file_mezzo_v1_executor_executor_proto_enumTypes[2].Descriptor()
+}
+
+func (CallResult_Code) Type() protoreflect.EnumType {
+	return &file_mezzo_v1_executor_executor_proto_enumTypes[2]
+}
+
+func (x CallResult_Code) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Do not use.
+func (x *CallResult_Code) UnmarshalJSON(b []byte) error {
+	num, err := protoimpl.X.UnmarshalJSONEnum(x.Descriptor(), b)
+	if err != nil {
+		return err
+	}
+	*x = CallResult_Code(num)
+	return nil
+}
+
+// Deprecated: Use CallResult_Code.Descriptor instead.
+func (CallResult_Code) EnumDescriptor() ([]byte, []int) {
+	return file_mezzo_v1_executor_executor_proto_rawDescGZIP(), []int{2, 0}
+}
+
 type Event struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Type          *Event_Type            `protobuf:"varint,1,opt,name=type,enum=mezzo.v1.executor.Event_Type" json:"type,omitempty"`
@@ -268,13 +333,15 @@ func (x *Event) GetLaunchGroup() *Event_LaunchGroup {
 }
 
 type Call struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ExecutorId    *v1.ExecutorID         `protobuf:"bytes,1,req,name=executor_id,json=executorId" json:"executor_id,omitempty"`
-	FrameworkId   *v1.FrameworkID        `protobuf:"bytes,2,req,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
-	Type          *Call_Type             `protobuf:"varint,3,opt,name=type,enum=mezzo.v1.executor.Call_Type" json:"type,omitempty"`
-	Subscribe     *Call_Subscribe        `protobuf:"bytes,4,opt,name=subscribe" json:"subscribe,omitempty"`
-	Update        *Call_Update           `protobuf:"bytes,5,opt,name=update" json:"update,omitempty"`
-	Message       *Call_Message          `protobuf:"bytes,6,opt,name=message" json:"message,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ExecutorId  *v1.ExecutorID         `protobuf:"bytes,1,req,name=executor_id,json=executorId" json:"executor_id,omitempty"`
+	FrameworkId *v1.FrameworkID        `protobuf:"bytes,2,req,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
+	Type        *Call_Type             `protobuf:"varint,3,opt,name=type,enum=mezzo.v1.executor.Call_Type" json:"type,omitempty"`
+	Subscribe   *Call_Subscribe        `protobuf:"bytes,4,opt,name=subscribe" json:"subscribe,omitempty"`
+	Update      *Call_Update           `protobuf:"bytes,5,opt,name=update" json:"update,omitempty"`
+	Message     *Call_Message          `protobuf:"bytes,6,opt,name=message" json:"message,omitempty"`
+	// Mezzo's own: the caller's number for the call, returned in its result.
+	Sequence      *uint64 `protobuf:"varint,10000,opt,name=sequence" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -351,6 +418,74 @@ func (x *Call) GetMessage() *Call_Message {
 	return nil
 }
 
+func (x *Call) GetSequence() uint64 {
+	if x != nil && x.Sequence != nil {
+		return *x.Sequence
+	}
+	return 0
+}
+
+// CallResult says what became of a Call.
+type CallResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      *uint64                `protobuf:"varint,1,opt,name=sequence" json:"sequence,omitempty"`
+	Code          *CallResult_Code       `protobuf:"varint,2,opt,name=code,enum=mezzo.v1.executor.CallResult_Code" json:"code,omitempty"`
+	Message       *string                `protobuf:"bytes,3,opt,name=message" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallResult) Reset() {
+	*x = CallResult{}
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallResult) ProtoMessage() {}
+
+func (x *CallResult) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallResult.ProtoReflect.Descriptor instead.
+func (*CallResult) Descriptor() ([]byte, []int) {
+	return file_mezzo_v1_executor_executor_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CallResult) GetSequence() uint64 {
+	if x != nil && x.Sequence != nil {
+		return *x.Sequence
+	}
+	return 0
+}
+
+func (x *CallResult) GetCode() CallResult_Code {
+	if x != nil && x.Code != nil {
+		return *x.Code
+	}
+	return CallResult_UNKNOWN
+}
+
+func (x *CallResult) GetMessage() string {
+	if x != nil && x.Message != nil {
+		return *x.Message
+	}
+	return ""
+}
+
 type Event_Subscribed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ExecutorInfo  *v1.ExecutorInfo       `protobuf:"bytes,1,req,name=executor_info,json=executorInfo" json:"executor_info,omitempty"`
@@ -363,7 +498,7 @@ type Event_Subscribed struct {
 
 func (x *Event_Subscribed) Reset() {
 	*x = Event_Subscribed{}
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[2]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -375,7 +510,7 @@ func (x *Event_Subscribed) String() string {
 func (*Event_Subscribed) ProtoMessage() {}
 
 func (x *Event_Subscribed) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[2]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -428,7 +563,7 @@ type Event_Launch struct {
 
 func (x *Event_Launch) Reset() {
 	*x = Event_Launch{}
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[3]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -440,7 +575,7 @@ func (x *Event_Launch) String() string {
 func (*Event_Launch) ProtoMessage() {}
 
 func (x *Event_Launch) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[3]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +607,7 @@ type Event_LaunchGroup struct {
 
 func (x *Event_LaunchGroup) Reset() {
 	*x = Event_LaunchGroup{}
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[4]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -484,7 +619,7 @@ func (x *Event_LaunchGroup) String() string {
 func (*Event_LaunchGroup) ProtoMessage() {}
 
 func (x *Event_LaunchGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[4]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,7 +652,7 @@ type Event_Kill struct {
 
 func (x *Event_Kill) Reset() {
 	*x = Event_Kill{}
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[5]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +664,7 @@ func (x *Event_Kill) String() string {
 func (*Event_Kill) ProtoMessage() {}
 
 func (x *Event_Kill) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[5]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +704,7 @@ type Event_Acknowledged struct {
 
 func (x *Event_Acknowledged) Reset() {
 	*x = Event_Acknowledged{}
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[6]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +716,7 @@ func (x *Event_Acknowledged) String() string {
 func (*Event_Acknowledged) ProtoMessage() {}
 
 func (x *Event_Acknowledged) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[6]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +755,7 @@ type Event_Message struct {
 
 func (x *Event_Message) Reset() {
 	*x = Event_Message{}
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[7]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +767,7 @@ func (x *Event_Message) String() string {
 func (*Event_Message) ProtoMessage() {}
 
 func (x *Event_Message) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[7]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +799,7 @@ type Event_Error struct {
 
 func (x *Event_Error) Reset() {
 	*x = Event_Error{}
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[8]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +811,7 @@ func (x *Event_Error) String() string {
 func (*Event_Error) ProtoMessage() {}
 
 func (x *Event_Error) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[8]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +844,7 @@ type Call_Subscribe struct {
 
 func (x *Call_Subscribe) Reset() {
 	*x = Call_Subscribe{}
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[9]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +856,7 @@ func (x *Call_Subscribe) String() string {
 func (*Call_Subscribe) ProtoMessage() {}
 
 func (x *Call_Subscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[9]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +895,7 @@ type Call_Update struct {
 
 func (x *Call_Update) Reset() {
 	*x = Call_Update{}
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[10]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +907,7 @@ func (x *Call_Update) String() string {
 func (*Call_Update) ProtoMessage() {}
 
 func (x *Call_Update) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[10]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +939,7 @@ type Call_Message struct {
 
 func (x *Call_Message) Reset() {
 	*x = Call_Message{}
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[11]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +951,7 @@ func (x *Call_Message) String() string {
 func (*Call_Message) ProtoMessage() {}
 
 func (x *Call_Message) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[11]
+	mi := &file_mezzo_v1_executor_executor_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1025,7 @@ const file_mezzo_v1_executor_executor_proto_rawDesc = "" +
 	"\aMESSAGE\x10\x05\x12\t\n" +
 	"\x05ERROR\x10\x06\x12\f\n" +
 	"\bSHUTDOWN\x10\a\x12\r\n" +
-	"\tHEARTBEAT\x10\t\"\xac\x05\n" +
+	"\tHEARTBEAT\x10\t\"\xc9\x05\n" +
 	"\x04Call\x125\n" +
 	"\vexecutor_id\x18\x01 \x02(\v2\x14.mezzo.v1.ExecutorIDR\n" +
 	"executorId\x128\n" +
@@ -898,7 +1033,8 @@ const file_mezzo_v1_executor_executor_proto_rawDesc = "" +
 	"\x04type\x18\x03 \x01(\x0e2\x1c.mezzo.v1.executor.Call.TypeR\x04type\x12?\n" +
 	"\tsubscribe\x18\x04 \x01(\v2!.mezzo.v1.executor.Call.SubscribeR\tsubscribe\x126\n" +
 	"\x06update\x18\x05 \x01(\v2\x1e.mezzo.v1.executor.Call.UpdateR\x06update\x129\n" +
-	"\amessage\x18\x06 \x01(\v2\x1f.mezzo.v1.executor.Call.MessageR\amessage\x1a\xa9\x01\n" +
+	"\amessage\x18\x06 \x01(\v2\x1f.mezzo.v1.executor.Call.MessageR\amessage\x12\x1b\n" +
+	"\bsequence\x18\x90N \x01(\x04R\bsequence\x1a\xa9\x01\n" +
 	"\tSubscribe\x12E\n" +
 	"\x14unacknowledged_tasks\x18\x01 \x03(\v2\x12.mezzo.v1.TaskInfoR\x13unacknowledgedTasks\x12U\n" +
 	"\x16unacknowledged_updates\x18\x02 \x03(\v2\x1e.mezzo.v1.executor.Call.UpdateR\x15unacknowledgedUpdates\x1a6\n" +
@@ -912,7 +1048,21 @@ const file_mezzo_v1_executor_executor_proto_rawDesc = "" +
 	"\n" +
 	"\x06UPDATE\x10\x02\x12\v\n" +
 	"\aMESSAGE\x10\x03\x12\r\n" +
-	"\tHEARTBEAT\x10\x04BBZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/executor;executorv1"
+	"\tHEARTBEAT\x10\x04\"\xd4\x01\n" +
+	"\n" +
+	"CallResult\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x126\n" +
+	"\x04code\x18\x02 \x01(\x0e2\".mezzo.v1.executor.CallResult.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"X\n" +
+	"\x04Code\x12\v\n" +
+	"\aUNKNOWN\x10\x00\x12\f\n" +
+	"\bACCEPTED\x10\x01\x12\v\n" +
+	"\aINVALID\x10\x02\x12\x14\n" +
+	"\x10UNKNOWN_EXECUTOR\x10\x03\x12\x12\n" +
+	"\x0eNOT_SUBSCRIBED\x10\x042\x91\x01\n" +
+	"\bExecutor\x12@\n" +
+	"\tSubscribe\x12\x17.mezzo.v1.executor.Call\x1a\x18.mezzo.v1.executor.Event0\x01\x12C\n" +
+	"\x05Calls\x12\x17.mezzo.v1.executor.Call\x1a\x1d.mezzo.v1.executor.CallResult(\x010\x01BBZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/executor;executorv1"
 
 var (
 	file_mezzo_v1_executor_executor_proto_rawDescOnce sync.Once
@@ -926,67 +1076,74 @@ func file_mezzo_v1_executor_executor_proto_rawDescGZIP() []byte {
 	return file_mezzo_v1_executor_executor_proto_rawDescData
 }
 
-var file_mezzo_v1_executor_executor_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_mezzo_v1_executor_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_mezzo_v1_executor_executor_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_mezzo_v1_executor_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_mezzo_v1_executor_executor_proto_goTypes = []any{
 	(Event_Type)(0),            // 0: mezzo.v1.executor.Event.Type
 	(Call_Type)(0),             // 1: mezzo.v1.executor.Call.Type
-	(*Event)(nil),              // 2: mezzo.v1.executor.Event
-	(*Call)(nil),               // 3: mezzo.v1.executor.Call
-	(*Event_Subscribed)(nil),   // 4: mezzo.v1.executor.Event.Subscribed
-	(*Event_Launch)(nil),       // 5: mezzo.v1.executor.Event.Launch
-	(*Event_LaunchGroup)(nil),  // 6: mezzo.v1.executor.Event.LaunchGroup
-	(*Event_Kill)(nil),         // 7: mezzo.v1.executor.Event.Kill
-	(*Event_Acknowledged)(nil), // 8: mezzo.v1.executor.Event.Acknowledged
-	(*Event_Message)(nil),      // 9: mezzo.v1.executor.Event.Message
-	(*Event_Error)(nil),        // 10: mezzo.v1.executor.Event.Error
-	(*Call_Subscribe)(nil),     // 11: mezzo.v1.executor.Call.Subscribe
-	(*Call_Update)(nil),        // 12: mezzo.v1.executor.Call.Update
-	(*Call_Message)(nil),       // 13: mezzo.v1.executor.Call.Message
-	(*v1.ExecutorID)(nil),      // 14: mezzo.v1.ExecutorID
-	(*v1.FrameworkID)(nil),     // 15: mezzo.v1.FrameworkID
-	(*v1.ExecutorInfo)(nil),    // 16: mezzo.v1.ExecutorInfo
-	(*v1.FrameworkInfo)(nil),   // 17: mezzo.v1.FrameworkInfo
-	(*v1.AgentInfo)(nil),       // 18: mezzo.v1.AgentInfo
-	(*v1.ContainerID)(nil),     // 19: mezzo.v1.ContainerID
-	(*v1.TaskInfo)(nil),        // 20: mezzo.v1.TaskInfo
-	(*v1.TaskGroupInfo)(nil),   // 21: mezzo.v1.TaskGroupInfo
-	(*v1.TaskID)(nil),          // 22: mezzo.v1.TaskID
-	(*v1.KillPolicy)(nil),      // 23: mezzo.v1.KillPolicy
-	(*v1.TaskStatus)(nil),      // 24: mezzo.v1.TaskStatus
+	(CallResult_Code)(0),       // 2: mezzo.v1.executor.CallResult.Code
+	(*Event)(nil),              // 3: mezzo.v1.executor.Event
+	(*Call)(nil),               // 4: mezzo.v1.executor.Call
+	(*CallResult)(nil),         // 5: mezzo.v1.executor.CallResult
+	(*Event_Subscribed)(nil),   // 6: mezzo.v1.executor.Event.Subscribed
+	(*Event_Launch)(nil),       // 7: mezzo.v1.executor.Event.Launch
+	(*Event_LaunchGroup)(nil),  // 8: mezzo.v1.executor.Event.LaunchGroup
+	(*Event_Kill)(nil),         // 9: mezzo.v1.executor.Event.Kill
+	(*Event_Acknowledged)(nil), // 10: mezzo.v1.executor.Event.Acknowledged
+	(*Event_Message)(nil),      // 11: mezzo.v1.executor.Event.Message
+	(*Event_Error)(nil),        // 12: mezzo.v1.executor.Event.Error
+	(*Call_Subscribe)(nil),     // 13: mezzo.v1.executor.Call.Subscribe
+	(*Call_Update)(nil),        // 14: mezzo.v1.executor.Call.Update
+	(*Call_Message)(nil),       // 15: mezzo.v1.executor.Call.Message
+	(*v1.ExecutorID)(nil),      // 16: mezzo.v1.ExecutorID
+	(*v1.FrameworkID)(nil),     // 17: mezzo.v1.FrameworkID
+	(*v1.ExecutorInfo)(nil),    // 18: mezzo.v1.ExecutorInfo
+	(*v1.FrameworkInfo)(nil),   // 19: mezzo.v1.FrameworkInfo
+	(*v1.AgentInfo)(nil),       // 20: mezzo.v1.AgentInfo
+	(*v1.ContainerID)(nil),     // 21: mezzo.v1.ContainerID
+	(*v1.TaskInfo)(nil),        // 22: mezzo.v1.TaskInfo
+	(*v1.TaskGroupInfo)(nil),   // 23: mezzo.v1.TaskGroupInfo
+	(*v1.TaskID)(nil),          // 24: mezzo.v1.TaskID
+	(*v1.KillPolicy)(nil),      // 25: mezzo.v1.KillPolicy
+	(*v1.TaskStatus)(nil),      // 26: mezzo.v1.TaskStatus
 }
 var file_mezzo_v1_executor_executor_proto_depIdxs = []int32{
 	0,  // 0: mezzo.v1.executor.Event.type:type_name -> mezzo.v1.executor.Event.Type
-	4,  // 1: mezzo.v1.executor.Event.subscribed:type_name -> mezzo.v1.executor.Event.Subscribed
-	8,  // 2: mezzo.v1.executor.Event.acknowledged:type_name -> mezzo.v1.executor.Event.Acknowledged
-	5,  // 3: mezzo.v1.executor.Event.launch:type_name -> mezzo.v1.executor.Event.Launch
-	7,  // 4: mezzo.v1.executor.Event.kill:type_name -> mezzo.v1.executor.Event.Kill
-	9,  // 5: mezzo.v1.executor.Event.message:type_name -> mezzo.v1.executor.Event.Message
-	10, // 6: mezzo.v1.executor.Event.error:type_name -> mezzo.v1.executor.Event.Error
-	6,  // 7: mezzo.v1.executor.Event.launch_group:type_name -> mezzo.v1.executor.Event.LaunchGroup
-	14, // 8: mezzo.v1.executor.Call.executor_id:type_name -> mezzo.v1.ExecutorID
-	15, // 9: mezzo.v1.executor.Call.framework_id:type_name -> mezzo.v1.FrameworkID
+	6,  // 1: mezzo.v1.executor.Event.subscribed:type_name -> mezzo.v1.executor.Event.Subscribed
+	10, // 2: mezzo.v1.executor.Event.acknowledged:type_name -> mezzo.v1.executor.Event.Acknowledged
+	7,  // 3: mezzo.v1.executor.Event.launch:type_name -> mezzo.v1.executor.Event.Launch
+	9,  // 4: mezzo.v1.executor.Event.kill:type_name -> mezzo.v1.executor.Event.Kill
+	11, // 5: mezzo.v1.executor.Event.message:type_name -> mezzo.v1.executor.Event.Message
+	12, // 6: mezzo.v1.executor.Event.error:type_name -> mezzo.v1.executor.Event.Error
+	8,  // 7: mezzo.v1.executor.Event.launch_group:type_name -> mezzo.v1.executor.Event.LaunchGroup
+	16, // 8: mezzo.v1.executor.Call.executor_id:type_name -> mezzo.v1.ExecutorID
+	17, // 9: mezzo.v1.executor.Call.framework_id:type_name -> mezzo.v1.FrameworkID
 	1,  // 10: mezzo.v1.executor.Call.type:type_name -> mezzo.v1.executor.Call.Type
-	11, // 11: mezzo.v1.executor.Call.subscribe:type_name -> mezzo.v1.executor.Call.Subscribe
-	12, // 12: mezzo.v1.executor.Call.update:type_name -> mezzo.v1.executor.Call.Update
-	13, // 13: mezzo.v1.executor.Call.message:type_name -> mezzo.v1.executor.Call.Message
-	16, // 14: mezzo.v1.executor.Event.Subscribed.executor_info:type_name -> mezzo.v1.ExecutorInfo
-	17, // 15: mezzo.v1.executor.Event.Subscribed.framework_info:type_name -> mezzo.v1.FrameworkInfo
-	18, // 16: mezzo.v1.executor.Event.Subscribed.agent_info:type_name -> mezzo.v1.AgentInfo
-	19, // 17: mezzo.v1.executor.Event.Subscribed.container_id:type_name -> mezzo.v1.ContainerID
-	20, // 18: mezzo.v1.executor.Event.Launch.task:type_name -> mezzo.v1.TaskInfo
-	21, // 19: mezzo.v1.executor.Event.LaunchGroup.task_group:type_name -> mezzo.v1.TaskGroupInfo
-	22, // 20: mezzo.v1.executor.Event.Kill.task_id:type_name -> mezzo.v1.TaskID
-	23, // 21: mezzo.v1.executor.Event.Kill.kill_policy:type_name -> mezzo.v1.KillPolicy
-	22, // 22: mezzo.v1.executor.Event.Acknowledged.task_id:type_name -> mezzo.v1.TaskID
-	20, // 23: mezzo.v1.executor.Call.Subscribe.unacknowledged_tasks:type_name -> mezzo.v1.TaskInfo
-	12, // 24: mezzo.v1.executor.Call.Subscribe.unacknowledged_updates:type_name -> mezzo.v1.executor.Call.Update
-	24, // 25: mezzo.v1.executor.Call.Update.status:type_name -> mezzo.v1.TaskStatus
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	13, // 11: mezzo.v1.executor.Call.subscribe:type_name -> mezzo.v1.executor.Call.Subscribe
+	14, // 12: mezzo.v1.executor.Call.update:type_name -> mezzo.v1.executor.Call.Update
+	15, // 13: mezzo.v1.executor.Call.message:type_name -> mezzo.v1.executor.Call.Message
+	2,  // 14: mezzo.v1.executor.CallResult.code:type_name -> mezzo.v1.executor.CallResult.Code
+	18, // 15: mezzo.v1.executor.Event.Subscribed.executor_info:type_name -> mezzo.v1.ExecutorInfo
+	19, // 16: mezzo.v1.executor.Event.Subscribed.framework_info:type_name -> mezzo.v1.FrameworkInfo
+	20, // 17: mezzo.v1.executor.Event.Subscribed.agent_info:type_name -> mezzo.v1.AgentInfo
+	21, // 18: mezzo.v1.executor.Event.Subscribed.container_id:type_name -> mezzo.v1.ContainerID
+	22, // 19: mezzo.v1.executor.Event.Launch.task:type_name -> mezzo.v1.TaskInfo
+	23, // 20: mezzo.v1.executor.Event.LaunchGroup.task_group:type_name -> mezzo.v1.TaskGroupInfo
+	24, // 21: mezzo.v1.executor.Event.Kill.task_id:type_name -> mezzo.v1.TaskID
+	25, // 22: mezzo.v1.executor.Event.Kill.kill_policy:type_name -> mezzo.v1.KillPolicy
+	24, // 23: mezzo.v1.executor.Event.Acknowledged.task_id:type_name -> mezzo.v1.TaskID
+	22, // 24: mezzo.v1.executor.Call.Subscribe.unacknowledged_tasks:type_name -> mezzo.v1.TaskInfo
+	14, // 25: mezzo.v1.executor.Call.Subscribe.unacknowledged_updates:type_name -> mezzo.v1.executor.Call.Update
+	26, // 26: mezzo.v1.executor.Call.Update.status:type_name -> mezzo.v1.TaskStatus
+	4,  // 27: mezzo.v1.executor.Executor.Subscribe:input_type -> mezzo.v1.executor.Call
+	4,  // 28: mezzo.v1.executor.Executor.Calls:input_type -> mezzo.v1.executor.Call
+	3,  // 29: mezzo.v1.executor.Executor.Subscribe:output_type -> mezzo.v1.executor.Event
+	5,  // 30: mezzo.v1.executor.Executor.Calls:output_type -> mezzo.v1.executor.CallResult
+	29, // [29:31] is the sub-list for method output_type
+	27, // [27:29] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_v1_executor_executor_proto_init() }
@@ -999,10 +1156,10 @@ func file_mezzo_v1_executor_executor_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_v1_executor_executor_proto_rawDesc), len(file_mezzo_v1_executor_executor_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   12,
+			NumEnums:      3,
+			NumMessages:   13,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_mezzo_v1_executor_executor_proto_goTypes,
 		DependencyIndexes: file_mezzo_v1_executor_executor_proto_depIdxs,

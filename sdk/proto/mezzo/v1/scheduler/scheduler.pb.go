@@ -331,6 +331,80 @@ func (Call_Type) EnumDescriptor() ([]byte, []int) {
 	return file_mezzo_v1_scheduler_scheduler_proto_rawDescGZIP(), []int{4, 0}
 }
 
+type CallResult_Code int32
+
+const (
+	CallResult_UNKNOWN           CallResult_Code = 0
+	CallResult_ACCEPTED          CallResult_Code = 1
+	CallResult_INVALID           CallResult_Code = 2 // the call can never be right
+	CallResult_UNKNOWN_FRAMEWORK CallResult_Code = 3
+	CallResult_NOT_SUBSCRIBED    CallResult_Code = 4
+	CallResult_SUPERSEDED        CallResult_Code = 5 // another scheduler has taken the framework over
+	CallResult_UNAUTHORIZED      CallResult_Code = 6
+	CallResult_UNAVAILABLE       CallResult_Code = 7 // the master does not lead, or is still recovering
+)
+
+// Enum value maps for CallResult_Code.
+var (
+	CallResult_Code_name = map[int32]string{
+		0: "UNKNOWN",
+		1: "ACCEPTED",
+		2: "INVALID",
+		3: "UNKNOWN_FRAMEWORK",
+		4: "NOT_SUBSCRIBED",
+		5: "SUPERSEDED",
+		6: "UNAUTHORIZED",
+		7: "UNAVAILABLE",
+	}
+	CallResult_Code_value = map[string]int32{
+		"UNKNOWN":           0,
+		"ACCEPTED":          1,
+		"INVALID":           2,
+		"UNKNOWN_FRAMEWORK": 3,
+		"NOT_SUBSCRIBED":    4,
+		"SUPERSEDED":        5,
+		"UNAUTHORIZED":      6,
+		"UNAVAILABLE":       7,
+	}
+)
+
+func (x CallResult_Code) Enum() *CallResult_Code {
+	p := new(CallResult_Code)
+	*p = x
+	return p
+}
+
+func (x CallResult_Code) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CallResult_Code) Descriptor() protoreflect.EnumDescriptor {
+	return file_mezzo_v1_scheduler_scheduler_proto_enumTypes[4].Descriptor()
+}
+
+func (CallResult_Code) Type() protoreflect.EnumType {
+	return &file_mezzo_v1_scheduler_scheduler_proto_enumTypes[4]
+}
+
+func (x CallResult_Code) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Do not use.
+func (x *CallResult_Code) UnmarshalJSON(b []byte) error {
+	num, err := protoimpl.X.UnmarshalJSONEnum(x.Descriptor(), b)
+	if err != nil {
+		return err
+	}
+	*x = CallResult_Code(num)
+	return nil
+}
+
+// Deprecated: Use CallResult_Code.Descriptor instead.
+func (CallResult_Code) EnumDescriptor() ([]byte, []int) {
+	return file_mezzo_v1_scheduler_scheduler_proto_rawDescGZIP(), []int{6, 0}
+}
+
 type Event struct {
 	state                 protoimpl.MessageState       `protogen:"open.v1"`
 	Type                  *Event_Type                  `protobuf:"varint,1,opt,name=type,enum=mezzo.v1.scheduler.Event_Type" json:"type,omitempty"`
@@ -625,8 +699,13 @@ type Call struct {
 	AcknowledgeOperationStatus *Call_AcknowledgeOperationStatus `protobuf:"bytes,17,opt,name=acknowledge_operation_status,json=acknowledgeOperationStatus" json:"acknowledge_operation_status,omitempty"`
 	ReconcileOperations        *Call_ReconcileOperations        `protobuf:"bytes,18,opt,name=reconcile_operations,json=reconcileOperations" json:"reconcile_operations,omitempty"`
 	UpdateFramework            *Call_UpdateFramework            `protobuf:"bytes,19,opt,name=update_framework,json=updateFramework" json:"update_framework,omitempty"`
-	unknownFields              protoimpl.UnknownFields
-	sizeCache                  protoimpl.SizeCache
+	// Mezzo's own: the subscription that the call belongs to, from
+	// Event.Subscribed.stream_id.
+	StreamId *string `protobuf:"bytes,10000,opt,name=stream_id,json=streamId" json:"stream_id,omitempty"`
+	// Mezzo's own: the caller's number for the call, returned in its result.
+	Sequence      *uint64 `protobuf:"varint,10001,opt,name=sequence" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Call) Reset() {
@@ -785,6 +864,20 @@ func (x *Call) GetUpdateFramework() *Call_UpdateFramework {
 	return nil
 }
 
+func (x *Call) GetStreamId() string {
+	if x != nil && x.StreamId != nil {
+		return *x.StreamId
+	}
+	return ""
+}
+
+func (x *Call) GetSequence() uint64 {
+	if x != nil && x.Sequence != nil {
+		return *x.Sequence
+	}
+	return 0
+}
+
 type APIResult struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	StatusCode    *uint32                `protobuf:"varint,1,req,name=status_code,json=statusCode" json:"status_code,omitempty"`
@@ -845,18 +938,83 @@ func (x *APIResult) GetError() string {
 	return ""
 }
 
+// CallResult says what became of a Call. ACCEPTED means that it was valid and
+// will be carried out, not that its effects have come about.
+type CallResult struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Sequence *uint64                `protobuf:"varint,1,opt,name=sequence" json:"sequence,omitempty"`
+	Code     *CallResult_Code       `protobuf:"varint,2,opt,name=code,enum=mezzo.v1.scheduler.CallResult_Code" json:"code,omitempty"`
+	// Why, unless accepted.
+	Message       *string `protobuf:"bytes,3,opt,name=message" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallResult) Reset() {
+	*x = CallResult{}
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallResult) ProtoMessage() {}
+
+func (x *CallResult) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallResult.ProtoReflect.Descriptor instead.
+func (*CallResult) Descriptor() ([]byte, []int) {
+	return file_mezzo_v1_scheduler_scheduler_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CallResult) GetSequence() uint64 {
+	if x != nil && x.Sequence != nil {
+		return *x.Sequence
+	}
+	return 0
+}
+
+func (x *CallResult) GetCode() CallResult_Code {
+	if x != nil && x.Code != nil {
+		return *x.Code
+	}
+	return CallResult_UNKNOWN
+}
+
+func (x *CallResult) GetMessage() string {
+	if x != nil && x.Message != nil {
+		return *x.Message
+	}
+	return ""
+}
+
 type Event_Subscribed struct {
 	state                    protoimpl.MessageState `protogen:"open.v1"`
 	FrameworkId              *v1.FrameworkID        `protobuf:"bytes,1,req,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
 	HeartbeatIntervalSeconds *float64               `protobuf:"fixed64,2,opt,name=heartbeat_interval_seconds,json=heartbeatIntervalSeconds" json:"heartbeat_interval_seconds,omitempty"`
 	MasterInfo               *v1.MasterInfo         `protobuf:"bytes,3,opt,name=master_info,json=masterInfo" json:"master_info,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	// Mezzo's own: names this subscription; every Call of it carries it.
+	StreamId      *string `protobuf:"bytes,10000,opt,name=stream_id,json=streamId" json:"stream_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event_Subscribed) Reset() {
 	*x = Event_Subscribed{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[6]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +1026,7 @@ func (x *Event_Subscribed) String() string {
 func (*Event_Subscribed) ProtoMessage() {}
 
 func (x *Event_Subscribed) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[6]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,6 +1063,13 @@ func (x *Event_Subscribed) GetMasterInfo() *v1.MasterInfo {
 	return nil
 }
 
+func (x *Event_Subscribed) GetStreamId() string {
+	if x != nil && x.StreamId != nil {
+		return *x.StreamId
+	}
+	return ""
+}
+
 type Event_Offers struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Offers        []*v1.Offer            `protobuf:"bytes,1,rep,name=offers" json:"offers,omitempty"`
@@ -914,7 +1079,7 @@ type Event_Offers struct {
 
 func (x *Event_Offers) Reset() {
 	*x = Event_Offers{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[7]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1091,7 @@ func (x *Event_Offers) String() string {
 func (*Event_Offers) ProtoMessage() {}
 
 func (x *Event_Offers) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[7]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1123,7 @@ type Event_InverseOffers struct {
 
 func (x *Event_InverseOffers) Reset() {
 	*x = Event_InverseOffers{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[8]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1135,7 @@ func (x *Event_InverseOffers) String() string {
 func (*Event_InverseOffers) ProtoMessage() {}
 
 func (x *Event_InverseOffers) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[8]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1167,7 @@ type Event_Rescind struct {
 
 func (x *Event_Rescind) Reset() {
 	*x = Event_Rescind{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[9]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1179,7 @@ func (x *Event_Rescind) String() string {
 func (*Event_Rescind) ProtoMessage() {}
 
 func (x *Event_Rescind) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[9]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1211,7 @@ type Event_RescindInverseOffer struct {
 
 func (x *Event_RescindInverseOffer) Reset() {
 	*x = Event_RescindInverseOffer{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[10]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1223,7 @@ func (x *Event_RescindInverseOffer) String() string {
 func (*Event_RescindInverseOffer) ProtoMessage() {}
 
 func (x *Event_RescindInverseOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[10]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1255,7 @@ type Event_Update struct {
 
 func (x *Event_Update) Reset() {
 	*x = Event_Update{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[11]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1267,7 @@ func (x *Event_Update) String() string {
 func (*Event_Update) ProtoMessage() {}
 
 func (x *Event_Update) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[11]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1299,7 @@ type Event_UpdateOperationStatus struct {
 
 func (x *Event_UpdateOperationStatus) Reset() {
 	*x = Event_UpdateOperationStatus{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[12]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1311,7 @@ func (x *Event_UpdateOperationStatus) String() string {
 func (*Event_UpdateOperationStatus) ProtoMessage() {}
 
 func (x *Event_UpdateOperationStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[12]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1345,7 @@ type Event_Message struct {
 
 func (x *Event_Message) Reset() {
 	*x = Event_Message{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[13]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1357,7 @@ func (x *Event_Message) String() string {
 func (*Event_Message) ProtoMessage() {}
 
 func (x *Event_Message) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[13]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1405,7 @@ type Event_Failure struct {
 
 func (x *Event_Failure) Reset() {
 	*x = Event_Failure{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[14]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1417,7 @@ func (x *Event_Failure) String() string {
 func (*Event_Failure) ProtoMessage() {}
 
 func (x *Event_Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[14]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1463,7 @@ type Event_Error struct {
 
 func (x *Event_Error) Reset() {
 	*x = Event_Error{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[15]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1475,7 @@ func (x *Event_Error) String() string {
 func (*Event_Error) ProtoMessage() {}
 
 func (x *Event_Error) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[15]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1508,7 @@ type Response_ReconcileOperations struct {
 
 func (x *Response_ReconcileOperations) Reset() {
 	*x = Response_ReconcileOperations{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[16]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1520,7 @@ func (x *Response_ReconcileOperations) String() string {
 func (*Response_ReconcileOperations) ProtoMessage() {}
 
 func (x *Response_ReconcileOperations) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[16]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1392,7 +1557,7 @@ type AttributeConstraint_Selector struct {
 
 func (x *AttributeConstraint_Selector) Reset() {
 	*x = AttributeConstraint_Selector{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[17]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1569,7 @@ func (x *AttributeConstraint_Selector) String() string {
 func (*AttributeConstraint_Selector) ProtoMessage() {}
 
 func (x *AttributeConstraint_Selector) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[17]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1643,7 @@ type AttributeConstraint_Predicate struct {
 
 func (x *AttributeConstraint_Predicate) Reset() {
 	*x = AttributeConstraint_Predicate{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[18]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1655,7 @@ func (x *AttributeConstraint_Predicate) String() string {
 func (*AttributeConstraint_Predicate) ProtoMessage() {}
 
 func (x *AttributeConstraint_Predicate) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[18]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1780,7 @@ type AttributeConstraint_Predicate_Exists struct {
 
 func (x *AttributeConstraint_Predicate_Exists) Reset() {
 	*x = AttributeConstraint_Predicate_Exists{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[19]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +1792,7 @@ func (x *AttributeConstraint_Predicate_Exists) String() string {
 func (*AttributeConstraint_Predicate_Exists) ProtoMessage() {}
 
 func (x *AttributeConstraint_Predicate_Exists) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[19]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1816,7 @@ type AttributeConstraint_Predicate_NotExists struct {
 
 func (x *AttributeConstraint_Predicate_NotExists) Reset() {
 	*x = AttributeConstraint_Predicate_NotExists{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[20]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1828,7 @@ func (x *AttributeConstraint_Predicate_NotExists) String() string {
 func (*AttributeConstraint_Predicate_NotExists) ProtoMessage() {}
 
 func (x *AttributeConstraint_Predicate_NotExists) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[20]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1853,7 @@ type AttributeConstraint_Predicate_TextEquals struct {
 
 func (x *AttributeConstraint_Predicate_TextEquals) Reset() {
 	*x = AttributeConstraint_Predicate_TextEquals{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[21]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1865,7 @@ func (x *AttributeConstraint_Predicate_TextEquals) String() string {
 func (*AttributeConstraint_Predicate_TextEquals) ProtoMessage() {}
 
 func (x *AttributeConstraint_Predicate_TextEquals) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[21]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +1897,7 @@ type AttributeConstraint_Predicate_TextNotEquals struct {
 
 func (x *AttributeConstraint_Predicate_TextNotEquals) Reset() {
 	*x = AttributeConstraint_Predicate_TextNotEquals{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[22]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1909,7 @@ func (x *AttributeConstraint_Predicate_TextNotEquals) String() string {
 func (*AttributeConstraint_Predicate_TextNotEquals) ProtoMessage() {}
 
 func (x *AttributeConstraint_Predicate_TextNotEquals) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[22]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1941,7 @@ type AttributeConstraint_Predicate_TextMatches struct {
 
 func (x *AttributeConstraint_Predicate_TextMatches) Reset() {
 	*x = AttributeConstraint_Predicate_TextMatches{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[23]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +1953,7 @@ func (x *AttributeConstraint_Predicate_TextMatches) String() string {
 func (*AttributeConstraint_Predicate_TextMatches) ProtoMessage() {}
 
 func (x *AttributeConstraint_Predicate_TextMatches) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[23]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +1985,7 @@ type AttributeConstraint_Predicate_TextNotMatches struct {
 
 func (x *AttributeConstraint_Predicate_TextNotMatches) Reset() {
 	*x = AttributeConstraint_Predicate_TextNotMatches{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[24]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +1997,7 @@ func (x *AttributeConstraint_Predicate_TextNotMatches) String() string {
 func (*AttributeConstraint_Predicate_TextNotMatches) ProtoMessage() {}
 
 func (x *AttributeConstraint_Predicate_TextNotMatches) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[24]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +2029,7 @@ type OfferConstraints_RoleConstraints struct {
 
 func (x *OfferConstraints_RoleConstraints) Reset() {
 	*x = OfferConstraints_RoleConstraints{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[25]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +2041,7 @@ func (x *OfferConstraints_RoleConstraints) String() string {
 func (*OfferConstraints_RoleConstraints) ProtoMessage() {}
 
 func (x *OfferConstraints_RoleConstraints) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[25]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2073,7 @@ type OfferConstraints_RoleConstraints_Group struct {
 
 func (x *OfferConstraints_RoleConstraints_Group) Reset() {
 	*x = OfferConstraints_RoleConstraints_Group{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[27]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2085,7 @@ func (x *OfferConstraints_RoleConstraints_Group) String() string {
 func (*OfferConstraints_RoleConstraints_Group) ProtoMessage() {}
 
 func (x *OfferConstraints_RoleConstraints_Group) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[27]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2119,7 @@ type Call_Subscribe struct {
 
 func (x *Call_Subscribe) Reset() {
 	*x = Call_Subscribe{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[28]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2131,7 @@ func (x *Call_Subscribe) String() string {
 func (*Call_Subscribe) ProtoMessage() {}
 
 func (x *Call_Subscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[28]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +2179,7 @@ type Call_Accept struct {
 
 func (x *Call_Accept) Reset() {
 	*x = Call_Accept{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[29]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2026,7 +2191,7 @@ func (x *Call_Accept) String() string {
 func (*Call_Accept) ProtoMessage() {}
 
 func (x *Call_Accept) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[29]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2238,7 @@ type Call_Decline struct {
 
 func (x *Call_Decline) Reset() {
 	*x = Call_Decline{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[30]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2085,7 +2250,7 @@ func (x *Call_Decline) String() string {
 func (*Call_Decline) ProtoMessage() {}
 
 func (x *Call_Decline) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[30]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2290,7 @@ type Call_AcceptInverseOffers struct {
 
 func (x *Call_AcceptInverseOffers) Reset() {
 	*x = Call_AcceptInverseOffers{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[31]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2137,7 +2302,7 @@ func (x *Call_AcceptInverseOffers) String() string {
 func (*Call_AcceptInverseOffers) ProtoMessage() {}
 
 func (x *Call_AcceptInverseOffers) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[31]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2177,7 +2342,7 @@ type Call_DeclineInverseOffers struct {
 
 func (x *Call_DeclineInverseOffers) Reset() {
 	*x = Call_DeclineInverseOffers{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[32]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2189,7 +2354,7 @@ func (x *Call_DeclineInverseOffers) String() string {
 func (*Call_DeclineInverseOffers) ProtoMessage() {}
 
 func (x *Call_DeclineInverseOffers) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[32]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2393,7 @@ type Call_Revive struct {
 
 func (x *Call_Revive) Reset() {
 	*x = Call_Revive{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[33]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2405,7 @@ func (x *Call_Revive) String() string {
 func (*Call_Revive) ProtoMessage() {}
 
 func (x *Call_Revive) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[33]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2439,7 @@ type Call_Kill struct {
 
 func (x *Call_Kill) Reset() {
 	*x = Call_Kill{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[34]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2451,7 @@ func (x *Call_Kill) String() string {
 func (*Call_Kill) ProtoMessage() {}
 
 func (x *Call_Kill) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[34]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2498,7 @@ type Call_Shutdown struct {
 
 func (x *Call_Shutdown) Reset() {
 	*x = Call_Shutdown{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[35]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2510,7 @@ func (x *Call_Shutdown) String() string {
 func (*Call_Shutdown) ProtoMessage() {}
 
 func (x *Call_Shutdown) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[35]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2551,7 @@ type Call_Acknowledge struct {
 
 func (x *Call_Acknowledge) Reset() {
 	*x = Call_Acknowledge{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[36]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2563,7 @@ func (x *Call_Acknowledge) String() string {
 func (*Call_Acknowledge) ProtoMessage() {}
 
 func (x *Call_Acknowledge) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[36]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2612,7 @@ type Call_AcknowledgeOperationStatus struct {
 
 func (x *Call_AcknowledgeOperationStatus) Reset() {
 	*x = Call_AcknowledgeOperationStatus{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[37]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2624,7 @@ func (x *Call_AcknowledgeOperationStatus) String() string {
 func (*Call_AcknowledgeOperationStatus) ProtoMessage() {}
 
 func (x *Call_AcknowledgeOperationStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[37]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2677,7 @@ type Call_Reconcile struct {
 
 func (x *Call_Reconcile) Reset() {
 	*x = Call_Reconcile{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[38]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2689,7 @@ func (x *Call_Reconcile) String() string {
 func (*Call_Reconcile) ProtoMessage() {}
 
 func (x *Call_Reconcile) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[38]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2721,7 @@ type Call_ReconcileOperations struct {
 
 func (x *Call_ReconcileOperations) Reset() {
 	*x = Call_ReconcileOperations{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[39]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2568,7 +2733,7 @@ func (x *Call_ReconcileOperations) String() string {
 func (*Call_ReconcileOperations) ProtoMessage() {}
 
 func (x *Call_ReconcileOperations) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[39]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2767,7 @@ type Call_Message struct {
 
 func (x *Call_Message) Reset() {
 	*x = Call_Message{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[40]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2614,7 +2779,7 @@ func (x *Call_Message) String() string {
 func (*Call_Message) ProtoMessage() {}
 
 func (x *Call_Message) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[40]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2660,7 +2825,7 @@ type Call_Request struct {
 
 func (x *Call_Request) Reset() {
 	*x = Call_Request{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[41]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +2837,7 @@ func (x *Call_Request) String() string {
 func (*Call_Request) ProtoMessage() {}
 
 func (x *Call_Request) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[41]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2704,7 +2869,7 @@ type Call_Suppress struct {
 
 func (x *Call_Suppress) Reset() {
 	*x = Call_Suppress{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[42]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +2881,7 @@ func (x *Call_Suppress) String() string {
 func (*Call_Suppress) ProtoMessage() {}
 
 func (x *Call_Suppress) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[42]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +2915,7 @@ type Call_UpdateFramework struct {
 
 func (x *Call_UpdateFramework) Reset() {
 	*x = Call_UpdateFramework{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[43]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2927,7 @@ func (x *Call_UpdateFramework) String() string {
 func (*Call_UpdateFramework) ProtoMessage() {}
 
 func (x *Call_UpdateFramework) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[43]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2809,7 +2974,7 @@ type Call_Reconcile_Task struct {
 
 func (x *Call_Reconcile_Task) Reset() {
 	*x = Call_Reconcile_Task{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[44]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2821,7 +2986,7 @@ func (x *Call_Reconcile_Task) String() string {
 func (*Call_Reconcile_Task) ProtoMessage() {}
 
 func (x *Call_Reconcile_Task) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[44]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +3027,7 @@ type Call_ReconcileOperations_Operation struct {
 
 func (x *Call_ReconcileOperations_Operation) Reset() {
 	*x = Call_ReconcileOperations_Operation{}
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[45]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +3039,7 @@ func (x *Call_ReconcileOperations_Operation) String() string {
 func (*Call_ReconcileOperations_Operation) ProtoMessage() {}
 
 func (x *Call_ReconcileOperations_Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[45]
+	mi := &file_mezzo_v1_scheduler_scheduler_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +3080,7 @@ var File_mezzo_v1_scheduler_scheduler_proto protoreflect.FileDescriptor
 
 const file_mezzo_v1_scheduler_scheduler_proto_rawDesc = "" +
 	"\n" +
-	"\"mezzo/v1/scheduler/scheduler.proto\x12\x12mezzo.v1.scheduler\x1a\x14mezzo/v1/mezzo.proto\"\xcd\x0e\n" +
+	"\"mezzo/v1/scheduler/scheduler.proto\x12\x12mezzo.v1.scheduler\x1a\x14mezzo/v1/mezzo.proto\"\xeb\x0e\n" +
 	"\x05Event\x122\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1e.mezzo.v1.scheduler.Event.TypeR\x04type\x12D\n" +
 	"\n" +
@@ -2930,13 +3095,14 @@ const file_mezzo_v1_scheduler_scheduler_proto_rawDesc = "" +
 	"\x0einverse_offers\x18\t \x01(\v2'.mezzo.v1.scheduler.Event.InverseOffersR\rinverseOffers\x12a\n" +
 	"\x15rescind_inverse_offer\x18\n" +
 	" \x01(\v2-.mezzo.v1.scheduler.Event.RescindInverseOfferR\x13rescindInverseOffer\x12g\n" +
-	"\x17update_operation_status\x18\v \x01(\v2/.mezzo.v1.scheduler.Event.UpdateOperationStatusR\x15updateOperationStatus\x1a\xbb\x01\n" +
+	"\x17update_operation_status\x18\v \x01(\v2/.mezzo.v1.scheduler.Event.UpdateOperationStatusR\x15updateOperationStatus\x1a\xd9\x01\n" +
 	"\n" +
 	"Subscribed\x128\n" +
 	"\fframework_id\x18\x01 \x02(\v2\x15.mezzo.v1.FrameworkIDR\vframeworkId\x12<\n" +
 	"\x1aheartbeat_interval_seconds\x18\x02 \x01(\x01R\x18heartbeatIntervalSeconds\x125\n" +
 	"\vmaster_info\x18\x03 \x01(\v2\x14.mezzo.v1.MasterInfoR\n" +
-	"masterInfo\x1a1\n" +
+	"masterInfo\x12\x1c\n" +
+	"\tstream_id\x18\x90N \x01(\tR\bstreamId\x1a1\n" +
 	"\x06Offers\x12'\n" +
 	"\x06offers\x18\x01 \x03(\v2\x0f.mezzo.v1.OfferR\x06offers\x1aN\n" +
 	"\rInverseOffers\x12=\n" +
@@ -3029,7 +3195,7 @@ const file_mezzo_v1_scheduler_scheduler_proto_rawDesc = "" +
 	"\x15attribute_constraints\x18\x01 \x03(\v2'.mezzo.v1.scheduler.AttributeConstraintR\x14attributeConstraints\x1ax\n" +
 	"\x14RoleConstraintsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12J\n" +
-	"\x05value\x18\x02 \x01(\v24.mezzo.v1.scheduler.OfferConstraints.RoleConstraintsR\x05value:\x028\x01\"\xe2\x1e\n" +
+	"\x05value\x18\x02 \x01(\v24.mezzo.v1.scheduler.OfferConstraints.RoleConstraintsR\x05value:\x028\x01\"\x9d\x1f\n" +
 	"\x04Call\x128\n" +
 	"\fframework_id\x18\x01 \x01(\v2\x15.mezzo.v1.FrameworkIDR\vframeworkId\x121\n" +
 	"\x04type\x18\x02 \x01(\x0e2\x1d.mezzo.v1.scheduler.Call.TypeR\x04type\x12@\n" +
@@ -3049,7 +3215,9 @@ const file_mezzo_v1_scheduler_scheduler_proto_rawDesc = "" +
 	"\bsuppress\x18\x10 \x01(\v2!.mezzo.v1.scheduler.Call.SuppressR\bsuppress\x12u\n" +
 	"\x1cacknowledge_operation_status\x18\x11 \x01(\v23.mezzo.v1.scheduler.Call.AcknowledgeOperationStatusR\x1aacknowledgeOperationStatus\x12_\n" +
 	"\x14reconcile_operations\x18\x12 \x01(\v2,.mezzo.v1.scheduler.Call.ReconcileOperationsR\x13reconcileOperations\x12S\n" +
-	"\x10update_framework\x18\x13 \x01(\v2(.mezzo.v1.scheduler.Call.UpdateFrameworkR\x0fupdateFramework\x1a\xc9\x01\n" +
+	"\x10update_framework\x18\x13 \x01(\v2(.mezzo.v1.scheduler.Call.UpdateFrameworkR\x0fupdateFramework\x12\x1c\n" +
+	"\tstream_id\x18\x90N \x01(\tR\bstreamId\x12\x1b\n" +
+	"\bsequence\x18\x91N \x01(\x04R\bsequence\x1a\xc9\x01\n" +
 	"\tSubscribe\x12>\n" +
 	"\x0eframework_info\x18\x01 \x02(\v2\x17.mezzo.v1.FrameworkInfoR\rframeworkInfo\x12)\n" +
 	"\x10suppressed_roles\x18\x02 \x03(\tR\x0fsuppressedRoles\x12Q\n" +
@@ -3141,7 +3309,25 @@ const file_mezzo_v1_scheduler_scheduler_proto_rawDesc = "" +
 	"\vstatus_code\x18\x01 \x02(\rR\n" +
 	"statusCode\x128\n" +
 	"\bresponse\x18\x02 \x01(\v2\x1c.mezzo.v1.scheduler.ResponseR\bresponse\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05errorBDZBgithub.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler;schedulerv1"
+	"\x05error\x18\x03 \x01(\tR\x05error\"\x8a\x02\n" +
+	"\n" +
+	"CallResult\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x127\n" +
+	"\x04code\x18\x02 \x01(\x0e2#.mezzo.v1.scheduler.CallResult.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\x8c\x01\n" +
+	"\x04Code\x12\v\n" +
+	"\aUNKNOWN\x10\x00\x12\f\n" +
+	"\bACCEPTED\x10\x01\x12\v\n" +
+	"\aINVALID\x10\x02\x12\x15\n" +
+	"\x11UNKNOWN_FRAMEWORK\x10\x03\x12\x12\n" +
+	"\x0eNOT_SUBSCRIBED\x10\x04\x12\x0e\n" +
+	"\n" +
+	"SUPERSEDED\x10\x05\x12\x10\n" +
+	"\fUNAUTHORIZED\x10\x06\x12\x0f\n" +
+	"\vUNAVAILABLE\x10\a2\xa0\x01\n" +
+	"\tScheduler\x12L\n" +
+	"\tSubscribe\x12\".mezzo.v1.scheduler.Call.Subscribe\x1a\x19.mezzo.v1.scheduler.Event0\x01\x12E\n" +
+	"\x05Calls\x12\x18.mezzo.v1.scheduler.Call\x1a\x1e.mezzo.v1.scheduler.CallResult(\x010\x01BDZBgithub.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler;schedulerv1"
 
 var (
 	file_mezzo_v1_scheduler_scheduler_proto_rawDescOnce sync.Once
@@ -3155,173 +3341,180 @@ func file_mezzo_v1_scheduler_scheduler_proto_rawDescGZIP() []byte {
 	return file_mezzo_v1_scheduler_scheduler_proto_rawDescData
 }
 
-var file_mezzo_v1_scheduler_scheduler_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_mezzo_v1_scheduler_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_mezzo_v1_scheduler_scheduler_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_mezzo_v1_scheduler_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_mezzo_v1_scheduler_scheduler_proto_goTypes = []any{
 	(Event_Type)(0),    // 0: mezzo.v1.scheduler.Event.Type
 	(Response_Type)(0), // 1: mezzo.v1.scheduler.Response.Type
 	(AttributeConstraint_Selector_PseudoattributeType)(0), // 2: mezzo.v1.scheduler.AttributeConstraint.Selector.PseudoattributeType
 	(Call_Type)(0),                                       // 3: mezzo.v1.scheduler.Call.Type
-	(*Event)(nil),                                        // 4: mezzo.v1.scheduler.Event
-	(*Response)(nil),                                     // 5: mezzo.v1.scheduler.Response
-	(*AttributeConstraint)(nil),                          // 6: mezzo.v1.scheduler.AttributeConstraint
-	(*OfferConstraints)(nil),                             // 7: mezzo.v1.scheduler.OfferConstraints
-	(*Call)(nil),                                         // 8: mezzo.v1.scheduler.Call
-	(*APIResult)(nil),                                    // 9: mezzo.v1.scheduler.APIResult
-	(*Event_Subscribed)(nil),                             // 10: mezzo.v1.scheduler.Event.Subscribed
-	(*Event_Offers)(nil),                                 // 11: mezzo.v1.scheduler.Event.Offers
-	(*Event_InverseOffers)(nil),                          // 12: mezzo.v1.scheduler.Event.InverseOffers
-	(*Event_Rescind)(nil),                                // 13: mezzo.v1.scheduler.Event.Rescind
-	(*Event_RescindInverseOffer)(nil),                    // 14: mezzo.v1.scheduler.Event.RescindInverseOffer
-	(*Event_Update)(nil),                                 // 15: mezzo.v1.scheduler.Event.Update
-	(*Event_UpdateOperationStatus)(nil),                  // 16: mezzo.v1.scheduler.Event.UpdateOperationStatus
-	(*Event_Message)(nil),                                // 17: mezzo.v1.scheduler.Event.Message
-	(*Event_Failure)(nil),                                // 18: mezzo.v1.scheduler.Event.Failure
-	(*Event_Error)(nil),                                  // 19: mezzo.v1.scheduler.Event.Error
-	(*Response_ReconcileOperations)(nil),                 // 20: mezzo.v1.scheduler.Response.ReconcileOperations
-	(*AttributeConstraint_Selector)(nil),                 // 21: mezzo.v1.scheduler.AttributeConstraint.Selector
-	(*AttributeConstraint_Predicate)(nil),                // 22: mezzo.v1.scheduler.AttributeConstraint.Predicate
-	(*AttributeConstraint_Predicate_Exists)(nil),         // 23: mezzo.v1.scheduler.AttributeConstraint.Predicate.Exists
-	(*AttributeConstraint_Predicate_NotExists)(nil),      // 24: mezzo.v1.scheduler.AttributeConstraint.Predicate.NotExists
-	(*AttributeConstraint_Predicate_TextEquals)(nil),     // 25: mezzo.v1.scheduler.AttributeConstraint.Predicate.TextEquals
-	(*AttributeConstraint_Predicate_TextNotEquals)(nil),  // 26: mezzo.v1.scheduler.AttributeConstraint.Predicate.TextNotEquals
-	(*AttributeConstraint_Predicate_TextMatches)(nil),    // 27: mezzo.v1.scheduler.AttributeConstraint.Predicate.TextMatches
-	(*AttributeConstraint_Predicate_TextNotMatches)(nil), // 28: mezzo.v1.scheduler.AttributeConstraint.Predicate.TextNotMatches
-	(*OfferConstraints_RoleConstraints)(nil),             // 29: mezzo.v1.scheduler.OfferConstraints.RoleConstraints
-	nil,                                                  // 30: mezzo.v1.scheduler.OfferConstraints.RoleConstraintsEntry
-	(*OfferConstraints_RoleConstraints_Group)(nil),       // 31: mezzo.v1.scheduler.OfferConstraints.RoleConstraints.Group
-	(*Call_Subscribe)(nil),                               // 32: mezzo.v1.scheduler.Call.Subscribe
-	(*Call_Accept)(nil),                                  // 33: mezzo.v1.scheduler.Call.Accept
-	(*Call_Decline)(nil),                                 // 34: mezzo.v1.scheduler.Call.Decline
-	(*Call_AcceptInverseOffers)(nil),                     // 35: mezzo.v1.scheduler.Call.AcceptInverseOffers
-	(*Call_DeclineInverseOffers)(nil),                    // 36: mezzo.v1.scheduler.Call.DeclineInverseOffers
-	(*Call_Revive)(nil),                                  // 37: mezzo.v1.scheduler.Call.Revive
-	(*Call_Kill)(nil),                                    // 38: mezzo.v1.scheduler.Call.Kill
-	(*Call_Shutdown)(nil),                                // 39: mezzo.v1.scheduler.Call.Shutdown
-	(*Call_Acknowledge)(nil),                             // 40: mezzo.v1.scheduler.Call.Acknowledge
-	(*Call_AcknowledgeOperationStatus)(nil),              // 41: mezzo.v1.scheduler.Call.AcknowledgeOperationStatus
-	(*Call_Reconcile)(nil),                               // 42: mezzo.v1.scheduler.Call.Reconcile
-	(*Call_ReconcileOperations)(nil),                     // 43: mezzo.v1.scheduler.Call.ReconcileOperations
-	(*Call_Message)(nil),                                 // 44: mezzo.v1.scheduler.Call.Message
-	(*Call_Request)(nil),                                 // 45: mezzo.v1.scheduler.Call.Request
-	(*Call_Suppress)(nil),                                // 46: mezzo.v1.scheduler.Call.Suppress
-	(*Call_UpdateFramework)(nil),                         // 47: mezzo.v1.scheduler.Call.UpdateFramework
-	(*Call_Reconcile_Task)(nil),                          // 48: mezzo.v1.scheduler.Call.Reconcile.Task
-	(*Call_ReconcileOperations_Operation)(nil),           // 49: mezzo.v1.scheduler.Call.ReconcileOperations.Operation
-	(*v1.FrameworkID)(nil),                               // 50: mezzo.v1.FrameworkID
-	(*v1.MasterInfo)(nil),                                // 51: mezzo.v1.MasterInfo
-	(*v1.Offer)(nil),                                     // 52: mezzo.v1.Offer
-	(*v1.InverseOffer)(nil),                              // 53: mezzo.v1.InverseOffer
-	(*v1.OfferID)(nil),                                   // 54: mezzo.v1.OfferID
-	(*v1.TaskStatus)(nil),                                // 55: mezzo.v1.TaskStatus
-	(*v1.OperationStatus)(nil),                           // 56: mezzo.v1.OperationStatus
-	(*v1.AgentID)(nil),                                   // 57: mezzo.v1.AgentID
-	(*v1.ExecutorID)(nil),                                // 58: mezzo.v1.ExecutorID
-	(*v1.FrameworkInfo)(nil),                             // 59: mezzo.v1.FrameworkInfo
-	(*v1.Offer_Operation)(nil),                           // 60: mezzo.v1.Offer.Operation
-	(*v1.Filters)(nil),                                   // 61: mezzo.v1.Filters
-	(*v1.TaskID)(nil),                                    // 62: mezzo.v1.TaskID
-	(*v1.KillPolicy)(nil),                                // 63: mezzo.v1.KillPolicy
-	(*v1.ResourceProviderID)(nil),                        // 64: mezzo.v1.ResourceProviderID
-	(*v1.OperationID)(nil),                               // 65: mezzo.v1.OperationID
+	(CallResult_Code)(0),                                 // 4: mezzo.v1.scheduler.CallResult.Code
+	(*Event)(nil),                                        // 5: mezzo.v1.scheduler.Event
+	(*Response)(nil),                                     // 6: mezzo.v1.scheduler.Response
+	(*AttributeConstraint)(nil),                          // 7: mezzo.v1.scheduler.AttributeConstraint
+	(*OfferConstraints)(nil),                             // 8: mezzo.v1.scheduler.OfferConstraints
+	(*Call)(nil),                                         // 9: mezzo.v1.scheduler.Call
+	(*APIResult)(nil),                                    // 10: mezzo.v1.scheduler.APIResult
+	(*CallResult)(nil),                                   // 11: mezzo.v1.scheduler.CallResult
+	(*Event_Subscribed)(nil),                             // 12: mezzo.v1.scheduler.Event.Subscribed
+	(*Event_Offers)(nil),                                 // 13: mezzo.v1.scheduler.Event.Offers
+	(*Event_InverseOffers)(nil),                          // 14: mezzo.v1.scheduler.Event.InverseOffers
+	(*Event_Rescind)(nil),                                // 15: mezzo.v1.scheduler.Event.Rescind
+	(*Event_RescindInverseOffer)(nil),                    // 16: mezzo.v1.scheduler.Event.RescindInverseOffer
+	(*Event_Update)(nil),                                 // 17: mezzo.v1.scheduler.Event.Update
+	(*Event_UpdateOperationStatus)(nil),                  // 18: mezzo.v1.scheduler.Event.UpdateOperationStatus
+	(*Event_Message)(nil),                                // 19: mezzo.v1.scheduler.Event.Message
+	(*Event_Failure)(nil),                                // 20: mezzo.v1.scheduler.Event.Failure
+	(*Event_Error)(nil),                                  // 21: mezzo.v1.scheduler.Event.Error
+	(*Response_ReconcileOperations)(nil),                 // 22: mezzo.v1.scheduler.Response.ReconcileOperations
+	(*AttributeConstraint_Selector)(nil),                 // 23: mezzo.v1.scheduler.AttributeConstraint.Selector
+	(*AttributeConstraint_Predicate)(nil),                // 24: mezzo.v1.scheduler.AttributeConstraint.Predicate
+	(*AttributeConstraint_Predicate_Exists)(nil),         // 25: mezzo.v1.scheduler.AttributeConstraint.Predicate.Exists
+	(*AttributeConstraint_Predicate_NotExists)(nil),      // 26: mezzo.v1.scheduler.AttributeConstraint.Predicate.NotExists
+	(*AttributeConstraint_Predicate_TextEquals)(nil),     // 27: mezzo.v1.scheduler.AttributeConstraint.Predicate.TextEquals
+	(*AttributeConstraint_Predicate_TextNotEquals)(nil),  // 28: mezzo.v1.scheduler.AttributeConstraint.Predicate.TextNotEquals
+	(*AttributeConstraint_Predicate_TextMatches)(nil),    // 29: mezzo.v1.scheduler.AttributeConstraint.Predicate.TextMatches
+	(*AttributeConstraint_Predicate_TextNotMatches)(nil), // 30: mezzo.v1.scheduler.AttributeConstraint.Predicate.TextNotMatches
+	(*OfferConstraints_RoleConstraints)(nil),             // 31: mezzo.v1.scheduler.OfferConstraints.RoleConstraints
+	nil,                                                  // 32: mezzo.v1.scheduler.OfferConstraints.RoleConstraintsEntry
+	(*OfferConstraints_RoleConstraints_Group)(nil),       // 33: mezzo.v1.scheduler.OfferConstraints.RoleConstraints.Group
+	(*Call_Subscribe)(nil),                               // 34: mezzo.v1.scheduler.Call.Subscribe
+	(*Call_Accept)(nil),                                  // 35: mezzo.v1.scheduler.Call.Accept
+	(*Call_Decline)(nil),                                 // 36: mezzo.v1.scheduler.Call.Decline
+	(*Call_AcceptInverseOffers)(nil),                     // 37: mezzo.v1.scheduler.Call.AcceptInverseOffers
+	(*Call_DeclineInverseOffers)(nil),                    // 38: mezzo.v1.scheduler.Call.DeclineInverseOffers
+	(*Call_Revive)(nil),                                  // 39: mezzo.v1.scheduler.Call.Revive
+	(*Call_Kill)(nil),                                    // 40: mezzo.v1.scheduler.Call.Kill
+	(*Call_Shutdown)(nil),                                // 41: mezzo.v1.scheduler.Call.Shutdown
+	(*Call_Acknowledge)(nil),                             // 42: mezzo.v1.scheduler.Call.Acknowledge
+	(*Call_AcknowledgeOperationStatus)(nil),              // 43: mezzo.v1.scheduler.Call.AcknowledgeOperationStatus
+	(*Call_Reconcile)(nil),                               // 44: mezzo.v1.scheduler.Call.Reconcile
+	(*Call_ReconcileOperations)(nil),                     // 45: mezzo.v1.scheduler.Call.ReconcileOperations
+	(*Call_Message)(nil),                                 // 46: mezzo.v1.scheduler.Call.Message
+	(*Call_Request)(nil),                                 // 47: mezzo.v1.scheduler.Call.Request
+	(*Call_Suppress)(nil),                                // 48: mezzo.v1.scheduler.Call.Suppress
+	(*Call_UpdateFramework)(nil),                         // 49: mezzo.v1.scheduler.Call.UpdateFramework
+	(*Call_Reconcile_Task)(nil),                          // 50: mezzo.v1.scheduler.Call.Reconcile.Task
+	(*Call_ReconcileOperations_Operation)(nil),           // 51: mezzo.v1.scheduler.Call.ReconcileOperations.Operation
+	(*v1.FrameworkID)(nil),                               // 52: mezzo.v1.FrameworkID
+	(*v1.MasterInfo)(nil),                                // 53: mezzo.v1.MasterInfo
+	(*v1.Offer)(nil),                                     // 54: mezzo.v1.Offer
+	(*v1.InverseOffer)(nil),                              // 55: mezzo.v1.InverseOffer
+	(*v1.OfferID)(nil),                                   // 56: mezzo.v1.OfferID
+	(*v1.TaskStatus)(nil),                                // 57: mezzo.v1.TaskStatus
+	(*v1.OperationStatus)(nil),                           // 58: mezzo.v1.OperationStatus
+	(*v1.AgentID)(nil),                                   // 59: mezzo.v1.AgentID
+	(*v1.ExecutorID)(nil),                                // 60: mezzo.v1.ExecutorID
+	(*v1.FrameworkInfo)(nil),                             // 61: mezzo.v1.FrameworkInfo
+	(*v1.Offer_Operation)(nil),                           // 62: mezzo.v1.Offer.Operation
+	(*v1.Filters)(nil),                                   // 63: mezzo.v1.Filters
+	(*v1.TaskID)(nil),                                    // 64: mezzo.v1.TaskID
+	(*v1.KillPolicy)(nil),                                // 65: mezzo.v1.KillPolicy
+	(*v1.ResourceProviderID)(nil),                        // 66: mezzo.v1.ResourceProviderID
+	(*v1.OperationID)(nil),                               // 67: mezzo.v1.OperationID
 }
 var file_mezzo_v1_scheduler_scheduler_proto_depIdxs = []int32{
 	0,  // 0: mezzo.v1.scheduler.Event.type:type_name -> mezzo.v1.scheduler.Event.Type
-	10, // 1: mezzo.v1.scheduler.Event.subscribed:type_name -> mezzo.v1.scheduler.Event.Subscribed
-	11, // 2: mezzo.v1.scheduler.Event.offers:type_name -> mezzo.v1.scheduler.Event.Offers
-	13, // 3: mezzo.v1.scheduler.Event.rescind:type_name -> mezzo.v1.scheduler.Event.Rescind
-	15, // 4: mezzo.v1.scheduler.Event.update:type_name -> mezzo.v1.scheduler.Event.Update
-	17, // 5: mezzo.v1.scheduler.Event.message:type_name -> mezzo.v1.scheduler.Event.Message
-	18, // 6: mezzo.v1.scheduler.Event.failure:type_name -> mezzo.v1.scheduler.Event.Failure
-	19, // 7: mezzo.v1.scheduler.Event.error:type_name -> mezzo.v1.scheduler.Event.Error
-	12, // 8: mezzo.v1.scheduler.Event.inverse_offers:type_name -> mezzo.v1.scheduler.Event.InverseOffers
-	14, // 9: mezzo.v1.scheduler.Event.rescind_inverse_offer:type_name -> mezzo.v1.scheduler.Event.RescindInverseOffer
-	16, // 10: mezzo.v1.scheduler.Event.update_operation_status:type_name -> mezzo.v1.scheduler.Event.UpdateOperationStatus
+	12, // 1: mezzo.v1.scheduler.Event.subscribed:type_name -> mezzo.v1.scheduler.Event.Subscribed
+	13, // 2: mezzo.v1.scheduler.Event.offers:type_name -> mezzo.v1.scheduler.Event.Offers
+	15, // 3: mezzo.v1.scheduler.Event.rescind:type_name -> mezzo.v1.scheduler.Event.Rescind
+	17, // 4: mezzo.v1.scheduler.Event.update:type_name -> mezzo.v1.scheduler.Event.Update
+	19, // 5: mezzo.v1.scheduler.Event.message:type_name -> mezzo.v1.scheduler.Event.Message
+	20, // 6: mezzo.v1.scheduler.Event.failure:type_name -> mezzo.v1.scheduler.Event.Failure
+	21, // 7: mezzo.v1.scheduler.Event.error:type_name -> mezzo.v1.scheduler.Event.Error
+	14, // 8: mezzo.v1.scheduler.Event.inverse_offers:type_name -> mezzo.v1.scheduler.Event.InverseOffers
+	16, // 9: mezzo.v1.scheduler.Event.rescind_inverse_offer:type_name -> mezzo.v1.scheduler.Event.RescindInverseOffer
+	18, // 10: mezzo.v1.scheduler.Event.update_operation_status:type_name -> mezzo.v1.scheduler.Event.UpdateOperationStatus
 	1,  // 11: mezzo.v1.scheduler.Response.type:type_name -> mezzo.v1.scheduler.Response.Type
-	20, // 12: mezzo.v1.scheduler.Response.reconcile_operations:type_name -> mezzo.v1.scheduler.Response.ReconcileOperations
-	21, // 13: mezzo.v1.scheduler.AttributeConstraint.selector:type_name -> mezzo.v1.scheduler.AttributeConstraint.Selector
-	22, // 14: mezzo.v1.scheduler.AttributeConstraint.predicate:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate
-	30, // 15: mezzo.v1.scheduler.OfferConstraints.role_constraints:type_name -> mezzo.v1.scheduler.OfferConstraints.RoleConstraintsEntry
-	50, // 16: mezzo.v1.scheduler.Call.framework_id:type_name -> mezzo.v1.FrameworkID
+	22, // 12: mezzo.v1.scheduler.Response.reconcile_operations:type_name -> mezzo.v1.scheduler.Response.ReconcileOperations
+	23, // 13: mezzo.v1.scheduler.AttributeConstraint.selector:type_name -> mezzo.v1.scheduler.AttributeConstraint.Selector
+	24, // 14: mezzo.v1.scheduler.AttributeConstraint.predicate:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate
+	32, // 15: mezzo.v1.scheduler.OfferConstraints.role_constraints:type_name -> mezzo.v1.scheduler.OfferConstraints.RoleConstraintsEntry
+	52, // 16: mezzo.v1.scheduler.Call.framework_id:type_name -> mezzo.v1.FrameworkID
 	3,  // 17: mezzo.v1.scheduler.Call.type:type_name -> mezzo.v1.scheduler.Call.Type
-	32, // 18: mezzo.v1.scheduler.Call.subscribe:type_name -> mezzo.v1.scheduler.Call.Subscribe
-	33, // 19: mezzo.v1.scheduler.Call.accept:type_name -> mezzo.v1.scheduler.Call.Accept
-	34, // 20: mezzo.v1.scheduler.Call.decline:type_name -> mezzo.v1.scheduler.Call.Decline
-	38, // 21: mezzo.v1.scheduler.Call.kill:type_name -> mezzo.v1.scheduler.Call.Kill
-	39, // 22: mezzo.v1.scheduler.Call.shutdown:type_name -> mezzo.v1.scheduler.Call.Shutdown
-	40, // 23: mezzo.v1.scheduler.Call.acknowledge:type_name -> mezzo.v1.scheduler.Call.Acknowledge
-	42, // 24: mezzo.v1.scheduler.Call.reconcile:type_name -> mezzo.v1.scheduler.Call.Reconcile
-	44, // 25: mezzo.v1.scheduler.Call.message:type_name -> mezzo.v1.scheduler.Call.Message
-	45, // 26: mezzo.v1.scheduler.Call.request:type_name -> mezzo.v1.scheduler.Call.Request
-	35, // 27: mezzo.v1.scheduler.Call.accept_inverse_offers:type_name -> mezzo.v1.scheduler.Call.AcceptInverseOffers
-	36, // 28: mezzo.v1.scheduler.Call.decline_inverse_offers:type_name -> mezzo.v1.scheduler.Call.DeclineInverseOffers
-	37, // 29: mezzo.v1.scheduler.Call.revive:type_name -> mezzo.v1.scheduler.Call.Revive
-	46, // 30: mezzo.v1.scheduler.Call.suppress:type_name -> mezzo.v1.scheduler.Call.Suppress
-	41, // 31: mezzo.v1.scheduler.Call.acknowledge_operation_status:type_name -> mezzo.v1.scheduler.Call.AcknowledgeOperationStatus
-	43, // 32: mezzo.v1.scheduler.Call.reconcile_operations:type_name -> mezzo.v1.scheduler.Call.ReconcileOperations
-	47, // 33: mezzo.v1.scheduler.Call.update_framework:type_name -> mezzo.v1.scheduler.Call.UpdateFramework
-	5,  // 34: mezzo.v1.scheduler.APIResult.response:type_name -> mezzo.v1.scheduler.Response
-	50, // 35: mezzo.v1.scheduler.Event.Subscribed.framework_id:type_name -> mezzo.v1.FrameworkID
-	51, // 36: mezzo.v1.scheduler.Event.Subscribed.master_info:type_name -> mezzo.v1.MasterInfo
-	52, // 37: mezzo.v1.scheduler.Event.Offers.offers:type_name -> mezzo.v1.Offer
-	53, // 38: mezzo.v1.scheduler.Event.InverseOffers.inverse_offers:type_name -> mezzo.v1.InverseOffer
-	54, // 39: mezzo.v1.scheduler.Event.Rescind.offer_id:type_name -> mezzo.v1.OfferID
-	54, // 40: mezzo.v1.scheduler.Event.RescindInverseOffer.inverse_offer_id:type_name -> mezzo.v1.OfferID
-	55, // 41: mezzo.v1.scheduler.Event.Update.status:type_name -> mezzo.v1.TaskStatus
-	56, // 42: mezzo.v1.scheduler.Event.UpdateOperationStatus.status:type_name -> mezzo.v1.OperationStatus
-	57, // 43: mezzo.v1.scheduler.Event.Message.agent_id:type_name -> mezzo.v1.AgentID
-	58, // 44: mezzo.v1.scheduler.Event.Message.executor_id:type_name -> mezzo.v1.ExecutorID
-	57, // 45: mezzo.v1.scheduler.Event.Failure.agent_id:type_name -> mezzo.v1.AgentID
-	58, // 46: mezzo.v1.scheduler.Event.Failure.executor_id:type_name -> mezzo.v1.ExecutorID
-	56, // 47: mezzo.v1.scheduler.Response.ReconcileOperations.operation_statuses:type_name -> mezzo.v1.OperationStatus
-	2,  // 48: mezzo.v1.scheduler.AttributeConstraint.Selector.pseudoattribute_type:type_name -> mezzo.v1.scheduler.AttributeConstraint.Selector.PseudoattributeType
-	23, // 49: mezzo.v1.scheduler.AttributeConstraint.Predicate.exists:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate.Exists
-	24, // 50: mezzo.v1.scheduler.AttributeConstraint.Predicate.not_exists:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate.NotExists
-	25, // 51: mezzo.v1.scheduler.AttributeConstraint.Predicate.text_equals:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate.TextEquals
-	26, // 52: mezzo.v1.scheduler.AttributeConstraint.Predicate.text_not_equals:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate.TextNotEquals
-	27, // 53: mezzo.v1.scheduler.AttributeConstraint.Predicate.text_matches:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate.TextMatches
-	28, // 54: mezzo.v1.scheduler.AttributeConstraint.Predicate.text_not_matches:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate.TextNotMatches
-	31, // 55: mezzo.v1.scheduler.OfferConstraints.RoleConstraints.groups:type_name -> mezzo.v1.scheduler.OfferConstraints.RoleConstraints.Group
-	29, // 56: mezzo.v1.scheduler.OfferConstraints.RoleConstraintsEntry.value:type_name -> mezzo.v1.scheduler.OfferConstraints.RoleConstraints
-	6,  // 57: mezzo.v1.scheduler.OfferConstraints.RoleConstraints.Group.attribute_constraints:type_name -> mezzo.v1.scheduler.AttributeConstraint
-	59, // 58: mezzo.v1.scheduler.Call.Subscribe.framework_info:type_name -> mezzo.v1.FrameworkInfo
-	7,  // 59: mezzo.v1.scheduler.Call.Subscribe.offer_constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
-	54, // 60: mezzo.v1.scheduler.Call.Accept.offer_ids:type_name -> mezzo.v1.OfferID
-	60, // 61: mezzo.v1.scheduler.Call.Accept.operations:type_name -> mezzo.v1.Offer.Operation
-	61, // 62: mezzo.v1.scheduler.Call.Accept.filters:type_name -> mezzo.v1.Filters
-	54, // 63: mezzo.v1.scheduler.Call.Decline.offer_ids:type_name -> mezzo.v1.OfferID
-	61, // 64: mezzo.v1.scheduler.Call.Decline.filters:type_name -> mezzo.v1.Filters
-	54, // 65: mezzo.v1.scheduler.Call.AcceptInverseOffers.inverse_offer_ids:type_name -> mezzo.v1.OfferID
-	61, // 66: mezzo.v1.scheduler.Call.AcceptInverseOffers.filters:type_name -> mezzo.v1.Filters
-	54, // 67: mezzo.v1.scheduler.Call.DeclineInverseOffers.inverse_offer_ids:type_name -> mezzo.v1.OfferID
-	61, // 68: mezzo.v1.scheduler.Call.DeclineInverseOffers.filters:type_name -> mezzo.v1.Filters
-	62, // 69: mezzo.v1.scheduler.Call.Kill.task_id:type_name -> mezzo.v1.TaskID
-	57, // 70: mezzo.v1.scheduler.Call.Kill.agent_id:type_name -> mezzo.v1.AgentID
-	63, // 71: mezzo.v1.scheduler.Call.Kill.kill_policy:type_name -> mezzo.v1.KillPolicy
-	58, // 72: mezzo.v1.scheduler.Call.Shutdown.executor_id:type_name -> mezzo.v1.ExecutorID
-	57, // 73: mezzo.v1.scheduler.Call.Shutdown.agent_id:type_name -> mezzo.v1.AgentID
-	57, // 74: mezzo.v1.scheduler.Call.Acknowledge.agent_id:type_name -> mezzo.v1.AgentID
-	62, // 75: mezzo.v1.scheduler.Call.Acknowledge.task_id:type_name -> mezzo.v1.TaskID
-	57, // 76: mezzo.v1.scheduler.Call.AcknowledgeOperationStatus.agent_id:type_name -> mezzo.v1.AgentID
-	64, // 77: mezzo.v1.scheduler.Call.AcknowledgeOperationStatus.resource_provider_id:type_name -> mezzo.v1.ResourceProviderID
-	65, // 78: mezzo.v1.scheduler.Call.AcknowledgeOperationStatus.operation_id:type_name -> mezzo.v1.OperationID
-	48, // 79: mezzo.v1.scheduler.Call.Reconcile.tasks:type_name -> mezzo.v1.scheduler.Call.Reconcile.Task
-	49, // 80: mezzo.v1.scheduler.Call.ReconcileOperations.operations:type_name -> mezzo.v1.scheduler.Call.ReconcileOperations.Operation
-	57, // 81: mezzo.v1.scheduler.Call.Message.agent_id:type_name -> mezzo.v1.AgentID
-	58, // 82: mezzo.v1.scheduler.Call.Message.executor_id:type_name -> mezzo.v1.ExecutorID
-	45, // 83: mezzo.v1.scheduler.Call.Request.requests:type_name -> mezzo.v1.scheduler.Call.Request
-	59, // 84: mezzo.v1.scheduler.Call.UpdateFramework.framework_info:type_name -> mezzo.v1.FrameworkInfo
-	7,  // 85: mezzo.v1.scheduler.Call.UpdateFramework.offer_constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
-	62, // 86: mezzo.v1.scheduler.Call.Reconcile.Task.task_id:type_name -> mezzo.v1.TaskID
-	57, // 87: mezzo.v1.scheduler.Call.Reconcile.Task.agent_id:type_name -> mezzo.v1.AgentID
-	65, // 88: mezzo.v1.scheduler.Call.ReconcileOperations.Operation.operation_id:type_name -> mezzo.v1.OperationID
-	57, // 89: mezzo.v1.scheduler.Call.ReconcileOperations.Operation.agent_id:type_name -> mezzo.v1.AgentID
-	64, // 90: mezzo.v1.scheduler.Call.ReconcileOperations.Operation.resource_provider_id:type_name -> mezzo.v1.ResourceProviderID
-	91, // [91:91] is the sub-list for method output_type
-	91, // [91:91] is the sub-list for method input_type
-	91, // [91:91] is the sub-list for extension type_name
-	91, // [91:91] is the sub-list for extension extendee
-	0,  // [0:91] is the sub-list for field type_name
+	34, // 18: mezzo.v1.scheduler.Call.subscribe:type_name -> mezzo.v1.scheduler.Call.Subscribe
+	35, // 19: mezzo.v1.scheduler.Call.accept:type_name -> mezzo.v1.scheduler.Call.Accept
+	36, // 20: mezzo.v1.scheduler.Call.decline:type_name -> mezzo.v1.scheduler.Call.Decline
+	40, // 21: mezzo.v1.scheduler.Call.kill:type_name -> mezzo.v1.scheduler.Call.Kill
+	41, // 22: mezzo.v1.scheduler.Call.shutdown:type_name -> mezzo.v1.scheduler.Call.Shutdown
+	42, // 23: mezzo.v1.scheduler.Call.acknowledge:type_name -> mezzo.v1.scheduler.Call.Acknowledge
+	44, // 24: mezzo.v1.scheduler.Call.reconcile:type_name -> mezzo.v1.scheduler.Call.Reconcile
+	46, // 25: mezzo.v1.scheduler.Call.message:type_name -> mezzo.v1.scheduler.Call.Message
+	47, // 26: mezzo.v1.scheduler.Call.request:type_name -> mezzo.v1.scheduler.Call.Request
+	37, // 27: mezzo.v1.scheduler.Call.accept_inverse_offers:type_name -> mezzo.v1.scheduler.Call.AcceptInverseOffers
+	38, // 28: mezzo.v1.scheduler.Call.decline_inverse_offers:type_name -> mezzo.v1.scheduler.Call.DeclineInverseOffers
+	39, // 29: mezzo.v1.scheduler.Call.revive:type_name -> mezzo.v1.scheduler.Call.Revive
+	48, // 30: mezzo.v1.scheduler.Call.suppress:type_name -> mezzo.v1.scheduler.Call.Suppress
+	43, // 31: mezzo.v1.scheduler.Call.acknowledge_operation_status:type_name -> mezzo.v1.scheduler.Call.AcknowledgeOperationStatus
+	45, // 32: mezzo.v1.scheduler.Call.reconcile_operations:type_name -> mezzo.v1.scheduler.Call.ReconcileOperations
+	49, // 33: mezzo.v1.scheduler.Call.update_framework:type_name -> mezzo.v1.scheduler.Call.UpdateFramework
+	6,  // 34: mezzo.v1.scheduler.APIResult.response:type_name -> mezzo.v1.scheduler.Response
+	4,  // 35: mezzo.v1.scheduler.CallResult.code:type_name -> mezzo.v1.scheduler.CallResult.Code
+	52, // 36: mezzo.v1.scheduler.Event.Subscribed.framework_id:type_name -> mezzo.v1.FrameworkID
+	53, // 37: mezzo.v1.scheduler.Event.Subscribed.master_info:type_name -> mezzo.v1.MasterInfo
+	54, // 38: mezzo.v1.scheduler.Event.Offers.offers:type_name -> mezzo.v1.Offer
+	55, // 39: mezzo.v1.scheduler.Event.InverseOffers.inverse_offers:type_name -> mezzo.v1.InverseOffer
+	56, // 40: mezzo.v1.scheduler.Event.Rescind.offer_id:type_name -> mezzo.v1.OfferID
+	56, // 41: mezzo.v1.scheduler.Event.RescindInverseOffer.inverse_offer_id:type_name -> mezzo.v1.OfferID
+	57, // 42: mezzo.v1.scheduler.Event.Update.status:type_name -> mezzo.v1.TaskStatus
+	58, // 43: mezzo.v1.scheduler.Event.UpdateOperationStatus.status:type_name -> mezzo.v1.OperationStatus
+	59, // 44: mezzo.v1.scheduler.Event.Message.agent_id:type_name -> mezzo.v1.AgentID
+	60, // 45: mezzo.v1.scheduler.Event.Message.executor_id:type_name -> mezzo.v1.ExecutorID
+	59, // 46: mezzo.v1.scheduler.Event.Failure.agent_id:type_name -> mezzo.v1.AgentID
+	60, // 47: mezzo.v1.scheduler.Event.Failure.executor_id:type_name -> mezzo.v1.ExecutorID
+	58, // 48: mezzo.v1.scheduler.Response.ReconcileOperations.operation_statuses:type_name -> mezzo.v1.OperationStatus
+	2,  // 49: mezzo.v1.scheduler.AttributeConstraint.Selector.pseudoattribute_type:type_name -> mezzo.v1.scheduler.AttributeConstraint.Selector.PseudoattributeType
+	25, // 50: mezzo.v1.scheduler.AttributeConstraint.Predicate.exists:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate.Exists
+	26, // 51: mezzo.v1.scheduler.AttributeConstraint.Predicate.not_exists:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate.NotExists
+	27, // 52: mezzo.v1.scheduler.AttributeConstraint.Predicate.text_equals:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate.TextEquals
+	28, // 53: mezzo.v1.scheduler.AttributeConstraint.Predicate.text_not_equals:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate.TextNotEquals
+	29, // 54: mezzo.v1.scheduler.AttributeConstraint.Predicate.text_matches:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate.TextMatches
+	30, // 55: mezzo.v1.scheduler.AttributeConstraint.Predicate.text_not_matches:type_name -> mezzo.v1.scheduler.AttributeConstraint.Predicate.TextNotMatches
+	33, // 56: mezzo.v1.scheduler.OfferConstraints.RoleConstraints.groups:type_name -> mezzo.v1.scheduler.OfferConstraints.RoleConstraints.Group
+	31, // 57: mezzo.v1.scheduler.OfferConstraints.RoleConstraintsEntry.value:type_name -> mezzo.v1.scheduler.OfferConstraints.RoleConstraints
+	7,  // 58: mezzo.v1.scheduler.OfferConstraints.RoleConstraints.Group.attribute_constraints:type_name -> mezzo.v1.scheduler.AttributeConstraint
+	61, // 59: mezzo.v1.scheduler.Call.Subscribe.framework_info:type_name -> mezzo.v1.FrameworkInfo
+	8,  // 60: mezzo.v1.scheduler.Call.Subscribe.offer_constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
+	56, // 61: mezzo.v1.scheduler.Call.Accept.offer_ids:type_name -> mezzo.v1.OfferID
+	62, // 62: mezzo.v1.scheduler.Call.Accept.operations:type_name -> mezzo.v1.Offer.Operation
+	63, // 63: mezzo.v1.scheduler.Call.Accept.filters:type_name -> mezzo.v1.Filters
+	56, // 64: mezzo.v1.scheduler.Call.Decline.offer_ids:type_name -> mezzo.v1.OfferID
+	63, // 65: mezzo.v1.scheduler.Call.Decline.filters:type_name -> mezzo.v1.Filters
+	56, // 66: mezzo.v1.scheduler.Call.AcceptInverseOffers.inverse_offer_ids:type_name -> mezzo.v1.OfferID
+	63, // 67: mezzo.v1.scheduler.Call.AcceptInverseOffers.filters:type_name -> mezzo.v1.Filters
+	56, // 68: mezzo.v1.scheduler.Call.DeclineInverseOffers.inverse_offer_ids:type_name -> mezzo.v1.OfferID
+	63, // 69: mezzo.v1.scheduler.Call.DeclineInverseOffers.filters:type_name -> mezzo.v1.Filters
+	64, // 70: mezzo.v1.scheduler.Call.Kill.task_id:type_name -> mezzo.v1.TaskID
+	59, // 71: mezzo.v1.scheduler.Call.Kill.agent_id:type_name -> mezzo.v1.AgentID
+	65, // 72: mezzo.v1.scheduler.Call.Kill.kill_policy:type_name -> mezzo.v1.KillPolicy
+	60, // 73: mezzo.v1.scheduler.Call.Shutdown.executor_id:type_name -> mezzo.v1.ExecutorID
+	59, // 74: mezzo.v1.scheduler.Call.Shutdown.agent_id:type_name -> mezzo.v1.AgentID
+	59, // 75: mezzo.v1.scheduler.Call.Acknowledge.agent_id:type_name -> mezzo.v1.AgentID
+	64, // 76: mezzo.v1.scheduler.Call.Acknowledge.task_id:type_name -> mezzo.v1.TaskID
+	59, // 77: mezzo.v1.scheduler.Call.AcknowledgeOperationStatus.agent_id:type_name -> mezzo.v1.AgentID
+	66, // 78: mezzo.v1.scheduler.Call.AcknowledgeOperationStatus.resource_provider_id:type_name -> mezzo.v1.ResourceProviderID
+	67, // 79: mezzo.v1.scheduler.Call.AcknowledgeOperationStatus.operation_id:type_name -> mezzo.v1.OperationID
+	50, // 80: mezzo.v1.scheduler.Call.Reconcile.tasks:type_name -> mezzo.v1.scheduler.Call.Reconcile.Task
+	51, // 81: mezzo.v1.scheduler.Call.ReconcileOperations.operations:type_name -> mezzo.v1.scheduler.Call.ReconcileOperations.Operation
+	59, // 82: mezzo.v1.scheduler.Call.Message.agent_id:type_name -> mezzo.v1.AgentID
+	60, // 83: mezzo.v1.scheduler.Call.Message.executor_id:type_name -> mezzo.v1.ExecutorID
+	47, // 84: mezzo.v1.scheduler.Call.Request.requests:type_name -> mezzo.v1.scheduler.Call.Request
+	61, // 85: mezzo.v1.scheduler.Call.UpdateFramework.framework_info:type_name -> mezzo.v1.FrameworkInfo
+	8,  // 86: mezzo.v1.scheduler.Call.UpdateFramework.offer_constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
+	64, // 87: mezzo.v1.scheduler.Call.Reconcile.Task.task_id:type_name -> mezzo.v1.TaskID
+	59, // 88: mezzo.v1.scheduler.Call.Reconcile.Task.agent_id:type_name -> mezzo.v1.AgentID
+	67, // 89: mezzo.v1.scheduler.Call.ReconcileOperations.Operation.operation_id:type_name -> mezzo.v1.OperationID
+	59, // 90: mezzo.v1.scheduler.Call.ReconcileOperations.Operation.agent_id:type_name -> mezzo.v1.AgentID
+	66, // 91: mezzo.v1.scheduler.Call.ReconcileOperations.Operation.resource_provider_id:type_name -> mezzo.v1.ResourceProviderID
+	34, // 92: mezzo.v1.scheduler.Scheduler.Subscribe:input_type -> mezzo.v1.scheduler.Call.Subscribe
+	9,  // 93: mezzo.v1.scheduler.Scheduler.Calls:input_type -> mezzo.v1.scheduler.Call
+	5,  // 94: mezzo.v1.scheduler.Scheduler.Subscribe:output_type -> mezzo.v1.scheduler.Event
+	11, // 95: mezzo.v1.scheduler.Scheduler.Calls:output_type -> mezzo.v1.scheduler.CallResult
+	94, // [94:96] is the sub-list for method output_type
+	92, // [92:94] is the sub-list for method input_type
+	92, // [92:92] is the sub-list for extension type_name
+	92, // [92:92] is the sub-list for extension extendee
+	0,  // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_v1_scheduler_scheduler_proto_init() }
@@ -3329,11 +3522,11 @@ func file_mezzo_v1_scheduler_scheduler_proto_init() {
 	if File_mezzo_v1_scheduler_scheduler_proto != nil {
 		return
 	}
-	file_mezzo_v1_scheduler_scheduler_proto_msgTypes[17].OneofWrappers = []any{
+	file_mezzo_v1_scheduler_scheduler_proto_msgTypes[18].OneofWrappers = []any{
 		(*AttributeConstraint_Selector_PseudoattributeType_)(nil),
 		(*AttributeConstraint_Selector_AttributeName)(nil),
 	}
-	file_mezzo_v1_scheduler_scheduler_proto_msgTypes[18].OneofWrappers = []any{
+	file_mezzo_v1_scheduler_scheduler_proto_msgTypes[19].OneofWrappers = []any{
 		(*AttributeConstraint_Predicate_Exists_)(nil),
 		(*AttributeConstraint_Predicate_NotExists_)(nil),
 		(*AttributeConstraint_Predicate_TextEquals_)(nil),
@@ -3346,10 +3539,10 @@ func file_mezzo_v1_scheduler_scheduler_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_v1_scheduler_scheduler_proto_rawDesc), len(file_mezzo_v1_scheduler_scheduler_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   46,
+			NumEnums:      5,
+			NumMessages:   47,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_mezzo_v1_scheduler_scheduler_proto_goTypes,
 		DependencyIndexes: file_mezzo_v1_scheduler_scheduler_proto_depIdxs,
