@@ -7626,8 +7626,12 @@ type TaskStatus struct {
 	UnreachableTime *TimeInfo               `protobuf:"bytes,14,opt,name=unreachable_time,json=unreachableTime" json:"unreachable_time,omitempty"`
 	CheckStatus     *CheckStatusInfo        `protobuf:"bytes,15,opt,name=check_status,json=checkStatus" json:"check_status,omitempty"`
 	Limitation      *TaskResourceLimitation `protobuf:"bytes,16,opt,name=limitation" json:"limitation,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Mezzo's own: the exit code of a command that has ended by itself, and the
+	// signal that ended it otherwise. Both are unset when how it ended is unknown.
+	ExitCode      *int32 `protobuf:"varint,10000,opt,name=exit_code,json=exitCode" json:"exit_code,omitempty"`
+	ExitSignal    *int32 `protobuf:"varint,10001,opt,name=exit_signal,json=exitSignal" json:"exit_signal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TaskStatus) Reset() {
@@ -7770,6 +7774,20 @@ func (x *TaskStatus) GetLimitation() *TaskResourceLimitation {
 		return x.Limitation
 	}
 	return nil
+}
+
+func (x *TaskStatus) GetExitCode() int32 {
+	if x != nil && x.ExitCode != nil {
+		return *x.ExitCode
+	}
+	return 0
+}
+
+func (x *TaskStatus) GetExitSignal() int32 {
+	if x != nil && x.ExitSignal != nil {
+		return *x.ExitSignal
+	}
+	return 0
 }
 
 type Filters struct {
@@ -15255,7 +15273,7 @@ const file_mezzo_v1_mezzo_proto_rawDesc = "" +
 	"\vstatus_code\x18\x01 \x01(\rR\n" +
 	"statusCode\x1a#\n" +
 	"\x03Tcp\x12\x1c\n" +
-	"\tsucceeded\x18\x01 \x01(\bR\tsucceeded\"\xa8\x0f\n" +
+	"\tsucceeded\x18\x01 \x01(\bR\tsucceeded\"\xe8\x0f\n" +
 	"\n" +
 	"TaskStatus\x12)\n" +
 	"\atask_id\x18\x01 \x02(\v2\x10.mezzo.v1.TaskIDR\x06taskId\x12)\n" +
@@ -15277,7 +15295,10 @@ const file_mezzo_v1_mezzo_proto_rawDesc = "" +
 	"\fcheck_status\x18\x0f \x01(\v2\x19.mezzo.v1.CheckStatusInfoR\vcheckStatus\x12@\n" +
 	"\n" +
 	"limitation\x18\x10 \x01(\v2 .mezzo.v1.TaskResourceLimitationR\n" +
-	"limitation\"B\n" +
+	"limitation\x12\x1c\n" +
+	"\texit_code\x18\x90N \x01(\x05R\bexitCode\x12 \n" +
+	"\vexit_signal\x18\x91N \x01(\x05R\n" +
+	"exitSignal\"B\n" +
 	"\x06Source\x12\x11\n" +
 	"\rSOURCE_MASTER\x10\x00\x12\x10\n" +
 	"\fSOURCE_AGENT\x10\x01\x12\x13\n" +
