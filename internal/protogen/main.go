@@ -35,14 +35,15 @@ var generators = []struct{ tool, parameter string }{
 
 func main() {
 	root := flag.String("root", "sdk/proto", "directory that holds the .proto files; output is written beside them")
+	check := flag.Bool("check", false, "write nothing; fail when a generated file is not what would be written")
 	flag.Parse()
-	if err := run(context.Background(), *root); err != nil {
+	if err := run(context.Background(), *root, *check); err != nil {
 		fmt.Fprintln(os.Stderr, "protogen:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, root string) error {
+func run(ctx context.Context, root string, check bool) error {
 	names, err := protoFiles(root)
 	if err != nil {
 		return err
@@ -60,7 +61,13 @@ func run(ctx context.Context, root string) error {
 		ProtoFile:      closure(files),
 	}
 	for _, g := range generators {
-		if err := generate(ctx, root, g.tool, g.parameter, request); err != nil {
+		files, err := generate(ctx, g.tool, g.parameter, request)
+		if err == nil && check {
+			err = compare(root, files)
+		} else if err == nil {
+			err = write(root, files)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", g.tool, err)
 		}
 	}
@@ -106,29 +113,49 @@ func closure(files linker.Files) []*descriptorpb.FileDescriptorProto {
 	return out
 }
 
-func generate(ctx context.Context, root, tool, parameter string, request *pluginpb.CodeGeneratorRequest) error {
+type generatedFile = pluginpb.CodeGeneratorResponse_File
+
+func generate(ctx context.Context, tool, parameter string, request *pluginpb.CodeGeneratorRequest) ([]*generatedFile, error) {
 	request.Parameter = proto.String(parameter)
 	input, err := proto.Marshal(request)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, "go", "tool", tool)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
 	}
 	var response pluginpb.CodeGeneratorResponse
 	if err := proto.Unmarshal(stdout.Bytes(), &response); err != nil {
-		return fmt.Errorf("read its answer: %w", err)
+		return nil, fmt.Errorf("read its answer: %w", err)
 	}
 	if response.Error != nil {
-		return errors.New(response.GetError())
+		return nil, errors.New(response.GetError())
 	}
-	for _, f := range response.File {
+	return response.File, nil
+}
+
+func write(root string, files []*generatedFile) error {
+	for _, f := range files {
 		if err := os.WriteFile(filepath.Join(root, filepath.FromSlash(f.GetName())), []byte(f.GetContent()), 0o644); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func compare(root string, files []*generatedFile) error {
+	var stale []string
+	for _, f := range files {
+		path := filepath.Join(root, filepath.FromSlash(f.GetName()))
+		if have, err := os.ReadFile(path); err != nil || string(have) != f.GetContent() {
+			stale = append(stale, path)
+		}
+	}
+	if len(stale) > 0 {
+		return fmt.Errorf("stale, run make generate: %s", strings.Join(stale, ", "))
 	}
 	return nil
 }

@@ -1,0 +1,90 @@
+# Everything a newcomer needs is `make demo` and `make test`; `make help` tells the rest.
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= 0.1.0
+BIN     := $(CURDIR)/bin
+TOOLS   := $(BIN)/tools
+PREFIX  ?= /usr/local
+LDFLAGS := -s -w -X github.com/mezzo-os/mezzo/sdk/plugin.buildVersion=$(VERSION) -X github.com/mezzo-os/mezzo/core/command.buildVersion=$(VERSION)
+GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+PLUGINS := allocator-drf isolator-cgroups
+STATICCHECK_VERSION := v0.8.2
+FUZZTIME ?= 20s
+SIM_SEEDS ?= 300
+
+.PHONY: help
+help: ## What each target does
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## bin/mezzo and bin/plugins/mezzo-*
+	@mkdir -p $(BIN)/plugins
+	$(GOBUILD) -o $(BIN)/mezzo .
+	@for p in $(PLUGINS); do echo "go build plugins/$$p"; $(GOBUILD) -o $(BIN)/plugins/mezzo-$$p ./plugins/$$p; done
+	$(GOBUILD) -o $(BIN)/plugins/mezzo-shim ./plugins/isolator-cgroups/shim
+
+.PHONY: demo
+demo: build ## Starts a small cluster and shows dominant resource fairness at work, in under a minute
+	@mkdir -p $(BIN)
+	go build -o $(BIN)/mezzo-demo ./test/demo
+	$(BIN)/mezzo-demo --mezzo $(BIN)/mezzo
+
+.PHONY: test
+test: deps build ## All tests, with the race detector, and cgroup v2 in a virtual machine
+	go test -race -timeout 20m ./...
+	$(MAKE) --no-print-directory test-cgroup2
+
+.PHONY: test-cgroup2
+test-cgroup2: ## The cgroups isolator on a cgroup v2 kernel, in QEMU
+	plugins/isolator-cgroups/cgroup2/run.sh
+
+.PHONY: sim
+sim: ## The cluster simulator over many seeds (SIM_SEEDS=300)
+	go test -count=1 -run TestSeeds ./core/sim -args -seeds=$(SIM_SEEDS)
+
+.PHONY: lint
+lint: $(TOOLS)/staticcheck ## Format, vet, static analysis, and whether generated code is fresh
+	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w): $$unformatted"; exit 1; fi
+	go vet ./...
+	$(TOOLS)/staticcheck ./...
+	$(MAKE) --no-print-directory generate-check
+
+$(TOOLS)/staticcheck:
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+
+.PHONY: generate
+generate: ## Generated code, from the .proto files; needs no network and no protoc
+	go run ./internal/protogen -root sdk/proto
+
+.PHONY: generate-check
+generate-check: ## Fails when generated code is stale
+	go run ./internal/protogen -root sdk/proto -check
+
+.PHONY: bench
+bench: build ## The figures of docs/performance.md, as a table
+	go run ./test/bench
+
+.PHONY: fuzz
+fuzz: ## Every fuzz target for FUZZTIME (20s) each
+	@grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u | while read -r dir; do \
+	  grep -hoE '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | sed 's/func //' | while read -r target; do \
+	    echo "$$dir $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$dir; done; done
+
+.PHONY: deps
+deps: ## Installs what the tests need and Go does not bring (Debian packages)
+	@.ci/deps
+
+.PHONY: install
+install: build ## Installs into PREFIX (/usr/local): bin/mezzo and lib/mezzo/plugins
+	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/mezzo/plugins
+	@place() { install -m 0755 "$$1" "$$2.new" && sync "$$2.new" && mv -f "$$2.new" "$$2"; }; \
+	place $(BIN)/mezzo $(DESTDIR)$(PREFIX)/lib/mezzo/mezzo; \
+	ln -sfn ../lib/mezzo/mezzo $(DESTDIR)$(PREFIX)/bin/mezzo; \
+	for f in $(BIN)/plugins/mezzo-*; do place $$f $(DESTDIR)$(PREFIX)/lib/mezzo/plugins/$$(basename $$f); done
+
+.PHONY: clean
+clean: ## Removes what was built
+	rm -rf $(BIN)
