@@ -1,0 +1,246 @@
+// Package config reads what an operator writes: HCL files, or their JSON form,
+// resolved into the settings of a master and of an agent.
+//
+// Life cycle: Load parses every file and checks its shape; ForMaster and
+// ForAgent resolve what one process needs, with defaults filled in. The blocks
+// that belong to plugins are kept as HCL until the plugin has told its schema;
+// DecodePlugin then decodes the operator's own text, so that a complaint about
+// it has a file, a line and a column.
+//
+//	file, diags := config.Load([]string{"/etc/mezzo.d"})
+//	if !diags.HasErrors() {
+//		var more hcl.Diagnostics
+//		master, more = file.ForMaster(config.Defaults{Executable: exe})
+//		diags = append(diags, more...)
+//	}
+//	config.WriteDiagnostics(os.Stderr, file.Sources(), diags, config.Format{})
+//
+// Nothing here starts anything or looks at plugin binaries.
+package config
+
+import (
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// Defaults are the settings that the caller knows and a file may leave out.
+type Defaults struct {
+	// Executable is the path of the running program; plugin_dir is `plugins`
+	// beside it when the file does not set it.
+	Executable string
+	// DataDir is used when the file does not set data_dir. With neither, the
+	// configuration is in error.
+	DataDir string
+}
+
+// Master is the resolved configuration of a master. Durations are positive
+// unless their comment says otherwise; addresses are host:port, where port 0
+// takes a free one.
+type Master struct {
+	DataDir   string
+	PluginDir string
+	// Files are the configuration files that were read, in order.
+	Files []string
+
+	RPC  string // agents, native frameworks, CLI (gRPC)
+	HTTP string // UI, JSON, metrics, health
+
+	// OfferTimeout rescinds an offer that nobody answered; 0 never does.
+	OfferTimeout time.Duration
+	// BatchInterval is how long freed resources wait for more before they are
+	// offered.
+	BatchInterval time.Duration
+	// MinRefuse is how long an offer that a framework declined whole is kept
+	// from it, even with a filter of 0 s.
+	MinRefuse time.Duration
+	// MaxDecisionsPerSecond caps what one allocator session may decide.
+	MaxDecisionsPerSecond int
+
+	// AgentPingInterval is the pause between pings to an agent;
+	// AgentPingTimeouts is how many unanswered ones make it unreachable.
+	AgentPingInterval time.Duration
+	AgentPingTimeouts int
+	// AgentReregisterTimeout is how long a new leader waits for known agents
+	// before it marks the missing ones unreachable.
+	AgentReregisterTimeout time.Duration
+	// AgentRemovalsPerMinute limits how fast agents are marked unreachable; 0 is
+	// no limit.
+	AgentRemovalsPerMinute int
+
+	// What is kept of the past: completed frameworks, completed tasks and
+	// unreachable tasks of one framework.
+	MaxCompletedFrameworks int
+	MaxCompletedTasks      int
+	MaxUnreachableTasks    int
+
+	Revocation Revocation
+	TLS        *TLS // nil: plain text
+	// Insecure allows listeners beyond loopback without TLS.
+	Insecure bool
+	Election Election
+	Registry Registry
+	Roles    []Role // in file order
+
+	Allocator  *Plugin  // never nil
+	Frameworks []Plugin // in file order
+
+	LogLevel string // trace, debug, info, warn or error
+	LogJSON  bool
+}
+
+// AgentPingTimeout is how long an agent may be silent before it is unreachable.
+func (m *Master) AgentPingTimeout() time.Duration {
+	return m.AgentPingInterval * time.Duration(m.AgentPingTimeouts)
+}
+
+// Revocation bounds what an allocator may take back from running work.
+type Revocation struct {
+	Enabled bool
+	// MinGrace is the least time that an executor gets to end its task.
+	MinGrace time.Duration
+	// MaxPerMinute is the most tasks that may be revoked in a minute.
+	MaxPerMinute int
+}
+
+// TLS names the files of mutual TLS, made absolute.
+type TLS struct {
+	CA   string
+	Cert string
+	Key  string
+	// DefRange is the place of the block.
+	DefRange hcl.Range
+}
+
+// Election says how a leader is found.
+type Election struct {
+	Kind           string        // "standalone" or "zookeeper"
+	Servers        []string      // zookeeper: host:port each
+	Path           string        // zookeeper: the node under which everything lies, "/mezzo"
+	SessionTimeout time.Duration // zookeeper
+	DefRange       hcl.Range     // the zero range when no block was written
+}
+
+// Registry says where the master's durable state lies.
+type Registry struct {
+	Kind           string        // "bbolt" or "zookeeper"
+	File           string        // bbolt: the database, by default registry.db in DataDir
+	Servers        []string      // zookeeper: the election's unless written
+	Path           string        // zookeeper: the election's unless written
+	SessionTimeout time.Duration // zookeeper: the election's unless written
+	DefRange       hcl.Range
+}
+
+// Role holds the first values of a role; the registry overrides them once an
+// operator has set them.
+type Role struct {
+	Name   string
+	Weight float64 // above 0; 1 when not written
+	// Guarantee and Limit are resource texts ("cpus:8;mem:16384") that
+	// resource.Parse accepts, without reservations; empty when not written.
+	Guarantee string
+	Limit     string
+	DefRange  hcl.Range
+}
+
+// Agent is the resolved configuration of an agent.
+type Agent struct {
+	DataDir   string
+	PluginDir string
+	Files     []string
+	// WorkDir holds the sandboxes; by default `work` in DataDir.
+	WorkDir string
+
+	// Masters are "host:port" addresses or one "zk://host:port,…/path".
+	Masters []string
+	RPC     string // executors, CLI (gRPC)
+	HTTP    string
+	// Hostname is what offers show; empty: the machine's own name.
+	Hostname string
+	// Resources is the resource text; empty: detect them.
+	Resources string
+	// Attributes are in order of their names. Values are text as written; a
+	// number or a range ("[1-5]") has the meaning that Mesos gives it.
+	Attributes []AgentAttribute
+
+	// RegistrationBackoff is the first pause between attempts to register; it
+	// doubles, with jitter, up to a minute.
+	RegistrationBackoff time.Duration
+	// PingTimeout is how long an agent waits for a word from its master before it
+	// looks for a leader again.
+	PingTimeout time.Duration
+	// RecoveryTimeout is how long executors of an agent that is down wait for it
+	// before they end themselves.
+	RecoveryTimeout             time.Duration
+	ExecutorRegistrationTimeout time.Duration
+	// ExecutorReregistrationTimeout is how long a restarted agent waits for its
+	// executors to connect again.
+	ExecutorReregistrationTimeout time.Duration
+	ExecutorShutdownGrace         time.Duration
+	// GCDelay is the most that the sandbox of an ended task is kept.
+	GCDelay time.Duration
+	// GCDiskHeadroom is the share of the disk (0 to 1) that is to stay free.
+	GCDiskHeadroom float64
+
+	// LogSize is the size in bytes at which a sandbox's stdout or stderr is
+	// rotated; LogFiles is how many files of each are kept, the current included.
+	LogSize  int64
+	LogFiles int
+
+	Isolators  []Plugin // in file order, never empty
+	Frameworks []Plugin // in file order
+
+	TLS      *TLS
+	Insecure bool
+	LogLevel string
+	LogJSON  bool
+}
+
+// AgentAttribute is a name and its value.
+type AgentAttribute struct {
+	Name  string
+	Value string
+}
+
+// The kinds of plugins, as HCL writes them.
+const (
+	KindAllocator = "allocator"
+	KindIsolator  = "isolator"
+	KindFramework = "framework"
+)
+
+// Plugin is one plugin block. Its config block is kept as HCL until the plugin
+// has told its schema.
+type Plugin struct {
+	Kind string // KindAllocator, KindIsolator or KindFramework
+	Name string
+	// Path is the plugin's binary where the operator names one, made absolute;
+	// see Binary.
+	Path string
+	// Checksum is "sha256:" and 64 hexadecimal digits, from the block or from
+	// the lock file; empty when neither gives one.
+	Checksum string
+	// LogLevel is empty when the process's own applies.
+	LogLevel string
+	// Body is the content of the config block; an empty body when there is none.
+	Body hcl.Body
+	// DefRange is the header of the plugin's block; the zero range for a plugin
+	// that is there by default.
+	DefRange hcl.Range
+	// ConfigRange is the header of the config block; the zero range if none.
+	ConfigRange hcl.Range
+	// ChecksumRange is where Checksum was written.
+	ChecksumRange hcl.Range
+}
+
+// ID is the plugin's one identity, "allocator/drf".
+func (p Plugin) ID() string { return p.Kind + "/" + p.Name }
+
+// Binary is the file to launch: Path, else mezzo-<kind>-<name> in pluginDir.
+func (p Plugin) Binary(pluginDir string) string {
+	if p.Path != "" {
+		return p.Path
+	}
+	return filepath.Join(pluginDir, "mezzo-"+p.Kind+"-"+p.Name)
+}
