@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+)
+
+// Options are an agent's settings, resolved: nothing in them is looked up or
+// defaulted further, except where a comment says so.
+type Options struct {
+	// DataDir holds agent.db. WorkDir holds the sandboxes; empty: DataDir/work.
+	DataDir string
+	WorkDir string
+
+	Hostname string
+	Version  string
+	// RPCAddress and HTTPAddress are where this agent's own services can be
+	// reached, as others are told.
+	RPCAddress  string
+	HTTPAddress string
+
+	// Masters are tried one after the other.
+	Masters []string
+	// Dial opens a connection to a master's address. It may return before the
+	// connection is made. A test gives its own.
+	Dial func(address string) (*grpc.ClientConn, error)
+
+	// Resources is what the agent has to give; Detect finds it.
+	Resources  []*mezzov1.Resource
+	Attributes []*mezzov1.Attribute
+	Domain     *mezzov1.DomainInfo
+
+	// Isolators are in order of the configuration; at least one.
+	Isolators []Isolator
+
+	// RegistrationBackoff is the first pause between attempts to register; it
+	// doubles up to a minute; 0: one second.
+	RegistrationBackoff time.Duration
+	// PingTimeout is how long a master may be silent before it has said how long
+	// itself; 0: 75 seconds.
+	PingTimeout time.Duration
+
+	// LogSize is the size in bytes at which a sandbox's stdout or stderr is
+	// rotated; LogFiles is how many files of each are kept, the current included;
+	// 0: the isolator's own.
+	LogSize  int64
+	LogFiles int
+
+	Logger hclog.Logger // nil: none
+}
+
+// Isolator is one isolator plugin as the agent sees it. Its process may come and
+// go; what this stands for stays.
+type Isolator interface {
+	// Name is the name in the configuration: "cgroups".
+	Name() string
+	// Watch reports the state now and at every change, in order and one call at
+	// a time, until the context ends. It returns then, and not before.
+	Watch(ctx context.Context, report func(IsolatorState))
+}
+
+// IsolatorState is what is known of an isolator plugin at one moment.
+type IsolatorState struct {
+	// Conn is the connection to the plugin's process; nil while there is none.
+	// Another value is another process, which has to recover first.
+	Conn grpc.ClientConnInterface
+	// Healthy is whether it may be given new work; Reason says why not.
+	Healthy bool
+	Reason  string
+	// Spec is what is needed to launch this plugin again after the operator took
+	// it out of the configuration: opaque here, and remembered.
+	Spec []byte
+}

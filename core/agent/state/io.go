@@ -1,0 +1,375 @@
+package state
+
+import (
+	"time"
+
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+)
+
+// Input is something that happened. The machine keeps what it is given and does
+// not change it; the giver must not change it either.
+type Input interface{ input() }
+
+// Output is something to do. Outputs are done in the order given, except that
+// what concerns one container need only be in order with the rest of that
+// container. Messages in outputs are not changed later.
+type Output interface{ output() }
+
+// Record is one thing to remember: a value under a key in a bucket. A nil
+// Value forgets it.
+type Record struct {
+	Bucket string
+	Key    string
+	Value  []byte
+}
+
+// Restore is the first input of every machine: all records that were ever
+// written and not forgotten, in any order; none for a new agent. A record that
+// cannot be read makes the machine answer with Exit and do nothing else.
+type Restore struct{ Records []Record }
+
+// Written says that the records of all checkpoints up to Sequence are durable.
+type Written struct{ Sequence uint64 }
+
+// Tick says that the time has come that NextDeadline named. It is harmless at
+// any other time.
+type Tick struct{}
+
+// LinkUp says that the stream that Connect asked for is open. Session is that
+// of the Connect; inputs of older sessions are ignored.
+type LinkUp struct {
+	Session uint64
+	Master  string // address
+}
+
+// LinkDown says that the stream ended or could not be opened.
+type LinkDown struct {
+	Session uint64
+	Reason  string
+}
+
+// LinkMessage is a message of the master.
+type LinkMessage struct {
+	Session uint64
+	Message *linkv1.MasterMessage
+}
+
+// IsolatorUp says that an isolator's plugin is there, for the first time or
+// again. The machine answers with Recover. Spec is what is needed to launch it
+// again when the operator has taken it out: opaque, checkpointed.
+type IsolatorUp struct {
+	Isolator string
+	Spec     []byte
+}
+
+// IsolatorRecovered is the answer to Recover. An error in the call is an
+// IsolatorHealth that is not healthy, and the call is made again.
+type IsolatorRecovered struct {
+	Isolator   string
+	Containers []*isolatorv1.Recovered
+	Orphans    []string
+}
+
+// IsolatorHealth says whether an isolator may be given new work. While one that
+// is listed in the configuration may not, the agent's resources are withheld.
+type IsolatorHealth struct {
+	Isolator string
+	Healthy  bool
+	Reason   string // why not: a sentence
+}
+
+// Claimed is the answer to Claim.
+type Claimed struct {
+	Launch uint64 // of the Claim
+	// Claims is, for each container of the Claim in its order, what each
+	// isolator said.
+	Claims [][]Claim
+	// Err is set when the claims could not be had at all; Claims is nil then.
+	Err string
+}
+
+// Claim is one isolator's answer about one container.
+type Claim struct {
+	Isolator string
+	Claim    isolatorv1.ClaimResponse_Claim
+	Reason   string
+}
+
+// Created says that Launch has made a container whose process is stopped before
+// its first instruction.
+type Created struct {
+	Container string
+	PID       int64             // 0: a container without a process
+	Netns     string            // its own network namespace, if it has one
+	Handles   map[string][]byte // by isolator
+}
+
+// Started says that a container's process runs.
+type Started struct {
+	Container string
+	Networks  []*mezzov1.NetworkInfo
+}
+
+// Updated says that an Update was carried out.
+type Updated struct {
+	Container string
+	Err       string // empty: it worked
+}
+
+// LaunchFailed says that Launch or Start did not work. What is left of the
+// container is still to be cleaned up; the machine asks for that.
+type LaunchFailed struct {
+	Container string
+	Message   string // for the task's owner
+}
+
+// Exited says that a container's process has ended.
+type Exited struct {
+	Container string
+	Status    *isolatorv1.ExitStatus
+}
+
+// Limited says that a container exceeded what it may use.
+type Limited struct{ Limitation *isolatorv1.Limitation }
+
+// CleanedUp says that nothing is left of a container.
+type CleanedUp struct{ Container string }
+
+func (Restore) input()           {}
+func (Written) input()           {}
+func (Tick) input()              {}
+func (LinkUp) input()            {}
+func (LinkDown) input()          {}
+func (LinkMessage) input()       {}
+func (IsolatorUp) input()        {}
+func (IsolatorRecovered) input() {}
+func (IsolatorHealth) input()    {}
+func (Claimed) input()           {}
+func (Created) input()           {}
+func (Started) input()           {}
+func (Updated) input()           {}
+func (LaunchFailed) input()      {}
+func (Exited) input()            {}
+func (Limited) input()           {}
+func (CleanedUp) input()         {}
+
+// Checkpoint asks to write the records in one transaction and to answer with
+// Written. When it cannot be written the agent must stop: nothing that depends
+// on it has left.
+type Checkpoint struct {
+	Sequence uint64
+	Records  []Record
+}
+
+// Connect asks to open the stream to a master, and to answer with LinkUp or
+// LinkDown of that session. An older stream is closed.
+type Connect struct{ Session uint64 }
+
+// Disconnect asks to close the stream. The machine asks for the next Connect
+// by itself and expects no LinkDown.
+type Disconnect struct {
+	Session uint64
+	Reason  string
+}
+
+// SendMaster is a message for the master of the session. It is dropped when that
+// stream is gone.
+type SendMaster struct {
+	Session uint64
+	Message *linkv1.AgentMessage
+}
+
+// Recover asks an isolator what became of the containers that it has a part
+// in, and to answer with IsolatorRecovered. It comes before anything else that
+// concerns the isolator.
+type Recover struct {
+	Isolator string
+	Known    []*isolatorv1.Known // Sandbox is relative to the work directory
+}
+
+// Claim asks every isolator, in the order of the configuration, about every
+// container of a launch, and to answer with Claimed.
+type ClaimContainers struct {
+	Launch     uint64
+	Containers []*Plan
+}
+
+// Launch asks to make the sandbox, and the container as far as Create, and to
+// answer with Created or LaunchFailed.
+type Launch struct{ Plan *Plan }
+
+// Start asks for Isolate along the chain, then Start, and to answer with Started
+// or LaunchFailed.
+type Start struct {
+	Container string
+	Chain     []Link
+	PID       int64
+	Netns     string
+}
+
+// Update asks to change what a running container may use to the plan's, and to
+// answer with Updated.
+type Update struct{ Plan *Plan }
+
+// Wait asks to wait for the end of a container's process, for as long as it
+// takes and across restarts of the plugin, and to answer with Exited.
+type Wait struct {
+	Container string
+	Launcher  string
+}
+
+// Kill asks to end a container: Signal now (0: SIGTERM), SIGKILL when Grace has
+// passed. It is tried until it works or the container has ended. Exited is the
+// only answer. A later Kill of the same container replaces an earlier one that
+// has not worked.
+type Kill struct {
+	Container string
+	Launcher  string
+	Signal    int32
+	Grace     time.Duration
+}
+
+// Cleanup asks for Cleanup along the chain in reverse, tried until it works,
+// and to answer with CleanedUp. Whatever else goes on with the container is
+// given up first.
+type Cleanup struct {
+	Container string
+	Chain     []Link
+}
+
+// Exit asks the agent to end. The error is for the operator; nil after an
+// orderly shutdown.
+type Exit struct {
+	Reason string
+	Err    error
+}
+
+// Log is a line for the operator.
+type Log struct {
+	Level   Level
+	Message string
+	Fields  []any // key, value, …
+}
+
+// Level is how loud a line is.
+type Level int
+
+// The levels.
+const (
+	Debug Level = iota
+	Info
+	Warn
+	Error
+)
+
+func (Checkpoint) output()      {}
+func (Connect) output()         {}
+func (Disconnect) output()      {}
+func (SendMaster) output()      {}
+func (Recover) output()         {}
+func (ClaimContainers) output() {}
+func (Launch) output()          {}
+func (Start) output()           {}
+func (Update) output()          {}
+func (Wait) output()            {}
+func (Kill) output()            {}
+func (Cleanup) output()         {}
+func (Exit) output()            {}
+func (Log) output()             {}
+
+// Plan is all that the shell needs to make a container.
+type Plan struct {
+	Container string
+	// Parent is the root container that it is nested in; empty for a top-level
+	// one.
+	Parent string
+	// Chain is empty until the container has been claimed.
+	Chain []Link
+	// Task is what the isolators are told.
+	Task *isolatorv1.Task
+	// Command is what to run; nil for a container without a process.
+	Command *mezzov1.CommandInfo
+	// Sandbox is relative to the work directory, with slashes, and never leaves
+	// it. Latest is the symbolic link that is to point at it; empty: none.
+	Sandbox string
+	Latest  string
+	AgentID string
+	// Deadline is when the container's time is over; zero: never.
+	Deadline time.Time
+}
+
+// Link is an isolator's part in a container.
+type Link struct {
+	Isolator string
+	Launcher bool
+	Handle   []byte // its own note; nil until the container was created
+}
+
+// Launcher is the isolator that launches, or empty.
+func Launcher(chain []Link) string {
+	for _, l := range chain {
+		if l.Launcher {
+			return l.Isolator
+		}
+	}
+	return ""
+}
+
+// View is what an agent shows of itself. It is a copy of its own.
+type View struct {
+	AgentID  string
+	Hostname string
+	// State is "recovering" (an isolator has not answered yet), "disconnected",
+	// "registering" or "registered".
+	State      string
+	Master     string
+	Epoch      uint64
+	Resources  []*mezzov1.Resource
+	Withheld   string
+	Tasks      []TaskView      // by framework, then task
+	Completed  []TaskView      // oldest first
+	Containers []ContainerView // by id
+	Isolators  []IsolatorView  // in order of the configuration
+}
+
+// TaskView is a task as shown.
+type TaskView struct {
+	FrameworkID string
+	ID          string
+	Name        string
+	ExecutorID  string
+	Role        string
+	Status      *mezzov1.TaskStatus // the newest; never nil
+	Resources   []*mezzov1.Resource
+	Launched    time.Time
+	Started     time.Time // zero: not yet
+	Finished    time.Time // zero: not yet
+	Container   string    // empty for a task that never had one
+	Sandbox     string    // relative to the work directory
+	// Exited is whether its process is gone, so that its output is complete.
+	Exited bool
+}
+
+// ContainerView is a container as shown.
+type ContainerView struct {
+	ID          string
+	FrameworkID string
+	ExecutorID  string
+	TaskID      string // empty: the root of a group
+	Parent      string
+	Chain       []string
+	Launcher    string
+	PID         int64
+	State       string
+	Sandbox     string
+}
+
+// IsolatorView is an isolator as shown.
+type IsolatorView struct {
+	Name      string
+	Healthy   bool
+	Recovered bool
+	Reason    string
+}
