@@ -623,7 +623,10 @@ type ConfigureRequest struct {
 	// The version of the kind's contract that the host will speak.
 	ContractVersion uint32 `protobuf:"varint,2,opt,name=contract_version,json=contractVersion,proto3" json:"contract_version,omitempty"`
 	// A directory of the plugin's own, kept across its restarts.
-	DataDir       string `protobuf:"bytes,3,opt,name=data_dir,json=dataDir,proto3" json:"data_dir,omitempty"`
+	DataDir string `protobuf:"bytes,3,opt,name=data_dir,json=dataDir,proto3" json:"data_dir,omitempty"`
+	// Only check the configuration and answer with diagnostics: the plugin opens
+	// nothing, starts nothing, and is ended afterwards. data_dir is empty.
+	ValidateOnly  bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -677,6 +680,13 @@ func (x *ConfigureRequest) GetDataDir() string {
 		return x.DataDir
 	}
 	return ""
+}
+
+func (x *ConfigureRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 type ConfigureResponse struct {
@@ -1070,11 +1080,12 @@ const file_mezzo_plugin_v1_plugin_proto_rawDesc = "" +
 	"\brepeated\x18\x03 \x01(\bR\brepeated\x12\x1a\n" +
 	"\brequired\x18\x04 \x01(\bR\brequired\x12\x14\n" +
 	"\x05label\x18\x05 \x01(\tR\x05label\x12\x12\n" +
-	"\x04help\x18\x06 \x01(\tR\x04help\"p\n" +
+	"\x04help\x18\x06 \x01(\tR\x04help\"\x95\x01\n" +
 	"\x10ConfigureRequest\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\x12)\n" +
 	"\x10contract_version\x18\x02 \x01(\rR\x0fcontractVersion\x12\x19\n" +
-	"\bdata_dir\x18\x03 \x01(\tR\adataDir\"R\n" +
+	"\bdata_dir\x18\x03 \x01(\tR\adataDir\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"R\n" +
 	"\x11ConfigureResponse\x12=\n" +
 	"\vdiagnostics\x18\x01 \x03(\v2\x1b.mezzo.plugin.v1.DiagnosticR\vdiagnostics\"\x89\x01\n" +
 	"\n" +
