@@ -568,9 +568,11 @@ type CreateRequest struct {
 	Logs      *Logs                  `protobuf:"bytes,5,opt,name=logs" json:"logs,omitempty"`
 	// When the container is to be killed because its time is over, whoever is
 	// there then; unset: never.
-	Deadline      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=deadline" json:"deadline,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Deadline *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=deadline" json:"deadline,omitempty"`
+	// How long after SIGTERM at the deadline SIGKILL follows; 0: SIGKILL at once.
+	DeadlineGraceMs int64 `protobuf:"varint,7,opt,name=deadline_grace_ms,json=deadlineGraceMs" json:"deadline_grace_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CreateRequest) Reset() {
@@ -643,6 +645,13 @@ func (x *CreateRequest) GetDeadline() *timestamppb.Timestamp {
 		return x.Deadline
 	}
 	return nil
+}
+
+func (x *CreateRequest) GetDeadlineGraceMs() int64 {
+	if x != nil {
+		return x.DeadlineGraceMs
+	}
+	return 0
 }
 
 // Logs is where a container's output goes: the files `stdout` and `stderr` of
@@ -2310,14 +2319,15 @@ const file_mezzo_isolator_v1_isolator_proto_rawDesc = "" +
 	"\asandbox\x18\x04 \x01(\tR\asandbox\"=\n" +
 	"\x0fPrepareResponse\x12\x12\n" +
 	"\x04spec\x18\x01 \x01(\fR\x04spec\x12\x16\n" +
-	"\x06handle\x18\x02 \x01(\fR\x06handle\"\xed\x01\n" +
+	"\x06handle\x18\x02 \x01(\fR\x06handle\"\x99\x02\n" +
 	"\rCreateRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12+\n" +
 	"\x04task\x18\x02 \x01(\v2\x17.mezzo.isolator.v1.TaskR\x04task\x12\x12\n" +
 	"\x04spec\x18\x03 \x01(\fR\x04spec\x12\x18\n" +
 	"\asandbox\x18\x04 \x01(\tR\asandbox\x12+\n" +
 	"\x04logs\x18\x05 \x01(\v2\x17.mezzo.isolator.v1.LogsR\x04logs\x126\n" +
-	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"R\n" +
+	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12*\n" +
+	"\x11deadline_grace_ms\x18\a \x01(\x03R\x0fdeadlineGraceMs\"R\n" +
 	"\x04Logs\x12\x1b\n" +
 	"\tmax_bytes\x18\x01 \x01(\x04R\bmaxBytes\x12\x1b\n" +
 	"\tmax_files\x18\x02 \x01(\rR\bmaxFiles\x12\x10\n" +
