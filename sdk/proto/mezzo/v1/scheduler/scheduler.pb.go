@@ -2818,7 +2818,7 @@ func (x *Call_Message) GetData() []byte {
 
 type Call_Request struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Requests      []*Call_Request        `protobuf:"bytes,1,rep,name=requests" json:"requests,omitempty"`
+	Requests      []*v1.Request          `protobuf:"bytes,1,rep,name=requests" json:"requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2853,7 +2853,7 @@ func (*Call_Request) Descriptor() ([]byte, []int) {
 	return file_mezzo_v1_scheduler_scheduler_proto_rawDescGZIP(), []int{4, 13}
 }
 
-func (x *Call_Request) GetRequests() []*Call_Request {
+func (x *Call_Request) GetRequests() []*v1.Request {
 	if x != nil {
 		return x.Requests
 	}
@@ -3195,7 +3195,7 @@ const file_mezzo_v1_scheduler_scheduler_proto_rawDesc = "" +
 	"\x15attribute_constraints\x18\x01 \x03(\v2'.mezzo.v1.scheduler.AttributeConstraintR\x14attributeConstraints\x1ax\n" +
 	"\x14RoleConstraintsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12J\n" +
-	"\x05value\x18\x02 \x01(\v24.mezzo.v1.scheduler.OfferConstraints.RoleConstraintsR\x05value:\x028\x01\"\x9d\x1f\n" +
+	"\x05value\x18\x02 \x01(\v24.mezzo.v1.scheduler.OfferConstraints.RoleConstraintsR\x05value:\x028\x01\"\x8e\x1f\n" +
 	"\x04Call\x128\n" +
 	"\fframework_id\x18\x01 \x01(\v2\x15.mezzo.v1.FrameworkIDR\vframeworkId\x121\n" +
 	"\x04type\x18\x02 \x01(\x0e2\x1d.mezzo.v1.scheduler.Call.TypeR\x04type\x12@\n" +
@@ -3274,9 +3274,9 @@ const file_mezzo_v1_scheduler_scheduler_proto_rawDesc = "" +
 	"\bagent_id\x18\x01 \x02(\v2\x11.mezzo.v1.AgentIDR\aagentId\x125\n" +
 	"\vexecutor_id\x18\x02 \x02(\v2\x14.mezzo.v1.ExecutorIDR\n" +
 	"executorId\x12\x12\n" +
-	"\x04data\x18\x03 \x02(\fR\x04data\x1aG\n" +
-	"\aRequest\x12<\n" +
-	"\brequests\x18\x01 \x03(\v2 .mezzo.v1.scheduler.Call.RequestR\brequests\x1a \n" +
+	"\x04data\x18\x03 \x02(\fR\x04data\x1a8\n" +
+	"\aRequest\x12-\n" +
+	"\brequests\x18\x01 \x03(\v2\x11.mezzo.v1.RequestR\brequests\x1a \n" +
 	"\bSuppress\x12\x14\n" +
 	"\x05roles\x18\x01 \x03(\tR\x05roles\x1a\xcf\x01\n" +
 	"\x0fUpdateFramework\x12>\n" +
@@ -3412,6 +3412,7 @@ var file_mezzo_v1_scheduler_scheduler_proto_goTypes = []any{
 	(*v1.KillPolicy)(nil),                                // 65: mezzo.v1.KillPolicy
 	(*v1.ResourceProviderID)(nil),                        // 66: mezzo.v1.ResourceProviderID
 	(*v1.OperationID)(nil),                               // 67: mezzo.v1.OperationID
+	(*v1.Request)(nil),                                   // 68: mezzo.v1.Request
 }
 var file_mezzo_v1_scheduler_scheduler_proto_depIdxs = []int32{
 	0,  // 0: mezzo.v1.scheduler.Event.type:type_name -> mezzo.v1.scheduler.Event.Type
@@ -3498,7 +3499,7 @@ var file_mezzo_v1_scheduler_scheduler_proto_depIdxs = []int32{
 	51, // 81: mezzo.v1.scheduler.Call.ReconcileOperations.operations:type_name -> mezzo.v1.scheduler.Call.ReconcileOperations.Operation
 	59, // 82: mezzo.v1.scheduler.Call.Message.agent_id:type_name -> mezzo.v1.AgentID
 	60, // 83: mezzo.v1.scheduler.Call.Message.executor_id:type_name -> mezzo.v1.ExecutorID
-	47, // 84: mezzo.v1.scheduler.Call.Request.requests:type_name -> mezzo.v1.scheduler.Call.Request
+	68, // 84: mezzo.v1.scheduler.Call.Request.requests:type_name -> mezzo.v1.Request
 	61, // 85: mezzo.v1.scheduler.Call.UpdateFramework.framework_info:type_name -> mezzo.v1.FrameworkInfo
 	8,  // 86: mezzo.v1.scheduler.Call.UpdateFramework.offer_constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
 	64, // 87: mezzo.v1.scheduler.Call.Reconcile.Task.task_id:type_name -> mezzo.v1.TaskID
