@@ -1,0 +1,166 @@
+// Package client connects to Mezzo's gRPC services: one address, or the
+// leading master among several.
+//
+// Example:
+//
+//	conn, err := client.Leader(ctx, []string{"127.0.0.1:5061"}, client.Options{})
+//	if err != nil {
+//		return err
+//	}
+//	defer conn.Close()
+//	agents, err := operatorv1.NewOperatorClient(conn).ListAgents(ctx, &operatorv1.ListAgentsRequest{})
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+)
+
+const (
+	// MaxMessage is the largest message, in bytes, that either end takes.
+	// Senders keep well below it: what is larger than 256 KiB goes in parts.
+	MaxMessage = 64 << 20
+
+	// The keepalive notices a peer that is gone without a word.
+	keepaliveTime    = 20 * time.Second
+	keepaliveTimeout = 10 * time.Second
+
+	streamWindow     = 1 << 20
+	connectionWindow = 8 << 20
+
+	// askTimeout bounds the question to one master whether it leads.
+	askTimeout = 5 * time.Second
+)
+
+// ErrNoLeader means that masters may have answered, but none of them leads.
+var ErrNoLeader = errors.New("no leading master")
+
+// Options say how to connect.
+type Options struct {
+	// TLS is the client's side of mutual TLS (see Files.Client); nil: plain text.
+	TLS *tls.Config
+	// Dial holds further gRPC options; they win over those of this package.
+	Dial []grpc.DialOption
+}
+
+// Dial returns a connection to the process at address, host:port. It does not
+// wait for the connection to come about; calls do. The connection is made
+// again with back-off whenever it is lost, until it is closed.
+func Dial(address string, o Options) (*grpc.ClientConn, error) {
+	if err := check(address); err != nil {
+		return nil, err
+	}
+	transport := insecure.NewCredentials()
+	if o.TLS != nil {
+		transport = credentials.NewTLS(o.TLS)
+	}
+	options := append([]grpc.DialOption{
+		grpc.WithTransportCredentials(transport),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true,
+		}),
+		grpc.WithInitialWindowSize(streamWindow),
+		grpc.WithInitialConnWindowSize(connectionWindow),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 5 * time.Second},
+			MinConnectTimeout: 5 * time.Second,
+		}),
+		// A proxy of the environment is not meant for the cluster's own traffic.
+		grpc.WithNoProxy(),
+		grpc.WithDisableServiceConfig(),
+	}, o.Dial...)
+	conn, err := grpc.NewClient("passthrough:///"+address, options...)
+	if err != nil {
+		return nil, fmt.Errorf("address %s: %w", address, err)
+	}
+	return conn, nil
+}
+
+func check(address string) error {
+	if scheme, _, ok := strings.Cut(address, "://"); ok {
+		return fmt.Errorf("address %s: %s addresses are not supported by this version; write host:port", address, scheme)
+	}
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return fmt.Errorf("address %q is not host:port: %w", address, err)
+	}
+	return nil
+}
+
+// Leader returns a connection to the leading master among addresses. All are
+// asked at once; a master that is still recovering after its election leads
+// too. The error says of each address why it was not it, and wraps
+// ErrNoLeader; it is an ordinary event while masters change, so try again.
+func Leader(ctx context.Context, addresses []string, o Options) (*grpc.ClientConn, error) {
+	if len(addresses) == 0 {
+		return nil, errors.New("no master's address given")
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	type answer struct {
+		place int
+		conn  *grpc.ClientConn
+		err   error
+	}
+	answers := make(chan answer, len(addresses))
+	for i, address := range addresses {
+		go func() {
+			conn, err := ask(ctx, address, o)
+			answers <- answer{i, conn, err}
+		}()
+	}
+	reasons := make([]error, len(addresses))
+	var leader *grpc.ClientConn
+	for range addresses {
+		a := <-answers
+		switch {
+		case a.err != nil:
+			reasons[a.place] = a.err
+		case leader != nil:
+			a.conn.Close()
+		default:
+			leader = a.conn
+			cancel() // the other questions are of no interest any more
+		}
+	}
+	if leader != nil {
+		return leader, nil
+	}
+	return nil, fmt.Errorf("%w: %w", ErrNoLeader, errors.Join(reasons...))
+}
+
+// ask returns a connection to the master at address if it leads.
+func ask(ctx context.Context, address string, o Options) (*grpc.ClientConn, error) {
+	conn, err := Dial(address, o)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := operatorv1.NewOperatorClient(conn).GetStatus(ctx, &operatorv1.GetStatusRequest{})
+	if err == nil && (answer.Leadership == "leading" || answer.Leadership == "recovering") {
+		return conn, nil
+	}
+	conn.Close()
+	switch {
+	case err == nil:
+		return nil, fmt.Errorf("%s: its leadership is %q", address, answer.Leadership)
+	case status.Code(err) == codes.Unimplemented:
+		return nil, fmt.Errorf("%s: it is not a Mezzo master", address)
+	default:
+		return nil, fmt.Errorf("%s: %s", address, status.Convert(err).Message())
+	}
+}
