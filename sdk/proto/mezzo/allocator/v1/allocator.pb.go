@@ -483,8 +483,13 @@ type Batch struct {
 	Snapshot   bool     `protobuf:"varint,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	// Set in the last batch of a snapshot: from now on decisions are welcome.
 	SnapshotEnd bool `protobuf:"varint,4,opt,name=snapshot_end,json=snapshotEnd,proto3" json:"snapshot_end,omitempty"`
-	// The highest decision that the core had handled when it wrote this batch.
+	// The highest decision that the core had handled when it wrote this batch;
+	// refusals among them are in this batch or were in an earlier one. 0: no news.
 	DecisionsSeen uint64 `protobuf:"varint,5,opt,name=decisions_seen,json=decisionsSeen,proto3" json:"decisions_seen,omitempty"`
+	// What the events name for the first time: kinds, symbols, and roles and
+	// frameworks that the core has not told of. They come before the events and
+	// have no numbers.
+	Definitions   []*Event `protobuf:"bytes,6,rep,name=definitions,proto3" json:"definitions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -554,10 +559,20 @@ func (x *Batch) GetDecisionsSeen() uint64 {
 	return 0
 }
 
+func (x *Batch) GetDefinitions() []*Event {
+	if x != nil {
+		return x.Definitions
+	}
+	return nil
+}
+
 // Quantities are amounts of interned kinds, in the order of `kinds`.
 // `amounts` holds, a kind: a scalar's thousandths (one number); for ranges
 // their count n, then n pairs of (begin minus the previous end, or begin for
 // the first; end minus begin); for a set its count n, then n symbol numbers.
+// In normal form kinds ascend, no amount or count is zero, ranges are sorted
+// and neither overlap nor touch, and symbol numbers ascend. Core and allocator
+// write normal form; they accept any.
 type Quantities struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kinds         []uint32               `protobuf:"varint,1,rep,packed,name=kinds,proto3" json:"kinds,omitempty"`
@@ -614,7 +629,7 @@ func (x *Quantities) GetAmounts() []int64 {
 type NamedQuantities struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
-	Thousandths   []int64                `protobuf:"varint,2,rep,packed,name=thousandths,proto3" json:"thousandths,omitempty"`
+	Thousandths   []int64                `protobuf:"varint,2,rep,packed,name=thousandths,proto3" json:"thousandths,omitempty"` // one a name; may be zero in a limit
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -663,6 +678,8 @@ func (x *NamedQuantities) GetThousandths() []int64 {
 	return nil
 }
 
+// Event is one change. One that is unset, or of a form that the allocator does
+// not know, is counted and otherwise passed over.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Event:
@@ -1031,7 +1048,11 @@ type KindDefined struct {
 	// Whether the kind cannot be split (a MOUNT disk, a persistent volume).
 	Indivisible bool `protobuf:"varint,7,opt,name=indivisible,proto3" json:"indivisible,omitempty"`
 	// What else tells it apart (disk, provider), as an opaque text.
-	Identity      string `protobuf:"bytes,8,opt,name=identity,proto3" json:"identity,omitempty"`
+	Identity string `protobuf:"bytes,8,opt,name=identity,proto3" json:"identity,omitempty"`
+	// Of a scalar kind that is shared or indivisible: the thousandths of one
+	// copy. Its amounts are whole multiples of this, and a shared kind's total
+	// is what may be held at once by each holder. 0: any amount will do.
+	Copy          int64 `protobuf:"varint,9,opt,name=copy,proto3" json:"copy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1120,6 +1141,13 @@ func (x *KindDefined) GetIdentity() string {
 		return x.Identity
 	}
 	return ""
+}
+
+func (x *KindDefined) GetCopy() int64 {
+	if x != nil {
+		return x.Copy
+	}
+	return 0
 }
 
 type Reservation struct {
@@ -1315,7 +1343,9 @@ func (x *RoleUpdated) GetStarvedMs() uint64 {
 	return 0
 }
 
-// FrameworkUpdated tells of a framework, new or changed: the whole of it.
+// FrameworkUpdated tells of a framework, new or changed: the whole of it. When
+// a framework becomes inactive its filters are gone; when it leaves a role,
+// its filters in that role are. What it holds it goes on holding.
 type FrameworkUpdated struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Number uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -1481,6 +1511,8 @@ func (x *RoleSettings) GetConstraints() []byte {
 	return nil
 }
 
+// FrameworkRemoved: the framework is gone for good, and so is all that it still
+// held; Released events for it come before, if at all.
 type FrameworkRemoved struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -1527,6 +1559,7 @@ func (x *FrameworkRemoved) GetNumber() uint32 {
 
 // AgentUpdated tells of an agent, new or changed: the whole of it but its
 // holdings, which are only told when the agent is new or in a Refused event.
+// When the attributes of an agent change, every filter on it is gone.
 type AgentUpdated struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Number   uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -1846,6 +1879,7 @@ func (x *Holding) GetQuantities() *Quantities {
 	return nil
 }
 
+// AgentRemoved: the agent is gone, and all holdings and filters on it.
 type AgentRemoved struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -3597,14 +3631,15 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"\x04seed\x18\x04 \x01(\x04R\x04seed\x127\n" +
 	"\x18max_decisions_per_second\x18\x05 \x01(\x04R\x15maxDecisionsPerSecond\x12L\n" +
 	"\x0fmin_allocatable\x18\x06 \x03(\v2#.mezzo.allocator.v1.NamedQuantitiesR\x0eminAllocatable\x120\n" +
-	"\x14filter_gpu_resources\x18\a \x01(\bR\x12filterGpuResources\"\xc1\x01\n" +
+	"\x14filter_gpu_resources\x18\a \x01(\bR\x12filterGpuResources\"\xfe\x01\n" +
 	"\x05Batch\x12\x1f\n" +
 	"\vfirst_event\x18\x01 \x01(\x04R\n" +
 	"firstEvent\x121\n" +
 	"\x06events\x18\x02 \x03(\v2\x19.mezzo.allocator.v1.EventR\x06events\x12\x1a\n" +
 	"\bsnapshot\x18\x03 \x01(\bR\bsnapshot\x12!\n" +
 	"\fsnapshot_end\x18\x04 \x01(\bR\vsnapshotEnd\x12%\n" +
-	"\x0edecisions_seen\x18\x05 \x01(\x04R\rdecisionsSeen\"<\n" +
+	"\x0edecisions_seen\x18\x05 \x01(\x04R\rdecisionsSeen\x12;\n" +
+	"\vdefinitions\x18\x06 \x03(\v2\x19.mezzo.allocator.v1.EventR\vdefinitions\"<\n" +
 	"\n" +
 	"Quantities\x12\x14\n" +
 	"\x05kinds\x18\x01 \x03(\rR\x05kinds\x12\x18\n" +
@@ -3636,7 +3671,7 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"\x05offer\x18\x11 \x01(\v2$.mezzo.allocator.v1.OfferOutstandingH\x00R\x05offer\x12M\n" +
 	"\rinverse_offer\x18\x12 \x01(\v2&.mezzo.allocator.v1.InverseOfferStatusH\x00R\finverseOffer\x12.\n" +
 	"\x04held\x18\x13 \x01(\v2\x18.mezzo.allocator.v1.HeldH\x00R\x04heldB\a\n" +
-	"\x05event\"\xa4\x02\n" +
+	"\x05event\"\xb8\x02\n" +
 	"\vKindDefined\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x120\n" +
@@ -3645,7 +3680,8 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"\trevocable\x18\x05 \x01(\bR\trevocable\x12\x16\n" +
 	"\x06shared\x18\x06 \x01(\bR\x06shared\x12 \n" +
 	"\vindivisible\x18\a \x01(\bR\vindivisible\x12\x1a\n" +
-	"\bidentity\x18\b \x01(\tR\bidentity\";\n" +
+	"\bidentity\x18\b \x01(\tR\bidentity\x12\x12\n" +
+	"\x04copy\x18\t \x01(\x03R\x04copy\";\n" +
 	"\vReservation\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x18\n" +
 	"\adynamic\x18\x02 \x01(\bR\adynamic\";\n" +
@@ -3959,66 +3995,67 @@ var file_mezzo_allocator_v1_allocator_proto_depIdxs = []int32{
 	6,  // 1: mezzo.allocator.v1.FromCore.batch:type_name -> mezzo.allocator.v1.Batch
 	8,  // 2: mezzo.allocator.v1.Begin.min_allocatable:type_name -> mezzo.allocator.v1.NamedQuantities
 	9,  // 3: mezzo.allocator.v1.Batch.events:type_name -> mezzo.allocator.v1.Event
-	10, // 4: mezzo.allocator.v1.Event.kind:type_name -> mezzo.allocator.v1.KindDefined
-	12, // 5: mezzo.allocator.v1.Event.symbol:type_name -> mezzo.allocator.v1.SymbolDefined
-	13, // 6: mezzo.allocator.v1.Event.role:type_name -> mezzo.allocator.v1.RoleUpdated
-	14, // 7: mezzo.allocator.v1.Event.framework:type_name -> mezzo.allocator.v1.FrameworkUpdated
-	16, // 8: mezzo.allocator.v1.Event.framework_removed:type_name -> mezzo.allocator.v1.FrameworkRemoved
-	17, // 9: mezzo.allocator.v1.Event.agent:type_name -> mezzo.allocator.v1.AgentUpdated
-	21, // 10: mezzo.allocator.v1.Event.agent_removed:type_name -> mezzo.allocator.v1.AgentRemoved
-	23, // 11: mezzo.allocator.v1.Event.released:type_name -> mezzo.allocator.v1.Released
-	24, // 12: mezzo.allocator.v1.Event.converted:type_name -> mezzo.allocator.v1.Converted
-	25, // 13: mezzo.allocator.v1.Event.suppressed:type_name -> mezzo.allocator.v1.Suppressed
-	26, // 14: mezzo.allocator.v1.Event.revived:type_name -> mezzo.allocator.v1.Revived
-	27, // 15: mezzo.allocator.v1.Event.filter:type_name -> mezzo.allocator.v1.Filter
-	28, // 16: mezzo.allocator.v1.Event.task_started:type_name -> mezzo.allocator.v1.TaskStarted
-	29, // 17: mezzo.allocator.v1.Event.task_ended:type_name -> mezzo.allocator.v1.TaskEnded
-	30, // 18: mezzo.allocator.v1.Event.requested:type_name -> mezzo.allocator.v1.Requested
-	33, // 19: mezzo.allocator.v1.Event.refused:type_name -> mezzo.allocator.v1.Refused
-	31, // 20: mezzo.allocator.v1.Event.offer:type_name -> mezzo.allocator.v1.OfferOutstanding
-	32, // 21: mezzo.allocator.v1.Event.inverse_offer:type_name -> mezzo.allocator.v1.InverseOfferStatus
-	22, // 22: mezzo.allocator.v1.Event.held:type_name -> mezzo.allocator.v1.Held
-	0,  // 23: mezzo.allocator.v1.KindDefined.type:type_name -> mezzo.allocator.v1.KindType
-	11, // 24: mezzo.allocator.v1.KindDefined.reservations:type_name -> mezzo.allocator.v1.Reservation
-	8,  // 25: mezzo.allocator.v1.RoleUpdated.guarantee:type_name -> mezzo.allocator.v1.NamedQuantities
-	8,  // 26: mezzo.allocator.v1.RoleUpdated.limit:type_name -> mezzo.allocator.v1.NamedQuantities
-	15, // 27: mezzo.allocator.v1.FrameworkUpdated.settings:type_name -> mezzo.allocator.v1.RoleSettings
-	8,  // 28: mezzo.allocator.v1.RoleSettings.min_allocatable:type_name -> mezzo.allocator.v1.NamedQuantities
-	7,  // 29: mezzo.allocator.v1.AgentUpdated.total:type_name -> mezzo.allocator.v1.Quantities
-	18, // 30: mezzo.allocator.v1.AgentUpdated.attributes:type_name -> mezzo.allocator.v1.Attribute
-	19, // 31: mezzo.allocator.v1.AgentUpdated.unavailability:type_name -> mezzo.allocator.v1.Unavailability
-	20, // 32: mezzo.allocator.v1.AgentUpdated.holdings:type_name -> mezzo.allocator.v1.Holding
-	7,  // 33: mezzo.allocator.v1.Holding.quantities:type_name -> mezzo.allocator.v1.Quantities
-	7,  // 34: mezzo.allocator.v1.Held.quantities:type_name -> mezzo.allocator.v1.Quantities
-	7,  // 35: mezzo.allocator.v1.Released.quantities:type_name -> mezzo.allocator.v1.Quantities
-	7,  // 36: mezzo.allocator.v1.Converted.from:type_name -> mezzo.allocator.v1.Quantities
-	7,  // 37: mezzo.allocator.v1.Converted.to:type_name -> mezzo.allocator.v1.Quantities
-	7,  // 38: mezzo.allocator.v1.Filter.quantities:type_name -> mezzo.allocator.v1.Quantities
-	7,  // 39: mezzo.allocator.v1.TaskStarted.quantities:type_name -> mezzo.allocator.v1.Quantities
-	8,  // 40: mezzo.allocator.v1.Requested.quantities:type_name -> mezzo.allocator.v1.NamedQuantities
-	7,  // 41: mezzo.allocator.v1.OfferOutstanding.quantities:type_name -> mezzo.allocator.v1.Quantities
-	3,  // 42: mezzo.allocator.v1.InverseOfferStatus.status:type_name -> mezzo.allocator.v1.InverseOfferStatus.Status
-	2,  // 43: mezzo.allocator.v1.Refused.reason:type_name -> mezzo.allocator.v1.RefusalReason
-	17, // 44: mezzo.allocator.v1.Refused.agent:type_name -> mezzo.allocator.v1.AgentUpdated
-	35, // 45: mezzo.allocator.v1.FromAllocator.decisions:type_name -> mezzo.allocator.v1.Decision
-	40, // 46: mezzo.allocator.v1.FromAllocator.cycle:type_name -> mezzo.allocator.v1.CycleReport
-	36, // 47: mezzo.allocator.v1.Decision.offer:type_name -> mezzo.allocator.v1.OfferDecision
-	37, // 48: mezzo.allocator.v1.Decision.inverse_offer:type_name -> mezzo.allocator.v1.InverseOfferDecision
-	38, // 49: mezzo.allocator.v1.Decision.rescind:type_name -> mezzo.allocator.v1.RescindDecision
-	39, // 50: mezzo.allocator.v1.Decision.revoke:type_name -> mezzo.allocator.v1.RevokeDecision
-	7,  // 51: mezzo.allocator.v1.OfferDecision.quantities:type_name -> mezzo.allocator.v1.Quantities
-	43, // 52: mezzo.allocator.v1.ExplainResponse.roles:type_name -> mezzo.allocator.v1.RoleExplanation
-	44, // 53: mezzo.allocator.v1.RoleExplanation.reasons:type_name -> mezzo.allocator.v1.ReasonCount
-	45, // 54: mezzo.allocator.v1.RoleExplanation.agents:type_name -> mezzo.allocator.v1.AgentExplanation
-	4,  // 55: mezzo.allocator.v1.Allocator.Allocate:input_type -> mezzo.allocator.v1.FromCore
-	41, // 56: mezzo.allocator.v1.Allocator.Explain:input_type -> mezzo.allocator.v1.ExplainRequest
-	34, // 57: mezzo.allocator.v1.Allocator.Allocate:output_type -> mezzo.allocator.v1.FromAllocator
-	42, // 58: mezzo.allocator.v1.Allocator.Explain:output_type -> mezzo.allocator.v1.ExplainResponse
-	57, // [57:59] is the sub-list for method output_type
-	55, // [55:57] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	9,  // 4: mezzo.allocator.v1.Batch.definitions:type_name -> mezzo.allocator.v1.Event
+	10, // 5: mezzo.allocator.v1.Event.kind:type_name -> mezzo.allocator.v1.KindDefined
+	12, // 6: mezzo.allocator.v1.Event.symbol:type_name -> mezzo.allocator.v1.SymbolDefined
+	13, // 7: mezzo.allocator.v1.Event.role:type_name -> mezzo.allocator.v1.RoleUpdated
+	14, // 8: mezzo.allocator.v1.Event.framework:type_name -> mezzo.allocator.v1.FrameworkUpdated
+	16, // 9: mezzo.allocator.v1.Event.framework_removed:type_name -> mezzo.allocator.v1.FrameworkRemoved
+	17, // 10: mezzo.allocator.v1.Event.agent:type_name -> mezzo.allocator.v1.AgentUpdated
+	21, // 11: mezzo.allocator.v1.Event.agent_removed:type_name -> mezzo.allocator.v1.AgentRemoved
+	23, // 12: mezzo.allocator.v1.Event.released:type_name -> mezzo.allocator.v1.Released
+	24, // 13: mezzo.allocator.v1.Event.converted:type_name -> mezzo.allocator.v1.Converted
+	25, // 14: mezzo.allocator.v1.Event.suppressed:type_name -> mezzo.allocator.v1.Suppressed
+	26, // 15: mezzo.allocator.v1.Event.revived:type_name -> mezzo.allocator.v1.Revived
+	27, // 16: mezzo.allocator.v1.Event.filter:type_name -> mezzo.allocator.v1.Filter
+	28, // 17: mezzo.allocator.v1.Event.task_started:type_name -> mezzo.allocator.v1.TaskStarted
+	29, // 18: mezzo.allocator.v1.Event.task_ended:type_name -> mezzo.allocator.v1.TaskEnded
+	30, // 19: mezzo.allocator.v1.Event.requested:type_name -> mezzo.allocator.v1.Requested
+	33, // 20: mezzo.allocator.v1.Event.refused:type_name -> mezzo.allocator.v1.Refused
+	31, // 21: mezzo.allocator.v1.Event.offer:type_name -> mezzo.allocator.v1.OfferOutstanding
+	32, // 22: mezzo.allocator.v1.Event.inverse_offer:type_name -> mezzo.allocator.v1.InverseOfferStatus
+	22, // 23: mezzo.allocator.v1.Event.held:type_name -> mezzo.allocator.v1.Held
+	0,  // 24: mezzo.allocator.v1.KindDefined.type:type_name -> mezzo.allocator.v1.KindType
+	11, // 25: mezzo.allocator.v1.KindDefined.reservations:type_name -> mezzo.allocator.v1.Reservation
+	8,  // 26: mezzo.allocator.v1.RoleUpdated.guarantee:type_name -> mezzo.allocator.v1.NamedQuantities
+	8,  // 27: mezzo.allocator.v1.RoleUpdated.limit:type_name -> mezzo.allocator.v1.NamedQuantities
+	15, // 28: mezzo.allocator.v1.FrameworkUpdated.settings:type_name -> mezzo.allocator.v1.RoleSettings
+	8,  // 29: mezzo.allocator.v1.RoleSettings.min_allocatable:type_name -> mezzo.allocator.v1.NamedQuantities
+	7,  // 30: mezzo.allocator.v1.AgentUpdated.total:type_name -> mezzo.allocator.v1.Quantities
+	18, // 31: mezzo.allocator.v1.AgentUpdated.attributes:type_name -> mezzo.allocator.v1.Attribute
+	19, // 32: mezzo.allocator.v1.AgentUpdated.unavailability:type_name -> mezzo.allocator.v1.Unavailability
+	20, // 33: mezzo.allocator.v1.AgentUpdated.holdings:type_name -> mezzo.allocator.v1.Holding
+	7,  // 34: mezzo.allocator.v1.Holding.quantities:type_name -> mezzo.allocator.v1.Quantities
+	7,  // 35: mezzo.allocator.v1.Held.quantities:type_name -> mezzo.allocator.v1.Quantities
+	7,  // 36: mezzo.allocator.v1.Released.quantities:type_name -> mezzo.allocator.v1.Quantities
+	7,  // 37: mezzo.allocator.v1.Converted.from:type_name -> mezzo.allocator.v1.Quantities
+	7,  // 38: mezzo.allocator.v1.Converted.to:type_name -> mezzo.allocator.v1.Quantities
+	7,  // 39: mezzo.allocator.v1.Filter.quantities:type_name -> mezzo.allocator.v1.Quantities
+	7,  // 40: mezzo.allocator.v1.TaskStarted.quantities:type_name -> mezzo.allocator.v1.Quantities
+	8,  // 41: mezzo.allocator.v1.Requested.quantities:type_name -> mezzo.allocator.v1.NamedQuantities
+	7,  // 42: mezzo.allocator.v1.OfferOutstanding.quantities:type_name -> mezzo.allocator.v1.Quantities
+	3,  // 43: mezzo.allocator.v1.InverseOfferStatus.status:type_name -> mezzo.allocator.v1.InverseOfferStatus.Status
+	2,  // 44: mezzo.allocator.v1.Refused.reason:type_name -> mezzo.allocator.v1.RefusalReason
+	17, // 45: mezzo.allocator.v1.Refused.agent:type_name -> mezzo.allocator.v1.AgentUpdated
+	35, // 46: mezzo.allocator.v1.FromAllocator.decisions:type_name -> mezzo.allocator.v1.Decision
+	40, // 47: mezzo.allocator.v1.FromAllocator.cycle:type_name -> mezzo.allocator.v1.CycleReport
+	36, // 48: mezzo.allocator.v1.Decision.offer:type_name -> mezzo.allocator.v1.OfferDecision
+	37, // 49: mezzo.allocator.v1.Decision.inverse_offer:type_name -> mezzo.allocator.v1.InverseOfferDecision
+	38, // 50: mezzo.allocator.v1.Decision.rescind:type_name -> mezzo.allocator.v1.RescindDecision
+	39, // 51: mezzo.allocator.v1.Decision.revoke:type_name -> mezzo.allocator.v1.RevokeDecision
+	7,  // 52: mezzo.allocator.v1.OfferDecision.quantities:type_name -> mezzo.allocator.v1.Quantities
+	43, // 53: mezzo.allocator.v1.ExplainResponse.roles:type_name -> mezzo.allocator.v1.RoleExplanation
+	44, // 54: mezzo.allocator.v1.RoleExplanation.reasons:type_name -> mezzo.allocator.v1.ReasonCount
+	45, // 55: mezzo.allocator.v1.RoleExplanation.agents:type_name -> mezzo.allocator.v1.AgentExplanation
+	4,  // 56: mezzo.allocator.v1.Allocator.Allocate:input_type -> mezzo.allocator.v1.FromCore
+	41, // 57: mezzo.allocator.v1.Allocator.Explain:input_type -> mezzo.allocator.v1.ExplainRequest
+	34, // 58: mezzo.allocator.v1.Allocator.Allocate:output_type -> mezzo.allocator.v1.FromAllocator
+	42, // 59: mezzo.allocator.v1.Allocator.Explain:output_type -> mezzo.allocator.v1.ExplainResponse
+	58, // [58:60] is the sub-list for method output_type
+	56, // [56:58] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_allocator_v1_allocator_proto_init() }
