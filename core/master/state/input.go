@@ -1,0 +1,162 @@
+package state
+
+import (
+	"github.com/mezzo-os/mezzo/sdk/allocator"
+
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
+)
+
+// Names that the shell gives, each used once.
+type (
+	// Link is one stream of one agent.
+	Link uint64
+	// Stream is one subscription of a scheduler; it is told to the scheduler
+	// as Event.Subscribed.stream_id, so it should not be guessable.
+	Stream string
+	// Caller is one stream of scheduler calls (or one HTTP connection's calls).
+	Caller uint64
+	// Request is one order of an operator.
+	Request uint64
+	// Session is one stream to the allocator.
+	Session uint64
+)
+
+// Input is something that happened: one of the types below.
+type Input interface{ input() }
+
+// Tick says that a deadline has come (see Machine.NextDeadline). A Tick too
+// many does no harm.
+type Tick struct{}
+
+// LinkOpened: an agent opened a stream; its Register is to follow.
+type LinkOpened struct {
+	Link Link
+	// Peer is where it comes from, for the log.
+	Peer string
+}
+
+// LinkMessage: an agent sent a message.
+type LinkMessage struct {
+	Link    Link
+	Message *linkv1.AgentMessage
+}
+
+// LinkClosed: an agent's stream ended, for any reason but CloseAgent.
+type LinkClosed struct {
+	Link   Link
+	Reason string
+}
+
+// Subscribe: a scheduler asked for a stream. The answers are SendScheduler
+// outputs to the stream: SUBSCRIBED, or ERROR followed by CloseScheduler.
+type Subscribe struct {
+	Stream Stream
+	Call   *schedulerv1.Call_Subscribe
+	// Principal is who it proved to be; empty when nobody asked.
+	Principal string
+}
+
+// SchedulerCall: a scheduler called. Each is answered, in the same step, by
+// one CallResult.
+type SchedulerCall struct {
+	Caller Caller
+	Call   *schedulerv1.Call
+	// Principal is who it proved to be; empty when nobody asked.
+	Principal string
+}
+
+// StreamClosed: a scheduler's stream ended, for any reason but CloseScheduler.
+type StreamClosed struct {
+	Stream Stream
+	Reason string
+}
+
+// AllocatorOpened: a new stream to the allocator is open. An older session, if
+// there is one, is over: its decisions are ignored from now on.
+type AllocatorOpened struct {
+	Session Session
+}
+
+// AllocatorReady: the allocator has applied the snapshot.
+type AllocatorReady struct {
+	Session Session
+}
+
+// AllocatorDecisions are proposals, in the order of their numbers. One that
+// the codec could not read is a Malformed.
+type AllocatorDecisions struct {
+	Session    Session
+	EventsSeen uint64
+	Decisions  []allocator.Decision
+}
+
+// Malformed stands for a decision that the codec could not read (an unknown
+// number or form); it is refused with this message.
+type Malformed struct {
+	Number  uint64
+	Message string
+}
+
+// DecisionNumber implements allocator.Decision.
+func (d *Malformed) DecisionNumber() uint64 { return d.Number }
+
+// AllocatorClosed: the stream to the allocator ended.
+type AllocatorClosed struct {
+	Session Session
+	Reason  string
+}
+
+// RegistryWritten answers a RegistryWrite. After a failure the machine tries
+// again, later; a shell whose leadership is over throws the machine away
+// instead of telling it.
+type RegistryWritten struct {
+	ID uint64
+	// Err is empty when the write is durable.
+	Err string
+}
+
+// KillTask is an operator's order: end a task as its framework could. It is
+// answered by Reply.
+type KillTask struct {
+	Request Request
+	TaskID  string
+	// FrameworkID may be empty when only one framework has such a task.
+	FrameworkID string
+}
+
+// Teardown is an operator's order: end a framework and all its tasks.
+type Teardown struct {
+	Request     Request
+	FrameworkID string
+}
+
+// SetRole is an operator's order: set a role's weight, guarantee and limit,
+// durably. The reply comes when it is written.
+type SetRole struct {
+	Request Request
+	Role    Role
+}
+
+// RemoveRole is an operator's order: go back to the role's first values.
+type RemoveRole struct {
+	Request Request
+	Name    string
+}
+
+func (Tick) input()               {}
+func (LinkOpened) input()         {}
+func (LinkMessage) input()        {}
+func (LinkClosed) input()         {}
+func (Subscribe) input()          {}
+func (SchedulerCall) input()      {}
+func (StreamClosed) input()       {}
+func (AllocatorOpened) input()    {}
+func (AllocatorReady) input()     {}
+func (AllocatorDecisions) input() {}
+func (AllocatorClosed) input()    {}
+func (RegistryWritten) input()    {}
+func (KillTask) input()           {}
+func (Teardown) input()           {}
+func (SetRole) input()            {}
+func (RemoveRole) input()         {}

@@ -1,0 +1,142 @@
+package state
+
+import (
+	"github.com/mezzo-os/mezzo/sdk/allocator"
+
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
+)
+
+// Output is something that the shell must do: one of the types below.
+type Output interface{ output() }
+
+// SendAgent: send the message on the link. A link that is gone is no error.
+// When the link's queue is full the shell closes it and tells LinkClosed.
+type SendAgent struct {
+	Link    Link
+	Message *linkv1.MasterMessage
+}
+
+// CloseAgent: end the link, after what was sent. No LinkClosed is expected.
+type CloseAgent struct {
+	Link   Link
+	Reason string
+}
+
+// SendScheduler: send the event on the stream.
+type SendScheduler struct {
+	Stream Stream
+	Event  *schedulerv1.Event
+}
+
+// CloseScheduler: end the stream, after what was sent. No StreamClosed is
+// expected.
+type CloseScheduler struct {
+	Stream Stream
+	Reason string
+}
+
+// CallResult answers one SchedulerCall.
+type CallResult struct {
+	Caller Caller
+	Result *schedulerv1.CallResult
+}
+
+// AllocatorBegin is the first message of the session.
+type AllocatorBegin struct {
+	Session Session
+	Begin   allocator.Begin
+}
+
+// AllocatorBatch is the next batch of the session's events. A batch outside the
+// snapshot may have no events: then it only tells DecisionsSeen.
+type AllocatorBatch struct {
+	Session Session
+	Batch   allocator.Batch
+}
+
+// CloseAllocator: the allocator broke the contract; end the stream (and open
+// another). No AllocatorClosed is expected.
+type CloseAllocator struct {
+	Session Session
+	Reason  string
+}
+
+// RegistryWrite: write the entries, all or none, then tell RegistryWritten. At
+// most one is under way at a time.
+type RegistryWrite struct {
+	ID      uint64
+	Entries []Entry
+}
+
+// Publish tells what changed in what others may see. Views are immutable.
+// Changes are in the order of their kinds as listed; each id is at most once
+// in a list.
+type Publish struct {
+	Agents            []*AgentView
+	AgentsRemoved     []string
+	Frameworks        []*FrameworkView
+	FrameworksRemoved []string
+	Tasks             []*TaskView
+	TasksRemoved      []TaskKey
+	Offers            []*OfferView
+	OffersRemoved     []string
+	Roles             []*RoleView
+	RolesRemoved      []string
+}
+
+// Reply answers an operator's order. Err is nil when it was carried out.
+type Reply struct {
+	Request Request
+	Err     *OrderError
+}
+
+// OrderErrorCode says what kind of error an order met.
+type OrderErrorCode int
+
+// The kinds of errors; the shell maps them to gRPC codes.
+const (
+	OrderNotFound OrderErrorCode = iota + 1
+	OrderInvalid
+	OrderAmbiguous
+)
+
+// OrderError says why an order was not carried out.
+type OrderError struct {
+	Code    OrderErrorCode
+	Message string
+}
+
+func (e *OrderError) Error() string { return e.Message }
+
+// Level of a log line.
+type Level int
+
+// The levels, lowest first.
+const (
+	Debug Level = iota
+	Info
+	Warn
+	Error
+)
+
+// Log is one fact for the log. Fields are name, value, name, value…; values
+// are strings, integers, durations or resources.
+type Log struct {
+	Level   Level
+	Message string
+	Fields  []any
+}
+
+func (SendAgent) output()      {}
+func (CloseAgent) output()     {}
+func (SendScheduler) output()  {}
+func (CloseScheduler) output() {}
+func (CallResult) output()     {}
+func (AllocatorBegin) output() {}
+func (AllocatorBatch) output() {}
+func (CloseAllocator) output() {}
+func (RegistryWrite) output()  {}
+func (Publish) output()        {}
+func (Reply) output()          {}
+func (Log) output()            {}

@@ -1,0 +1,126 @@
+package state
+
+import (
+	"time"
+
+	"github.com/mezzo-os/mezzo/sdk/resource"
+
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+)
+
+// AgentState is an agent's state as others see it.
+type AgentState string
+
+// The states of an agent. Draining, drained and deactivated belong to a later
+// version of the contract and are reserved.
+const (
+	AgentActive       AgentState = "active"
+	AgentDisconnected AgentState = "disconnected"
+	AgentUnreachable  AgentState = "unreachable"
+	AgentWithheld     AgentState = "withheld"
+)
+
+// FrameworkState is a framework's state as others see it.
+type FrameworkState string
+
+// The states of a framework.
+const (
+	FrameworkActive       FrameworkState = "active"
+	FrameworkDisconnected FrameworkState = "disconnected"
+	FrameworkCompleted    FrameworkState = "completed"
+)
+
+// AgentView is an agent at one moment. It is never changed.
+type AgentView struct {
+	ID       string
+	Hostname string
+	State    AgentState
+	// Reason says why, where the state needs it.
+	Reason      string
+	Version     string
+	RPCAddress  string
+	HTTPAddress string
+	Endpoints   []*linkv1.Endpoint
+	Attributes  []*mezzov1.Attribute
+	Domain      *mezzov1.DomainInfo
+	Total       resource.Resources
+	Used        resource.Resources
+	Offered     resource.Resources
+	// Tasks counts those that have not ended.
+	Tasks        int
+	Registered   time.Time
+	Reregistered time.Time // zero when it never did
+	Unreachable  time.Time // since when; zero when it is reachable
+}
+
+// FrameworkView is a framework at one moment. It is never changed.
+type FrameworkView struct {
+	ID         string
+	Info       *mezzov1.FrameworkInfo
+	State      FrameworkState
+	Roles      []string
+	Suppressed []string
+	Used       resource.Quantities // scalars, over all agents
+	Offered    resource.Quantities
+	// Tasks counts those that have not ended.
+	Tasks        int
+	Offers       int
+	Registered   time.Time
+	Reregistered time.Time
+	Disconnected time.Time
+	Unregistered time.Time
+}
+
+// TaskKey names a task.
+type TaskKey struct {
+	FrameworkID string
+	TaskID      string
+}
+
+// TaskView is a task at one moment. It is never changed. It holds pointers to
+// what was said of the task, so that whoever needs more can look it up.
+type TaskView struct {
+	TaskKey
+	Name       string
+	AgentID    string
+	ExecutorID string
+	Role       string
+	Resources  resource.Resources
+	State      mezzov1.TaskState
+	// Status is the newest status that was passed on; nil before the first.
+	Status *mezzov1.TaskStatus
+	// Info is how it was launched; nil when it was learnt from an agent.
+	Info *mezzov1.TaskInfo
+	// Detail is a serialised mezzo.v1.Task, from the agent; empty when Info is
+	// set.
+	Detail   []byte
+	Launched time.Time // zero when it was learnt from an agent
+	Started  time.Time // when it was first seen running
+	Finished time.Time
+	// Completed: it has ended and will not change again.
+	Completed bool
+}
+
+// OfferView is an outstanding offer. It is never changed.
+type OfferView struct {
+	ID          string
+	FrameworkID string
+	AgentID     string
+	Hostname    string
+	Role        string
+	Resources   resource.Resources
+	Created     time.Time
+}
+
+// RoleView is a role at one moment: one that an operator has set, that a
+// framework is subscribed to, or that resources are held in.
+type RoleView struct {
+	Name       string
+	Weight     uint64 // thousandths
+	Guarantee  resource.Quantities
+	Limit      resource.Quantities
+	Used       resource.Quantities // scalars, over all agents; without its descendants'
+	Offered    resource.Quantities
+	Frameworks []string
+}
