@@ -41,11 +41,15 @@ type Defaults struct {
 type Master struct {
 	DataDir   string
 	PluginDir string
-	// Files are the configuration files that were read, in order.
+	// Files are the configuration files that were read, in order; lock files are
+	// not among them.
 	Files []string
 
 	RPC  string // agents, native frameworks, CLI (gRPC)
 	HTTP string // UI, JSON, metrics, health
+	// Hostname is the name under which others reach this master; empty: the
+	// machine's own name, or the listener's host where it names one.
+	Hostname string
 
 	// OfferTimeout rescinds an offer that nobody answered; 0 never does.
 	OfferTimeout time.Duration
@@ -156,7 +160,8 @@ type Agent struct {
 	Masters []string
 	RPC     string // executors, CLI (gRPC)
 	HTTP    string
-	// Hostname is what offers show; empty: the machine's own name.
+	// Hostname is what offers show and the name under which others reach this
+	// agent; empty: the machine's own name.
 	Hostname string
 	// Resources is the resource text; empty: detect them.
 	Resources string

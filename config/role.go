@@ -1,0 +1,45 @@
+package config
+
+import (
+	"github.com/hashicorp/hcl/v2"
+)
+
+var roleSchema = schema([]string{"weight", "guarantee", "limit"})
+
+// roles reads the role blocks, in the order written.
+func (d *decoder) roles(blocks hcl.Blocks) (list []Role) {
+	seen := map[string]hcl.Range{}
+	for _, block := range blocks {
+		if block.Type != "role" {
+			continue
+		}
+		r := Role{Name: block.Labels[0], Weight: 1, DefRange: block.DefRange}
+		if err := checkRole(r.Name); err != nil {
+			d.add(invalid(block.LabelRanges[0], "Bad role", "%s.", err))
+		}
+		if first, again := seen[r.Name]; again {
+			d.add(duplicate(r.DefRange, first, "role \""+r.Name+"\"", "A role is described once."))
+		}
+		seen[r.Name] = block.DefRange
+		s, _ := d.content(block.Body, roleSchema)
+		s.number("weight", &r.Weight, func(n float64) bool { return n > 0 }, "above 0")
+		s.resources("guarantee", &r.Guarantee, checkQuota)
+		s.resources("limit", &r.Limit, checkQuota)
+		list = append(list, r)
+	}
+	return list
+}
+
+// resources reads a resource text that passes the check.
+func (s scope) resources(name string, to *string, check func(string) error) {
+	var got string
+	rng, ok := s.text(name, &got)
+	if !ok {
+		return
+	}
+	if err := check(got); err != nil {
+		s.d.add(invalid(rng, "Bad resources", "In %s: %s.", name, err))
+		return
+	}
+	*to = got
+}
