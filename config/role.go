@@ -2,6 +2,8 @@ package config
 
 import (
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
 var roleSchema = schema([]string{"weight", "guarantee", "limit"})
@@ -14,7 +16,7 @@ func (d *decoder) roles(blocks hcl.Blocks) (list []Role) {
 			continue
 		}
 		r := Role{Name: block.Labels[0], Weight: 1, DefRange: block.DefRange}
-		if err := checkRole(r.Name); err != nil {
+		if err := resource.ValidateRole(r.Name); err != nil {
 			d.add(invalid(block.LabelRanges[0], "Bad role", "%s.", err))
 		}
 		if first, again := seen[r.Name]; again {
@@ -25,6 +27,10 @@ func (d *decoder) roles(blocks hcl.Blocks) (list []Role) {
 		s.number("weight", &r.Weight, func(n float64) bool { return n > 0 }, "above 0")
 		s.resources("guarantee", &r.Guarantee, checkQuota)
 		s.resources("limit", &r.Limit, checkQuota)
+		if name, over := r.exceeds(); over {
+			d.add(invalid(s.attrs["guarantee"].Expr.Range(), "Guarantee above limit",
+				"The guarantee of %s is above the limit at %s.", name, place(s.attrs["limit"].Expr.Range())))
+		}
 		list = append(list, r)
 	}
 	return list

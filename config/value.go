@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -16,6 +15,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 	"github.com/zclconf/go-cty/cty/function"
+
+	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
 
 // maxExponent bounds a number before it is made a text with all its digits.
@@ -149,44 +150,14 @@ func parseDuration(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// ParseSize reads a size such as "64MiB", "1.5GiB" or "1048576" (bytes). The
-// units are B, KiB, MiB, GiB, TiB and PiB; the result is at least 0.
-func ParseSize(text string) (int64, error) {
-	number := strings.TrimRight(text, "BbKkMmGgTtPpIi")
-	unit := text[len(number):]
-	number = strings.TrimSpace(number)
-	shift, ok := map[string]int{"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40, "PiB": 50}[unit]
-	if !ok {
-		for _, known := range []string{"KiB", "MiB", "GiB", "TiB", "PiB"} {
-			if strings.EqualFold(unit, known) || strings.EqualFold(unit, known[:1]) || strings.EqualFold(unit, known[:1]+"B") {
-				return 0, fmt.Errorf("%q is not a size: the unit %s is not known; write %s (1024-based)", text, unit, known)
-			}
-		}
-	}
-	if !ok || number == "" || strings.Trim(number, "0123456789.") != "" || len(number) > 40 {
-		return 0, fmt.Errorf(`%q is not a size; write a number and a unit, such as "512KiB", "64MiB" or "2GiB"`, text)
-	}
-	value, ok := new(big.Rat).SetString(number)
-	if !ok {
-		return 0, fmt.Errorf(`%q is not a size; write a number and a unit, such as "512KiB", "64MiB" or "2GiB"`, text)
-	}
-	value.Mul(value, new(big.Rat).SetInt(new(big.Int).Lsh(big.NewInt(1), uint(shift))))
-	switch {
-	case !value.IsInt():
-		return 0, fmt.Errorf("%q is not a whole number of bytes", text)
-	case !value.Num().IsInt64():
-		return 0, fmt.Errorf("%q is too large", text)
-	}
-	return value.Num().Int64(), nil
-}
-
 // sizeValue reads a size that was written as a string or as a number.
 func sizeValue(value cty.Value) (int64, error) {
 	text, err := convert.Convert(value, cty.String)
 	if err != nil {
 		return 0, fmt.Errorf(`a size is a string such as "64MiB" or a number of bytes, not %s`, article(value.Type()))
 	}
-	return ParseSize(text.AsString())
+	size, err := plugin.ParseSize(text.AsString())
+	return int64(size), err
 }
 
 // wholeNumber reads a 64-bit integer out of a number.
