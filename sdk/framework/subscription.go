@@ -1,0 +1,130 @@
+package framework
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
+)
+
+// silentHeartbeats is how many heartbeats may be missing before the master is
+// taken for gone.
+const silentHeartbeats = 5
+
+// subscription is one stream of events, with its stream of calls.
+type subscription struct {
+	events    grpc.ServerStreamingClient[schedulerv1.Event]
+	calls     grpc.BidiStreamingClient[schedulerv1.Call, schedulerv1.CallResult]
+	cancel    context.CancelFunc
+	id        string
+	heartbeat time.Duration
+	again     bool // not the scheduler's first
+
+	// Calls are answered in order, so the oldest waiting is the next answered.
+	mu       sync.Mutex
+	sequence uint64
+	waiting  []chan error
+	over     bool
+	reader   sync.WaitGroup
+}
+
+func newSubscription(
+	events grpc.ServerStreamingClient[schedulerv1.Event],
+	calls grpc.BidiStreamingClient[schedulerv1.Call, schedulerv1.CallResult],
+	cancel context.CancelFunc, told *schedulerv1.Event_Subscribed,
+) *subscription {
+	sub := &subscription{
+		events: events, calls: calls, cancel: cancel, id: told.GetStreamId(),
+		heartbeat: time.Duration(told.GetHeartbeatIntervalSeconds() * float64(time.Second)),
+	}
+	sub.reader.Go(sub.read)
+	return sub
+}
+
+// send makes a call. The channel brings its result, once.
+func (sub *subscription) send(call *schedulerv1.Call, frameworkID string) <-chan error {
+	result := make(chan error, 1)
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	if sub.over {
+		result <- ErrNotSubscribed
+		return result
+	}
+	sub.sequence++
+	call.FrameworkId = frameworkIDOf(frameworkID)
+	call.StreamId, call.Sequence = proto.String(sub.id), proto.Uint64(sub.sequence)
+	sub.waiting = append(sub.waiting, result)
+	if sub.calls.Send(call) != nil {
+		// The reader learns why, and answers all that wait.
+		sub.cancel()
+	}
+	return result
+}
+
+// read answers the calls that wait, until the stream ends.
+func (sub *subscription) read() {
+	for {
+		answer, err := sub.calls.Recv()
+		sub.mu.Lock()
+		if err != nil || len(sub.waiting) == 0 {
+			sub.over = true
+			for _, result := range sub.waiting {
+				result <- ErrNotSubscribed
+			}
+			sub.waiting = nil
+			sub.mu.Unlock()
+			// Without its calls the subscription is of no use.
+			sub.cancel()
+			return
+		}
+		result := sub.waiting[0]
+		sub.waiting[0] = nil
+		sub.waiting = sub.waiting[1:]
+		sub.mu.Unlock()
+		if answer.GetCode() == schedulerv1.CallResult_ACCEPTED {
+			result <- nil
+		} else {
+			result <- &CallError{Code: answer.GetCode(), Message: answer.GetMessage()}
+		}
+	}
+}
+
+// wait returns when nothing of the subscription runs any more.
+func (sub *subscription) wait() { sub.reader.Wait() }
+
+// watchdog ends a subscription whose master says nothing, not even a
+// heartbeat. The time that callbacks take does not count.
+type watchdog struct {
+	timer   *time.Timer
+	patient time.Duration
+}
+
+func (sub *subscription) watch(logger *slog.Logger) *watchdog {
+	if sub.heartbeat <= 0 {
+		return &watchdog{}
+	}
+	patient := silentHeartbeats * sub.heartbeat
+	return &watchdog{patient: patient, timer: time.AfterFunc(patient, func() {
+		logger.Warn("the master has said nothing; subscribing again", "for", patient)
+		sub.cancel()
+	})}
+}
+
+func (w *watchdog) pause() { w.stop() }
+
+func (w *watchdog) resume() {
+	if w.timer != nil {
+		w.timer.Reset(w.patient)
+	}
+}
+
+func (w *watchdog) stop() {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+}
