@@ -91,10 +91,12 @@ type AllocatorDecisions struct {
 	Decisions  []allocator.Decision
 }
 
-// Malformed stands for a decision that the codec could not read (an unknown
-// number or form); it is refused with this message.
+// Malformed stands for a decision that the codec could not read (an
+// allocator.UnknownError, or an unknown form); it is refused with this reason,
+// REFUSAL_REASON_MALFORMED when it is zero, and this message.
 type Malformed struct {
 	Number  uint64
+	Reason  allocator.RefusalReason
 	Message string
 }
 
