@@ -488,3 +488,14 @@ func (a Resources) Names() []string {
 	}
 	return names
 }
+
+// SetOf returns the union of the sets of this name.
+func (a Resources) SetOf(name string) Set {
+	var all Set
+	for i := range a {
+		if a[i].Kind.typ == TypeSet && a[i].Kind.Name() == name {
+			all = all.Union(a[i].Set)
+		}
+	}
+	return all
+}
