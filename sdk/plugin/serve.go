@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -52,6 +53,11 @@ func Serve(def Definition) {
 		logger.Error(err.Error())
 		os.Exit(1)
 	}
+	// go-plugin carries os.Stdout and os.Stderr over gRPC from the handshake on,
+	// and loses what was printed just before a crash. The pipe to the host's log
+	// is better; by the first call go-plugin has done its swap.
+	var direct sync.Once
+	svc.described = func() { direct.Do(func() { os.Stdout, os.Stderr = stderr, stderr }) }
 	versioned := map[int]goplugin.PluginSet{}
 	for _, v := range def.versions() {
 		versioned[int(v)] = goplugin.PluginSet{"plugin": &grpcPlugin{svc: svc}}

@@ -64,6 +64,8 @@ type service struct {
 	dial        func(id uint32) (*grpc.ClientConn, error)
 	// ended is called once, after Shutdown was asked for and done.
 	ended func()
+	// described is called at every Describe, the host's first call.
+	described func()
 
 	mu         sync.Mutex
 	configured bool
@@ -78,7 +80,7 @@ func newService(def Definition, logger hclog.Logger, ended func()) (*service, er
 	}
 	return &service{
 		def: def, description: description, logger: logger, health: newHealth(),
-		ended: ended, done: make(chan struct{}),
+		ended: ended, described: func() {}, done: make(chan struct{}),
 	}, nil
 }
 
@@ -89,6 +91,7 @@ func (s *service) register(r grpc.ServiceRegistrar) {
 }
 
 func (s *service) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1.Description, error) {
+	s.described()
 	return s.description, nil
 }
 

@@ -1,0 +1,314 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/go-plugin/runner"
+	"google.golang.org/grpc"
+
+	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
+
+	"github.com/mezzo-os/mezzo/sdk/plugin"
+)
+
+// process is one running plugin process and the connection to it. Whoever has
+// one ends it by end or kill, once.
+type process struct {
+	child   *child
+	client  *goplugin.Client
+	conn    *grpc.ClientConn
+	broker  *goplugin.GRPCBroker
+	base    pluginv1.PluginClient
+	out     *output
+	dir     string // its sockets'
+	version uint32 // of the contract, as the handshake settled it
+
+	mu      sync.Mutex
+	offers  []*grpc.Server
+	gone    bool
+	serving sync.WaitGroup
+	closing sync.Once
+}
+
+// launcher is what the launch of one process needs.
+type launcher struct {
+	spec         Spec
+	path         string // what is executed, links resolved
+	versions     []uint32
+	socketDir    string // a new directory for this process, removed with it
+	startTimeout time.Duration
+	logger       hclog.Logger // named <kind>.<name>
+}
+
+// launch starts the process and shakes hands. With an error nothing is left of
+// it.
+func (l launcher) launch(ctx context.Context) (*process, *Error) {
+	p := l.prepare()
+	// go-plugin knows no context: at the deadline the process is killed, and
+	// go-plugin's calls return.
+	ctx, cancel := context.WithTimeout(ctx, l.startTimeout)
+	defer cancel()
+	connected := make(chan error, 1)
+	go func() { connected <- p.connect() }()
+	var err error
+	select {
+	case err = <-connected:
+		if err == nil {
+			p.child.adopted.Store(true)
+			return p, nil
+		}
+		p.child.settle(ctx)
+	case <-ctx.Done():
+		err = ctx.Err()
+		defer func() { <-connected }()
+	}
+	problem := l.explain(p, err)
+	p.kill()
+	return nil, problem
+}
+
+// prepare makes all that a launch needs and starts nothing.
+func (l launcher) prepare() *process {
+	out := &output{}
+	forward := &logForwarder{logger: l.logger, name: l.spec.logName()}
+	stray := func(line string) { l.logger.Info(line, "stream", "stdout") }
+	p := &process{out: out, dir: l.socketDir, child: newChild(l.path, l.environment(), out, forward.line, stray)}
+	p.client = goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig:  plugin.Handshake(),
+		VersionedPlugins: pluginSets(l.versions),
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
+			p.child.cmd.Env = append(p.child.cmd.Env, cmd.Env...)
+			return p.child, nil
+		},
+		StartTimeout:     2 * l.startTimeout, // the context of launch is the limit
+		AutoMTLS:         true,
+		SkipHostEnv:      true,
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: l.socketDir},
+		Logger:           hclog.NewNullLogger(), // errors are returned; lines are forwarded by child
+		SyncStdout:       &strayWriter{line: stray},
+		SyncStderr:       &strayWriter{line: func(line string) { l.logger.Info(line, "stream", "stderr") }},
+		GRPCDialOptions:  []grpc.DialOption{clientLimits()},
+	})
+	return p
+}
+
+func clientLimits() grpc.DialOption {
+	return grpc.WithDefaultCallOptions(
+		grpc.MaxCallRecvMsgSize(plugin.MaxMessageSize), grpc.MaxCallSendMsgSize(plugin.MaxMessageSize))
+}
+
+// environment is all that a plugin inherits: no secret of the host's, and the
+// same whatever shell the host was started from.
+func (l launcher) environment() []string {
+	env := []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"LANG=C.UTF-8",
+		fmt.Sprintf("%s=%d", plugin.EnvHostPipe, hostPipeFD),
+		fmt.Sprintf("%s=%s", plugin.EnvLogLevel, l.logger.GetLevel()),
+	}
+	if tz, ok := os.LookupEnv("TZ"); ok {
+		env = append(env, "TZ="+tz)
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.spec.Env)) {
+		env = append(env, name+"="+l.spec.Env[name])
+	}
+	return env
+}
+
+// settle waits a moment for a process that has said its last word, so that the
+// error can tell how it ended.
+func (c *child) settle(ctx context.Context) {
+	select {
+	case <-c.noMore:
+	default:
+		return
+	}
+	if c.pid() == 0 || c.tooMuch.Load() {
+		return
+	}
+	select {
+	case <-c.exited:
+	case <-time.After(2 * time.Second):
+	case <-ctx.Done():
+	}
+}
+
+// connect starts the process, shakes hands and opens the connection.
+func (p *process) connect() error {
+	if _, err := p.client.Start(); err != nil {
+		return err
+	}
+	p.version = uint32(p.client.NegotiatedVersion())
+	protocol, err := p.client.Client()
+	if err != nil {
+		return err
+	}
+	raw, err := protocol.Dispense(dispensed)
+	if err != nil {
+		return err
+	}
+	link := raw.(*link)
+	p.conn, p.broker = link.conn, link.broker
+	p.base = pluginv1.NewPluginClient(p.conn)
+	return nil
+}
+
+// dispensed is the one name that both sides use with go-plugin.
+const dispensed = "plugin"
+
+// link is what go-plugin hands over of a connection.
+type link struct {
+	conn   *grpc.ClientConn
+	broker *goplugin.GRPCBroker
+}
+
+type linkPlugin struct {
+	goplugin.NetRPCUnsupportedPlugin
+}
+
+func (linkPlugin) GRPCServer(*goplugin.GRPCBroker, *grpc.Server) error {
+	return errors.New("the plugin host serves no plugin")
+}
+
+func (linkPlugin) GRPCClient(_ context.Context, broker *goplugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
+	return &link{conn: conn, broker: broker}, nil
+}
+
+func pluginSets(versions []uint32) map[int]goplugin.PluginSet {
+	sets := map[int]goplugin.PluginSet{}
+	for _, v := range versions {
+		sets[int(v)] = goplugin.PluginSet{dispensed: linkPlugin{}}
+	}
+	return sets
+}
+
+// explain turns a failed launch into words, from what is known of the process.
+func (l launcher) explain(p *process, err error) *Error {
+	e := &Error{Plugin: l.spec.title(), Path: l.path, Step: StepLaunch, Output: p.out.get(), Err: err}
+	served := uint32(p.child.plugin.Load())
+	select {
+	case <-p.child.exited:
+		e.Problem = "it " + p.child.ending() + " before it was ready"
+		e.Remedy = "run the file by hand; a plugin then says what it is, or what it lacks"
+		return e
+	default:
+	}
+	switch {
+	case p.child.pid() == 0:
+		e.Problem = fmt.Sprintf("it cannot be started: %v", rootCause(err))
+		e.Remedy = "check that the file is a program for this machine, and that this user may run it"
+	case p.child.tooMuch.Load():
+		e.Problem = "it writes on stdout, but not the plugin handshake"
+		e.Remedy = "check that this file is a Mezzo plugin; a plugin calls Serve and prints nothing on stdout before"
+	case served != 0 && !slices.Contains(l.versions, served):
+		v := &VersionError{Plugin: l.spec.title(), Path: l.path, PluginServes: []uint32{served}, HostSpeaks: l.versions}
+		return l.spec.versionError(v)
+	case errors.Is(err, context.DeadlineExceeded) && served == 0:
+		e.Problem = fmt.Sprintf("it did not shake hands within %v", l.startTimeout)
+		e.Remedy = "check that this file is a Mezzo plugin; a plugin calls Serve before it does anything that takes time"
+	case errors.Is(err, context.Canceled):
+		e.Problem = "its start was cancelled"
+	default:
+		e.Problem = fmt.Sprintf("the connection to it failed: %v", err)
+		e.Remedy = "build the plugin with a current Mezzo SDK"
+	}
+	return e
+}
+
+// rootCause leaves out "fork/exec /the/path:", since the error names the file.
+func rootCause(err error) error {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// textBusy says that the file was still open for writing somewhere when it was
+// executed, as just after a copy: trying again helps.
+func textBusy(err error) bool { return errors.Is(err, syscall.ETXTBSY) }
+
+// offer serves something of the host's to this process.
+func (p *process) offer(register func(grpc.ServiceRegistrar)) (uint32, error) {
+	p.mu.Lock()
+	if p.gone {
+		p.mu.Unlock()
+		return 0, errors.New("the plugin's process is gone")
+	}
+	id := p.broker.NextId()
+	made, ended := make(chan *grpc.Server, 1), make(chan struct{})
+	p.serving.Go(func() {
+		defer close(ended)
+		p.broker.AcceptAndServe(id, func(opts []grpc.ServerOption) *grpc.Server {
+			server := grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(plugin.MaxMessageSize), grpc.MaxSendMsgSize(plugin.MaxMessageSize))...)
+			register(server)
+			made <- server
+			return server
+		})
+	})
+	p.mu.Unlock()
+	select {
+	case server := <-made:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.gone {
+			server.Stop()
+			return 0, errors.New("the plugin's process is gone")
+		}
+		p.offers = append(p.offers, server)
+		return id, nil
+	case <-ended:
+		return 0, errors.New("the broker's socket cannot be opened; see the standard log")
+	}
+}
+
+// end asks the process to finish, kills it when ctx ends, and returns when
+// nothing is left of it.
+func (p *process) end(ctx context.Context) {
+	go func() {
+		if _, err := p.base.Shutdown(ctx, &pluginv1.ShutdownRequest{}); err == nil {
+			p.disconnect() // go-plugin's own request to exit
+		}
+	}()
+	select {
+	case <-p.child.exited:
+	case <-ctx.Done():
+	}
+	p.kill()
+}
+
+// kill ends the process at once and returns when nothing is left of it.
+func (p *process) kill() {
+	p.child.kill()
+	if p.child.pid() != 0 {
+		<-p.child.exited
+	}
+	p.disconnect()
+	os.RemoveAll(p.dir)
+}
+
+// disconnect closes the connection and all that hangs on it.
+func (p *process) disconnect() {
+	p.closing.Do(func() {
+		p.mu.Lock()
+		p.gone = true
+		for _, s := range p.offers {
+			s.Stop()
+		}
+		p.mu.Unlock()
+		p.client.Kill()
+		p.serving.Wait()
+	})
+}

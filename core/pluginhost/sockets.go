@@ -1,0 +1,100 @@
+package pluginhost
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// maxSocketBase bounds the directory of the sockets: the kernel allows 107
+// bytes for the path of a socket, and go-plugin adds up to 45.
+const maxSocketBase = 60
+
+// socketDir is where plugins' sockets live. One live host owns it, by a lock
+// that the kernel drops however the host ends; the next host sweeps it.
+type socketDir struct {
+	path string
+	lock *os.File
+}
+
+// openSocketDir takes and sweeps the socket directory that belongs to a data
+// directory: run/ inside it, or, where that path is too long for sockets, one
+// in the system's temporary directory.
+func openSocketDir(dataDir string) (*socketDir, error) {
+	path := filepath.Join(dataDir, "run")
+	if len(path) > maxSocketBase {
+		sum := sha256.Sum256([]byte(dataDir))
+		path = filepath.Join(os.TempDir(), fmt.Sprintf("mezzo-%d-%s", os.Geteuid(), hex.EncodeToString(sum[:6])))
+	}
+	if err := ownDir(path); err != nil {
+		return nil, fmt.Errorf("socket directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("socket directory: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("another process runs plugins from data directory %s; stop it, or set another data_dir", dataDir)
+		}
+		return nil, fmt.Errorf("socket directory: lock %s: %w", lock.Name(), err)
+	}
+	s := &socketDir{path: path, lock: lock}
+	if err := s.sweep(); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("socket directory: sweep: %w", err)
+	}
+	return s, nil
+}
+
+// ownDir makes a directory that only this user can use, or checks that it is
+// one: in a shared temporary directory somebody else may have been there first.
+func ownDir(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || !ok || int(stat.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s is not a directory of this user; remove it", path)
+	}
+	return os.Chmod(path, 0o700)
+}
+
+func (s *socketDir) sweep() error {
+	entries, err := os.ReadDir(s.path)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == "lock" {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(s.path, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attempt makes a directory for the sockets of one process.
+func (s *socketDir) attempt() (string, error) {
+	return os.MkdirTemp(s.path, "p")
+}
+
+// close gives the directory back, empty.
+func (s *socketDir) close() error {
+	err := s.sweep()
+	return errors.Join(err, s.lock.Close())
+}
