@@ -108,7 +108,8 @@ type Revocation struct {
 	MaxPerMinute int
 }
 
-// TLS names the files of mutual TLS, made absolute.
+// TLS names the files of mutual TLS. A relative path is relative to the folder of
+// the file that it stands in, as all paths are.
 type TLS struct {
 	CA   string
 	Cert string
@@ -220,8 +221,7 @@ const (
 type Plugin struct {
 	Kind string // KindAllocator, KindIsolator or KindFramework
 	Name string
-	// Path is the plugin's binary where the operator names one, made absolute;
-	// see Binary.
+	// Path is the plugin's binary where the operator names one; see Binary.
 	Path string
 	// Checksum is "sha256:" and 64 hexadecimal digits, from the block or from
 	// the lock file; empty when neither gives one.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net"
@@ -62,9 +63,32 @@ func (d *decoder) single(blocks hcl.Blocks, kind string) *hcl.Block {
 	return first
 }
 
-// duplicate is an error that shows the second place and names the first.
+// duplicate is an error that shows both places.
 func duplicate(second, first hcl.Range, what, rule string) *hcl.Diagnostic {
-	return invalid(second, "Duplicate "+what, "The first %s is at %s. %s", what, place(first), rule)
+	diag := invalid(second, "Duplicate "+what, "The first %s is at %s. %s", what, place(first), rule)
+	diag.Extra = otherPlace{first}
+	return diag
+}
+
+// byPlace sorts diagnostics as a reader meets their places: those without one
+// first, then by file and line.
+func byPlace(diags hcl.Diagnostics) hcl.Diagnostics {
+	slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int {
+		if a.Subject == nil || b.Subject == nil {
+			return cmp.Compare(boolInt(a.Subject != nil), boolInt(b.Subject != nil))
+		}
+		return cmp.Or(
+			cmp.Compare(a.Subject.Filename, b.Subject.Filename),
+			cmp.Compare(a.Subject.Start.Byte, b.Subject.Start.Byte))
+	})
+	return diags
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // scope decodes the attributes of one block into variables. A variable whose

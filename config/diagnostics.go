@@ -22,6 +22,10 @@ type Format struct {
 // secretPlace is the Extra of a diagnostic whose line holds a secret.
 type secretPlace struct{}
 
+// otherPlace is the Extra of a diagnostic about two places: it is the one that
+// is not the subject.
+type otherPlace struct{ rng hcl.Range }
+
 // WriteDiagnostics prints diagnostics as HCL does, with the column, and with the
 // words in question underlined:
 //
@@ -54,7 +58,11 @@ func (f Format) write(out *bytes.Buffer, sources map[string]*hcl.File, diag *hcl
 	}
 	fmt.Fprintf(out, "%s: %s\n\n", word, diag.Summary)
 	if diag.Subject != nil {
-		f.snippet(out, sources[diag.Subject.Filename], diag)
+		_, secret := diag.Extra.(secretPlace)
+		f.snippet(out, sources[diag.Subject.Filename], *diag.Subject, secret)
+	}
+	if other, ok := diag.Extra.(otherPlace); ok {
+		f.snippet(out, sources[other.rng.Filename], other.rng, false)
 	}
 	if diag.Detail != "" {
 		detail := diag.Detail
@@ -65,11 +73,9 @@ func (f Format) write(out *bytes.Buffer, sources map[string]*hcl.File, diag *hcl
 	}
 }
 
-// snippet prints the place and the first line of a diagnostic's subject.
-func (f Format) snippet(out *bytes.Buffer, file *hcl.File, diag *hcl.Diagnostic) {
-	at := *diag.Subject
+// snippet prints a place and its first line.
+func (f Format) snippet(out *bytes.Buffer, file *hcl.File, at hcl.Range, secret bool) {
 	fmt.Fprintf(out, "  on %s line %d, column %d%s:\n", at.Filename, at.Start.Line, at.Start.Column, inBlock(file, at))
-	_, secret := diag.Extra.(secretPlace)
 	before, marked, after, ok := splitLine(file, at)
 	switch {
 	case secret:

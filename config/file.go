@@ -88,7 +88,7 @@ func Load(paths []string) (*File, hcl.Diagnostics) {
 		diags = append(diags, more...)
 		entries = append(entries, read...)
 	}
-	return f, append(diags, f.applyLock(entries)...)
+	return f, byPlace(append(diags, f.applyLock(entries)...))
 }
 
 // Sources are the parsed files by name, for WriteDiagnostics.

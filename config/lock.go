@@ -88,9 +88,11 @@ func (f *File) applyLock(entries []LockEntry) hcl.Diagnostics {
 }
 
 func conflict(kind, name string, here, there hcl.Range) *hcl.Diagnostic {
-	return invalid(here, "Checksums disagree",
+	diag := invalid(here, "Checksums disagree",
 		"%s %q has another checksum at %s. Keep the right one; `mezzo plugin lock` writes those of the binaries that are installed.",
 		kind, name, place(there))
+	diag.Extra = otherPlace{there}
+	return diag
 }
 
 // plugins gives every plugin that was written.

@@ -24,6 +24,7 @@ import (
 func DecodePlugin(p Plugin, schema *pluginv1.Schema) ([]byte, hcl.Diagnostics) {
 	d := &pluginDecoder{plugin: p}
 	values := d.body(p.Body, schema, p.header())
+	byPlace(d.diags)
 	if d.diags.HasErrors() {
 		return nil, d.diags
 	}

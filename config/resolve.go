@@ -41,7 +41,7 @@ func (f *File) ForMaster(defaults Defaults) (*Master, hcl.Diagnostics) {
 	}
 	m.Allocator = &allocator
 	m.Frameworks = slices.Concat(f.frameworks, f.master.frameworks)
-	if !f.HasAgent() {
+	if f.HasMaster() && !f.HasAgent() {
 		d.unused(f.isolators, "a master", "agent")
 	}
 	if d.diags.HasErrors() {
@@ -74,7 +74,7 @@ func (f *File) ForAgent(defaults Defaults) (*Agent, hcl.Diagnostics) {
 		a.Isolators = []Plugin{f.byDefault(KindIsolator, "cgroups")}
 	}
 	a.Frameworks = slices.Concat(f.frameworks, f.agent.frameworks)
-	if f.allocator != nil && !f.HasMaster() {
+	if f.allocator != nil && f.HasAgent() && !f.HasMaster() {
 		d.unused([]Plugin{*f.allocator}, "an agent", "master")
 	}
 	if d.diags.HasErrors() {

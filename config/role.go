@@ -1,6 +1,8 @@
 package config
 
 import (
+	"strings"
+
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/mezzo-os/mezzo/sdk/resource"
@@ -43,6 +45,7 @@ func (s scope) resources(name string, to *string, check func(string) error) {
 	if !ok {
 		return
 	}
+	got = strings.TrimSpace(got) // file() gives the last line's end, too
 	if err := check(got); err != nil {
 		s.d.add(invalid(rng, "Bad resources", "In %s: %s.", name, err))
 		return

@@ -1,0 +1,5 @@
+data_dir = "data"
+
+allocator "drf" {}
+
+allocator "priority" {}

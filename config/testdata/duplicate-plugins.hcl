@@ -1,0 +1,11 @@
+data_dir = "data"
+master {
+  framework "mesos" {}
+}
+agent {
+  framework "cron" {}
+}
+framework "mesos" {}
+framework "cron" {}
+isolator "cgroups" {}
+isolator "cgroups" {}

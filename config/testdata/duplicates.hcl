@@ -1,0 +1,4 @@
+data_dir = "data"
+data_dir = "other"
+master {}
+master {}

@@ -1,0 +1,2 @@
+# complaint name: no such name
+data_dir = "data"

@@ -1,0 +1,8 @@
+data_dir = "data"
+allocator "test" {
+  config {
+    name  = "x"
+    after = null
+    preempt {}
+  }
+}

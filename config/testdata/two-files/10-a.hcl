@@ -1,0 +1,3 @@
+data_dir = "data"
+master { rpc = "127.0.0.1:1" }
+role "a" {}

@@ -1,0 +1,3 @@
+data_dir = "other"
+master {}
+allocator "drf" {}

@@ -1,0 +1,2 @@
+data_dir = "data"
+role "b" {}

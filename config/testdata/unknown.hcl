@@ -1,0 +1,11 @@
+data_dri = "data"
+
+master {
+  offer_timeot = "5m"
+  colour       = "red"
+  revokation {}
+}
+
+agnet {}
+
+zebra "x" {}

@@ -1,0 +1,3 @@
+data_dir = "data"
+election "zokeeper" {}
+registry "etcd" {}

@@ -1,0 +1,4 @@
+data_dir = "data"
+election "zookeeper" {
+  servers = ["zk1:2181"]
+}
