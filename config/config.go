@@ -223,8 +223,9 @@ type Plugin struct {
 	Name string
 	// Path is the plugin's binary where the operator names one; see Binary.
 	Path string
-	// Checksum is "sha256:" and 64 hexadecimal digits, from the block or from
-	// the lock file; empty when neither gives one.
+	// Checksum is "sha256:" and 64 hexadecimal digits, then ",NAME=sha256:…" for
+	// each companion program, from the block or from the lock file; empty when
+	// neither gives one.
 	Checksum string
 	// LogLevel is empty when the process's own applies.
 	LogLevel string

@@ -16,7 +16,7 @@ import (
 type LockEntry struct {
 	Kind, Name string
 	Path       string // the binary whose checksum was taken, for people
-	Checksum   string // "sha256:" and 64 hexadecimal digits
+	Checksum   string // as in Plugin
 	// Range is where the checksum stands; WriteLock ignores it.
 	Range hcl.Range
 }

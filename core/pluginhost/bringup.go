@@ -26,12 +26,14 @@ type running struct {
 func (h *Host) bringUp(ctx context.Context, spec Spec, logger hclog.Logger, number uint64) (*running, *Error) {
 	p, g, err := h.introduce(ctx, spec, logger)
 	if err != nil {
+		err.Place = spec.Place
 		return nil, err
 	}
 	g.Number = number
 	r, err := h.settle(ctx, spec, logger, p, g)
 	if err != nil {
 		p.kill()
+		err.Place = spec.Place
 		return nil, err
 	}
 	return r, nil

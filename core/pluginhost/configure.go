@@ -37,7 +37,7 @@ func (s Spec) configure(ctx context.Context, p *process, g *Generation, path str
 	if len(answer.GetDiagnostics()) == 0 {
 		return nil
 	}
-	err = s.mapDiagnostics(answer.GetDiagnostics())
+	err = s.mapDiagnostics(g.Description.GetSchema(), answer.GetDiagnostics())
 	for _, d := range answer.GetDiagnostics() {
 		if d.GetSeverity() != pluginv1.Severity_SEVERITY_WARNING {
 			return fail("it rejected its configuration\n"+err.Error(), "", err)
@@ -48,9 +48,9 @@ func (s Spec) configure(ctx context.Context, p *process, g *Generation, path str
 }
 
 // mapDiagnostics never returns nil, whatever Spec.MapDiagnostics does.
-func (s Spec) mapDiagnostics(ds []*pluginv1.Diagnostic) error {
+func (s Spec) mapDiagnostics(schema *pluginv1.Schema, ds []*pluginv1.Diagnostic) error {
 	if s.MapDiagnostics != nil {
-		if err := s.MapDiagnostics(ds); err != nil {
+		if err := s.MapDiagnostics(schema, ds); err != nil {
 			return err
 		}
 	}

@@ -15,27 +15,40 @@ import (
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
 
-// describe asks the process what it is, and checks that it is what the operator
-// asked for.
-func (s Spec) describe(ctx context.Context, p *process, path string, timeout time.Duration) (*pluginv1.Description, *Error) {
-	fail := func(problem, remedy string, cause error) *Error {
-		return &Error{Plugin: s.title(), Path: path, Step: StepDescribe, Problem: problem, Remedy: remedy, Output: p.out.get(), Err: cause}
-	}
+// ask asks the process what it is.
+func (s Spec) ask(ctx context.Context, p *process, path string, timeout time.Duration) (*pluginv1.Description, *Error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	d, err := p.base.Describe(ctx, &pluginv1.DescribeRequest{})
 	if err != nil {
-		return nil, fail(p.callProblem("say what it is", timeout, err), "check that this file is a Mezzo plugin, built with a current SDK", err)
+		return nil, &Error{
+			Plugin: s.title(), Path: path, Step: StepDescribe, Output: p.out.get(), Err: err,
+			Problem: p.callProblem("say what it is", timeout, err),
+			Remedy:  "check that this file is a Mezzo plugin, built with a current SDK",
+		}
+	}
+	return d, nil
+}
+
+// describe asks the process what it is, and checks that it is what the operator
+// asked for.
+func (s Spec) describe(ctx context.Context, p *process, path string, timeout time.Duration) (*pluginv1.Description, *Error) {
+	fail := func(problem, remedy string) *Error {
+		return &Error{Plugin: s.title(), Path: path, Step: StepDescribe, Problem: problem, Remedy: remedy}
+	}
+	d, e := s.ask(ctx, p, path, timeout)
+	if e != nil {
+		return nil, e
 	}
 	if d.GetKind() != s.Kind {
 		return nil, fail(
 			fmt.Sprintf("it is of kind %s, not %s", plugin.KindName(d.GetKind()), plugin.KindName(s.Kind)),
-			fmt.Sprintf("declare it as %s %q, or install the right binary", plugin.KindName(d.GetKind()), d.GetName()), nil)
+			fmt.Sprintf("declare it as %s %q, or install the right binary", plugin.KindName(d.GetKind()), d.GetName()))
 	}
 	if d.GetName() != s.Name {
 		return nil, fail(
 			fmt.Sprintf("it calls itself %q", d.GetName()),
-			fmt.Sprintf("declare it as %s %q, or install the right binary", plugin.KindName(s.Kind), d.GetName()), nil)
+			fmt.Sprintf("declare it as %s %q, or install the right binary", plugin.KindName(s.Kind), d.GetName()))
 	}
 	return d, nil
 }

@@ -25,8 +25,10 @@ const (
 type Error struct {
 	Plugin string // `allocator "drf"`
 	Path   string
+	Place  string // where the operator declared it; may be empty
 	Step   Step
-	// Problem is one line: what happened.
+	// Problem says what happened, in one line; a second and further ones give
+	// details.
 	Problem string
 	// Output is what the process wrote before it ended.
 	Output Output
@@ -47,11 +49,17 @@ type Output struct {
 func (e *Error) Unwrap() error { return e.Err }
 
 // Summary is one line: plugin and problem.
-func (e *Error) Summary() string { return e.Plugin + ": " + e.Problem }
+func (e *Error) Summary() string {
+	problem, _, _ := strings.Cut(e.Problem, "\n")
+	return e.Plugin + ": " + problem
+}
 
 func (e *Error) Error() string {
 	var b strings.Builder
-	b.WriteString(e.Summary())
+	fmt.Fprintf(&b, "%s: %s", e.Plugin, e.Problem)
+	if e.Place != "" {
+		fmt.Fprintf(&b, "\n  declared at: %s", e.Place)
+	}
 	if e.Path != "" {
 		fmt.Fprintf(&b, "\n  file: %s", e.Path)
 	}

@@ -31,12 +31,16 @@ type Instance struct {
 
 func newInstance(h *Host, spec Spec) *Instance {
 	life, cancel := context.WithCancel(context.Background())
+	logger := h.options.Logger.Named(spec.logName())
+	if level := hclog.LevelFromString(spec.LogLevel); level != hclog.NoLevel {
+		logger.SetLevel(level)
+	}
 	return &Instance{
 		host:   h,
 		spec:   spec,
 		life:   life,
 		cancel: cancel,
-		logger: h.options.Logger.Named(spec.logName()),
+		logger: logger,
 		ended:  make(chan struct{}),
 		status: Status{
 			Kind: plugin.KindName(spec.Kind), Name: spec.Name, Path: spec.Path, Pinned: spec.Checksum != "",

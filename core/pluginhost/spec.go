@@ -19,7 +19,12 @@ type Spec struct {
 	Path string
 	// Checksum is what ParseChecksum reads; empty: the binary is not pinned.
 	Checksum string
+	// Place is where the operator declared the plugin, "master.hcl:12,1-17", for
+	// errors; it may be empty.
+	Place string
 	// LogLevel is the least level of the plugin's log lines; empty: the host's.
+	// It is set on the plugin's own logger, which should be independent of the
+	// host's (hclog.LoggerOptions.IndependentLevels).
 	LogLevel string
 	// ContractVersions are the versions of the kind's contract that the caller
 	// speaks. Empty: version 1.
@@ -34,7 +39,7 @@ type Spec struct {
 	// MapDiagnostics turns a plugin's complaints about its configuration into one
 	// error that shows the operator's lines. It is called when there are any; if
 	// none is an error, what it returns is logged as a warning. Nil: plain text.
-	MapDiagnostics func(diagnostics []*pluginv1.Diagnostic) error
+	MapDiagnostics func(schema *pluginv1.Schema, complaints []*pluginv1.Diagnostic) error
 
 	// OnUp is called, on a goroutine of its own, when a process is configured and
 	// may be used. ctx ends when that process is gone or is being stopped. OnUp
@@ -47,13 +52,20 @@ type Spec struct {
 	// OnStatus is called at every change of Status, in order. It must neither
 	// block nor call the instance. May be nil.
 	OnStatus func(Status)
+
+	label string // what title returns instead, where kind and name are not known
 }
 
 // ID is the plugin's one identity, "allocator/drf", as in metrics.
 func (s Spec) ID() string { return plugin.KindName(s.Kind) + "/" + s.Name }
 
 // title is how the operator knows it: `allocator "drf"`.
-func (s Spec) title() string { return plugin.KindName(s.Kind) + ` "` + s.Name + `"` }
+func (s Spec) title() string {
+	if s.label != "" {
+		return s.label
+	}
+	return plugin.KindName(s.Kind) + ` "` + s.Name + `"`
+}
 
 // logName is "allocator.drf".
 func (s Spec) logName() string { return plugin.KindName(s.Kind) + "." + s.Name }

@@ -1,0 +1,38 @@
+package pluginhost
+
+import (
+	"github.com/hashicorp/hcl/v2"
+
+	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
+
+	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/sdk/plugin"
+)
+
+// FromConfig returns the Spec of a plugin block. The caller adds the callbacks.
+// Errors about the plugin's configuration hold hcl.Diagnostics (errors.As), for
+// config.WriteDiagnostics to show with the operator's lines.
+func FromConfig(p config.Plugin, pluginDir string) Spec {
+	kind, _ := plugin.KindOf(p.Kind) // package config knows no other
+	spec := Spec{
+		Kind:     kind,
+		Name:     p.Name,
+		Path:     p.Binary(pluginDir),
+		Checksum: p.Checksum,
+		LogLevel: p.LogLevel,
+		Configure: func(schema *pluginv1.Schema) ([]byte, error) {
+			data, diags := config.DecodePlugin(p, schema)
+			if diags.HasErrors() {
+				return nil, diags
+			}
+			return data, nil
+		},
+		MapDiagnostics: func(schema *pluginv1.Schema, complaints []*pluginv1.Diagnostic) error {
+			return config.PluginDiagnostics(p, schema, complaints)
+		},
+	}
+	if (p.DefRange != hcl.Range{}) {
+		spec.Place = p.DefRange.String()
+	}
+	return spec
+}
