@@ -59,11 +59,13 @@ type Reservation struct {
 // is its name, type, reservations, disk, provider, whether it is revocable or
 // shared, and the role that it is allocated to.
 //
-// Kinds are compared with ==, may be map keys, are three words long, and are
+// Kinds are compared with ==, may be map keys, are four words long, and are
 // safe for concurrent use. The zero Kind has no name and belongs to no
 // resource; its methods answer with zero values.
 type Kind struct {
-	base       unique.Handle[kindKey]
+	base unique.Handle[kindKey]
+	// name is that of base, beside it because it is what most questions are about.
+	name       unique.Handle[string]
 	allocation unique.Handle[string]
 	typ        Type
 	flags      kindFlags
@@ -94,7 +96,7 @@ type kindKey struct {
 var canonical = proto.MarshalOptions{Deterministic: true, AllowPartial: true}
 
 func newKind(key kindKey, allocation string) Kind {
-	k := Kind{base: unique.Make(key), typ: key.typ, flags: key.flags}
+	k := Kind{base: unique.Make(key), name: unique.Make(key.name), typ: key.typ, flags: key.flags}
 	if allocation != "" {
 		k.allocation = unique.Make(allocation)
 	}
@@ -127,14 +129,24 @@ func (k Kind) key() kindKey {
 }
 
 // Name returns the resource's name, such as "cpus".
-func (k Kind) Name() string { return k.key().name }
+func (k Kind) Name() string {
+	if k.IsZero() {
+		return ""
+	}
+	return k.name.Value()
+}
 
 // Type returns the form of the resource's value.
 func (k Kind) Type() Type { return k.typ }
 
 // Role returns the role that the resource is reserved to, which is that of the
 // innermost reservation; "*" if it is unreserved.
-func (k Kind) Role() string { return k.key().role }
+func (k Kind) Role() string {
+	if !k.IsReserved() && !k.IsZero() {
+		return Unreserved
+	}
+	return k.key().role
+}
 
 // IsReserved reports whether the resource is reserved to a role.
 func (k Kind) IsReserved() bool { return k.flags&flagReserved != 0 }
@@ -318,11 +330,11 @@ func (k Kind) Compare(o Kind) int {
 	if k == o {
 		return 0
 	}
+	if k.name != o.name {
+		return strings.Compare(k.Name(), o.Name())
+	}
 	if k.base != o.base {
 		a, b := k.key(), o.key()
-		if c := strings.Compare(a.name, b.name); c != 0 {
-			return c
-		}
 		if c := a.compare(&b); c != 0 {
 			return c
 		}

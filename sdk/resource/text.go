@@ -32,9 +32,17 @@ func (e *ParseError) Error() string {
 	if len(text) > 80 {
 		from := max(0, e.Offset-40)
 		text = text[from:min(len(text), from+80)]
-		return fmt.Sprintf("resources (near %q), character %d: %s", text, e.Offset+1, e.Message)
+		return fmt.Sprintf("resources (near %s), character %d: %s", quote(text), e.Offset+1, e.Message)
 	}
-	return fmt.Sprintf("resources %q, character %d: %s", text, e.Offset+1, e.Message)
+	return fmt.Sprintf("resources %s, character %d: %s", quote(text), e.Offset+1, e.Message)
+}
+
+// quote quotes a text so that a person can still read the quotes in it.
+func quote(text string) string {
+	if strings.Contains(text, `"`) && strconv.CanBackquote(text) {
+		return "`" + text + "`"
+	}
+	return strconv.Quote(text)
 }
 
 // Parse reads resources in their text form or their JSON form.

@@ -40,10 +40,7 @@ func validateKind(r *mezzov1.Resource) error {
 	if r.GetName() == "" {
 		return errors.New("a resource has no name")
 	}
-	if err := checkUTF8(r.ProtoReflect()); err != nil {
-		return fmt.Errorf("resource %q: %w", r.GetName(), err)
-	}
-	for _, check := range []func(*mezzov1.Resource) error{validateReservations, validateDisk, validateMarks} {
+	for _, check := range [...]func(*mezzov1.Resource) error{validateTexts, validateReservations, validateDisk, validateMarks} {
 		if err := check(r); err != nil {
 			return fmt.Errorf("resource %q: %w", r.GetName(), err)
 		}
@@ -279,8 +276,19 @@ func ValidateID(id string) error {
 	return nil
 }
 
-// checkUTF8 looks at every string of m, since the wire format of v1 does not,
-// and the JSON form cannot hold anything else.
+// validateTexts checks that every string is UTF-8, since the wire format of v1
+// does not, and the JSON form cannot hold anything else. Roles, which have their
+// own check, and names are all that most resources have of strings; the rest is
+// looked at only where there is more.
+func validateTexts(r *mezzov1.Resource) error {
+	if !utf8.ValidString(r.GetName()) || r.Set != nil || r.Disk != nil || r.Reservation != nil ||
+		len(r.Reservations) > 0 || r.ProviderId != nil {
+		return checkUTF8(r.ProtoReflect())
+	}
+	return nil
+}
+
+// checkUTF8 looks at every string of m.
 func checkUTF8(m protoreflect.Message) error {
 	var bad error
 	check := func(fd protoreflect.FieldDescriptor, v protoreflect.Value) {
