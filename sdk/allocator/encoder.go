@@ -29,6 +29,9 @@ type Begin struct {
 	// FilterGPUResources keeps agents with GPUs for frameworks that are aware
 	// of them.
 	FilterGPUResources bool
+	// Region is the core's own; agents of others go to frameworks that are
+	// aware of regions. Empty: regions do not matter.
+	Region string
 }
 
 // Proto returns the message.
@@ -41,6 +44,7 @@ func (b Begin) Proto() *allocatorv1.Begin {
 		MaxDecisionsPerSecond: uint64(max(0, b.MaxDecisionsPerSecond)),
 		MinAllocatable:        namedSets(b.MinAllocatable),
 		FilterGpuResources:    b.FilterGPUResources,
+		Region:                b.Region,
 	}
 }
 

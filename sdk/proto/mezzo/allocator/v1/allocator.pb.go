@@ -392,8 +392,11 @@ type Begin struct {
 	// Whether resources of an agent with GPUs are kept for frameworks that are
 	// GPU-aware.
 	FilterGpuResources bool `protobuf:"varint,7,opt,name=filter_gpu_resources,json=filterGpuResources,proto3" json:"filter_gpu_resources,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The core's own region. Agents that are in another one are offered only to
+	// frameworks that are REGION_AWARE. Empty: regions do not matter.
+	Region        string `protobuf:"bytes,8,opt,name=region,proto3" json:"region,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Begin) Reset() {
@@ -473,6 +476,13 @@ func (x *Begin) GetFilterGpuResources() bool {
 		return x.FilterGpuResources
 	}
 	return false
+}
+
+func (x *Begin) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
 }
 
 type Batch struct {
@@ -3623,7 +3633,7 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"\bFromCore\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12/\n" +
 	"\x05begin\x18\x02 \x01(\v2\x19.mezzo.allocator.v1.BeginR\x05begin\x12/\n" +
-	"\x05batch\x18\x03 \x01(\v2\x19.mezzo.allocator.v1.BatchR\x05batch\"\xcb\x02\n" +
+	"\x05batch\x18\x03 \x01(\v2\x19.mezzo.allocator.v1.BatchR\x05batch\"\xe3\x02\n" +
 	"\x05Begin\x12%\n" +
 	"\x0efirst_decision\x18\x01 \x01(\x04R\rfirstDecision\x12*\n" +
 	"\x11batch_interval_ms\x18\x02 \x01(\x04R\x0fbatchIntervalMs\x12\"\n" +
@@ -3631,7 +3641,8 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"\x04seed\x18\x04 \x01(\x04R\x04seed\x127\n" +
 	"\x18max_decisions_per_second\x18\x05 \x01(\x04R\x15maxDecisionsPerSecond\x12L\n" +
 	"\x0fmin_allocatable\x18\x06 \x03(\v2#.mezzo.allocator.v1.NamedQuantitiesR\x0eminAllocatable\x120\n" +
-	"\x14filter_gpu_resources\x18\a \x01(\bR\x12filterGpuResources\"\xfe\x01\n" +
+	"\x14filter_gpu_resources\x18\a \x01(\bR\x12filterGpuResources\x12\x16\n" +
+	"\x06region\x18\b \x01(\tR\x06region\"\xfe\x01\n" +
 	"\x05Batch\x12\x1f\n" +
 	"\vfirst_event\x18\x01 \x01(\x04R\n" +
 	"firstEvent\x121\n" +

@@ -1,0 +1,225 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
+)
+
+// cycle looks at every dirty agent, in random order, and offers what is free.
+func (e *Engine) cycle(now time.Duration) Report {
+	e.settle()
+	batch := e.dirty
+	e.dirty = e.spareDirty[:0]
+	e.random.Shuffle(len(batch), func(i, j int) { batch[i], batch[j] = batch[j], batch[i] })
+	report := Report{Ran: true}
+	for i, a := range batch {
+		if !e.budget.any(now) {
+			// The rest waits for the next second's decisions.
+			e.dirty = append(e.dirty, batch[i:]...)
+			e.due = now
+			break
+		}
+		a.dirty = false
+		report.Agents++
+		report.Offers += e.serve(now, a)
+	}
+	clear(batch)
+	e.spareDirty = batch[:0]
+	return report
+}
+
+// serve offers what is free on an agent to one client after the other, until
+// nobody takes what is left. It returns how many offers that were.
+func (e *Engine) serve(now time.Duration, a *agent) int {
+	if !a.active || now < a.left {
+		return 0
+	}
+	e.sharedGiven = false
+	offers := 0
+	for e.idle.has(a.number) {
+		c, v := e.pick(now, a)
+		if c == nil || !e.budget.spend() {
+			break
+		}
+		e.offer(a, c, v)
+		offers++
+		e.sharedGiven = true
+	}
+	return offers
+}
+
+// pick returns the first client in the order of service that may and would
+// take something on the agent, and what; nil when there is none.
+func (e *Engine) pick(now time.Duration, a *agent) (*client, vector) {
+	if !e.wanting.within(a.tried) {
+		if c, v := e.find(now, e.root, a); c != nil {
+			return c, v
+		}
+	}
+	if a.softs > 0 {
+		return e.findDeclined(now, a)
+	}
+	return nil, vector{}
+}
+
+func (e *Engine) find(now time.Duration, n *node, a *agent) (*client, vector) {
+	for _, child := range n.children {
+		c := child.client
+		if c == nil {
+			if c, v := e.find(now, child, a); c != nil {
+				return c, v
+			}
+			continue
+		}
+		if a.tried.has(c.index) {
+			continue
+		}
+		v, verdict := e.consider(now, a, c)
+		switch verdict.reason {
+		case reasonNone:
+			return c, v
+		case reasonLimit:
+			e.heldBack.add(a.number)
+		default:
+			if !e.sharedGiven || !e.shared {
+				a.tried.add(c.index)
+				a.seen = a.free
+			}
+		}
+	}
+	return nil, vector{}
+}
+
+// findDeclined returns the first client that declined the offer a while ago,
+// and is kept from it by min_refuse alone. Nobody else wants it.
+func (e *Engine) findDeclined(now time.Duration, a *agent) (found *client, offer vector) {
+	var ready []uint32
+	for i := range a.filters {
+		if f := &a.filters[i]; now < f.soft && now >= f.yields(e.minRefuse()) && now >= f.hard {
+			ready = append(ready, f.client)
+		}
+	}
+	if len(ready) == 0 {
+		return nil, vector{}
+	}
+	e.root.walk(func(c *client) bool {
+		if !slices.Contains(ready, c.index) {
+			return false
+		}
+		v, verdict := e.consider(now, a, c)
+		if verdict.reason != reasonDeclined || !verdict.yields {
+			return false
+		}
+		found, offer = c, v
+		return true
+	})
+	return found, offer
+}
+
+// verdict is whether a client is offered what is free on an agent, or why not.
+type verdict struct {
+	reason reason
+	until  time.Duration // when the reason passes by itself; 0: unknown
+	yields bool          // a declined offer may be made again if nobody else wants it
+}
+
+// consider works out what a client may have on an agent and would take.
+func (e *Engine) consider(now time.Duration, a *agent, c *client) (vector, verdict) {
+	f := c.framework
+	switch {
+	case a.gpus && e.begin.GetFilterGpuResources() && !f.can(allocatorv1.FrameworkCapability_FRAMEWORK_CAPABILITY_GPU_RESOURCES):
+		return vector{}, verdict{reason: reasonGPUs}
+	case a.region != "" && e.begin.GetRegion() != "" && a.region != e.begin.GetRegion() &&
+		!f.can(allocatorv1.FrameworkCapability_FRAMEWORK_CAPABILITY_REGION_AWARE):
+		return vector{}, verdict{reason: reasonRegion}
+	}
+	v := a.free
+	if a.special {
+		v = e.visible(v, c)
+		if v.empty() {
+			return v, verdict{reason: reasonReserved}
+		}
+	}
+	cut := false
+	if len(e.limited) > 0 {
+		v, cut = e.limit(c.role, v)
+	}
+	smallest := c.smallest
+	if smallest == nil {
+		smallest = e.common
+	}
+	if !e.worth(v, smallest) {
+		if cut {
+			return v, verdict{reason: reasonLimit}
+		}
+		return v, verdict{reason: reasonSmall}
+	}
+	switch kind, until := e.filtered(now, a, c, v); kind {
+	case blockHard:
+		return v, verdict{reason: reasonFiltered, until: until}
+	case blockYoung:
+		return v, verdict{reason: reasonDeclined, until: until}
+	case blockSoft:
+		return v, verdict{reason: reasonDeclined, until: until, yields: true}
+	}
+	return v, verdict{}
+}
+
+// visible is the part of v that a client may have: what is reserved to its role
+// or one above it, or to nobody, and what its framework can handle.
+func (e *Engine) visible(v vector, c *client) vector {
+	f := c.framework
+	return e.kinds.filter(v, func(k uint32, amounts []int64) []int64 {
+		kind := &e.kinds[k]
+		switch {
+		case kind.flags&kindSpecial == 0:
+			return amounts
+		case kind.role != nil && !c.role.below(kind.role):
+			return nil
+		case kind.flags&kindRefined != 0 && !f.can(allocatorv1.FrameworkCapability_FRAMEWORK_CAPABILITY_RESERVATION_REFINEMENT):
+			return nil
+		case kind.flags&kindRevocable != 0 && !f.can(allocatorv1.FrameworkCapability_FRAMEWORK_CAPABILITY_REVOCABLE_RESOURCES):
+			return nil
+		case kind.flags&kindShared != 0 && (e.sharedGiven || !f.can(allocatorv1.FrameworkCapability_FRAMEWORK_CAPABILITY_SHARED_RESOURCES)):
+			return nil
+		}
+		return amounts
+	})
+}
+
+// offer makes a decision and applies it to the mirror.
+func (e *Engine) offer(a *agent, c *client, v vector) {
+	e.hold(a, c, v)
+	for n := &c.node; n.parent != nil; n = n.parent {
+		e.moveServed(n, n.served+1)
+	}
+	number := e.next
+	e.next++
+	e.inflight = append(e.inflight, flight{number, a, c, v})
+	e.out = append(e.out, e.decision(number, a, c, v))
+}
+
+// decisionSlab is the memory of one decision; slabs are made many at a time.
+type decisionSlab struct {
+	decision   allocatorv1.Decision
+	wrapper    allocatorv1.Decision_Offer
+	offer      allocatorv1.OfferDecision
+	quantities allocatorv1.Quantities
+}
+
+func (e *Engine) decision(number uint64, a *agent, c *client, v vector) *allocatorv1.Decision {
+	if len(e.slab) == 0 {
+		e.slab = make([]decisionSlab, 64)
+	}
+	s := &e.slab[0]
+	e.slab = e.slab[1:]
+	s.quantities.Kinds, s.quantities.Amounts = v.kinds, v.amounts
+	s.offer.Agent, s.offer.Framework, s.offer.Role = a.number, c.framework.number, c.number
+	s.offer.Quantities = &s.quantities
+	s.wrapper.Offer = &s.offer
+	s.decision.Number = number
+	s.decision.Decision = &s.wrapper
+	return &s.decision
+}
