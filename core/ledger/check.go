@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
@@ -81,12 +83,16 @@ func (l *Ledger) CheckOffer(o Offer) *Refusal {
 			return refuse(Reserved, "%s is reserved to role %s, which is neither role %s nor an ancestor of it",
 				o.Resources[i:i+1], k.Role(), o.Role)
 		}
-		if r := f.checkCapability(k); r != nil {
-			return r
+		if need := f.missing(k); need != "" {
+			return refuse(Capability, "%s can only be offered to frameworks with the capability %s, which framework %s has not",
+				o.Resources[i:i+1], need, o.Framework)
 		}
 	}
 	if !a.free.Contains(o.Resources) {
-		return refuse(NotFree, "%s is not free on agent %s; free is %s", o.Resources.Minus(a.free), o.Agent, orNothing(a.free))
+		missing := o.Resources.Minus(a.free)
+		names := missing.Names()
+		have := a.free.Filter(func(k resource.Kind) bool { return slices.Contains(names, k.Name()) })
+		return refuse(NotFree, "%s is not free on agent %s; free of %s is %s", missing, o.Agent, strings.Join(names, " and "), orNothing(have))
 	}
 	return l.checkLimits(o.Role, func(n *role) tally {
 		var t tally
@@ -99,21 +105,20 @@ func (l *Ledger) CheckOffer(o Offer) *Refusal {
 	})
 }
 
-func (f *framework) checkCapability(k resource.Kind) *Refusal {
-	var what, need string
+// missing returns the capability that the framework needs for resources of the
+// kind and has not; "" if there is none.
+func (f *framework) missing(k resource.Kind) string {
 	switch c := f.Capabilities; {
 	case k.Revocable() && c&RevocableResources == 0:
-		what, need = "revocable", "REVOCABLE_RESOURCES"
+		return "REVOCABLE_RESOURCES"
 	case k.Shared() && c&SharedResources == 0:
-		what, need = "shared", "SHARED_RESOURCES"
+		return "SHARED_RESOURCES"
 	case k.IsRefined() && c&ReservationRefinement == 0:
-		what, need = "reserved in a refined way", "RESERVATION_REFINEMENT"
+		return "RESERVATION_REFINEMENT"
 	case k.Name() == "gpus" && c&GPUResources == 0:
-		what, need = "a GPU", "GPU_RESOURCES"
-	default:
-		return nil
+		return "GPU_RESOURCES"
 	}
-	return refuse(Capability, "the %s is %s, and framework %s has not the capability %s", k.Name(), what, f.ID, need)
+	return ""
 }
 
 func orNothing(r resource.Resources) string {
