@@ -60,7 +60,10 @@ func inputs(t *testing.T, dir string, directories bool) (list []string) {
 
 func setEnvironment(t *testing.T) {
 	t.Setenv("MEZZO_TEST_HOST", "h1")
-	os.Unsetenv("MEZZO_TEST_UNSET")
+	t.Setenv("MEZZO_TEST_UNSET", "") // so that it is put back after the test
+	if err := os.Unsetenv("MEZZO_TEST_UNSET"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestLoad compares what every input resolves to, or its exact diagnostics.
