@@ -30,13 +30,14 @@ func PrincipalFrom(ctx context.Context) Principal {
 	}
 	if p, ok := peer.FromContext(ctx); ok {
 		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
-			return certified(info.State.VerifiedChains[0][0])
+			return Certified(info.State.VerifiedChains[0][0])
 		}
 	}
 	return Principal{}
 }
 
-func certified(c *x509.Certificate) Principal {
+// Certified returns who a verified certificate names.
+func Certified(c *x509.Certificate) Principal {
 	switch {
 	case c.Subject.CommonName != "":
 		return Principal{Name: c.Subject.CommonName}
