@@ -43,8 +43,8 @@ func (l *Ledger) Audit() error {
 	l.compareFrameworks(fresh, wrong)
 	l.compareRoles(fresh, wrong)
 	compare(wrong, "the cluster's total", l.total, fresh.total)
-	compare(wrong, "the cluster's offered", l.offered, fresh.offered)
-	compare(wrong, "the cluster's used", l.used, fresh.used)
+	compare(wrong, "the cluster's offered", l.held.offered, fresh.held.offered)
+	compare(wrong, "the cluster's used", l.held.used, fresh.held.used)
 	return errors.Join(errs...)
 }
 
@@ -120,8 +120,8 @@ func (l *Ledger) compareFrameworks(fresh *Ledger, wrong func(string, ...any)) {
 				wrong("framework %s is in the books for nothing", id)
 			}
 		}
-		compare(wrong, "offered to framework "+id, f.offered, g.offered)
-		compare(wrong, "used by framework "+id, f.used, g.used)
+		compare(wrong, "offered to framework "+id, f.held.offered, g.held.offered)
+		compare(wrong, "used by framework "+id, f.held.used, g.held.used)
 		if !maps.Equal(f.agents, g.agents) || len(f.offers) != len(g.offers) {
 			wrong("framework %s: its agents or offers are wrong", id)
 		}

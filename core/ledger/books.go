@@ -150,21 +150,31 @@ func (l *Ledger) unhold(a *agent, f *framework, role string, b bucket, r resourc
 	l.post(f, role, b, own, -1)
 }
 
+// transfer moves r from what is offered to what is used, copies of shared
+// resources excepted, which stay where they are and are used besides. What is
+// free and what counts toward limits do not change by it, so it is the short way
+// of unhold and hold, for agents without overlap or excess.
+func (l *Ledger) transfer(a *agent, f *framework, role string, r resource.Resources) {
+	h := a.holdings[holder{f.ID, role}]
+	own := r.NonShared()
+	h.Offered, h.Used = h.Offered.Minus(own), h.Used.Add(r)
+	a.offered, a.used = a.offered.Minus(own), a.used.Add(r)
+	s := f.sums(role)
+	for _, t := range []*sums{&l.held, &f.held, s, &l.role(role).own} {
+		t.offered.add(own, -1)
+		t.used.add(own, +1)
+	}
+	for n := l.role(role); n != nil; n = n.parent {
+		n.all.offered.add(own, -1)
+		n.all.used.add(own, +1)
+	}
+}
+
 // post enters a change of what is held in all sums; r has no shared resources.
 func (l *Ledger) post(f *framework, role string, b bucket, r resource.Resources, sign resource.Scalar) {
-	if b == used {
-		l.used.add(r, sign)
-		f.used.add(r, sign)
-	} else {
-		l.offered.add(r, sign)
-		f.offered.add(r, sign)
-	}
-	s := f.byRole[role]
-	if s == nil {
-		s = new(sums)
-		f.byRole[role] = s
-	}
-	s.of(b).add(r, sign)
+	l.held.of(b).add(r, sign)
+	f.held.of(b).add(r, sign)
+	f.sums(role).of(b).add(r, sign)
 	n := l.role(role)
 	n.own.of(b).add(r, sign)
 	for ; n != nil; n = n.parent {
@@ -175,6 +185,16 @@ func (l *Ledger) post(f *framework, role string, b bucket, r resource.Resources,
 			}
 		}
 	}
+}
+
+// sums returns what the framework holds in a role, to be changed.
+func (f *framework) sums(role string) *sums {
+	s := f.byRole[role]
+	if s == nil {
+		s = new(sums)
+		f.byRole[role] = s
+	}
+	return s
 }
 
 // overlaps reports whether a number or item of r is held already.

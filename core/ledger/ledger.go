@@ -119,8 +119,9 @@ type Ledger struct {
 	frameworks map[string]*framework
 	roles      map[string]*role
 	offers     map[string]*Offer
-	// total, offered and used are the sums over all agents.
-	total, offered, used tally
+	// total and held are the sums over all agents.
+	total tally
+	held  sums
 }
 
 type agent struct {
@@ -154,8 +155,7 @@ type framework struct {
 	known      bool
 	roles      map[string]bool
 	suppressed map[string]bool
-	offered    tally
-	used       tally
+	held       sums
 	byRole     map[string]*sums
 	// agents counts its holdings on each agent.
 	agents map[string]int
@@ -190,7 +190,7 @@ func (l *Ledger) SetAgent(id string, total resource.Resources) {
 
 // setTotal replaces the total; the caller settles the agent.
 func (l *Ledger) setTotal(a *agent, total resource.Resources) {
-	l.total.add(total, -1)
+	l.total.add(a.total, -1)
 	l.reserve(a.total, -1)
 	a.total = total
 	l.reserve(a.total, +1)
@@ -343,11 +343,21 @@ func (l *Ledger) Use(offers []string, key Key, r resource.Resources) error {
 		return fmt.Errorf("%s: %w", key, err)
 	}
 	role := from[0].Role
-	l.move(a, f, role, from, parts)
-	u := &Use{Key: key, Role: role, Resources: r}
-	a.uses[key] = u
+	plain := !a.overlap && !a.exceeded
+	if plain {
+		for i, o := range from {
+			o.Resources = o.Resources.Minus(parts[i])
+		}
+	} else {
+		l.move(a, f, role, from, parts)
+	}
+	a.uses[key] = &Use{Key: key, Role: role, Resources: r}
 	l.attach(a, f, role)
-	l.hold(a, f, role, used, r)
+	if plain {
+		l.transfer(a, f, role, r)
+	} else {
+		l.hold(a, f, role, used, r)
+	}
 	return nil
 }
 

@@ -496,3 +496,59 @@ func TestCheckRevocation(t *testing.T) {
 	}
 	audit(t, l)
 }
+
+// BenchmarkCycle is one task's way through the books: offer, use, withdraw what
+// is left, release, on an agent that has eight tasks already.
+func BenchmarkCycle(b *testing.B) {
+	l := books("cpus:64;mem:262144;disk:1000000;ports:[31000-32000]")
+	l.SetLimit("a", cpus(1000*resource.Unit))
+	if r := l.Offer(offer("O", "a/b", "cpus:8;mem:8")); r != nil {
+		b.Fatal(r)
+	}
+	for i := range 8 {
+		if err := l.Use([]string{"O"}, task(fmt.Sprint(i)), parse("cpus:1;mem:1").Allocate("a/b")); err != nil {
+			b.Fatal(err)
+		}
+	}
+	l.Withdraw("O")
+	next := ledger.Offer{ID: "N", Agent: "A", Framework: "F", Role: "a/b", Resources: l.Free("A").Allocate("a/b")}
+	small := parse("cpus:0.1;mem:128").Allocate("a/b")
+	b.ReportAllocs()
+	for b.Loop() {
+		if r := l.Offer(next); r != nil {
+			b.Fatal(r)
+		}
+		if err := l.Use([]string{"N"}, task("T"), small); err != nil {
+			b.Fatal(err)
+		}
+		l.Withdraw("N")
+		l.Release(task("T"))
+	}
+}
+
+func TestQueries(t *testing.T) {
+	l := books("cpus:4;cpus(a):2")
+	mustOffer(t, l, offer("1", "a/b", "cpus:2;cpus(a):2"))
+	mustOffer(t, l, offer("2", "c", "cpus:1"))
+	must(t, l, l.Use([]string{"1"}, task("T"), parse("cpus:1")))
+	for _, c := range []struct{ name, got, want string }{
+		{"holding", fmt.Sprint(l.HoldingOf("A", "F", "a/b")), "{F a/b cpus:1;cpus(a):2 cpus:1}"},
+		{"no holding", fmt.Sprint(l.HoldingOf("A", "F", "d")), "{F d  }"},
+		{"holdings", fmt.Sprint(l.HoldingsOn("A")), "[{F a/b cpus:1;cpus(a):2 cpus:1} {F c cpus:1 }]"},
+		{"framework", fmt.Sprint(l.FrameworkTotals("F")), "{cpus:4 cpus:1}"},
+		{"framework in a role", fmt.Sprint(l.FrameworkRoleTotals("F", "a/b")), "{cpus:3 cpus:1}"},
+		{"role", fmt.Sprint(l.RoleTotals("a")), "{{ } {cpus:3 cpus:1} cpus:2 cpus:4}"},
+		{"role below", fmt.Sprint(l.RoleTotals("a/b")), "{{cpus:3 cpus:1} {cpus:3 cpus:1}  cpus:4}"},
+		{"roles", fmt.Sprint(l.Roles()), "[a a/b c]"},
+		{"use", fmt.Sprint(l.UseOf(task("T"))), "task T of framework F on agent A true"},
+		{"offers", fmt.Sprint(l.OffersTo("F")), "[{1 A F a/b cpus:1;cpus(a):2} {2 A F c cpus:1}]"},
+		{"unknown things", fmt.Sprint(l.Free("B"), l.OffersOn("B"), l.OffersTo("G"), l.UsesOn("B"), l.HoldingsOn("B"), l.AgentsOf("G"),
+			l.FrameworkTotals("G"), l.FrameworkRoleTotals("G", "a"), l.RoleTotals("z"), l.SetAgentActive("B", true), l.RemoveFramework("G")),
+			" [] [] [] [] [] { } { } {{ } { }  } false []"},
+		{"keys", fmt.Sprint(ledger.Task, ledger.Executor, ledger.Operation), "task executor operation"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: got %s, want %s", c.name, c.got, c.want)
+		}
+	}
+}

@@ -307,6 +307,13 @@ func (m *machine) Check(t *rapid.T) {
 			t.Fatalf("agent %s: free %v and held %v are not %v", id, a.Free, held, total)
 		}
 	}
+	var sum resource.Quantities
+	for _, total := range m.totals {
+		sum = sum.Add(total.Quantities())
+	}
+	if total, _ := m.l.Cluster(); !total.Equal(sum) {
+		t.Fatalf("the cluster has %v, and its agents %v", total, sum)
+	}
 	for _, role := range roleNames {
 		if got, want := m.l.RoleTotals(role).Consumed.Get("cpus"), m.consumed(role); got != want {
 			t.Fatalf("role %s consumes cpus:%s by the books and cpus:%s by the rules", role, got, want)

@@ -151,7 +151,7 @@ func (l *Ledger) FrameworkTotals(id string) Totals {
 	if f == nil {
 		return Totals{}
 	}
-	return Totals{f.offered.quantities(), f.used.quantities()}
+	return f.held.totals()
 }
 
 // FrameworkRoleTotals returns what a framework holds in one role in the cluster.
@@ -191,5 +191,5 @@ func (l *Ledger) Roles() []string { return slices.Sorted(maps.Keys(l.roles)) }
 // Cluster returns the sums over all agents. The total counts one copy of a
 // shared resource.
 func (l *Ledger) Cluster() (total resource.Quantities, held Totals) {
-	return l.total.quantities(), Totals{l.offered.quantities(), l.used.quantities()}
+	return l.total.quantities(), l.held.totals()
 }
