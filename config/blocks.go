@@ -101,7 +101,7 @@ func defaultMaster() Master {
 
 var masterSchema = schema(
 	[]string{
-		"rpc", "http", "hostname", "offer_timeout", "batch_interval", "min_refuse", "max_decisions_per_second",
+		"rpc", "http", "insecure", "hostname", "offer_timeout", "batch_interval", "min_refuse", "max_decisions_per_second",
 		"agent_ping_interval", "agent_ping_timeouts", "agent_reregister_timeout", "agent_removals_per_minute",
 		"max_completed_frameworks", "max_completed_tasks", "max_unreachable_tasks",
 	},
@@ -111,6 +111,7 @@ func (m *masterBlock) decode(d *decoder, block *hcl.Block) {
 	m.written, m.rng = true, block.DefRange
 	s, blocks := d.content(block.Body, masterSchema)
 	m.listeners = s.listeners(&m.RPC, &m.HTTP)
+	s.flag("insecure", &m.Insecure)
 	s.text("hostname", &m.Hostname)
 	s.duration("offer_timeout", &m.OfferTimeout, 0)
 	s.duration("batch_interval", &m.BatchInterval, 0)
@@ -163,7 +164,7 @@ func defaultAgent() Agent {
 
 var agentSchema = schema(
 	[]string{
-		"masters", "rpc", "http", "hostname", "work_dir", "resources", "attributes",
+		"masters", "rpc", "http", "insecure", "hostname", "work_dir", "resources", "attributes",
 		"registration_backoff", "ping_timeout", "recovery_timeout", "executor_registration_timeout",
 		"executor_reregistration_timeout", "executor_shutdown_grace", "gc_delay", "gc_disk_headroom",
 		"log_size", "log_files",
@@ -174,6 +175,7 @@ func (a *agentBlock) decode(d *decoder, block *hcl.Block) {
 	a.written, a.rng = true, block.DefRange
 	s, blocks := d.content(block.Body, agentSchema)
 	a.listeners = s.listeners(&a.RPC, &a.HTTP)
+	s.flag("insecure", &a.Insecure)
 	s.masters(&a.Masters)
 	s.text("hostname", &a.Hostname)
 	s.path("work_dir", &a.WorkDir)

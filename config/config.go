@@ -15,6 +15,12 @@
 //	}
 //	config.WriteDiagnostics(os.Stderr, file.Sources(), diags, config.Format{})
 //
+// A file may hold a master and an agent block; its allocator, isolator,
+// framework, role, election, registry and tls blocks stand at the top. A
+// framework block at the top is for every process of the file, one within the
+// master or agent block for that process alone.
+//
+// A relative path is relative to the folder of the file that it stands in.
 // Nothing here starts anything or looks at plugin binaries.
 package config
 

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"path/filepath"
 	"slices"
 
@@ -19,9 +18,9 @@ func (f *File) ForMaster(defaults Defaults) (*Master, hcl.Diagnostics) {
 	m := f.master.Master
 	m.Files = f.Paths()
 	m.DataDir, m.PluginDir = f.directories(d, defaults)
-	m.TLS, m.Insecure = f.explicitTLS, f.base.insecure
+	m.TLS, m.Insecure = f.explicitTLS, m.Insecure || f.base.insecure
 	m.LogLevel, m.LogJSON = f.base.logLevel, f.base.logJSON
-	f.checkListeners(d, f.master.listeners)
+	d.checkListeners(f.master.listeners, m.TLS != nil || m.Insecure)
 
 	m.Election = Election{Kind: standalone}
 	if f.election != nil {
@@ -42,7 +41,9 @@ func (f *File) ForMaster(defaults Defaults) (*Master, hcl.Diagnostics) {
 	m.Allocator = &allocator
 	m.Frameworks = slices.Concat(f.frameworks, f.master.frameworks)
 	if f.HasMaster() && !f.HasAgent() {
-		d.unused(f.isolators, "a master", "agent")
+		for _, p := range f.isolators {
+			d.unused(p.DefRange, "A master", "isolator", "agent")
+		}
 	}
 	if d.diags.HasErrors() {
 		return nil, d.diags
@@ -63,9 +64,9 @@ func (f *File) ForAgent(defaults Defaults) (*Agent, hcl.Diagnostics) {
 	if a.WorkDir == "" {
 		a.WorkDir = filepath.Join(a.DataDir, "work")
 	}
-	a.TLS, a.Insecure = f.explicitTLS, f.base.insecure
+	a.TLS, a.Insecure = f.explicitTLS, a.Insecure || f.base.insecure
 	a.LogLevel, a.LogJSON = f.base.logLevel, f.base.logJSON
-	f.checkListeners(d, f.agent.listeners)
+	d.checkListeners(f.agent.listeners, a.TLS != nil || a.Insecure)
 
 	a.Masters = slices.Clone(a.Masters)
 	a.Attributes = slices.Clone(a.Attributes)
@@ -74,8 +75,8 @@ func (f *File) ForAgent(defaults Defaults) (*Agent, hcl.Diagnostics) {
 		a.Isolators = []Plugin{f.byDefault(KindIsolator, "cgroups")}
 	}
 	a.Frameworks = slices.Concat(f.frameworks, f.agent.frameworks)
-	if f.allocator != nil && f.HasAgent() && !f.HasMaster() {
-		d.unused([]Plugin{*f.allocator}, "an agent", "master")
+	if f.HasAgent() && !f.HasMaster() {
+		f.unusedByAgent(d)
 	}
 	if d.diags.HasErrors() {
 		return nil, d.diags
@@ -109,28 +110,39 @@ func (f *File) directories(d *decoder, defaults Defaults) (data, plugins string)
 
 // checkListeners refuses listeners that others can reach without TLS: whoever
 // reaches them can run commands on the cluster.
-func (f *File) checkListeners(d *decoder, listeners []listener) {
-	if f.explicitTLS != nil || f.base.insecure {
+func (d *decoder) checkListeners(listeners []listener, allowed bool) {
+	if allowed {
 		return
 	}
 	for _, l := range listeners {
 		if !isLoopback(l.address) {
 			d.add(invalid(l.rng, "Listener without TLS",
-				"Everybody who reaches %s = %q could run commands on the cluster. Write a tls block, or listen on 127.0.0.1, or write insecure = true at the top if the network is trusted.",
+				"Everybody who reaches %s = %q could run commands on the cluster. Write a tls block, or listen on 127.0.0.1, or write insecure = true if the network is trusted.",
 				l.name, l.address))
 		}
 	}
 }
 
-// unused warns of plugins that a process never starts.
-func (d *decoder) unused(list []Plugin, process, block string) {
-	for _, p := range list {
-		diag := invalid(p.DefRange, fmt.Sprintf("Unused %s", p.Kind),
-			"%s has no use for %s %q. It belongs in the configuration that holds the %s block.", capital(process), p.Kind, p.Name, block)
-		diag.Severity = hcl.DiagWarning
-		d.add(diag)
+// unusedByAgent warns of what only a master uses.
+func (f *File) unusedByAgent(d *decoder) {
+	if f.allocator != nil {
+		d.unused(f.allocator.DefRange, "An agent", "allocator", "master")
+	}
+	if f.election != nil {
+		d.unused(f.election.DefRange, "An agent", "election", "master")
+	}
+	if f.registry != nil {
+		d.unused(f.registry.DefRange, "An agent", "registry", "master")
+	}
+	for _, r := range f.roles {
+		d.unused(r.DefRange, "An agent", "role", "master")
 	}
 }
 
-// capital is a phrase as the beginning of a sentence.
-func capital(text string) string { return string(text[0]-'a'+'A') + text[1:] }
+// unused warns of a block that a process never looks at.
+func (d *decoder) unused(rng hcl.Range, process, kind, owner string) {
+	diag := invalid(rng, "Unused "+kind+" block",
+		"%s has no use for it. It belongs in the configuration that holds the %s block.", process, owner)
+	diag.Severity = hcl.DiagWarning
+	d.add(diag)
+}

@@ -33,6 +33,10 @@ func (s Spec) find() (string, *Error) {
 	e.Problem = "its binary does not exist"
 	binary := plugin.BinaryName(s.Kind, s.Name)
 	switch {
+	case s.label != "" && len(near) > 0:
+		e.Remedy = "check the path; plugins in that directory: " + strings.Join(near, ", ")
+	case s.label != "":
+		e.Remedy = "check the path; its directory holds no plugin"
 	case len(near) > 0:
 		e.Remedy = fmt.Sprintf("install %s there, or write another name or path; plugins in that directory: %s", binary, strings.Join(near, ", "))
 	default:

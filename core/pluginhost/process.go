@@ -23,7 +23,7 @@ const (
 	// something that it started may hold the pipes open for ever.
 	drainTime = 250 * time.Millisecond
 	// maxStray bounds what may stand on stdout before the handshake.
-	maxStray = 16 << 10
+	maxStray = 4 << 10
 )
 
 // handshakeLine is go-plugin's: core version|contract version|network|address|…

@@ -43,14 +43,15 @@ func (i *Instance) supervise(r *running) {
 			deaths = 0
 		}
 		deaths++
-		r = i.replace(reason, deaths)
+		r, deaths = i.replace(reason, deaths)
 	}
 	i.update(func(s *Status) { s.State, s.Message, s.PID = Stopped, "", 0 })
 	i.logger.Info("plugin stopped")
 }
 
-// replace brings the next process up, trying until it works; nil after Stop.
-func (i *Instance) replace(reason *Error, deaths int) *running {
+// replace brings the next process up, trying until it works; nil after Stop. It
+// returns how many have died in a row by then.
+func (i *Instance) replace(reason *Error, deaths int) (*running, int) {
 	number := i.Status().Generation
 	for ; ; deaths++ {
 		pause := i.host.options.backoff(deaths)
@@ -67,16 +68,16 @@ func (i *Instance) replace(reason *Error, deaths int) *running {
 		select {
 		case <-time.After(pause):
 		case <-i.life.Done():
-			return nil
+			return nil, deaths
 		}
 		number++
 		r, e := i.host.bringUp(i.life, i.spec, i.logger, number)
 		if e == nil {
 			i.begin(r)
-			return r
+			return r, deaths
 		}
 		if i.life.Err() != nil {
-			return nil
+			return nil, deaths
 		}
 		i.update(func(s *Status) { s.Generation = number })
 		reason = e

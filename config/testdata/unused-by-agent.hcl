@@ -1,0 +1,6 @@
+data_dir = "data"
+agent {}
+allocator "drf" {}
+election "standalone" {}
+registry "bbolt" {}
+role "a" {}

@@ -1,0 +1,396 @@
+package state
+
+import (
+	"container/heap"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+)
+
+// Machine is an agent's state. New makes one; its first input is Restore.
+type Machine struct {
+	cfg    Config
+	chance *rand.ChaCha8
+	now    time.Time
+
+	restored bool
+	over     bool // Exit was given
+	ending   *ending
+	exiting  bool // Exit is held
+
+	id     string
+	epoch  uint64
+	stored stored // of id and epoch
+
+	frameworks map[string]*framework
+	executors  map[string]*executor      // by run
+	live       map[executorKey]*executor // those that take more tasks
+	containers map[string]*container
+	tasks      map[taskKey]*task
+	launches   map[uint64]*launch
+	lastLaunch uint64
+	completed  []*completed // oldest first
+
+	isolators []*isolator // configured ones in order, then retired ones by name
+	recovered bool        // all of them have answered once
+	deferred  []*container
+	draining  *linkv1.Drain
+
+	link   link
+	timers timers
+
+	immediate []Output
+	effects   []Output
+	held      []held
+	dirty     []entity
+	sequence  uint64 // of the newest checkpoint
+	written   uint64
+}
+
+// ending is why an agent ends all that it runs, and then itself.
+type ending struct {
+	reason string
+	err    error
+}
+
+// held is an output that waits for a checkpoint.
+type held struct {
+	after  uint64
+	output Output
+}
+
+type executorKey struct{ framework, id string }
+
+type taskKey struct{ framework, id string }
+
+func (a taskKey) compare(b taskKey) int {
+	if a.framework != b.framework {
+		if a.framework < b.framework {
+			return -1
+		}
+		return 1
+	}
+	switch {
+	case a.id < b.id:
+		return -1
+	case a.id > b.id:
+		return 1
+	}
+	return 0
+}
+
+type framework struct {
+	stored
+	id   string
+	info *mezzov1.FrameworkInfo
+	// terminating: the framework is gone. Its tasks end, and nobody is waited for
+	// to acknowledge that.
+	terminating bool
+	uses        int // tasks and executors that name it
+}
+
+func (f *framework) has(c mezzov1.FrameworkInfo_Capability_Type) bool {
+	if f == nil {
+		return false
+	}
+	for _, have := range f.info.GetCapabilities() {
+		if have.GetType() == c {
+			return true
+		}
+	}
+	return false
+}
+
+type executor struct {
+	stored
+	run       string // the id of the root container, or of the command task's
+	framework *framework
+	id        string
+	info      *mezzov1.ExecutorInfo // nil: the agent itself, for a command task
+	root      *container            // nil for a command task
+	role      string
+	tasks     []*task // that have not ended, in order of arrival
+	children  int     // containers, the root not counted
+	waiting   []*launch
+}
+
+type container struct {
+	stored
+	id         string
+	executor   *executor
+	task       *task // nil: a root
+	chain      []Link
+	phase      phase
+	pid        int64
+	netns      string
+	networks   []*mezzov1.NetworkInfo
+	sandbox    string
+	latest     string
+	launch     *launch // until the task runs
+	limitation *isolatorv1.Limitation
+	waited     bool // Wait was asked for
+}
+
+func (c *container) parent() string {
+	if c.executor.root != nil && c.executor.root != c {
+		return c.executor.root.id
+	}
+	return ""
+}
+
+// phase is how far a container has come.
+type phase int
+
+const (
+	claiming phase = iota // nothing of it exists
+	launching
+	created  // its process is stopped
+	starting // Start was asked for
+	running
+	unknown  // found in the records as started, its launcher has not answered
+	unborn   // found in the records, not known to have been started
+	cleaning // its process is gone, or is to be gone with it
+)
+
+var phaseNames = [...]string{"claiming", "launching", "created", "starting", "running", "recovering", "recovering", "cleaning"}
+
+func (p phase) String() string { return phaseNames[p] }
+
+type isolator struct {
+	name       string
+	configured bool
+	healthy    bool
+	reason     string
+	up         bool // its process has answered Recover
+	answered   bool // some process of it has, since the machine began
+	spec       []byte
+	stored     stored
+	orphans    []string
+}
+
+// New makes a machine that has not been restored yet.
+func New(cfg Config) *Machine {
+	m := &Machine{
+		cfg:        cfg.withDefaults(),
+		chance:     rand.NewChaCha8(cfg.Seed),
+		frameworks: map[string]*framework{},
+		executors:  map[string]*executor{},
+		live:       map[executorKey]*executor{},
+		containers: map[string]*container{},
+		tasks:      map[taskKey]*task{},
+		launches:   map[uint64]*launch{},
+	}
+	for _, name := range m.cfg.Isolators {
+		m.isolators = append(m.isolators, &isolator{name: name, configured: true, reason: "has not started yet"})
+	}
+	m.link.pingTimeout = m.cfg.PingTimeout
+	return m
+}
+
+// Step takes one input and says what is to be done about it.
+func (m *Machine) Step(now time.Time, in Input) []Output {
+	m.now = now
+	switch {
+	case !m.restored:
+		restore, ok := in.(Restore)
+		if !ok {
+			panic(fmt.Sprintf("agent state: %T before Restore", in))
+		}
+		m.restore(restore)
+	case m.over:
+		// Nothing is decided any more.
+	default:
+		m.handle(in)
+	}
+	if !m.over {
+		m.fire()
+		m.finish()
+	}
+	return m.settle()
+}
+
+func (m *Machine) handle(in Input) {
+	switch in := in.(type) {
+	case Written:
+		m.written = max(m.written, in.Sequence)
+	case Tick:
+	case LinkUp:
+		m.linkUp(in)
+	case LinkDown:
+		m.linkDown(in)
+	case LinkMessage:
+		m.linkMessage(in)
+	case IsolatorUp:
+		m.isolatorUp(in)
+	case IsolatorRecovered:
+		m.isolatorRecovered(in)
+	case IsolatorHealth:
+		m.isolatorHealth(in)
+	case Claimed:
+		m.claimed(in)
+	case Created:
+		m.created(in)
+	case Started:
+		m.started(in)
+	case Updated:
+		m.updated(in)
+	case LaunchFailed:
+		m.launchFailed(in)
+	case Exited:
+		m.exited(in)
+	case Limited:
+		m.limited(in)
+	case CleanedUp:
+		m.cleanedUp(in)
+	default:
+		panic(fmt.Sprintf("agent state: unknown input %T", in))
+	}
+}
+
+// settle closes a step: what changed goes into a checkpoint, what depends on it
+// waits, what waited long enough goes out.
+func (m *Machine) settle() []Output {
+	if records := m.changes(); len(records) > 0 {
+		m.sequence++
+		m.immediate = append(m.immediate, Checkpoint{Sequence: m.sequence, Records: records})
+	}
+	for _, o := range m.effects {
+		m.held = append(m.held, held{after: m.sequence, output: o})
+	}
+	n := 0
+	for n < len(m.held) && m.held[n].after <= m.written {
+		m.immediate = append(m.immediate, m.held[n].output)
+		if _, ok := m.held[n].output.(Exit); ok {
+			m.over = true
+		}
+		n++
+	}
+	m.held = slices.Delete(m.held, 0, n)
+	out := m.immediate
+	m.immediate, m.effects = nil, m.effects[:0]
+	return out
+}
+
+// effect is an output that others notice: it waits for the checkpoint.
+func (m *Machine) effect(o Output) { m.effects = append(m.effects, o) }
+
+func (m *Machine) log(level Level, message string, fields ...any) {
+	m.immediate = append(m.immediate, Log{Level: level, Message: message, Fields: fields})
+}
+
+// uuid is a random UUID, version 4.
+func (m *Machine) uuid() []byte {
+	b := make([]byte, 16)
+	_, _ = m.chance.Read(b) // never fails
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return b
+}
+
+func (m *Machine) newContainerID() string {
+	b := m.uuid()
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// jitter is a random duration in (0, d].
+func (m *Machine) jitter(d time.Duration) time.Duration {
+	return time.Duration(m.chance.Uint64()%uint64(d)) + 1
+}
+
+// finish ends an agent that was told to end, once nothing runs any more.
+func (m *Machine) finish() {
+	if m.ending == nil || m.exiting || len(m.containers) > 0 {
+		return
+	}
+	m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Unregister{Unregister: &linkv1.Unregister{}}})
+	m.effect(Exit{Reason: m.ending.reason, Err: m.ending.err})
+	m.exiting = true
+}
+
+// NextDeadline is when Tick is wanted next; zero: never.
+func (m *Machine) NextDeadline() time.Time {
+	next := m.link.deadline()
+	for len(m.timers) > 0 {
+		first := m.timers[0]
+		if !first.valid() {
+			heap.Pop(&m.timers)
+			continue
+		}
+		if next.IsZero() || first.at.Before(next) {
+			next = first.at
+		}
+		break
+	}
+	return next
+}
+
+// fire does what is due.
+func (m *Machine) fire() {
+	m.linkTick()
+	for len(m.timers) > 0 {
+		first := m.timers[0]
+		if first.valid() && first.at.After(m.now) {
+			return
+		}
+		heap.Pop(&m.timers)
+		if first.valid() {
+			m.resend(first.task)
+		}
+	}
+}
+
+// timer is when a task's update is sent again. It is void once the task's own
+// time is another.
+type timer struct {
+	at   time.Time
+	task *task
+}
+
+func (t timer) valid() bool { return !t.task.gone && t.task.retryAt.Equal(t.at) }
+
+type timers []timer
+
+func (t timers) Len() int { return len(t) }
+func (t timers) Less(i, j int) bool {
+	if !t[i].at.Equal(t[j].at) {
+		return t[i].at.Before(t[j].at)
+	}
+	return t[i].task.key.compare(t[j].task.key) < 0
+}
+func (t timers) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
+func (t *timers) Push(x any)   { *t = append(*t, x.(timer)) }
+func (t *timers) Pop() any {
+	old := *t
+	last := old[len(old)-1]
+	old[len(old)-1] = timer{}
+	*t = old[:len(old)-1]
+	return last
+}
+
+func (m *Machine) sortedTasks() []*task {
+	return slices.SortedFunc(maps.Values(m.tasks), func(a, b *task) int { return a.key.compare(b.key) })
+}
+
+func (m *Machine) sortedContainers() []*container {
+	ids := slices.Sorted(maps.Keys(m.containers))
+	list := make([]*container, len(ids))
+	for i, id := range ids {
+		list[i] = m.containers[id]
+	}
+	return list
+}
+
+func (m *Machine) isolator(name string) *isolator {
+	for _, i := range m.isolators {
+		if i.name == name {
+			return i
+		}
+	}
+	return nil
+}

@@ -1,0 +1,295 @@
+package state_test
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/core/agent/state"
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+)
+
+// TestTranscripts plays the scenarios in testdata. What a step makes the agent
+// do is what stands below its line; -rewrite writes it anew.
+//
+//	agent [isolators=(a,b)] [user=x] [not-root]   a new agent, or the next process of it
+//	up | isolator NAME healthy|unhealthy|up       isolators answer
+//	registered id=A1 [epoch=n]                    the master admits it
+//	run framework=F tasks=(t1,t2) [executor=e] …  the master launches
+//	settle                                        everything asked for is answered
+//	step [n]                                      n answers are given (all checkpoints written first)
+//	write                                         checkpoints become durable
+//	exit container=c1 [code=n] [signal=n] …       a process ends
+//	ack | ack update=u1 | acks                    the newest, one, all updates are acknowledged
+//	wait 10s                                      time passes
+func TestTranscripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		var w *world
+		var out strings.Builder
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			out.Reset()
+			if d.Cmd == "agent" {
+				w = play(t, d, w, &out)
+			} else {
+				command(t, w, d)
+			}
+			if out.Len() == 0 {
+				return "nothing\n"
+			}
+			return out.String()
+		})
+	})
+}
+
+func play(t *testing.T, d *datadriven.TestData, old *world, out *strings.Builder) *world {
+	w := old
+	if w == nil {
+		cfg := state.Config{Hostname: "h1", Isolators: []string{"cgroups"}, User: "root", Root: true, Resources: []*mezzov1.Resource{scalar("cpus", 4)}}
+		for _, a := range d.CmdArgs {
+			switch a.Key {
+			case "isolators":
+				cfg.Isolators = a.Vals
+			case "user":
+				cfg.User = a.Vals[0]
+			case "not-root":
+				cfg.Root = false
+			case "max-register":
+				cfg.MaxRegister, _ = strconv.Atoi(a.Vals[0])
+			}
+		}
+		w = newWorld(cfg)
+		w.log = func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
+	}
+	if d.HasArg("lost") {
+		clear(w.containers)
+	}
+	w.boot()
+	return w
+}
+
+func arg(d *datadriven.TestData, key, def string) string {
+	for _, a := range d.CmdArgs {
+		if a.Key == key && len(a.Vals) > 0 {
+			return a.Vals[0]
+		}
+	}
+	return def
+}
+
+func number(d *datadriven.TestData, key string, def int) int {
+	n, err := strconv.Atoi(arg(d, key, strconv.Itoa(def)))
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
+
+func ref(d *datadriven.TestData) *linkv1.TaskRef {
+	return &linkv1.TaskRef{FrameworkId: arg(d, "framework", "F1"), TaskId: arg(d, "task", "t1")}
+}
+
+func command(t *testing.T, w *world, d *datadriven.TestData) {
+	tell := func(m *linkv1.MasterMessage) { w.master(uint64(number(d, "epoch", 1)), m) }
+	switch d.Cmd {
+	case "up":
+		w.isolatorsUp()
+		w.settle()
+	case "settle":
+		w.settle()
+	case "write":
+		w.write(len(w.writes))
+		for len(w.inbox) > 0 {
+			if _, ok := w.inbox[0].(state.Written); !ok {
+				break
+			}
+			w.deliver()
+		}
+	case "step":
+		for range number(d, "n", 1) {
+			w.write(len(w.writes))
+			if len(w.inbox) > 0 {
+				w.deliver()
+			}
+		}
+	case "isolator":
+		in := state.IsolatorHealth{Isolator: arg(d, "name", "cgroups"), Healthy: !d.HasArg("unhealthy"), Reason: arg(d, "unhealthy", "")}
+		w.step(in)
+		w.settle()
+	case "registered":
+		tell(registeredAs(arg(d, "id", "A1")))
+		if !d.HasArg("hold") {
+			w.settle()
+		}
+	case "refused":
+		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Refused{Refused: &linkv1.Refused{
+			Reason: arg(d, "reason", "no"), Gone: d.HasArg("gone"), RetryMs: int64(number(d, "retry", 0)),
+		}}})
+		w.settle()
+	case "ping":
+		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Ping{Ping: &linkv1.Ping{}}})
+	case "run":
+		runCommand(w, d, tell)
+	case "kill":
+		k := &linkv1.Kill{Task: ref(d)}
+		if g := arg(d, "grace", ""); g != "" {
+			grace, err := time.ParseDuration(g)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.KillPolicy = &mezzov1.KillPolicy{GracePeriod: &mezzov1.DurationInfo{Nanoseconds: proto.Int64(int64(grace))}}
+		}
+		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Kill{Kill: k}})
+		settleUnlessHeld(w, d)
+	case "revoke":
+		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Revoke{Revoke: &linkv1.Revoke{Task: ref(d), GraceMs: 10_000, Reason: "for a more important task"}}})
+		settleUnlessHeld(w, d)
+	case "reconcile":
+		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Reconcile{Reconcile: &linkv1.ReconcileTasks{Tasks: []*linkv1.TaskRef{ref(d)}}}})
+		settleUnlessHeld(w, d)
+	case "drain":
+		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Drain{Drain: &linkv1.Drain{MarkGone: d.HasArg("gone")}}})
+		settleUnlessHeld(w, d)
+	case "shutdown-framework":
+		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_ShutdownFramework{ShutdownFramework: &linkv1.ShutdownFramework{FrameworkId: arg(d, "framework", "F1")}}})
+		settleUnlessHeld(w, d)
+	case "shutdown":
+		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Shutdown{Shutdown: &linkv1.Shutdown{Reason: "the operator asked"}}})
+		settleUnlessHeld(w, d)
+	case "stubborn":
+		w.stubborn = true
+	case "exit":
+		e := &isolatorv1.ExitStatus{Known: true, Code: int32(number(d, "code", 0)), Signal: int32(number(d, "signal", 0)), DeadlineExceeded: d.HasArg("deadline")}
+		if r := arg(d, "limitation", ""); r != "" {
+			e.Limitation = &isolatorv1.Limitation{Reason: mezzov1.TaskStatus_Reason(mezzov1.TaskStatus_Reason_value[r]).Enum(), Message: "Memory limit exceeded"}
+		}
+		w.ends(w.long(arg(d, "container", "c1")), e)
+		settleUnlessHeld(w, d)
+	case "limited":
+		w.step(state.Limited{Limitation: &isolatorv1.Limitation{
+			Container: w.long(arg(d, "container", "c1")), Reason: mezzov1.TaskStatus_REASON_CONTAINER_LIMITATION_DISK.Enum(), Message: "Disk limit exceeded",
+		}})
+		settleUnlessHeld(w, d)
+	case "fail":
+		// The pending answer about the container becomes a failure.
+		for i, in := range w.inbox {
+			switch in.(type) {
+			case state.Created, state.Started:
+				w.inbox[i] = state.LaunchFailed{Container: w.long(arg(d, "container", "c1")), Message: "no space left on device"}
+			case state.Claimed:
+				c := in.(state.Claimed)
+				for _, claims := range c.Claims {
+					for j := range claims {
+						claims[j].Claim, claims[j].Reason = isolatorv1.ClaimResponse_CLAIM_NONE, "has no image support"
+					}
+				}
+			}
+		}
+		w.settle()
+	case "ack":
+		name := arg(d, "update", "")
+		var last *linkv1.StatusUpdate
+		for _, s := range w.sent {
+			if u := s.GetUpdate(); u != nil && (name == "" || w.name("u", string(u.GetStatus().GetUuid())) == name) {
+				last = u
+			}
+		}
+		if last == nil {
+			t.Fatalf("no update %s was sent", name)
+		}
+		w.master(1, ack(last))
+		settleUnlessHeld(w, d)
+	case "acks": // of everything, until nothing more comes
+		for list := w.updates(); len(list) > 0; list = w.updates() {
+			for _, u := range list {
+				w.master(uint64(number(d, "epoch", 1)), ack(u))
+			}
+			w.settle()
+		}
+	case "offline":
+		w.online = false
+		if w.session != 0 {
+			w.step(state.LinkDown{Session: w.session, Reason: "connection reset"})
+		}
+	case "online":
+		w.online = true
+	case "wait":
+		dur, err := time.ParseDuration(d.CmdArgs[0].Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.pass(dur)
+	case "view":
+		v := w.m.View()
+		w.log("%s tasks=%d completed=%d containers=%d withheld=%q", v.State, len(v.Tasks), len(v.Completed), len(v.Containers), v.Withheld)
+	default:
+		t.Fatalf("%s: unknown command %s", d.Pos, d.Cmd)
+	}
+}
+
+// pass lets time go by, stopping at every deadline.
+func (w *world) pass(d time.Duration) {
+	end := w.now.Add(d)
+	for {
+		next := w.m.NextDeadline()
+		if next.IsZero() || next.After(end) {
+			w.now = end
+			return
+		}
+		if next.After(w.now) {
+			w.now = next
+		}
+		w.step(state.Tick{})
+		w.settle()
+	}
+}
+
+func settleUnlessHeld(w *world, d *datadriven.TestData) {
+	if !d.HasArg("hold") {
+		w.settle()
+	}
+}
+
+func runCommand(w *world, d *datadriven.TestData, tell func(*linkv1.MasterMessage)) {
+	f := frameworkInfo(arg(d, "framework", "F1"))
+	var e *mezzov1.ExecutorInfo
+	var tasks []*mezzov1.TaskInfo
+	for _, a := range d.CmdArgs {
+		switch a.Key {
+		case "tasks":
+			for _, id := range a.Vals {
+				tasks = append(tasks, taskInfo(id, "sleep 60"))
+			}
+		case "executor":
+			e = defaultExecutor(a.Vals[0])
+		case "custom":
+			e = &mezzov1.ExecutorInfo{ExecutorId: &mezzov1.ExecutorID{Value: proto.String("x")}, Command: &mezzov1.CommandInfo{Value: proto.String("./x")}}
+		case "user":
+			f.User = proto.String(a.Vals[0])
+		case "capability":
+			for _, c := range a.Vals {
+				f.Capabilities = append(f.Capabilities, &mezzov1.FrameworkInfo_Capability{Type: mezzov1.FrameworkInfo_Capability_Type(mezzov1.FrameworkInfo_Capability_Type_value[c]).Enum()})
+			}
+		}
+	}
+	if len(tasks) == 0 {
+		tasks = append(tasks, taskInfo("t1", "sleep 60"))
+	}
+	if most := arg(d, "most", ""); most != "" {
+		dur, err := time.ParseDuration(most)
+		if err != nil {
+			panic(err)
+		}
+		for _, t := range tasks {
+			t.MaxCompletionTime = &mezzov1.DurationInfo{Nanoseconds: proto.Int64(int64(dur))}
+		}
+	}
+	tell(run(f, e, tasks...))
+	settleUnlessHeld(w, d)
+}

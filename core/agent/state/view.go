@@ -1,0 +1,82 @@
+package state
+
+// View is what the agent shows of itself now. It costs as much as the agent has
+// tasks, and shares no memory with the machine but messages, which nobody
+// changes.
+func (m *Machine) View() View {
+	v := View{
+		AgentID: m.id, Hostname: m.cfg.Hostname, Master: m.link.master, Epoch: m.epoch, Resources: m.cfg.Resources, Withheld: m.withheld(),
+	}
+	switch {
+	case !m.recovered:
+		v.State = "recovering"
+	case m.link.state == registered:
+		v.State = "registered"
+	case m.link.state == registering:
+		v.State = "registering"
+	default:
+		v.State = "disconnected"
+	}
+	if m.link.state != registered && m.link.state != registering {
+		v.Master = ""
+	}
+	for _, t := range m.sortedTasks() {
+		v.Tasks = append(v.Tasks, m.taskView(t))
+	}
+	for _, c := range m.completed {
+		v.Completed = append(v.Completed, c.view())
+	}
+	for _, c := range m.sortedContainers() {
+		v.Containers = append(v.Containers, c.view())
+	}
+	for _, i := range m.isolators {
+		v.Isolators = append(v.Isolators, IsolatorView{Name: i.name, Healthy: i.healthy, Recovered: i.up, Reason: i.reason})
+	}
+	return v
+}
+
+func (m *Machine) taskView(t *task) TaskView {
+	return TaskView{
+		FrameworkID: t.key.framework, ID: t.key.id, Name: t.info.GetName(), ExecutorID: t.executorID, Role: t.role, Status: t.status,
+		Resources: t.info.GetResources(), Launched: t.launched, Started: t.started, Finished: t.finished,
+		Container: t.container, Sandbox: t.sandbox, Exited: t.ended(),
+	}
+}
+
+func (c *completed) view() TaskView {
+	return TaskView{
+		FrameworkID: c.framework, ID: c.id, Name: c.name, ExecutorID: c.executor, Role: c.role, Status: c.status, Resources: c.resources,
+		Launched: c.launched, Started: c.started, Finished: c.finished, Container: c.container, Sandbox: c.sandbox, Exited: true,
+	}
+}
+
+func (c *container) view() ContainerView {
+	v := ContainerView{
+		ID: c.id, FrameworkID: c.executor.framework.id, ExecutorID: c.executor.id, Parent: c.parent(),
+		Launcher: Launcher(c.chain), PID: c.pid, State: c.phase.String(), Sandbox: c.sandbox,
+	}
+	if c.task != nil {
+		v.TaskID = c.task.key.id
+	}
+	for _, l := range c.chain {
+		v.Chain = append(v.Chain, l.Isolator)
+	}
+	return v
+}
+
+// Find returns the tasks of that id, of that framework or of any when it is
+// empty: those that the agent has first, then ended ones, newest first.
+func (m *Machine) Find(frameworkID, taskID string) []TaskView {
+	var list []TaskView
+	for _, t := range m.sortedTasks() {
+		if t.key.id == taskID && (frameworkID == "" || t.key.framework == frameworkID) && t.info != nil {
+			list = append(list, m.taskView(t))
+		}
+	}
+	for i := len(m.completed) - 1; i >= 0; i-- {
+		if c := m.completed[i]; c.id == taskID && (frameworkID == "" || c.framework == frameworkID) {
+			list = append(list, c.view())
+		}
+	}
+	return list
+}
