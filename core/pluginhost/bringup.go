@@ -81,12 +81,13 @@ func (h *Host) launch(ctx context.Context, spec Spec, path string, logger hclog.
 		}
 		l := launcher{
 			spec: spec, path: path, versions: spec.versions(), socketDir: dir,
-			startTimeout: h.options.StartTimeout, logger: logger,
+			startTimeout: h.options.StartTimeout, logger: logger, onCall: h.options.OnCall,
 		}
 		p, e := l.launch(ctx)
 		if e == nil || attempt > 1 || !textBusy(e.Err) {
 			return p, e
 		}
+		logger.Debug("the binary is being written; trying once more", "path", path)
 		select {
 		case <-time.After(busyPause):
 		case <-ctx.Done():

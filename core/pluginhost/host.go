@@ -24,6 +24,14 @@ type Options struct {
 	// (each plugin's own). It is made if it is missing. Required.
 	DataDir string
 
+	// OnStatus is called at every change of any instance's Status, before
+	// Spec.OnStatus and under the same rules. May be nil.
+	OnStatus func(Status)
+	// OnCall is called after every unary call to a plugin, pings included, for
+	// metrics: plugin is "allocator/drf", method "/mezzo.plugin.v1.Plugin/Ping". It
+	// is called from many goroutines. May be nil.
+	OnCall func(plugin, method string, took time.Duration, err error)
+
 	StartTimeout     time.Duration // from launch to the handshake, and for Describe; 10 s
 	ConfigureTimeout time.Duration // for Configure; 30 s
 	ShutdownGrace    time.Duration // from asking a plugin to end to killing it; 5 s

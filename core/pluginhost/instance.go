@@ -113,7 +113,10 @@ func (i *Instance) update(change func(s *Status)) {
 	after := i.status
 	close(i.changed)
 	i.changed = make(chan struct{})
-	// OnStatus is called under the lock, so that calls come in order.
+	// Called under the lock, so that calls come in order.
+	if i.host.options.OnStatus != nil {
+		i.host.options.OnStatus(after)
+	}
 	if i.spec.OnStatus != nil {
 		i.spec.OnStatus(after)
 	}

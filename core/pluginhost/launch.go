@@ -49,6 +49,7 @@ type launcher struct {
 	socketDir    string // a new directory for this process, removed with it
 	startTimeout time.Duration
 	logger       hclog.Logger // named <kind>.<name>
+	onCall       func(plugin, method string, took time.Duration, err error)
 }
 
 // launch starts the process and shakes hands. With an error nothing is left of
@@ -99,14 +100,26 @@ func (l launcher) prepare() *process {
 		Logger:           hclog.NewNullLogger(), // errors are returned; lines are forwarded by child
 		SyncStdout:       &strayWriter{line: stray},
 		SyncStderr:       &strayWriter{line: func(line string) { l.logger.Info(line, "stream", "stderr") }},
-		GRPCDialOptions:  []grpc.DialOption{clientLimits()},
+		GRPCDialOptions:  l.dialOptions(),
 	})
 	return p
 }
 
-func clientLimits() grpc.DialOption {
-	return grpc.WithDefaultCallOptions(
-		grpc.MaxCallRecvMsgSize(plugin.MaxMessageSize), grpc.MaxCallSendMsgSize(plugin.MaxMessageSize))
+// dialOptions raise the limits of messages and measure calls.
+func (l launcher) dialOptions() []grpc.DialOption {
+	out := []grpc.DialOption{grpc.WithDefaultCallOptions(
+		grpc.MaxCallRecvMsgSize(plugin.MaxMessageSize), grpc.MaxCallSendMsgSize(plugin.MaxMessageSize))}
+	if l.onCall == nil {
+		return out
+	}
+	return append(out, grpc.WithChainUnaryInterceptor(func(
+		ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
+	) error {
+		began := time.Now()
+		err := invoke(ctx, method, req, reply, conn, opts...)
+		l.onCall(l.spec.ID(), method, time.Since(began), err)
+		return err
+	}))
 }
 
 // environment is all that a plugin inherits: no secret of the host's, and the

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 
 	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
@@ -258,4 +259,48 @@ func TestStartIsCancelled(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "its start was cancelled") {
 		t.Errorf("cancelled start: %v", err)
 	}
+}
+
+// TestBusyBinary starts a file that is open for writing, as one is that was just
+// copied; whoever writes it is done when the host has noticed.
+func TestBusyBinary(t *testing.T) {
+	var script *os.File
+	r := newRig(t, func(o *Options) {
+		o.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: writerFunc(func(line []byte) {
+			if strings.Contains(string(line), "being written; trying once more") {
+				script.Close()
+			}
+		})})
+	})
+	spec := r.spec("good", `{}`)
+	spec.Path = filepath.Join(r.dataDir, "bin", "mezzo-allocator-busy")
+	r.write(spec.Path, []byte("#!/bin/sh\nexec "+r.bin+"\n"), 0o755)
+	var err error
+	if script, err = os.OpenFile(spec.Path, os.O_WRONLY, 0); err != nil {
+		t.Fatal(err)
+	}
+	r.start(spec)
+	if err := script.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("the file was not busy: the test tests nothing (%v)", err)
+	}
+}
+
+func TestBinaryThatStaysBusy(t *testing.T) {
+	r := newRig(t)
+	spec := r.spec("good", `{}`)
+	spec.Path = filepath.Join(r.dataDir, "bin", "mezzo-allocator-busy")
+	r.write(spec.Path, []byte("#!/bin/sh\nexec "+r.bin+"\n"), 0o755)
+	script, err := os.OpenFile(spec.Path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer script.Close()
+	wantText(t, r.startError(spec).Error(), "it cannot be started: text file busy", "what to do:")
+}
+
+type writerFunc func(line []byte)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
 }

@@ -340,6 +340,27 @@ func TestLongDataDir(t *testing.T) {
 	}
 }
 
+func TestCallsAreMeasured(t *testing.T) {
+	calls := make(chan string, 100)
+	r := newRig(t, func(o *Options) {
+		o.OnCall = func(plugin, method string, took time.Duration, err error) {
+			calls <- fmt.Sprintf("%s %s %v %v", plugin, method, took > 0, err)
+		}
+	})
+	r.start(r.spec("good", `{}`))
+	r.do(r.up(), "greet")
+	want := []string{
+		"allocator/test /mezzo.plugin.v1.Plugin/Describe true <nil>",
+		"allocator/test /mezzo.plugin.v1.Plugin/Configure true <nil>",
+		"allocator/test /test.Control/Do true <nil>",
+	}
+	for _, w := range want {
+		if got := receive(t, calls, "call"); got != w {
+			t.Errorf("call %q, want %q", got, w)
+		}
+	}
+}
+
 func TestNoDescriptorLeaks(t *testing.T) {
 	r := newRig(t)
 	r.start(r.spec("good", `{}`))

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
 )
@@ -53,12 +55,9 @@ func writeConfig(b *strings.Builder, schema *pluginv1.Schema) {
 	}
 	b.WriteString("    config {\n")
 	for _, a := range schema.GetAttributes() {
-		lead, value := "# ", a.GetDefaultJson()
+		lead, value := "# ", inHCL(a)
 		if a.GetRequired() {
 			lead = ""
-		}
-		if value == "" || a.GetType() == pluginv1.Type_TYPE_DURATION || a.GetType() == pluginv1.Type_TYPE_SIZE {
-			value = "…"
 		}
 		help := a.GetHelp()
 		if help != "" {
@@ -74,4 +73,19 @@ func writeConfig(b *strings.Builder, schema *pluginv1.Schema) {
 		fmt.Fprintf(b, "      %s%s { … }\n", lead, block.GetName())
 	}
 	b.WriteString("    }\n")
+}
+
+// inHCL writes an attribute's default as an operator would; … where there is
+// none.
+func inHCL(a *pluginv1.Attribute) string {
+	n, err := strconv.ParseInt(a.GetDefaultJson(), 10, 64)
+	switch {
+	case a.GetDefaultJson() == "":
+		return "…"
+	case err == nil && a.GetType() == pluginv1.Type_TYPE_DURATION:
+		return strconv.Quote(time.Duration(n).String())
+	case err == nil && a.GetType() == pluginv1.Type_TYPE_SIZE:
+		return strconv.Quote(Size(n).String())
+	}
+	return a.GetDefaultJson()
 }
