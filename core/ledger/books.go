@@ -211,6 +211,20 @@ func overlap(held, r resource.Resources) bool {
 	return false
 }
 
+// conflicts returns what of r, which is in offers, may not be used: it is held
+// beyond the total, or has a number or item that is used already. Both come from
+// totals and uses that an agent reported while the offers were out.
+func (a *agent) conflicts(r resource.Resources) resource.Resources {
+	if !a.exceeded && !a.overlap {
+		return nil
+	}
+	c := a.held().Minus(a.total).Intersect(r)
+	twice := a.used.Intersect(r).Filter(func(k resource.Kind) bool {
+		return k.Type() != resource.TypeScalar && !k.Atomic()
+	})
+	return c.Add(twice)
+}
+
 // settle works out anew what is free, from the total and what is held.
 func (a *agent) settle() {
 	held := a.held()

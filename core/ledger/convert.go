@@ -88,6 +88,9 @@ func (a *agent) convertible(c Conversion, from []*Offer) ([]resource.Resources, 
 	if err != nil {
 		return nil, err
 	}
+	if gone := a.conflicts(c.From); len(from) > 0 && !gone.IsEmpty() {
+		return nil, fmt.Errorf("%s is in an offer and agent %s has it no more: %w", gone, a.id, ErrNotHeld)
+	}
 	if shared := c.From.Shared(); !shared.IsEmpty() {
 		others := a.offered.Add(a.used)
 		for _, p := range parts {

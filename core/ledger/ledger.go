@@ -319,9 +319,11 @@ func (l *Ledger) Withdraw(id string) (Offer, bool) {
 
 // Use turns resources of offers into those of a use. All offers must be of the
 // same agent, framework and role; resources are taken from them in order. A copy
-// of a shared resource may be used as often as wanted while an offer has it. On
-// an error nothing has changed: ErrUnknownOffer, ErrMismatch, ErrExists (of the
-// key) or ErrNotHeld (in the offers).
+// of a shared resource may be used as often as wanted while an offer has it. An
+// offer that is used up is outstanding until it is withdrawn. On an error nothing
+// has changed: ErrUnknownOffer, ErrMismatch, ErrExists (of the key) or ErrNotHeld
+// (in the offers; or the agent has them no longer, or reported a use of them, so
+// that the offer should have been withdrawn).
 func (l *Ledger) Use(offers []string, key Key, r resource.Resources) error {
 	from, err := l.sources(offers)
 	if err != nil {
@@ -341,6 +343,9 @@ func (l *Ledger) Use(offers []string, key Key, r resource.Resources) error {
 	}
 	if err := haveShared(from, r.Shared()); err != nil {
 		return fmt.Errorf("%s: %w", key, err)
+	}
+	if c := a.conflicts(r); !c.IsEmpty() {
+		return fmt.Errorf("%s: %s is in an offer and agent %s has it no more: %w", key, c, a.id, ErrNotHeld)
 	}
 	role := from[0].Role
 	plain := !a.overlap && !a.exceeded
@@ -432,7 +437,7 @@ func (l *Ledger) Release(key Key) (Use, bool) {
 
 // Recover enters a use that an agent reports. It comes from no offer, needs no
 // known framework, and may exceed what is free or even the total. Offers that
-// have the same resources stay; withdraw them (Excess). It fails with
+// have the same resources stay, and cannot be used; withdraw them. It fails with
 // ErrUnknownAgent or ErrExists.
 func (l *Ledger) Recover(key Key, role string, r resource.Resources) error {
 	a := l.agents[key.Agent]

@@ -428,6 +428,39 @@ func TestRecoverBeyondTheTotal(t *testing.T) {
 	audit(t, l)
 }
 
+// TestOffersThatAgentsContradict checks that what an agent has no longer, or
+// reports as used, is not used because an old offer has it.
+func TestOffersThatAgentsContradict(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		report func(*ledger.Ledger) error
+		take   string
+		text   string
+	}{
+		{"a smaller total", func(l *ledger.Ledger) error { l.SetAgent("A", parse("cpus:3;ports:[1-9]")); return nil }, "cpus:1",
+			"task U of framework F on agent A: cpus:1 is in an offer and agent A has it no more: the resources are not there"},
+		{"a task", func(l *ledger.Ledger) error { return l.Recover(task("T"), "a", parse("cpus:2")) }, "cpus:3",
+			"task U of framework F on agent A: cpus:2 is in an offer and agent A has it no more: the resources are not there"},
+		{"a task's port", func(l *ledger.Ledger) error { return l.Recover(task("T"), "a", parse("ports:[5]")) }, "ports:[4-6]",
+			"task U of framework F on agent A: ports:[5-5] is in an offer and agent A has it no more: the resources are not there"},
+	} {
+		l := books("cpus:4;ports:[1-9]")
+		mustOffer(t, l, offer("1", "a", "cpus:4;ports:[1-9]"))
+		must(t, l, c.report(l))
+		if err := l.Use([]string{"1"}, task("U"), parse(c.take)); !errors.Is(err, ledger.ErrNotHeld) || err.Error() != c.text {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		from := parse(c.take)
+		convert := ledger.Conversion{Agent: "A", Offers: []string{"1"}, From: from, To: from.Push(resource.Reservation{Role: "a", Dynamic: true})}
+		if err := l.Convert(convert); !errors.Is(err, ledger.ErrNotHeld) {
+			t.Errorf("%s: a conversion: %v", c.name, err)
+		}
+		must(t, l, l.Use([]string{"1"}, task("V"), parse("ports:[7-9]")))
+		l.Withdraw("1")
+		audit(t, l)
+	}
+}
+
 func TestAgentShrinksAndGrows(t *testing.T) {
 	l := books("cpus:4")
 	mustOffer(t, l, offer("1", "a", "cpus:3"))

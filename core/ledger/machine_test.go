@@ -193,10 +193,37 @@ func (m *machine) Use(t *rapid.T) {
 	}
 	key := ledger.Key{Agent: o.Agent, Framework: o.Framework, Kind: ledger.Task, ID: m.name("T")}
 	part := genPart(t, all)
+	before, dump := m.used(o.Agent), m.dump()
 	if err := m.l.Use(ids, key, part.Allocate(o.Role)); err != nil {
-		t.Fatalf("%s, from %s: %v", part, all, err)
+		// Right only if the agent has reported what contradicts its offers.
+		if m.l.Excess(o.Agent).IsEmpty() && !twice(before, part) {
+			t.Fatalf("%s, from %s: %v", part, all, err)
+		}
+		if now := m.dump(); now != dump {
+			t.Fatalf("a failed use changed the books from\n%s\nto\n%s", dump, now)
+		}
+		return
 	}
 	m.uses = append(m.uses, key)
+	total := m.totals[o.Agent]
+	if twice(before, part) || total.Contains(before.NonShared()) && !total.Contains(m.used(o.Agent).NonShared()) {
+		t.Fatalf("by using %v of an offer, %v is used of %v", part, m.used(o.Agent), total)
+	}
+}
+
+func (m *machine) used(agent string) resource.Resources {
+	a, _ := m.l.Agent(agent)
+	return a.Used
+}
+
+// twice reports whether a number or item is in both.
+func twice(a, b resource.Resources) bool {
+	for _, r := range a.Intersect(b) {
+		if r.Kind.Type() != resource.TypeScalar {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *machine) UseTooMuch(t *rapid.T) {
