@@ -28,7 +28,7 @@ func FromProto(list []*mezzov1.Resource) (Resources, error) {
 // checkSums fails if equal kinds added up to more than a resource may hold.
 func checkSums(list Resources) (Resources, error) {
 	for i := range list {
-		if r := &list[i]; r.Kind.typ == TypeScalar && (r.Scalar > MaxScalar || r.Scalar < 0) {
+		if r := &list[i]; r.Kind.typ == TypeScalar && (r.Scalar < 0 || r.Scalar > MaxScalar/Scalar(max(1, r.Count))) {
 			return nil, fmt.Errorf("resource %q: the amounts add up to more than %s, the most that is allowed", r.Kind.Name(), MaxScalar)
 		}
 	}

@@ -3,6 +3,7 @@ package resource_test
 import (
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -178,6 +179,13 @@ func TestFromProtoBoundsSums(t *testing.T) {
 	_, err := resource.FromProto(slices.Repeat([]*mezzov1.Resource{one}, 100_000))
 	if err == nil {
 		t.Error("an overflow is accepted")
+	}
+	volumes := parse(strings.Replace(volume, ":64", ":60000000000", 1)).ToProto()
+	if _, err := resource.FromProto(volumes); err != nil {
+		t.Errorf("a large volume: %v", err)
+	}
+	if _, err := resource.FromProto(slices.Repeat(volumes, 2)); err == nil {
+		t.Error("copies that add up to more than the most are accepted")
 	}
 	bad := proto.Clone(one).(*mezzov1.Resource)
 	bad.Name = proto.String("m\xff")

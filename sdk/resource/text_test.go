@@ -7,6 +7,7 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
@@ -106,6 +107,47 @@ func FuzzParse(f *testing.F) {
 			if err != nil || !again.Equal(r) {
 				t.Fatalf("%q becomes %q, which is read back as %q: %v", text, form, again, err)
 			}
+		}
+	})
+}
+
+// FuzzFromProto asserts that no v1 Resource that decodes makes the conversion
+// panic, and that what is accepted survives the way back.
+func FuzzFromProto(f *testing.F) {
+	for _, k := range kinds() {
+		m := k.ToProto()
+		m.Scalar = &mezzov1.Value_Scalar{Value: proto.Float64(1.5)}
+		m.Ranges = &mezzov1.Value_Ranges{Range: []*mezzov1.Value_Range{{Begin: proto.Uint64(1), End: proto.Uint64(9)}}}
+		m.Set = &mezzov1.Value_Set{Item: []string{"a", "b"}}
+		switch k.Type() {
+		case resource.TypeScalar:
+			m.Ranges, m.Set = nil, nil
+		case resource.TypeRanges:
+			m.Scalar, m.Set = nil, nil
+		case resource.TypeSet:
+			m.Scalar, m.Ranges = nil, nil
+		}
+		raw, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m := new(mezzov1.Resource)
+		if proto.Unmarshal(raw, m) != nil {
+			return
+		}
+		r, err := resource.FromProto([]*mezzov1.Resource{m, m})
+		if err != nil {
+			return
+		}
+		back, err := resource.FromProto(r.ToProto())
+		if err != nil || !back.Equal(r) {
+			t.Fatalf("%v becomes %v: %v", r, back, err)
+		}
+		if len(r) > 0 && r[0].Kind.Name() != m.GetName() {
+			t.Fatalf("%v has another name than %v", r, m)
 		}
 	})
 }
