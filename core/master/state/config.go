@@ -63,6 +63,9 @@ type Config struct {
 	MaxDecisionsPerSecond int           // 100,000
 	MinAllocatable        []resource.Quantities
 	FilterGPUResources    bool // no default: false means false
+	// TellTasks: the allocator is told of each task, which it needs to know only
+	// if it may revoke.
+	TellTasks bool
 	// SnapshotAgents is how many agents are told a step while a snapshot is
 	// written (256).
 	SnapshotAgents int

@@ -1,0 +1,612 @@
+package state
+
+import (
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/core/ledger"
+	"github.com/mezzo-os/mezzo/sdk/allocator"
+	"github.com/mezzo-os/mezzo/sdk/resource"
+
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
+)
+
+// acceptance is one ACCEPT while it is carried out: offers of one agent to one
+// framework in one role, taken together.
+type acceptance struct {
+	framework *framework
+	agent     *agent
+	role      string
+	offers    []*offer
+	ids       []string
+	// pool is what is left of the offers.
+	pool resource.Resources
+	used bool
+}
+
+// accept carries out an ACCEPT: its operations in order, each checked whole
+// before any of it takes effect, each seeing what those before it have left.
+func (m *Machine) accept(f *framework, call *schedulerv1.Call_Accept) {
+	x, why := m.takeOffers(f, call.GetOfferIds())
+	if why != "" {
+		m.acceptInvalid(f, call, why)
+		return
+	}
+	for _, op := range call.GetOperations() {
+		switch op.GetType() {
+		case mezzov1.Offer_Operation_LAUNCH:
+			m.launch(x, op)
+		case mezzov1.Offer_Operation_LAUNCH_GROUP:
+			m.launchGroup(x, op)
+		default:
+			m.convert(x, op)
+		}
+	}
+	refuse := refuseTime(call.GetFilters())
+	left := resource.Resources(nil)
+	for _, o := range x.offers {
+		left = left.Add(m.removeOffer(o))
+	}
+	m.addFilter(f, x.agent, x.role, left, refuse, !x.used)
+	for i, o := range x.offers {
+		// What is left is told once; the other offers are over with nothing.
+		r := &allocator.Released{Agent: x.agent.id, Framework: f.id, Role: x.role, Offer: o.decision}
+		if i == 0 {
+			r.Resources, r.Declined = left, !x.used
+			if !left.IsEmpty() {
+				r.Refuse = refuse
+			}
+		}
+		m.tell(x.agent, r)
+	}
+}
+
+// takeOffers checks the offers of an ACCEPT.
+func (m *Machine) takeOffers(f *framework, ids []*mezzov1.OfferID) (*acceptance, string) {
+	if len(ids) == 0 {
+		return nil, "No offers specified"
+	}
+	x := &acceptance{framework: f}
+	for _, id := range ids {
+		o := m.offers[id.GetValue()]
+		switch {
+		case slices.Contains(x.ids, id.GetValue()):
+			return nil, "Duplicate offer " + id.GetValue() + " in offer list"
+		case o == nil || o.framework != f:
+			return nil, "Offer " + id.GetValue() + " is no longer valid"
+		}
+		if len(x.offers) > 0 {
+			first := x.offers[0]
+			if o.role != first.role {
+				return nil, fmt.Sprintf("Aggregated offers must be allocated to the same role: offer %s has role '%s', offer %s role '%s'",
+					o.id, o.role, first.id, first.role)
+			}
+			if o.agent != first.agent {
+				return nil, fmt.Sprintf("Aggregated offers must belong to one single agent: offer %s is of agent %s, offer %s of agent %s",
+					o.id, o.agent.id, first.id, first.agent.id)
+			}
+		}
+		x.offers, x.ids = append(x.offers, o), append(x.ids, o.id)
+		x.pool = x.pool.Add(o.resources)
+	}
+	x.agent, x.role = x.offers[0].agent, x.offers[0].role
+	return x, ""
+}
+
+// acceptInvalid answers an ACCEPT whose offers are not good: those that exist
+// are given back, and whatever was to be done with them is refused.
+func (m *Machine) acceptInvalid(f *framework, call *schedulerv1.Call_Accept, why string) {
+	for _, id := range call.GetOfferIds() {
+		if o := m.offers[id.GetValue()]; o != nil && o.framework == f {
+			m.freeOffer(o, 0, false)
+		}
+	}
+	state := mezzov1.TaskState_TASK_LOST
+	if f.partitionAware {
+		state = mezzov1.TaskState_TASK_DROPPED
+	}
+	for _, op := range call.GetOperations() {
+		tasks := append(slices.Clone(op.GetLaunch().GetTaskInfos()), op.GetLaunchGroup().GetTaskGroup().GetTasks()...)
+		for _, t := range tasks {
+			m.refuseTask(f, t, state, mezzov1.TaskStatus_REASON_INVALID_OFFERS, "Task launched with invalid offers: "+why)
+		}
+		if op.GetLaunch() == nil && op.GetLaunchGroup() == nil {
+			m.refuseOperation(f, op, "Operation attempted with invalid offers: "+why)
+		}
+	}
+}
+
+// refuseTask answers for a task that never came to be.
+func (m *Machine) refuseTask(f *framework, t *mezzov1.TaskInfo, state mezzov1.TaskState, reason mezzov1.TaskStatus_Reason, why string) {
+	m.update(f, &mezzov1.TaskStatus{
+		TaskId: t.GetTaskId(), State: state.Enum(), AgentId: t.GetAgentId(),
+		Source: mezzov1.TaskStatus_SOURCE_MASTER.Enum(), Reason: reason.Enum(), Message: proto.String(why),
+		Timestamp: proto.Float64(seconds(m.now)),
+	})
+}
+
+// refuseOperation answers for an operation that is not carried out, if the
+// framework wants to know, which it says by giving it an id.
+func (m *Machine) refuseOperation(f *framework, op *mezzov1.Offer_Operation, why string) {
+	m.logf(Info, "operation refused", "framework_id", f.id, "type", op.GetType().String(), "reason", why)
+	if op.GetId().GetValue() == "" || !f.connected() {
+		return
+	}
+	m.event(f, &schedulerv1.Event{
+		Type: schedulerv1.Event_UPDATE_OPERATION_STATUS.Enum(),
+		UpdateOperationStatus: &schedulerv1.Event_UpdateOperationStatus{Status: &mezzov1.OperationStatus{
+			OperationId: op.GetId(), State: mezzov1.OperationState_OPERATION_ERROR.Enum(), Message: proto.String(why),
+		}},
+	})
+}
+
+// launch carries out a LAUNCH: each task by itself.
+func (m *Machine) launch(x *acceptance, op *mezzov1.Offer_Operation) {
+	for _, info := range op.GetLaunch().GetTaskInfos() {
+		if op.GetId() != nil {
+			m.refuseTask(x.framework, info, mezzov1.TaskState_TASK_ERROR, mezzov1.TaskStatus_REASON_TASK_INVALID,
+				"The operation LAUNCH must not have an id: tasks are told of by status updates")
+			continue
+		}
+		p, why := m.checkTask(x, info, nil)
+		if why == "" {
+			why = m.checkFit(x, []*plan{p})
+		}
+		if why == "" {
+			why = m.carryOut(x, []*plan{p}, nil)
+		}
+		if why != "" {
+			m.refuseTask(x.framework, info, mezzov1.TaskState_TASK_ERROR, mezzov1.TaskStatus_REASON_TASK_INVALID, why)
+		}
+	}
+}
+
+// launchGroup carries out a LAUNCH_GROUP: all tasks or none.
+func (m *Machine) launchGroup(x *acceptance, op *mezzov1.Offer_Operation) {
+	group := op.GetLaunchGroup()
+	tasks := group.GetTaskGroup().GetTasks()
+	why := ""
+	if op.GetId() != nil {
+		why = "The operation LAUNCH_GROUP must not have an id: tasks are told of by status updates"
+	}
+	if len(tasks) == 0 {
+		m.logf(Info, "task group without tasks ignored", "framework_id", x.framework.id)
+		return
+	}
+	var executor *plannedExecutor
+	if why == "" {
+		executor, why = m.checkGroupExecutor(x, group.GetExecutor())
+	}
+	var plans []*plan
+	seen := map[string]bool{}
+	for _, info := range tasks {
+		if why != "" {
+			break
+		}
+		var p *plan
+		p, why = m.checkGroupTask(x, info, executor)
+		plans = append(plans, p)
+		if id := info.GetTaskId().GetValue(); why == "" && seen[id] {
+			why = "Task group has duplicate task ID: " + id
+		}
+		seen[info.GetTaskId().GetValue()] = true
+		if why != "" {
+			why = fmt.Sprintf("Task '%s' is invalid: %s", info.GetTaskId().GetValue(), why)
+		}
+	}
+	if why == "" {
+		why = m.checkFit(x, plans)
+	}
+	if why == "" {
+		why = m.carryOut(x, plans, executor)
+	}
+	if why != "" {
+		for _, info := range tasks {
+			m.refuseTask(x.framework, info, mezzov1.TaskState_TASK_ERROR, mezzov1.TaskStatus_REASON_TASK_GROUP_INVALID, why)
+		}
+	}
+}
+
+// plan is a task that was found valid.
+type plan struct {
+	info      *mezzov1.TaskInfo // as the agent gets it
+	resources resource.Resources
+	executor  *plannedExecutor // nil for a command task
+}
+
+// plannedExecutor is an executor that a launch needs: a running one, or one
+// that the launch brings.
+type plannedExecutor struct {
+	info      *mezzov1.ExecutorInfo
+	resources resource.Resources
+	running   *executor
+}
+
+// need is what a plan takes from the pool.
+func need(plans []*plan) resource.Resources {
+	var sum resource.Resources
+	var counted []*plannedExecutor
+	for _, p := range plans {
+		sum = sum.Add(p.resources)
+		if e := p.executor; e != nil && e.running == nil && !slices.Contains(counted, e) {
+			sum = sum.Add(e.resources)
+			counted = append(counted, e)
+		}
+	}
+	return sum
+}
+
+// checkFit checks that the pool has what the plans need together. A copy of a
+// shared resource in the pool is enough for all.
+func (m *Machine) checkFit(x *acceptance, plans []*plan) string {
+	want := need(plans)
+	ok := x.pool.Contains(want.NonShared())
+	for _, r := range want.Shared() {
+		r.Count = 1
+		ok = ok && x.pool.Contains(resource.Resources{r})
+	}
+	if !ok || !disjoint(plans) {
+		return fmt.Sprintf("Total resources %s required by task and its executor is more than available %s", want, orNothing(x.pool))
+	}
+	return ""
+}
+
+// disjoint is whether no number or item of a range or set is in two of the
+// plans, which adding them up does not show.
+func disjoint(plans []*plan) bool {
+	if len(plans) < 2 {
+		return len(plans) == 0 || plans[0].executor == nil || plans[0].executor.running != nil ||
+			noOverlap(plans[0].resources, plans[0].executor.resources)
+	}
+	var sum resource.Resources
+	var counted []*plannedExecutor
+	add := func(r resource.Resources) bool {
+		if !noOverlap(sum, r) {
+			return false
+		}
+		sum = sum.Add(r)
+		return true
+	}
+	for _, p := range plans {
+		if !add(p.resources) {
+			return false
+		}
+		if e := p.executor; e != nil && e.running == nil && !slices.Contains(counted, e) {
+			counted = append(counted, e)
+			if !add(e.resources) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func noOverlap(a, b resource.Resources) bool {
+	for _, r := range a.Intersect(b) {
+		if r.Kind.Type() != resource.TypeScalar && !r.Kind.Shared() {
+			return false
+		}
+	}
+	return true
+}
+
+func orNothing(r resource.Resources) string {
+	if r.IsEmpty() {
+		return "nothing"
+	}
+	return r.String()
+}
+
+// carryOut launches what was found valid: books, then tasks, then the agent.
+// group is the executor of a task group, nil for single tasks.
+func (m *Machine) carryOut(x *acceptance, plans []*plan, group *plannedExecutor) string {
+	var taken []ledger.Key
+	take := func(key ledger.Key, res resource.Resources) string {
+		if err := m.books.Use(x.ids, key, res); err != nil {
+			for _, k := range taken { // cannot be after checkFit; back out whole
+				m.release(k)
+			}
+			return "The books refuse it: " + err.Error()
+		}
+		taken = append(taken, key)
+		return ""
+	}
+	f, a := x.framework, x.agent
+	executors := map[*plannedExecutor]*executor{}
+	planned := make([]*plannedExecutor, 0, 1)
+	if group != nil {
+		planned = append(planned, group)
+	}
+	for _, p := range plans {
+		if p.executor != nil && !slices.Contains(planned, p.executor) {
+			planned = append(planned, p.executor)
+		}
+	}
+	for _, e := range planned {
+		if e.running == nil {
+			key := ledger.Key{Agent: a.id, Framework: f.id, Kind: ledger.Executor, ID: e.info.GetExecutorId().GetValue()}
+			if why := take(key, e.resources); why != "" {
+				return why
+			}
+		}
+	}
+	for _, p := range plans {
+		key := ledger.Key{Agent: a.id, Framework: f.id, Kind: ledger.Task, ID: p.info.GetTaskId().GetValue()}
+		if why := take(key, p.resources); why != "" {
+			return why
+		}
+	}
+	x.pool = x.pool.Minus(need(plans).NonShared())
+	x.used = true
+	for _, e := range planned {
+		if executors[e] = e.running; e.running == nil {
+			executors[e] = m.addExecutor(a, f, e.info, x.role, e.resources)
+		}
+	}
+	for _, p := range plans {
+		t := &task{
+			key: TaskKey{FrameworkID: f.id, TaskID: p.info.GetTaskId().GetValue()}, name: p.info.GetName(),
+			framework: f, agent: a, role: x.role, resources: p.resources, info: p.info, launched: m.now,
+			state: mezzov1.TaskState_TASK_STAGING, latest: mezzov1.TaskState_TASK_STAGING,
+		}
+		if p.executor != nil {
+			t.executor = executors[p.executor]
+			t.executor.live++
+		}
+		m.addTask(t)
+		m.holding(t)
+	}
+	m.touchRole(x.role)
+	m.sendRun(x, plans, group)
+	return ""
+}
+
+func (m *Machine) sendRun(x *acceptance, plans []*plan, group *plannedExecutor) {
+	run := &linkv1.Run{Framework: x.framework.info, Group: group != nil}
+	for _, p := range plans {
+		run.Tasks = append(run.Tasks, p.info)
+	}
+	if group != nil {
+		run.Executor = group.info
+	} else if p := plans[0]; p.executor != nil {
+		run.Executor = p.executor.info
+	}
+	m.send(x.agent.link, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Run{Run: run}})
+}
+
+// checkTask checks one task of a LAUNCH, or of a group when an executor is
+// given, and makes its plan.
+func (m *Machine) checkTask(x *acceptance, info *mezzov1.TaskInfo, group *plannedExecutor) (*plan, string) {
+	id := info.GetTaskId().GetValue()
+	if why := checkID(id); why != "" {
+		return nil, "Task ID: " + why
+	}
+	if t := x.framework.tasks[id]; t != nil {
+		if t.agent.phase == unreachable {
+			return nil, "Task reuses the ID of an unreachable task: " + id
+		}
+		return nil, "Task has duplicate ID: " + id
+	}
+	if got := info.GetAgentId().GetValue(); got != x.agent.id {
+		return nil, fmt.Sprintf("Task uses invalid agent %s while agent %s is expected", got, x.agent.id)
+	}
+	for _, why := range []string{
+		checkKillPolicy(info.GetKillPolicy()),
+		checkDuration(info.GetMaxCompletionTime(), "Task's 'max_completion_time'"),
+		prefix("Task uses invalid check: ", checkCheck(info.GetCheck())),
+		prefix("Task uses invalid health check: ", checkHealth(info.GetHealthCheck())),
+	} {
+		if why != "" {
+			return nil, why
+		}
+	}
+	res, why := checkResources(info.GetResources(), x.role)
+	switch {
+	case why != "":
+		return nil, "Task uses invalid resources: " + why
+	case len(info.GetResources()) == 0:
+		return nil, "Task uses no resources"
+	}
+	if info.GetCommand() != nil {
+		if why := checkCommand(info.GetCommand()); why != "" {
+			return nil, "Task's command is invalid: " + why
+		}
+	}
+	for _, why := range []string{
+		prefix("Task's container is invalid: ", checkContainer(info.GetContainer())),
+		checkLimits(info.GetLimits(), res),
+	} {
+		if why != "" {
+			return nil, why
+		}
+	}
+	p := &plan{resources: res, executor: group}
+	if group == nil {
+		if (info.GetCommand() == nil) == (info.GetExecutor() == nil) {
+			return nil, "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
+		}
+		if l := info.GetContainer().GetLinuxInfo(); l != nil && l.ShareCgroups != nil && !l.GetShareCgroups() {
+			return nil, "Only tasks of a task group may have 'share_cgroups' set to false"
+		}
+		if info.GetExecutor() != nil {
+			if p.executor, why = m.checkExecutor(x, info.GetExecutor()); why != "" {
+				return nil, why
+			}
+		}
+	}
+	p.info = completeTask(info, p.executor, x.role)
+	return p, ""
+}
+
+func prefix(p, why string) string {
+	if why == "" {
+		return ""
+	}
+	return p + why
+}
+
+// completeTask fills in what the framework left out; what it gave is not
+// changed.
+func completeTask(info *mezzov1.TaskInfo, e *plannedExecutor, role string) *mezzov1.TaskInfo {
+	h := info.GetHealthCheck()
+	whole := allocated(info.GetResources()) && (h == nil || h.Type != nil)
+	if whole && (info.GetExecutor() == nil || e == nil || e.info == info.GetExecutor()) {
+		return info
+	}
+	info = proto.Clone(info).(*mezzov1.TaskInfo)
+	allocate(info.GetResources(), role)
+	if h := info.GetHealthCheck(); h != nil {
+		h.Type = healthType(h).Enum()
+	}
+	if info.GetExecutor() != nil && e != nil {
+		info.Executor = e.info
+	}
+	return info
+}
+
+func allocated(list []*mezzov1.Resource) bool {
+	return !slices.ContainsFunc(list, func(r *mezzov1.Resource) bool { return r.GetAllocationInfo().GetRole() == "" })
+}
+
+func allocate(list []*mezzov1.Resource, role string) {
+	for _, r := range list {
+		r.AllocationInfo = &mezzov1.Resource_AllocationInfo{Role: proto.String(role)}
+	}
+}
+
+// checkExecutor checks the custom executor of a task.
+func (m *Machine) checkExecutor(x *acceptance, info *mezzov1.ExecutorInfo) (*plannedExecutor, string) {
+	if t := info.GetType(); t == mezzov1.ExecutorInfo_DEFAULT {
+		return nil, "ExecutorInfo.type must be 'CUSTOM' for LAUNCH; DEFAULT executors run task groups"
+	}
+	if info.GetCommand() == nil {
+		return nil, "'ExecutorInfo.command' must be set for a CUSTOM executor"
+	}
+	return m.planExecutor(x, info, false)
+}
+
+// planExecutor checks what both kinds of executors share, and finds the one
+// that runs already.
+func (m *Machine) planExecutor(x *acceptance, info *mezzov1.ExecutorInfo, idRequired bool) (*plannedExecutor, string) {
+	id := info.GetExecutorId().GetValue()
+	if why := checkID(id); why != "" {
+		return nil, "Executor ID: " + why
+	}
+	fid := info.GetFrameworkId()
+	if fid == nil && idRequired {
+		return nil, "'ExecutorInfo.framework_id' must be set"
+	}
+	if fid != nil && fid.GetValue() != x.framework.id {
+		return nil, fmt.Sprintf("ExecutorInfo has an invalid FrameworkID (Actual: %s vs Expected: %s)", fid.GetValue(), x.framework.id)
+	}
+	if info.GetCommand() != nil {
+		if why := checkCommand(info.GetCommand()); why != "" {
+			return nil, "Executor's command is invalid: " + why
+		}
+	}
+	for _, why := range []string{
+		prefix("Executor's container is invalid: ", checkContainer(info.GetContainer())),
+		checkDuration(info.GetShutdownGracePeriod(), "ExecutorInfo's 'shutdown_grace_period'"),
+	} {
+		if why != "" {
+			return nil, why
+		}
+	}
+	res, why := checkResources(info.GetResources(), x.role)
+	if why != "" {
+		return nil, "Executor uses invalid resources: " + why
+	}
+	if !res.Shared().IsEmpty() {
+		return nil, "Executor resources cannot be shared"
+	}
+	if fid == nil || !allocated(info.GetResources()) {
+		info = proto.Clone(info).(*mezzov1.ExecutorInfo)
+		info.FrameworkId = x.framework.pid
+		allocate(info.GetResources(), x.role)
+	}
+	p := &plannedExecutor{info: info, resources: res}
+	if running := x.agent.executors[executorKey{x.framework.id, id}]; running != nil {
+		if !proto.Equal(running.info, info) {
+			return nil, fmt.Sprintf("ExecutorInfo is not compatible with existing ExecutorInfo with same ExecutorID '%s'", id)
+		}
+		p.running, p.info = running, running.info
+	}
+	return p, ""
+}
+
+// checkGroupExecutor checks the executor of a task group.
+func (m *Machine) checkGroupExecutor(x *acceptance, info *mezzov1.ExecutorInfo) (*plannedExecutor, string) {
+	if info == nil {
+		return nil, "Task group's executor is not set"
+	}
+	switch info.GetType() {
+	case mezzov1.ExecutorInfo_DEFAULT:
+		if info.GetCommand() != nil {
+			return nil, "'ExecutorInfo.command' must not be set for 'DEFAULT' executor"
+		}
+		if c := info.GetContainer(); c != nil && c.GetType() != mezzov1.ContainerInfo_MESOS {
+			return nil, "'ExecutorInfo.container.type' must be 'MESOS' for 'DEFAULT' executor"
+		} else if c.GetMesos().GetImage() != nil {
+			return nil, "'ExecutorInfo.container.mesos.image' must not be set for 'DEFAULT' executor"
+		}
+	case mezzov1.ExecutorInfo_CUSTOM:
+		if info.GetCommand() == nil {
+			return nil, "'ExecutorInfo.command' must be set for 'CUSTOM' executor"
+		}
+	default:
+		return nil, "'ExecutorInfo.type' must be set to 'DEFAULT' or 'CUSTOM' for a task group"
+	}
+	p, why := m.planExecutor(x, info, true)
+	if why != "" {
+		return nil, why
+	}
+	const least = "Executor of a task group must use at least 0.01 cpus, 32 MB of memory and some disk"
+	if p.resources.Get("cpus") < 10 || p.resources.Get("mem") < 32*resource.Unit || p.resources.Get("disk") == 0 {
+		return nil, least
+	}
+	return p, ""
+}
+
+// checkGroupTask checks one task of a group.
+func (m *Machine) checkGroupTask(x *acceptance, info *mezzov1.TaskInfo, e *plannedExecutor) (*plan, string) {
+	c := info.GetContainer()
+	if c != nil && c.GetType() == mezzov1.ContainerInfo_DOCKER {
+		return nil, "Docker ContainerInfo is not supported on the task of a task group"
+	}
+	if own := info.GetExecutor(); own != nil && !sameExecutor(own, e.info) {
+		return nil, "The 'ExecutorInfo' of task and task group differ"
+	}
+	if e.info.GetType() == mezzov1.ExecutorInfo_DEFAULT && info.GetCommand() == nil {
+		return nil, "Task of a task group must have a CommandInfo"
+	}
+	if h := info.GetHealthCheck(); h != nil && len(c.GetNetworkInfos()) > 0 {
+		if t := healthType(h); t == mezzov1.HealthCheck_HTTP || t == mezzov1.HealthCheck_TCP {
+			return nil, "HTTP and TCP health checks are not supported for tasks of a task group with networks of their own"
+		}
+	}
+	if len(info.GetLimits()) > 0 {
+		l := c.GetLinuxInfo()
+		if l == nil || l.ShareCgroups == nil || l.GetShareCgroups() {
+			return nil, "Resource limits may only be set for tasks of a task group which do not share cgroups"
+		}
+	}
+	return m.checkTask(x, info, e)
+}
+
+// sameExecutor compares as frameworks write them, who may leave out what the
+// master fills in.
+func sameExecutor(a, b *mezzov1.ExecutorInfo) bool {
+	strip := func(e *mezzov1.ExecutorInfo) *mezzov1.ExecutorInfo {
+		e = proto.Clone(e).(*mezzov1.ExecutorInfo)
+		e.FrameworkId = nil
+		for _, r := range e.GetResources() {
+			r.AllocationInfo = nil
+		}
+		return e
+	}
+	return proto.Equal(strip(a), strip(b))
+}

@@ -1,0 +1,369 @@
+package state
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/sdk/allocator"
+	"github.com/mezzo-os/mezzo/sdk/resource"
+
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
+)
+
+// phase is where an agent is in its life.
+type phase int
+
+const (
+	// admitting: its admission is being written; nobody knows of it yet.
+	admitting phase = iota
+	// recovering: the registry knows it, it has not come back yet.
+	recovering
+	// present: it has registered; it may be disconnected for a while.
+	present
+	// unreachable: it was given up; its tasks are not counted.
+	unreachable
+	// gone: an operator has given it up for good.
+	gone
+)
+
+// link is one stream of an agent.
+type link struct {
+	id   Link
+	peer string
+	// agent is set once the link has asked to register as it.
+	agent *agent
+	// parts collects a registration; nil when none is under way.
+	parts *registration
+}
+
+// agent is a machine that the registry knows, or is about to.
+type agent struct {
+	id       string
+	pid      *mezzov1.AgentID // the id as messages carry it
+	phase    phase
+	link     *link // the registered one; nil while disconnected
+	waiting  *link // one that waits for a registry write
+	arrival  *registration
+	hostname string
+	info     *linkv1.Agent
+	url      *mezzov1.URL
+	// attributes as the allocator is told them.
+	attributes []allocator.Attribute
+	total      resource.Resources
+	// version rises with every change of total, attributes or activity.
+	version   uint64
+	tasks     map[TaskKey]*task
+	executors map[executorKey]*executor
+	offers    []*offer
+	filters   map[filterKey]*filter
+	live      int // tasks that have not ended
+
+	heard time.Time // when the last message came
+	timer timer     // ping, timeout of recovery, or forgetting, by phase
+	// marking: the registry is being told that it is unreachable.
+	marking      bool
+	registered   time.Time
+	reregistered time.Time
+	since        time.Time // unreachable or gone since
+	// returning: the registry is being told that it is back.
+	returning bool
+	// told is the allocator session that knows of the agent; queued: the
+	// snapshot under way will come to it.
+	told   Session
+	queued bool
+	dirty  bool
+}
+
+// withheld says why the agent must not be offered; empty: it may.
+func (a *agent) withheld() string { return a.info.GetWithheld() }
+
+// active is whether the agent may be offered.
+func (a *agent) active() bool {
+	return a.phase == present && a.link != nil && !a.marking && a.withheld() == ""
+}
+
+func (m *Machine) newAgent(id, hostname string) *agent {
+	a := &agent{
+		id: id, pid: &mezzov1.AgentID{Value: proto.String(id)}, hostname: hostname,
+		tasks: map[TaskKey]*task{}, executors: map[executorKey]*executor{}, filters: map[filterKey]*filter{},
+	}
+	a.timer.fire = func() { m.agentDeadline(a) }
+	m.agents[id] = a
+	return a
+}
+
+func (m *Machine) recoverAgent(id string, rec agentRecord) error {
+	a := m.newAgent(id, rec.Hostname)
+	a.since = rec.Since
+	switch rec.Standing {
+	case standingAdmitted:
+		m.setPhase(a, recovering)
+		a.registered, a.since = rec.Since, time.Time{}
+		m.after(&a.timer, m.cfg.AgentReregisterTimeout)
+	case standingUnreachable:
+		a.phase = unreachable
+		m.timers.schedule(&a.timer, rec.Since.Add(m.cfg.AgentForgetAfter))
+	case standingGone:
+		a.phase = gone
+		m.timers.schedule(&a.timer, rec.Since.Add(m.cfg.AgentForgetAfter))
+	default:
+		return fmt.Errorf("registry entry %q has the unknown standing %q; it was written by a newer master", agentPrefix+id, rec.Standing)
+	}
+	if a.phase != gone {
+		m.touchAgent(a)
+	}
+	return nil
+}
+
+// setPhase moves an agent on and counts those that are still to come back.
+func (m *Machine) setPhase(a *agent, p phase) {
+	if a.phase == recovering {
+		m.recovering--
+	}
+	if p == recovering {
+		m.recovering++
+	}
+	a.phase = p
+}
+
+func (m *Machine) linkOpened(in LinkOpened) {
+	if _, known := m.links[in.Link]; known {
+		m.logf(Error, "the shell opened a link twice", "link", uint64(in.Link))
+		return
+	}
+	m.links[in.Link] = &link{id: in.Link, peer: in.Peer}
+}
+
+func (m *Machine) linkClosed(in LinkClosed) {
+	l := m.links[in.Link]
+	if l == nil {
+		return
+	}
+	delete(m.links, in.Link)
+	a := l.agent
+	if a == nil {
+		return
+	}
+	if a.waiting == l {
+		a.waiting, a.arrival = nil, nil
+	}
+	if a.link == l {
+		m.disconnectAgent(a, in.Reason)
+	}
+}
+
+// disconnectAgent: the link is gone, which is not the agent's death. Its
+// offers are taken back; its tasks are left alone until its time is over.
+func (m *Machine) disconnectAgent(a *agent, reason string) {
+	a.link = nil
+	m.logf(Info, "agent disconnected", "agent_id", a.id, "hostname", a.hostname, "reason", reason)
+	m.rescindAgent(a, "agent disconnected")
+	m.agentChanged(a)
+}
+
+// closeLink ends a link from our side.
+func (m *Machine) closeLink(l *link, reason string) {
+	delete(m.links, l.id)
+	m.emit(CloseAgent{Link: l.id, Reason: reason})
+}
+
+func (m *Machine) send(l *link, msg *linkv1.MasterMessage) {
+	msg.Epoch = m.cfg.Epoch
+	m.emit(SendAgent{Link: l.id, Message: msg})
+}
+
+func (m *Machine) refuse(l *link, r *linkv1.Refused) {
+	m.logf(Warn, "agent refused", "peer", l.peer, "reason", r.Reason, "gone", r.Gone)
+	m.send(l, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Refused{Refused: r}})
+	m.closeLink(l, r.Reason)
+}
+
+// agentDeadline is what an agent's timer does, by its phase.
+func (m *Machine) agentDeadline(a *agent) {
+	switch a.phase {
+	case recovering:
+		m.giveUp(a, "did not come back after this master began to lead")
+	case present:
+		silent := m.now.Sub(a.heard)
+		if silent >= m.cfg.PingInterval*time.Duration(m.cfg.PingTimeouts) {
+			m.giveUp(a, fmt.Sprintf("no message for %s", silent.Round(time.Millisecond)))
+			return
+		}
+		if a.link != nil {
+			m.send(a.link, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Ping{Ping: &linkv1.Ping{}}})
+		}
+		m.after(&a.timer, m.cfg.PingInterval)
+	case unreachable, gone:
+		m.forgetAgent(a)
+	}
+}
+
+// giveUp marks an agent unreachable: first in the registry, then in fact.
+func (m *Machine) giveUp(a *agent, why string) {
+	if wait := m.removals.take(m); wait > 0 {
+		m.after(&a.timer, wait)
+		return
+	}
+	m.logf(Warn, "marking agent unreachable", "agent_id", a.id, "hostname", a.hostname, "reason", why)
+	a.marking = true
+	m.rescindAgent(a, "agent unreachable")
+	m.agentChanged(a)
+	m.writeAgent(a, standingUnreachable, func() { m.agentLost(a) })
+}
+
+// agentLost: the registry has it that the agent is unreachable. From here its
+// tasks do not count, until it comes back.
+func (m *Machine) agentLost(a *agent) {
+	a.marking = false
+	m.setPhase(a, unreachable)
+	a.since = m.now
+	if l := a.link; l != nil {
+		a.link = nil
+		m.closeLink(l, "the agent was marked unreachable; register again")
+	}
+	m.dropFilters(a)
+	m.loseTasks(a)
+	m.tellAgentRemoved(a)
+	m.booksRemoveAgent(a)
+	m.after(&a.timer, m.cfg.AgentForgetAfter)
+	m.logf(Warn, "agent is unreachable", "agent_id", a.id, "hostname", a.hostname, "tasks", len(a.tasks))
+	m.tellFailure(a)
+	m.touchAgent(a)
+	if l := a.waiting; l != nil { // it came back while we wrote
+		arrival := a.arrival
+		a.waiting, a.arrival = nil, nil
+		m.register(l, arrival)
+	}
+}
+
+// tellFailure sends FAILURE for a lost agent to every framework.
+func (m *Machine) tellFailure(a *agent) {
+	for _, id := range sortedKeys(m.frameworks) {
+		if f := m.frameworks[id]; f.connected() {
+			m.event(f, &schedulerv1.Event{
+				Type:    schedulerv1.Event_FAILURE.Enum(),
+				Failure: &schedulerv1.Event_Failure{AgentId: a.pid},
+			})
+		}
+	}
+}
+
+// forgetAgent drops an agent that has been away for so long that nobody asks.
+func (m *Machine) forgetAgent(a *agent) {
+	m.logf(Info, "forgetting agent", "agent_id", a.id, "hostname", a.hostname, "unreachable_since", a.since)
+	for _, t := range m.tasksOf(a) {
+		m.completeTask(t)
+	}
+	if l := a.waiting; l != nil {
+		a.waiting = nil
+		m.refuse(l, &linkv1.Refused{Reason: unknownAgent(a.id)})
+	}
+	delete(m.agents, a.id)
+	m.write(agentPrefix+a.id, nil, nil)
+	m.dirty.agentsRemoved = append(m.dirty.agentsRemoved, a.id)
+}
+
+// agentChanged: the agent's total, attributes or activity changed.
+func (m *Machine) agentChanged(a *agent) {
+	a.version++
+	m.touchAgent(a)
+	m.booksSetActive(a)
+	m.tellAgent(a, false)
+}
+
+// setInfo takes over what an agent says of itself.
+func (m *Machine) setInfo(a *agent, info *linkv1.Agent) {
+	a.info = info
+	a.hostname = info.GetHostname()
+	a.attributes = allocatorAttributes(info.GetAttributes())
+	a.url = agentURL(info)
+}
+
+func agentURL(info *linkv1.Agent) *mezzov1.URL {
+	host, port := info.GetHostname(), int32(0)
+	if i := strings.LastIndexByte(info.GetHttpAddress(), ':'); i >= 0 {
+		if h := strings.Trim(info.GetHttpAddress()[:i], "[]"); h != "" {
+			host = h
+		}
+		fmt.Sscanf(info.GetHttpAddress()[i+1:], "%d", &port)
+	}
+	address := &mezzov1.Address{Hostname: proto.String(info.GetHostname()), Port: proto.Int32(port)}
+	if isIP(host) {
+		address.Ip = proto.String(host)
+	}
+	return &mezzov1.URL{Scheme: proto.String("http"), Address: address}
+}
+
+// isIP is whether a host is an address and not a name: enough for choosing a
+// field.
+func isIP(host string) bool {
+	if strings.Contains(host, ":") {
+		return true
+	}
+	return host != "" && strings.Trim(host, "0123456789.") == ""
+}
+
+func allocatorAttributes(list []*mezzov1.Attribute) []allocator.Attribute {
+	var out []allocator.Attribute
+	for _, p := range list {
+		x := allocator.Attribute{Name: p.GetName()}
+		switch p.GetType() {
+		case mezzov1.Value_SCALAR:
+			x.Type, x.Scalar = allocator.AttributeScalar, resource.ScalarFromFloat(p.GetScalar().GetValue())
+		case mezzov1.Value_RANGES:
+			var ranges []resource.Range
+			for _, r := range p.GetRanges().GetRange() {
+				ranges = append(ranges, resource.Range{Begin: r.GetBegin(), End: r.GetEnd()})
+			}
+			x.Type, x.Ranges = allocator.AttributeRanges, resource.NewRanges(ranges...)
+		default:
+			x.Type, x.Text = allocator.AttributeText, p.GetText().GetValue()
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// tasksOf returns an agent's tasks in order of their keys.
+func (m *Machine) tasksOf(a *agent) []*task {
+	out := make([]*task, 0, len(a.tasks))
+	for _, t := range a.tasks {
+		out = append(out, t)
+	}
+	slices.SortFunc(out, compareTasks)
+	return out
+}
+
+func unknownAgent(id string) string {
+	return fmt.Sprintf("agent id %q is not in the registry of this cluster: it was never admitted here, or was forgotten after being away for too long; "+
+		"check that the agent has the right master, or remove the identity in its data directory to register it as a new agent", id)
+}
+
+// removalLimit spreads the marking of agents as unreachable over time.
+type removalLimit struct {
+	start time.Time
+	taken int
+}
+
+// take asks to remove one agent now: 0, or how long to wait before asking
+// again.
+func (r *removalLimit) take(m *Machine) time.Duration {
+	limit := m.cfg.UnreachablePerMinute
+	if limit <= 0 {
+		return 0
+	}
+	if m.now.Sub(r.start) >= time.Minute {
+		r.start, r.taken = m.now, 0
+	}
+	if r.taken < limit {
+		r.taken++
+		return 0
+	}
+	return r.start.Add(time.Minute).Sub(m.now)
+}

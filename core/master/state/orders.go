@@ -1,0 +1,80 @@
+package state
+
+import "fmt"
+
+func (m *Machine) reply(r Request, err *OrderError) { m.emit(Reply{Request: r, Err: err}) }
+
+// orderKill is an operator's wish to end a task.
+func (m *Machine) orderKill(in KillTask) {
+	var found []*task
+	for _, id := range sortedKeys(m.frameworks) {
+		if in.FrameworkID != "" && in.FrameworkID != id {
+			continue
+		}
+		if t := m.frameworks[id].tasks[in.TaskID]; t != nil {
+			found = append(found, t)
+		}
+	}
+	switch len(found) {
+	case 0:
+		message := fmt.Sprintf("no task %q is known that has not ended", in.TaskID)
+		if in.FrameworkID != "" {
+			message = fmt.Sprintf("framework %s has no task %q that has not ended", in.FrameworkID, in.TaskID)
+		}
+		m.reply(in.Request, &OrderError{OrderNotFound, message})
+	case 1:
+		m.logf(Info, "operator kills a task", "framework_id", found[0].key.FrameworkID, "task_id", in.TaskID)
+		m.killTask(found[0], nil)
+		m.reply(in.Request, nil)
+	default:
+		m.reply(in.Request, &OrderError{OrderAmbiguous, fmt.Sprintf(
+			"%d frameworks have a task %q (%s and %s among them): say which framework is meant",
+			len(found), in.TaskID, found[0].key.FrameworkID, found[1].key.FrameworkID)})
+	}
+}
+
+// orderTeardown is an operator's wish to end a framework.
+func (m *Machine) orderTeardown(in Teardown) {
+	f := m.frameworks[in.FrameworkID]
+	if f == nil || f.phase != frameworkLive {
+		m.reply(in.Request, &OrderError{OrderNotFound, fmt.Sprintf("no framework %q is known that has not ended", in.FrameworkID)})
+		return
+	}
+	if f.connected() {
+		m.event(f, errorEvent("Framework was torn down by an operator"))
+	}
+	m.removeFramework(f, "an operator tore it down")
+	m.reply(in.Request, nil)
+}
+
+// orderSetRole is an operator's wish to set a role, which counts once it is
+// durable.
+func (m *Machine) orderSetRole(in SetRole) {
+	if err := checkRole(in.Role); err != nil {
+		m.reply(in.Request, &OrderError{OrderInvalid, err.Error()})
+		return
+	}
+	m.writeRole(in.Role, func() {
+		r := m.role(in.Role.Name)
+		set := in.Role
+		r.set = &set
+		m.applyRole(r)
+		m.enforceLimit(r.name)
+		m.reply(in.Request, nil)
+	})
+}
+
+// orderRemoveRole is an operator's wish to go back to a role's first values.
+func (m *Machine) orderRemoveRole(in RemoveRole) {
+	r := m.roles[in.Name]
+	if r == nil || r.set == nil {
+		m.reply(in.Request, &OrderError{OrderNotFound, fmt.Sprintf("nothing was set for role %q", in.Name)})
+		return
+	}
+	m.write(rolePrefix+in.Name, nil, func() {
+		r.set = nil
+		m.applyRole(r)
+		m.enforceLimit(r.name)
+		m.reply(in.Request, nil)
+	})
+}

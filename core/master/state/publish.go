@@ -1,0 +1,245 @@
+package state
+
+import (
+	"slices"
+	"time"
+)
+
+// dirty is what changed since views were last published. Each object knows
+// whether it is in its list, so that one that changes a hundred times is
+// published once.
+type dirty struct {
+	agents     []*agent
+	frameworks []*framework
+	tasks      []*task
+	offers     []*offer
+	roles      []*role
+
+	agentsRemoved     []string
+	frameworksRemoved []string
+	tasksRemoved      []TaskKey
+	offersRemoved     []string
+
+	timer timer
+	ready bool // the interval has passed
+}
+
+func (d *dirty) empty() bool {
+	return len(d.agents)+len(d.frameworks)+len(d.tasks)+len(d.offers)+len(d.roles)+
+		len(d.agentsRemoved)+len(d.frameworksRemoved)+len(d.tasksRemoved)+len(d.offersRemoved) == 0
+}
+
+func (m *Machine) touchAgent(a *agent) {
+	if !a.dirty {
+		a.dirty = true
+		m.dirty.agents = append(m.dirty.agents, a)
+	}
+}
+
+func (m *Machine) touchFramework(f *framework) {
+	if !f.dirty {
+		f.dirty = true
+		m.dirty.frameworks = append(m.dirty.frameworks, f)
+	}
+}
+
+func (m *Machine) touchTask(t *task) {
+	if !t.dirty {
+		t.dirty = true
+		m.dirty.tasks = append(m.dirty.tasks, t)
+	}
+}
+
+func (m *Machine) touchOffer(o *offer) {
+	m.dirty.offers = append(m.dirty.offers, o)
+	m.touchAgent(o.agent)
+	m.touchFramework(o.framework)
+	m.touchRole(o.role)
+}
+
+func (m *Machine) touchRole(name string) {
+	r := m.role(name)
+	if !r.dirty {
+		r.dirty = true
+		m.dirty.roles = append(m.dirty.roles, r)
+	}
+}
+
+// removeTaskView: a completed task is forgotten.
+func (m *Machine) removeTaskView(t *task) {
+	t.forgotten = true
+	m.dirty.tasksRemoved = append(m.dirty.tasksRemoved, t.key)
+}
+
+// removeFrameworkView: a completed framework is forgotten, tasks and all.
+func (m *Machine) removeFrameworkView(f *framework) {
+	for _, t := range f.past {
+		m.removeTaskView(t)
+	}
+	f.forgotten = true
+	m.dirty.frameworksRemoved = append(m.dirty.frameworksRemoved, f.id)
+}
+
+// publish tells what changed, at once or after the interval.
+func (m *Machine) publish() {
+	d := &m.dirty
+	if d.empty() {
+		return
+	}
+	if m.cfg.PublishInterval > 0 && !d.ready {
+		if !d.timer.set() {
+			m.after(&d.timer, m.cfg.PublishInterval)
+		}
+		return
+	}
+	m.timers.cancel(&d.timer)
+	d.ready = false
+	p := Publish{
+		AgentsRemoved: d.agentsRemoved, FrameworksRemoved: d.frameworksRemoved, OffersRemoved: d.offersRemoved,
+	}
+	// A view per object, in the order of the first change.
+	for _, a := range d.agents {
+		a.dirty = false
+		if m.agents[a.id] == a && a.phase != admitting && a.phase != gone {
+			p.Agents = append(p.Agents, m.agentView(a))
+		}
+	}
+	for _, f := range d.frameworks {
+		f.dirty = false
+		if !f.forgotten && f.phase != frameworkAdmitting {
+			p.Frameworks = append(p.Frameworks, m.frameworkView(f))
+		}
+	}
+	shown := make(map[TaskKey]bool, len(d.tasks))
+	for _, t := range d.tasks {
+		t.dirty = false
+		// A task that was launched anew under the id of one that has ended has
+		// taken its place.
+		if !t.forgotten && m.current(t) {
+			p.Tasks = append(p.Tasks, t.view())
+			shown[t.key] = true
+		}
+	}
+	for _, key := range d.tasksRemoved {
+		if !shown[key] && !m.taskKnown(key) {
+			p.TasksRemoved = append(p.TasksRemoved, key)
+		}
+	}
+	removed := make(map[string]bool, len(d.offersRemoved))
+	for _, id := range d.offersRemoved {
+		removed[id] = true
+	}
+	made := map[string]bool{}
+	for _, o := range d.offers {
+		if m.offers[o.id] == o {
+			p.Offers = append(p.Offers, o.view())
+		} else {
+			made[o.id] = true // and gone before anybody saw it
+		}
+	}
+	if len(made) > 0 {
+		p.OffersRemoved = slices.DeleteFunc(slices.Clone(d.offersRemoved), func(id string) bool { return made[id] })
+	}
+	for _, r := range d.roles {
+		r.dirty = false
+		m.publishRole(r, &p)
+	}
+	m.dirty = dirty{timer: d.timer}
+	m.dirty.timer.fire = d.timer.fire
+	if len(p.Agents)+len(p.AgentsRemoved)+len(p.Frameworks)+len(p.FrameworksRemoved)+len(p.Tasks)+len(p.TasksRemoved)+
+		len(p.Offers)+len(p.OffersRemoved)+len(p.Roles)+len(p.RolesRemoved) > 0 {
+		m.emit(p)
+	}
+}
+
+// current is whether a task is the one that its key stands for: it lives, or it
+// has ended and no newer one lives.
+func (m *Machine) current(t *task) bool {
+	live := t.framework.tasks[t.key.TaskID]
+	return live == t || live == nil
+}
+
+func (m *Machine) taskKnown(key TaskKey) bool {
+	f := m.frameworks[key.FrameworkID]
+	return f != nil && f.tasks[key.TaskID] != nil
+}
+
+func (m *Machine) publishRole(r *role, p *Publish) {
+	totals := m.books.RoleTotals(r.name).Own
+	if r.first == nil && r.set == nil && len(r.frameworks) == 0 && len(totals.Used) == 0 && len(totals.Offered) == 0 {
+		delete(m.roles, r.name)
+		if r.shown {
+			p.RolesRemoved = append(p.RolesRemoved, r.name)
+		}
+		return
+	}
+	r.shown = true
+	s := r.settings()
+	p.Roles = append(p.Roles, &RoleView{
+		Name: r.name, Weight: s.Weight, Guarantee: s.Guarantee, Limit: s.Limit,
+		Used: totals.Used, Offered: totals.Offered, Frameworks: sortedKeys(r.frameworks),
+	})
+}
+
+func (m *Machine) agentView(a *agent) *AgentView {
+	v := &AgentView{
+		ID: a.id, Hostname: a.hostname, Version: a.info.GetVersion(), RPCAddress: a.info.GetRpcAddress(),
+		HTTPAddress: a.info.GetHttpAddress(), Endpoints: a.info.GetEndpoints(), Attributes: a.info.GetAttributes(),
+		Domain: a.info.GetDomain(), Total: a.total, Tasks: a.live, Registered: a.registered, Reregistered: a.reregistered,
+	}
+	if b, ok := m.books.Agent(a.id); ok {
+		v.Used, v.Offered = b.Used, b.Offered
+	}
+	switch {
+	case a.phase == recovering:
+		v.State, v.Reason = AgentDisconnected, "it has not come back since this master began to lead"
+	case a.phase == unreachable:
+		v.State, v.Unreachable = AgentUnreachable, a.since
+	case a.link == nil:
+		v.State, v.Reason = AgentDisconnected, "its link is closed"
+	case a.withheld() != "":
+		v.State, v.Reason = AgentWithheld, a.withheld()
+	default:
+		v.State = AgentActive
+	}
+	return v
+}
+
+func (m *Machine) frameworkView(f *framework) *FrameworkView {
+	totals := m.books.FrameworkTotals(f.id)
+	v := &FrameworkView{
+		ID: f.id, Info: f.info, State: FrameworkDisconnected, Roles: f.roles, Suppressed: f.suppressedRoles(),
+		Used: totals.Used, Offered: totals.Offered, Tasks: f.live, Offers: len(f.offers), Registered: f.registered,
+		Reregistered: f.reregistered, Disconnected: f.disconnected, Unregistered: f.unregistered,
+	}
+	switch {
+	case f.removed():
+		v.State = FrameworkCompleted
+	case f.connected():
+		v.State = FrameworkActive
+	}
+	return v
+}
+
+func (t *task) view() *TaskView {
+	v := &TaskView{
+		TaskKey: t.key, Name: t.name, AgentID: t.agent.id, Role: t.role, Resources: t.resources, State: t.state,
+		Status: t.status, Info: t.info, Detail: t.detail, Launched: t.launched, Started: t.started, Finished: t.finished,
+		Completed: t.completed,
+	}
+	if t.executor != nil {
+		v.ExecutorID = t.executor.key.id
+	}
+	return v
+}
+
+func (o *offer) view() *OfferView {
+	return &OfferView{
+		ID: o.id, FrameworkID: o.framework.id, AgentID: o.agent.id, Hostname: o.agent.hostname, Role: o.role,
+		Resources: o.resources, Created: o.created,
+	}
+}
+
+func fromSeconds(s float64) time.Time {
+	return time.Unix(0, int64(s*1e6)*1000).UTC()
+}
