@@ -1,0 +1,552 @@
+package state_test
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/sdk/allocator"
+	"github.com/mezzo-os/mezzo/sdk/resource"
+
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
+)
+
+// TestTranscripts runs the scenarios of testdata. Each block is a few verbs,
+// one a line, and below the line what the machine did in answer. The master's
+// id is "m", so its first agent is m-S0, its first framework m-0000 and its
+// first offer m-O0. The books are audited after every step, and the allocator's
+// mirror, kept by events alone, has to agree with them after every verb.
+// `go test -rewrite` writes the answers anew.
+func TestTranscripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		s := &script{t: t, streams: map[string]string{}}
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			s.t = t
+			if d.Cmd != "do" && d.Cmd != "master" {
+				d.Fatalf(t, "unknown block %q: use master or do", d.Cmd)
+			}
+			if d.Cmd == "master" {
+				s.master(d)
+				return ""
+			}
+			var out strings.Builder
+			for line := range strings.Lines(d.Input) {
+				line = strings.TrimSpace(line)
+				if line == "" || line[0] == '#' {
+					continue
+				}
+				out.WriteString(s.run(line))
+			}
+			return out.String()
+		})
+	})
+}
+
+type script struct {
+	t       *testing.T
+	w       *world
+	streams map[string]string // framework by stream
+}
+
+func (s *script) master(d *datadriven.TestData) {
+	cfg := state.Config{MasterID: "m", Version: "1.2.3", MinRefuse: time.Second, SnapshotAgents: 2}
+	for _, a := range d.CmdArgs {
+		v := a.Vals[0]
+		switch a.Key {
+		case "offer_timeout":
+			cfg.OfferTimeout = s.duration(v)
+		case "max_decisions":
+			cfg.MaxDecisionsPerSecond = s.number(v)
+		case "max_completed_tasks":
+			cfg.MaxCompletedTasks = s.number(v)
+		case "max_completed_frameworks":
+			cfg.MaxCompletedFrameworks = s.number(v)
+		case "unreachable_per_minute":
+			cfg.UnreachablePerMinute = s.number(v)
+		case "role":
+			r := state.Role{Name: v}
+			if len(a.Vals) > 1 {
+				r.Limit = resource.MustParse(a.Vals[1]).Quantities()
+			}
+			cfg.Roles = append(cfg.Roles, r)
+		case "tell_tasks":
+			cfg.TellTasks = v == "true"
+		default:
+			s.t.Fatalf("unknown setting %q", a.Key)
+		}
+	}
+	s.w = newWorld(s.t, cfg)
+}
+
+func (s *script) duration(v string) time.Duration {
+	d, err := time.ParseDuration(v)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+func (s *script) number(v string) int {
+	n, err := strconv.Atoi(v)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+// args are the words of a line: those without "=" in order, the others by name.
+type args struct {
+	words []string
+	named map[string]string
+}
+
+func parse(line string) args {
+	a := args{named: map[string]string{}}
+	for _, w := range strings.Fields(line) {
+		if k, v, ok := strings.Cut(w, "="); ok {
+			a.named[k] = v
+		} else {
+			a.words = append(a.words, w)
+		}
+	}
+	return a
+}
+
+func (a args) list(name string) []string {
+	if a.named[name] == "" {
+		return nil
+	}
+	return strings.Split(a.named[name], ",")
+}
+
+func (a args) get(name, def string) string {
+	if v, ok := a.named[name]; ok {
+		return v
+	}
+	return def
+}
+
+func (s *script) run(line string) string {
+	verb, rest, _ := strings.Cut(line, " ")
+	a := parse(rest)
+	w := s.w
+	w.t = s.t
+	var outs []state.Output
+	head := "> " + line + "\n"
+	link := func() state.Link { return state.Link(s.number(a.get("link", "1"))) }
+	switch verb {
+	case "manual":
+		w.manual = true
+	case "written":
+		in := w.writes[0]
+		w.writes = w.writes[1:]
+		if a.get("error", "") == "" {
+			w.commit(in)
+		}
+		outs = w.step(state.RegistryWritten{ID: in.ID, Err: a.get("error", "")})
+	case "recover":
+		w.cfg.MasterID += "'"
+		w.start()
+	case "advance":
+		outs = w.advance(s.duration(a.words[0]))
+	case "open":
+		outs = w.step(state.LinkOpened{Link: link(), Peer: "peer"})
+	case "register":
+		w.step(state.LinkOpened{Link: link(), Peer: "peer"})
+		outs = w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{
+			Message: &linkv1.AgentMessage_Register{Register: s.register(a)},
+		}})
+	case "state":
+		r := s.register(a)
+		outs = w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{Message: &linkv1.AgentMessage_State{
+			State: &linkv1.AgentState{Agent: r.Agent, Kinds: r.Kinds},
+		}}})
+	case "cut":
+		outs = w.step(state.LinkClosed{Link: link(), Reason: "cut"})
+	case "pong":
+		outs = w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Pong{Pong: &linkv1.Pong{}}}})
+	case "unregister":
+		outs = w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Unregister{Unregister: &linkv1.Unregister{}}}})
+	case "update":
+		outs = w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Update{Update: s.update(a)}}})
+	case "exited":
+		outs = w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{Message: &linkv1.AgentMessage_ExecutorExited{
+			ExecutorExited: &linkv1.ExecutorExited{FrameworkId: a.words[0], ExecutorId: a.words[1], Status: 9},
+		}}})
+	case "executor_message":
+		outs = w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{Message: &linkv1.AgentMessage_FrameworkMessage{
+			FrameworkMessage: &linkv1.FrameworkMessage{FrameworkId: a.words[0], ExecutorId: a.words[1], Data: []byte(a.words[2])},
+		}}})
+	case "subscribe":
+		outs = w.step(state.Subscribe{Stream: state.Stream(a.words[0]), Principal: a.get("authenticated", ""), Call: s.subscription(a)})
+		for _, o := range outs {
+			if e, ok := o.(state.SendScheduler); ok && e.Event.GetSubscribed() != nil {
+				s.streams[string(e.Stream)] = e.Event.GetSubscribed().GetFrameworkId().GetValue()
+			}
+		}
+	case "hangup":
+		outs = w.step(state.StreamClosed{Stream: state.Stream(a.words[0]), Reason: "hang up"})
+	case "allocator":
+		outs = s.allocator(a)
+	case "offer":
+		outs = w.offer(a.words[0], a.get("role", "*"), a.words[1], resource.MustParse(a.words[2]))
+	case "operator":
+		outs = s.operator(a)
+	case "tasks":
+		return head + s.listTasks()
+	case "free":
+		return head + s.listFree()
+	default:
+		outs = s.schedulerCall(verb, rest, a)
+	}
+	s.checkMirror()
+	return head + lines(outs)
+}
+
+// checkMirror compares what an allocator believes with the machine's answer to
+// a fresh session.
+func (s *script) checkMirror() { s.w.checkMirror(s.t) }
+
+func (s *script) register(a args) *linkv1.Register {
+	var tasks []reported
+	for _, text := range a.list("tasks") { // framework/task/state/resources[/executor]
+		p := strings.Split(text, "/")
+		if len(p) < 4 {
+			s.t.Fatalf("task %q: want framework/task/state/resources", text)
+		}
+		r := reported{
+			framework: p[0], id: p[1], state: taskState(s.t, p[2]), resources: resource.MustParse(p[3]), role: a.get("role", "*"),
+			unacked: strings.HasSuffix(p[2], "!"), uuid: uuid(99),
+		}
+		if len(p) > 4 {
+			r.executor = p[4]
+		}
+		tasks = append(tasks, r)
+	}
+	r := register(a.get("id", ""), a.get("host", "h"), resource.MustParse(a.get("total", "cpus:4;mem:4096;disk:1000")), tasks)
+	r.Agent.Withheld = a.get("withheld", "")
+	r.Agent.Version = a.get("version", "1.0")
+	return r
+}
+
+func taskState(t testing.TB, name string) mezzov1.TaskState {
+	n, ok := mezzov1.TaskState_value["TASK_"+strings.TrimSuffix(name, "!")]
+	if !ok {
+		t.Fatalf("unknown task state %q", name)
+	}
+	return mezzov1.TaskState(n)
+}
+
+func (s *script) update(a args) *linkv1.StatusUpdate {
+	st := status(a.words[1], a.get("agent", "m-S0"), taskState(s.t, a.words[2]), uuid(s.number(a.get("uuid", "1"))))
+	u := &linkv1.StatusUpdate{FrameworkId: a.words[0], Status: st}
+	if l := a.get("latest", ""); l != "" {
+		u.LatestState = taskState(s.t, l).Enum()
+	}
+	if r := a.get("reason", ""); r != "" {
+		st.Reason = mezzov1.TaskStatus_Reason(mezzov1.TaskStatus_Reason_value["REASON_"+r]).Enum()
+	}
+	return u
+}
+
+func (s *script) subscription(a args) *schedulerv1.Call_Subscribe {
+	failover, err := strconv.ParseFloat(a.get("failover", "3600"), 64)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	roles := a.list("roles")
+	if roles == nil {
+		roles = []string{"*"}
+	}
+	var caps []mezzov1.FrameworkInfo_Capability_Type
+	for _, c := range a.list("caps") {
+		caps = append(caps, mezzov1.FrameworkInfo_Capability_Type(mezzov1.FrameworkInfo_Capability_Type_value[c]))
+	}
+	info := framework(a.get("name", "f"), a.get("id", ""), roles, failover, caps...)
+	if p := a.get("principal", ""); p != "" {
+		info.Principal = proto.String(p)
+	}
+	if r := a.get("single_role", ""); r != "" {
+		info.Role = proto.String(r)
+	}
+	return &schedulerv1.Call_Subscribe{FrameworkInfo: info, SuppressedRoles: a.list("suppressed")}
+}
+
+func (s *script) allocator(a args) []state.Output {
+	w := s.w
+	decide := func(d allocator.Decision) []state.Output {
+		return w.step(state.AllocatorDecisions{Session: w.session, Decisions: []allocator.Decision{d}})
+	}
+	switch a.words[0] {
+	case "start":
+		return w.openAllocator()
+	case "open":
+		w.session++
+		return w.step(state.AllocatorOpened{Session: w.session})
+	case "ready":
+		return w.step(state.AllocatorReady{Session: w.session})
+	case "tick":
+		w.now = w.now.Add(1)
+		return w.step(state.Tick{})
+	case "crash":
+		w.mirror = nil
+		return w.step(state.AllocatorClosed{Session: w.session, Reason: "crash"})
+	case "rescind":
+		w.seq++
+		return decide(&allocator.Rescind{Number: w.seq, Offer: uint64(s.number(a.words[1]))})
+	case "revoke":
+		w.seq++
+		return decide(&allocator.Revoke{Number: w.seq, Task: 1})
+	case "malformed":
+		w.seq++
+		return decide(&state.Malformed{Number: w.seq, Message: "kind 7 is not known"})
+	case "repeat":
+		return decide(&allocator.Rescind{Number: w.seq, Offer: 1})
+	}
+	s.t.Fatalf("unknown allocator verb %q", a.words[0])
+	return nil
+}
+
+func (s *script) operator(a args) []state.Output {
+	switch a.words[0] {
+	case "kill":
+		return s.w.step(state.KillTask{Request: 7, TaskID: a.words[1], FrameworkID: a.get("framework", "")})
+	case "teardown":
+		return s.w.step(state.Teardown{Request: 7, FrameworkID: a.words[1]})
+	case "role":
+		r := state.Role{Name: a.words[1], Weight: uint64(s.number(a.get("weight", "1000")))}
+		if l := a.get("limit", ""); l != "" {
+			r.Limit = resource.MustParse(l).Quantities()
+		}
+		if g := a.get("guarantee", ""); g != "" {
+			r.Guarantee = resource.MustParse(g).Quantities()
+		}
+		return s.w.step(state.SetRole{Request: 7, Role: r})
+	case "unset":
+		return s.w.step(state.RemoveRole{Request: 7, Name: a.words[1]})
+	}
+	s.t.Fatalf("unknown order %q", a.words[0])
+	return nil
+}
+
+func (s *script) listTasks() string {
+	var out []string
+	byKey := map[string]*state.TaskView{}
+	for k, v := range s.w.tasks {
+		byKey[k.FrameworkID+"/"+k.TaskID] = v
+	}
+	for _, k := range sortedKeys(byKey) {
+		v := byKey[k]
+		line := fmt.Sprintf("%s %s agent=%s %s", k, strings.TrimPrefix(v.State.String(), "TASK_"), v.AgentID, v.Resources)
+		if v.Completed {
+			line += " completed"
+		}
+		out = append(out, line)
+	}
+	return strings.Join(append(out, ""), "\n")
+}
+
+func (s *script) listFree() string {
+	var b strings.Builder
+	for _, id := range sortedKeys(s.w.mirror.agents) {
+		fmt.Fprintf(&b, "%s %s\n", id, s.w.mirror.free(id))
+	}
+	return b.String()
+}
+
+func (s *script) schedulerCall(verb, rest string, a args) []state.Output {
+	stream := a.words[0]
+	fid := a.get("framework", s.streams[stream])
+	c := &schedulerv1.Call{Sequence: proto.Uint64(1)}
+	switch verb {
+	case "accept":
+		c.Type = schedulerv1.Call_ACCEPT.Enum()
+		c.Accept = &schedulerv1.Call_Accept{OfferIds: offerIDs(a.list("offers")...), Filters: s.filters(a)}
+		_, ops, _ := strings.Cut(rest, ":: ")
+		for _, op := range strings.Split(ops, " | ") {
+			if strings.TrimSpace(op) != "" {
+				c.Accept.Operations = append(c.Accept.Operations, s.operation(fid, strings.TrimSpace(op)))
+			}
+		}
+	case "decline":
+		c.Type = schedulerv1.Call_DECLINE.Enum()
+		c.Decline = &schedulerv1.Call_Decline{OfferIds: offerIDs(a.list("offers")...), Filters: s.filters(a)}
+	case "revive":
+		c.Type = schedulerv1.Call_REVIVE.Enum()
+		c.Revive = &schedulerv1.Call_Revive{Roles: a.list("roles")}
+	case "suppress":
+		c.Type = schedulerv1.Call_SUPPRESS.Enum()
+		c.Suppress = &schedulerv1.Call_Suppress{Roles: a.list("roles")}
+	case "kill":
+		c.Type = schedulerv1.Call_KILL.Enum()
+		c.Kill = &schedulerv1.Call_Kill{TaskId: &mezzov1.TaskID{Value: proto.String(a.words[1])}, AgentId: agentID(a.get("agent", ""))}
+		if g := a.get("grace", ""); g != "" {
+			c.Kill.KillPolicy = &mezzov1.KillPolicy{GracePeriod: &mezzov1.DurationInfo{Nanoseconds: proto.Int64(int64(s.duration(g)))}}
+		}
+	case "shutdown":
+		c.Type = schedulerv1.Call_SHUTDOWN.Enum()
+		c.Shutdown = &schedulerv1.Call_Shutdown{ExecutorId: &mezzov1.ExecutorID{Value: proto.String(a.words[1])}, AgentId: agentID(a.get("agent", "m-S0"))}
+	case "ack":
+		c.Type = schedulerv1.Call_ACKNOWLEDGE.Enum()
+		c.Acknowledge = &schedulerv1.Call_Acknowledge{
+			AgentId: agentID(a.get("agent", "m-S0")), TaskId: &mezzov1.TaskID{Value: proto.String(a.words[1])},
+			Uuid: uuid(s.number(a.get("uuid", "1"))),
+		}
+		if a.get("bad", "") != "" {
+			c.Acknowledge.Uuid = []byte("short")
+		}
+	case "reconcile":
+		c.Type = schedulerv1.Call_RECONCILE.Enum()
+		c.Reconcile = &schedulerv1.Call_Reconcile{}
+		for _, t := range a.list("tasks") {
+			id, agent, _ := strings.Cut(t, "@")
+			c.Reconcile.Tasks = append(c.Reconcile.Tasks, &schedulerv1.Call_Reconcile_Task{
+				TaskId: &mezzov1.TaskID{Value: proto.String(id)}, AgentId: agentID(agent),
+			})
+		}
+	case "message":
+		c.Type = schedulerv1.Call_MESSAGE.Enum()
+		c.Message = &schedulerv1.Call_Message{
+			AgentId: agentID(a.get("agent", "m-S0")), ExecutorId: &mezzov1.ExecutorID{Value: proto.String(a.words[1])}, Data: []byte(a.words[2]),
+		}
+	case "request":
+		c.Type = schedulerv1.Call_REQUEST.Enum()
+		c.Request = &schedulerv1.Call_Request{Requests: []*mezzov1.Request{{Resources: resource.MustParse(a.words[1]).ToProto()}}}
+	case "reconcile_operations":
+		c.Type = schedulerv1.Call_RECONCILE_OPERATIONS.Enum()
+		c.ReconcileOperations = &schedulerv1.Call_ReconcileOperations{Operations: []*schedulerv1.Call_ReconcileOperations_Operation{{
+			OperationId: &mezzov1.OperationID{Value: proto.String(a.words[1])}, AgentId: agentID(a.get("agent", "")),
+		}}}
+	case "teardown":
+		c.Type = schedulerv1.Call_TEARDOWN.Enum()
+	case "update_framework":
+		sub := s.subscription(a)
+		sub.FrameworkInfo.Id = &mezzov1.FrameworkID{Value: proto.String(fid)}
+		if u := a.get("user", ""); u != "" {
+			sub.FrameworkInfo.User = proto.String(u)
+		}
+		c.Type = schedulerv1.Call_UPDATE_FRAMEWORK.Enum()
+		c.UpdateFramework = &schedulerv1.Call_UpdateFramework{FrameworkInfo: sub.FrameworkInfo, SuppressedRoles: sub.SuppressedRoles}
+	default:
+		s.t.Fatalf("unknown verb %q", verb)
+	}
+	return s.w.step(call(fid, stream, c))
+}
+
+func agentID(id string) *mezzov1.AgentID {
+	if id == "" {
+		return nil
+	}
+	return &mezzov1.AgentID{Value: proto.String(id)}
+}
+
+func (s *script) filters(a args) *mezzov1.Filters {
+	r := a.get("refuse", "")
+	if r == "" {
+		return nil
+	}
+	f, err := strconv.ParseFloat(r, 64)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return &mezzov1.Filters{RefuseSeconds: proto.Float64(f)}
+}
+
+// operation reads one operation of an accept: "launch ID RESOURCES", "group
+// EXECUTOR ID,RESOURCES …", or the name of another with resources.
+func (s *script) operation(fid, text string) *mezzov1.Offer_Operation {
+	verb, rest, _ := strings.Cut(text, " ")
+	a := parse(rest)
+	agent := a.get("agent", "m-S0")
+	switch verb {
+	case "launch":
+		t := taskInfo(a.words[0], agent, resource.MustParse(a.words[1]))
+		s.spoil(t, a)
+		if e := a.get("executor", ""); e != "" {
+			t.Command = nil
+			t.Executor = &mezzov1.ExecutorInfo{
+				ExecutorId: &mezzov1.ExecutorID{Value: proto.String(e)}, Command: &mezzov1.CommandInfo{Value: proto.String(a.get("run", "x"))},
+				Resources: resource.MustParse("cpus:0.1;mem:32").ToProto(),
+			}
+		}
+		op := launch(t)
+		if id := a.get("operation", ""); id != "" {
+			op.Id = &mezzov1.OperationID{Value: proto.String(id)}
+		}
+		return op
+	case "group":
+		e := &mezzov1.ExecutorInfo{
+			Type: mezzov1.ExecutorInfo_DEFAULT.Enum(), ExecutorId: &mezzov1.ExecutorID{Value: proto.String(a.words[0])},
+			FrameworkId: &mezzov1.FrameworkID{Value: proto.String(a.get("framework", fid))},
+			Resources:   resource.MustParse(a.get("resources", "cpus:0.1;mem:32;disk:10")).ToProto(),
+		}
+		var tasks []*mezzov1.TaskInfo
+		for _, w := range a.words[1:] {
+			id, res, _ := strings.Cut(w, ",")
+			t := taskInfo(id, agent, resource.MustParse(res))
+			s.spoil(t, a)
+			tasks = append(tasks, t)
+		}
+		return launchGroup(e, tasks...)
+	case "reserve":
+		res := resource.MustParse(a.words[1]).Push(resource.Reservation{Role: a.get("role", "ads"), Dynamic: true})
+		return &mezzov1.Offer_Operation{
+			Type: mezzov1.Offer_Operation_RESERVE.Enum(), Id: &mezzov1.OperationID{Value: proto.String(a.words[0])},
+			Reserve: &mezzov1.Offer_Operation_Reserve{Resources: res.ToProto()},
+		}
+	case "unreserve":
+		return &mezzov1.Offer_Operation{
+			Type: mezzov1.Offer_Operation_UNRESERVE.Enum(), Id: &mezzov1.OperationID{Value: proto.String(a.words[0])},
+			Unreserve: &mezzov1.Offer_Operation_Unreserve{Resources: resource.MustParse(a.words[1]).ToProto()},
+		}
+	}
+	s.t.Fatalf("unknown operation %q", text)
+	return nil
+}
+
+// spoil makes a task wrong in the way that the line asks for.
+func (s *script) spoil(t *mezzov1.TaskInfo, a args) {
+	switch a.get("bad", "") {
+	case "":
+	case "command":
+		t.Command = nil
+	case "both":
+		t.Executor = &mezzov1.ExecutorInfo{ExecutorId: &mezzov1.ExecutorID{Value: proto.String("e")}, Command: t.Command}
+	case "id":
+		t.TaskId.Value = proto.String("a/b")
+	case "kill":
+		t.KillPolicy = &mezzov1.KillPolicy{GracePeriod: &mezzov1.DurationInfo{Nanoseconds: proto.Int64(-1)}}
+	case "time":
+		t.MaxCompletionTime = &mezzov1.DurationInfo{Nanoseconds: proto.Int64(-1)}
+	case "check":
+		t.Check = &mezzov1.CheckInfo{Type: mezzov1.CheckInfo_HTTP.Enum()}
+	case "health":
+		t.HealthCheck = &mezzov1.HealthCheck{Type: mezzov1.HealthCheck_TCP.Enum(), DelaySeconds: proto.Float64(-3)}
+	case "resources":
+		t.Resources = nil
+	case "negative":
+		t.Resources[0].Scalar.Value = proto.Float64(-1)
+	case "role":
+		t.Resources[0].AllocationInfo = &mezzov1.Resource_AllocationInfo{Role: proto.String("other")}
+	case "environment":
+		t.Command.Environment = &mezzov1.Environment{Variables: []*mezzov1.Environment_Variable{{Name: proto.String("A")}}}
+	case "container":
+		t.Container = &mezzov1.ContainerInfo{Type: mezzov1.ContainerInfo_DOCKER.Enum()}
+	case "limits":
+		t.Limits = map[string]*mezzov1.Value_Scalar{"cpus": {Value: proto.Float64(0.001)}}
+	case "limit_name":
+		t.Limits = map[string]*mezzov1.Value_Scalar{"disk": {Value: proto.Float64(1)}}
+	case "cgroups":
+		t.Container = &mezzov1.ContainerInfo{Type: mezzov1.ContainerInfo_MESOS.Enum(), LinuxInfo: &mezzov1.LinuxInfo{ShareCgroups: proto.Bool(false)}}
+	default:
+		s.t.Fatalf("unknown way to be wrong: %q", a.get("bad", ""))
+	}
+}
