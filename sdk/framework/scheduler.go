@@ -243,7 +243,7 @@ func (s *Scheduler) open(ctx context.Context, cancel context.CancelFunc, master 
 		return nil, err
 	}
 	told := first.GetSubscribed()
-	sub := newSubscription(events, calls, cancel, told)
+	sub := newSubscription(events, calls, cancel, told, s.logger)
 	sub.again = again
 	s.mu.Lock()
 	s.info = proto.CloneOf(s.info)
@@ -281,7 +281,7 @@ func (s *Scheduler) serve(sub *subscription) error {
 		// Updates may have been missed: ask for the newest of every task.
 		sub.send(&schedulerv1.Call{Type: schedulerv1.Call_RECONCILE.Enum(), Reconcile: &schedulerv1.Call_Reconcile{}}, s.FrameworkID())
 	}
-	alive := sub.watch(s.logger)
+	alive := sub.watch()
 	defer alive.stop()
 	var told *schedulerv1.Event_Error
 	for {

@@ -24,6 +24,7 @@ type subscription struct {
 	id        string
 	heartbeat time.Duration
 	again     bool // not the scheduler's first
+	logger    *slog.Logger
 
 	// Calls are answered in order, so the oldest waiting is the next answered.
 	mu       sync.Mutex
@@ -36,10 +37,10 @@ type subscription struct {
 func newSubscription(
 	events grpc.ServerStreamingClient[schedulerv1.Event],
 	calls grpc.BidiStreamingClient[schedulerv1.Call, schedulerv1.CallResult],
-	cancel context.CancelFunc, told *schedulerv1.Event_Subscribed,
+	cancel context.CancelFunc, told *schedulerv1.Event_Subscribed, logger *slog.Logger,
 ) *subscription {
 	sub := &subscription{
-		events: events, calls: calls, cancel: cancel, id: told.GetStreamId(),
+		events: events, calls: calls, cancel: cancel, id: told.GetStreamId(), logger: logger,
 		heartbeat: time.Duration(told.GetHeartbeatIntervalSeconds() * float64(time.Second)),
 	}
 	sub.reader.Go(sub.read)
@@ -89,6 +90,8 @@ func (sub *subscription) read() {
 		if answer.GetCode() == schedulerv1.CallResult_ACCEPTED {
 			result <- nil
 		} else {
+			// Nobody may be waiting for it, as for an automatic acknowledgement.
+			sub.logger.Debug("a call was not accepted", "sequence", answer.GetSequence(), "code", answer.GetCode(), "message", answer.GetMessage())
 			result <- &CallError{Code: answer.GetCode(), Message: answer.GetMessage()}
 		}
 	}
@@ -104,13 +107,13 @@ type watchdog struct {
 	patient time.Duration
 }
 
-func (sub *subscription) watch(logger *slog.Logger) *watchdog {
+func (sub *subscription) watch() *watchdog {
 	if sub.heartbeat <= 0 {
 		return &watchdog{}
 	}
 	patient := silentHeartbeats * sub.heartbeat
 	return &watchdog{patient: patient, timer: time.AfterFunc(patient, func() {
-		logger.Warn("the master has said nothing; subscribing again", "for", patient)
+		sub.logger.Warn("the master has said nothing; subscribing again", "for", patient)
 		sub.cancel()
 	})}
 }

@@ -1,0 +1,313 @@
+// Package master is the shell around core/master/state: it has the
+// connections, the registry, the clock and the allocator's process, and takes
+// what comes from them to the machine, one at a time.
+//
+//	m, err := master.New(master.Options{Config: config, Logger: logger, Version: version})
+//	if err != nil {
+//		return err
+//	}
+//	go func() { <-m.Ready(); fmt.Println("ready", m.Addresses()) }()
+//	err = m.Run(ctx)
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
+
+	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/core/election"
+	"github.com/mezzo-os/mezzo/core/election/standalone"
+	"github.com/mezzo-os/mezzo/core/http"
+	"github.com/mezzo-os/mezzo/core/pluginhost"
+	"github.com/mezzo-os/mezzo/core/registry"
+	"github.com/mezzo-os/mezzo/core/registry/bolt"
+	"github.com/mezzo-os/mezzo/core/rpc"
+	"github.com/mezzo-os/mezzo/sdk/client"
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
+)
+
+const (
+	// publishInterval is how old what readers see may be.
+	publishInterval = 20 * time.Millisecond
+	// stopGrace is how long calls that are under way have at the end.
+	stopGrace = time.Second
+)
+
+// Options of a master.
+type Options struct {
+	Config config.Master
+	// Logger gets everything; nil: nothing is logged.
+	Logger hclog.Logger
+	// Version is told to agents, schedulers and operators.
+	Version string
+	// Authorizer decides who may do what; nil: rpc.AllowAll.
+	Authorizer rpc.Authorizer
+	// Allocator, when set, is used instead of a plugin's process: for tests
+	// and benchmarks.
+	Allocator grpc.ClientConnInterface
+	// HandshakeTimeout is how long a client has to begin; 0: 10 s.
+	HandshakeTimeout time.Duration
+	// HeartbeatInterval is how often schedulers get a HEARTBEAT; 0: 15 s.
+	HeartbeatInterval time.Duration
+}
+
+// Master is a master of the cluster. Its methods may be called from any
+// goroutine.
+type Master struct {
+	options    Options
+	logger     hclog.Logger
+	authorizer rpc.Authorizer
+	mirror     *mirror
+	metrics    *metrics
+	registry   registry.Registry
+	election   election.Election
+	host       *pluginhost.Host // nil when Options.Allocator is set
+	rpc        *rpc.Server
+	http       *http.Server
+
+	term      atomic.Pointer[term] // nil while it does not lead
+	termMu    sync.Mutex
+	termNews  chan struct{} // closed and replaced when term changes
+	allocator atomic.Pointer[allocatorConn]
+	sessions  atomic.Uint64
+
+	life       context.Context // of what Run starts
+	background sync.WaitGroup
+	ready      chan struct{}
+}
+
+// New opens the master's listeners, registry and plugin host; nothing is
+// served before Run. After an error nothing is left open.
+func New(o Options) (m *Master, err error) {
+	m = &Master{
+		options: o, logger: o.Logger, authorizer: o.Authorizer, mirror: newMirror(),
+		termNews: make(chan struct{}), ready: make(chan struct{}),
+	}
+	if m.logger == nil {
+		m.logger = hclog.NewNullLogger()
+	}
+	if m.authorizer == nil {
+		m.authorizer = rpc.AllowAll{}
+	}
+	m.metrics = newMetrics(m.mirror)
+	defer func() {
+		if err != nil {
+			m.close()
+			m = nil
+		}
+	}()
+	if kind := o.Config.Election.Kind; kind != "" && kind != "standalone" {
+		return m, fmt.Errorf("election %q is not part of this version; leave the block out for a master that is alone", kind)
+	}
+	m.election = standalone.New()
+	if kind := o.Config.Registry.Kind; kind != "" && kind != "bbolt" {
+		return m, fmt.Errorf("registry %q is not part of this version; leave the block out to keep it in data_dir", kind)
+	}
+	durable, err := bolt.Open(o.Config.DataDir)
+	if err != nil {
+		return m, err
+	}
+	m.registry = durable
+	if o.Allocator == nil {
+		if m.host, err = pluginhost.New(pluginhost.Options{Logger: m.logger, DataDir: o.Config.DataDir}); err != nil {
+			return m, err
+		}
+	}
+	return m, m.listen()
+}
+
+func (m *Master) listen() (err error) {
+	c := m.options.Config
+	var tls *client.Files
+	if c.TLS != nil {
+		tls = &client.Files{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key}
+	}
+	if m.rpc, err = rpc.Listen(rpc.Options{
+		Address: c.RPC, TLS: tls, Insecure: c.Insecure, Logger: m.logger.Named("rpc"), HandshakeTimeout: m.options.HandshakeTimeout,
+	}); err != nil {
+		return err
+	}
+	operator := &operatorService{master: m}
+	operatorv1.RegisterOperatorServer(m.rpc, operator)
+	linkv1.RegisterAgentLinkServer(m.rpc, &agentService{master: m})
+	schedulerv1.RegisterSchedulerServer(m.rpc, &schedulerService{master: m})
+	m.http, err = http.Listen(http.Options{
+		Title: "Mezzo master", Address: c.HTTP, TLS: tls, Insecure: c.Insecure, Logger: m.logger.Named("http"),
+		Metrics: m.metrics.registry, Ready: m.readiness, Queries: queries(operator),
+	})
+	return err
+}
+
+// readiness says why the master does not serve yet.
+func (m *Master) readiness() error {
+	if _, err := m.leading(); err != nil {
+		return err
+	}
+	if m.allocator.Load() == nil {
+		return errors.New("the allocator is not running")
+	}
+	return nil
+}
+
+// Run campaigns, leads, and serves until ctx ends (it returns nil) or
+// something fails that only an operator can put right.
+func (m *Master) Run(ctx context.Context) error {
+	defer m.close()
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(outer)
+	defer cancel(nil)
+	m.life = ctx
+	fail := func(what string, run func() error) {
+		m.background.Go(func() {
+			if err := run(); err != nil {
+				cancel(fmt.Errorf("%s: %w", what, err))
+			}
+		})
+	}
+	mirrorLife, stopMirror := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopMirror()
+	var mirroring sync.WaitGroup
+	mirroring.Go(func() { m.mirror.run(mirrorLife) })
+
+	fail("rpc", m.rpc.Serve)
+	fail("http", m.http.Serve)
+	fail("leadership", func() error {
+		err := m.lead(ctx, m.rpc.Address())
+		if err == nil && ctx.Err() == nil {
+			err = errors.New("it was lost; start the master again, as a standby")
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	})
+	err := m.startAllocator(ctx)
+	if err == nil {
+		err = m.serve(ctx)
+	}
+	if ctx.Err() == nil {
+		cancel(err)
+	}
+	m.shutDown()
+	stopMirror()
+	mirroring.Wait()
+	if outer.Err() != nil {
+		return nil
+	}
+	return context.Cause(ctx)
+}
+
+// serve tells when the master is ready, and waits for the end.
+func (m *Master) serve(ctx context.Context) error {
+	if _, err := m.awaitTerm(ctx); err == nil {
+		close(m.ready)
+		addresses := m.Addresses()
+		m.logger.Info("serving", "rpc", addresses["rpc"], "http", addresses["http"])
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// shutDown ends all that Run has started, and waits for it. ctx has ended.
+func (m *Master) shutDown() {
+	if m.host != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := m.host.Close(ctx); err != nil {
+			m.logger.Warn("the plugins did not end well", "error", err)
+		}
+	}
+	m.http.Stop(stopGrace)
+	m.rpc.Stop(stopGrace)
+	m.background.Wait()
+}
+
+// close closes what New opened. What shutDown has ended already is ended.
+func (m *Master) close() {
+	if m.host != nil {
+		_ = m.host.Close(context.Background())
+	}
+	if m.http != nil {
+		m.http.Stop(0)
+	}
+	if m.rpc != nil {
+		m.rpc.Stop(0)
+	}
+	if m.election != nil {
+		_ = m.election.Close()
+	}
+	if m.registry != nil {
+		if err := m.registry.Close(); err != nil {
+			m.logger.Error("the registry did not close", "error", err)
+		}
+	}
+}
+
+// Close gives up a master that was never run.
+func (m *Master) Close() { m.close() }
+
+// Addresses are where the master listens, by name: "rpc" and "http".
+func (m *Master) Addresses() map[string]string {
+	return map[string]string{"rpc": m.rpc.Address(), "http": m.http.Address()}
+}
+
+// Ready is closed when the master leads and its allocator has started.
+func (m *Master) Ready() <-chan struct{} { return m.ready }
+
+// leading returns the term, or an error for the caller.
+func (m *Master) leading() (*term, error) {
+	if t := m.term.Load(); t != nil {
+		return t, nil
+	}
+	return nil, unavailable("this master does not lead")
+}
+
+func (m *Master) setTerm(t *term) {
+	m.termMu.Lock()
+	defer m.termMu.Unlock()
+	m.term.Store(t)
+	close(m.termNews)
+	m.termNews = make(chan struct{})
+}
+
+// awaitTerm waits until the master leads.
+func (m *Master) awaitTerm(ctx context.Context) (*term, error) {
+	for {
+		m.termMu.Lock()
+		t, news := m.term.Load(), m.termNews
+		m.termMu.Unlock()
+		if t != nil {
+			return t, nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (m *Master) authorize(ctx context.Context, action rpc.Action, object rpc.Object) error {
+	return m.authorizer.Authorize(ctx, rpc.PrincipalFrom(ctx), action, object)
+}
+
+func unavailable(message string) error { return fmt.Errorf("%w: %s", rpc.ErrUnavailable, message) }
+
+func conflict(message string) error { return fmt.Errorf("%w: %s", rpc.ErrConflict, message) }
+
+func peerOf(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok {
+		return p.Addr.String()
+	}
+	return ""
+}

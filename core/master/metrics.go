@@ -1,0 +1,98 @@
+package master
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/mezzo-os/mezzo/sdk/allocator"
+)
+
+// metrics are what /metrics shows. Gauges of what the mirror holds are read
+// from it when they are asked for.
+type metrics struct {
+	registry *prometheus.Registry
+	turn     prometheus.Histogram
+	cycle    prometheus.Histogram
+	write    prometheus.Histogram
+	links    prometheus.Gauge
+	refused  *prometheus.CounterVec
+	cut      *prometheus.CounterVec
+}
+
+func newMetrics(m *mirror) *metrics {
+	histogram := func(name, help string) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(1e-5, 4, 11)})
+	}
+	out := &metrics{
+		registry: prometheus.NewRegistry(),
+		turn:     histogram("mezzo_master_loop_turn_seconds", "How long one turn of the event loop took."),
+		cycle:    histogram("mezzo_master_allocator_cycle_seconds", "How long one cycle of the allocator took, by its own word."),
+		write:    histogram("mezzo_master_registry_write_seconds", "How long one write of the registry took."),
+		links:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "mezzo_master_agent_streams", Help: "Open streams of agents."}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mezzo_master_allocator_decisions_refused_total", Help: "Decisions of the allocator that were refused, by reason.",
+		}, []string{"reason"}),
+		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mezzo_master_streams_cut_total", Help: "Streams that were ended because what waited for the peer reached its bound.",
+		}, []string{"peer"}),
+	}
+	out.registry.MustRegister(out.turn, out.cycle, out.write, out.links, out.refused, out.cut, &gauges{mirror: m},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return out
+}
+
+// refusal is a reason as a label: "not_free".
+func refusal(r allocator.RefusalReason) string {
+	return strings.ToLower(strings.TrimPrefix(r.String(), "REFUSAL_REASON_"))
+}
+
+// gauges reads the mirror.
+type gauges struct {
+	mirror *mirror
+}
+
+var (
+	agentsDesc     = prometheus.NewDesc("mezzo_master_agents", "Agents, by state.", []string{"state"}, nil)
+	frameworksDesc = prometheus.NewDesc("mezzo_master_frameworks", "Frameworks, by state.", []string{"state"}, nil)
+	tasksDesc      = prometheus.NewDesc("mezzo_master_tasks", "Tasks that the master knows, by state.", []string{"state"}, nil)
+	offersDesc     = prometheus.NewDesc("mezzo_master_offers", "Outstanding offers.", nil, nil)
+	restartsDesc   = prometheus.NewDesc("mezzo_plugin_restarts_total", "How often a plugin's process had to be replaced.", []string{"plugin"}, nil)
+	upDesc         = prometheus.NewDesc("mezzo_plugin_up", "Whether a plugin runs and is healthy or degraded.", []string{"plugin"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (g *gauges) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{agentsDesc, frameworksDesc, tasksDesc, offersDesc, restartsDesc, upDesc} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g *gauges) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	m := g.mirror
+	m.view.RLock()
+	defer m.view.RUnlock()
+	for s, n := range m.agentStates {
+		gauge(agentsDesc, float64(n), string(s))
+	}
+	for s, n := range m.frameworkStates {
+		gauge(frameworksDesc, float64(n), string(s))
+	}
+	for s, n := range m.taskStates {
+		gauge(tasksDesc, float64(n), strings.ToLower(s.String()))
+	}
+	gauge(offersDesc, float64(len(m.offers)))
+	for id, p := range m.plugins {
+		out <- prometheus.MustNewConstMetric(restartsDesc, prometheus.CounterValue, float64(p.Restarts), id)
+		up := 0.0
+		if p.State == "healthy" || p.State == "degraded" {
+			up = 1
+		}
+		gauge(upDesc, up, id)
+	}
+}

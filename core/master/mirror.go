@@ -1,0 +1,325 @@
+package master
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/mezzo-os/mezzo/core/master/state"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+)
+
+// mirror is what others see of the cluster. It is fed by what the machine
+// publishes, on a goroutine of its own, so that no reader ever holds up the
+// loop. What it holds is never changed, only replaced.
+type mirror struct {
+	mu      sync.Mutex
+	waiting []change
+	wake    chan struct{}
+
+	view       sync.RWMutex
+	agents     map[string]*state.AgentView
+	frameworks map[string]*state.FrameworkView
+	tasks      map[state.TaskKey]*state.TaskView
+	offers     map[string]*state.OfferView
+	roles      map[string]*state.RoleView
+	plugins    map[string]*operatorv1.Plugin
+	number     uint64 // of the last event
+	watchers   map[*watcher]struct{}
+
+	agentStates     map[state.AgentState]int
+	frameworkStates map[state.FrameworkState]int
+	taskStates      map[mezzov1.TaskState]int
+}
+
+// change is what is to be applied: a publication, a plugin's status, or a new
+// beginning.
+type change struct {
+	publish state.Publish
+	plugin  *operatorv1.Plugin
+	reset   bool
+}
+
+func newMirror() *mirror {
+	m := &mirror{
+		wake: make(chan struct{}, 1), watchers: map[*watcher]struct{}{}, plugins: map[string]*operatorv1.Plugin{},
+	}
+	m.clear()
+	return m
+}
+
+// clear forgets all but plugins, which outlive leadership. The view's lock is
+// held, or nobody else knows the mirror yet.
+func (m *mirror) clear() {
+	m.agents = map[string]*state.AgentView{}
+	m.frameworks = map[string]*state.FrameworkView{}
+	m.tasks = map[state.TaskKey]*state.TaskView{}
+	m.offers = map[string]*state.OfferView{}
+	m.roles = map[string]*state.RoleView{}
+	m.agentStates = map[state.AgentState]int{}
+	m.frameworkStates = map[state.FrameworkState]int{}
+	m.taskStates = map[mezzov1.TaskState]int{}
+}
+
+func (m *mirror) publish(p state.Publish) { m.put(change{publish: p}) }
+
+func (m *mirror) put(c change) {
+	m.mu.Lock()
+	m.waiting = append(m.waiting, c)
+	m.mu.Unlock()
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run applies changes until ctx ends.
+func (m *mirror) run(ctx context.Context) {
+	var batch []change
+	for {
+		select {
+		case <-m.wake:
+		case <-ctx.Done():
+			m.cutAll(errStopped)
+			return
+		}
+		clear(batch)
+		m.mu.Lock()
+		batch, m.waiting = m.waiting, batch[:0]
+		m.mu.Unlock()
+		for i := range batch {
+			m.apply(&batch[i])
+		}
+	}
+}
+
+func (m *mirror) apply(c *change) {
+	m.view.Lock()
+	defer m.view.Unlock()
+	if c.reset {
+		m.clear()
+		for w := range m.watchers {
+			delete(m.watchers, w)
+			w.cut(unavailable("the master does not lead any more"))
+		}
+		return
+	}
+	if c.plugin != nil {
+		m.plugins[c.plugin.Id] = c.plugin
+	}
+	m.applyAgents(&c.publish)
+	m.applyFrameworks(&c.publish)
+	m.applyTasks(&c.publish)
+	for _, o := range c.publish.Offers {
+		m.offers[o.ID] = o
+	}
+	for _, id := range c.publish.OffersRemoved {
+		delete(m.offers, id)
+	}
+	for _, r := range c.publish.Roles {
+		m.roles[r.Name] = r
+	}
+	for _, name := range c.publish.RolesRemoved {
+		delete(m.roles, name)
+	}
+	m.tell(c)
+}
+
+func (m *mirror) applyAgents(p *state.Publish) {
+	forget := func(id string) {
+		if old := m.agents[id]; old != nil {
+			m.agentStates[old.State]--
+			delete(m.agents, id)
+		}
+	}
+	for _, a := range p.Agents {
+		forget(a.ID)
+		m.agents[a.ID] = a
+		m.agentStates[a.State]++
+	}
+	for _, id := range p.AgentsRemoved {
+		forget(id)
+	}
+}
+
+func (m *mirror) applyFrameworks(p *state.Publish) {
+	forget := func(id string) {
+		if old := m.frameworks[id]; old != nil {
+			m.frameworkStates[old.State]--
+			delete(m.frameworks, id)
+		}
+	}
+	for _, f := range p.Frameworks {
+		forget(f.ID)
+		m.frameworks[f.ID] = f
+		m.frameworkStates[f.State]++
+	}
+	for _, id := range p.FrameworksRemoved {
+		forget(id)
+	}
+}
+
+func (m *mirror) applyTasks(p *state.Publish) {
+	forget := func(key state.TaskKey) {
+		if old := m.tasks[key]; old != nil {
+			m.taskStates[old.State]--
+			delete(m.tasks, key)
+		}
+	}
+	for _, t := range p.Tasks {
+		forget(t.TaskKey)
+		m.tasks[t.TaskKey] = t
+		m.taskStates[t.State]++
+	}
+	for _, key := range p.TasksRemoved {
+		forget(key)
+	}
+}
+
+// tell gives the change to all watchers, made into events once.
+func (m *mirror) tell(c *change) {
+	events := eventsOf(c)
+	first := m.number + 1
+	m.number += uint64(len(events))
+	if len(m.watchers) == 0 {
+		return
+	}
+	messages := make([]*operatorv1.WatchEvent, len(events))
+	for i, event := range events {
+		messages[i] = event()
+		messages[i].Number = first + uint64(i)
+	}
+	for w := range m.watchers {
+		if err := w.push(messages); err != nil {
+			delete(m.watchers, w)
+			w.cut(err)
+		}
+	}
+}
+
+// snapshot returns the mirror as it is, as events yet to be made, and has the
+// watcher told of all that comes after it.
+func (m *mirror) snapshot(w *watcher) (all change, plugins []*operatorv1.Plugin, number uint64) {
+	m.view.Lock()
+	defer m.view.Unlock()
+	m.watchers[w] = struct{}{}
+	all.publish = state.Publish{
+		Agents: values(m.agents), Frameworks: values(m.frameworks), Tasks: values(m.tasks), Offers: values(m.offers), Roles: values(m.roles),
+	}
+	return all, values(m.plugins), m.number
+}
+
+func (m *mirror) forget(w *watcher) {
+	m.view.Lock()
+	defer m.view.Unlock()
+	delete(m.watchers, w)
+}
+
+func (m *mirror) cutAll(err error) {
+	m.view.Lock()
+	defer m.view.Unlock()
+	for w := range m.watchers {
+		delete(m.watchers, w)
+		w.cut(unavailable(err.Error()))
+	}
+}
+
+func values[K comparable, V any](in map[K]V) []V {
+	out := make([]V, 0, len(in))
+	for _, v := range in {
+		out = append(out, v)
+	}
+	return out
+}
+
+// listed returns those that keep wants, sorted.
+func listed[K comparable, V any](m *mirror, in *map[K]V, keep func(V) bool, compare func(a, b V) int) []V {
+	m.view.RLock()
+	out := make([]V, 0, len(*in))
+	for _, v := range *in {
+		if keep == nil || keep(v) {
+			out = append(out, v)
+		}
+	}
+	m.view.RUnlock()
+	slices.SortFunc(out, compare)
+	return out
+}
+
+func (m *mirror) listAgents() []*state.AgentView {
+	return listed(m, &m.agents, nil, func(a, b *state.AgentView) int {
+		return cmp.Or(a.Registered.Compare(b.Registered), cmp.Compare(a.ID, b.ID))
+	})
+}
+
+func (m *mirror) listFrameworks(completed bool) []*state.FrameworkView {
+	keep := func(f *state.FrameworkView) bool { return completed || f.State != state.FrameworkCompleted }
+	return listed(m, &m.frameworks, keep, func(a, b *state.FrameworkView) int {
+		return cmp.Or(a.Registered.Compare(b.Registered), cmp.Compare(a.ID, b.ID))
+	})
+}
+
+func (m *mirror) listTasks(q *operatorv1.ListTasksRequest) []*state.TaskView {
+	keep := func(t *state.TaskView) bool {
+		return (q.Completed || !t.Completed) && (q.FrameworkId == "" || q.FrameworkId == t.FrameworkID) &&
+			(q.AgentId == "" || q.AgentId == t.AgentID) && (q.TaskId == "" || q.TaskId == t.TaskID)
+	}
+	return listed(m, &m.tasks, keep, func(a, b *state.TaskView) int {
+		return cmp.Or(a.Launched.Compare(b.Launched), cmp.Compare(a.FrameworkID, b.FrameworkID), cmp.Compare(a.TaskID, b.TaskID))
+	})
+}
+
+func (m *mirror) listOffers() []*state.OfferView {
+	return listed(m, &m.offers, nil, func(a, b *state.OfferView) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+	})
+}
+
+func (m *mirror) listRoles() []*state.RoleView {
+	return listed(m, &m.roles, nil, func(a, b *state.RoleView) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+func (m *mirror) listPlugins() []*operatorv1.Plugin {
+	return listed(m, &m.plugins, nil, func(a, b *operatorv1.Plugin) int { return cmp.Compare(a.Id, b.Id) })
+}
+
+// frameworkUser is the user that a framework's tasks run as; empty when the
+// framework is not known.
+func (m *mirror) frameworkUser(id string) string {
+	m.view.RLock()
+	defer m.view.RUnlock()
+	if f := m.frameworks[id]; f != nil {
+		return f.Info.GetUser()
+	}
+	return ""
+}
+
+func (m *mirror) agent(id string) *state.AgentView {
+	m.view.RLock()
+	defer m.view.RUnlock()
+	return m.agents[id]
+}
+
+// counts fills in what a status has of numbers.
+func (m *mirror) counts(s *operatorv1.Status) {
+	m.view.RLock()
+	defer m.view.RUnlock()
+	s.Agents = &operatorv1.Counts{
+		Total: uint64(len(m.agents)), Active: uint64(m.agentStates[state.AgentActive]), Unreachable: uint64(m.agentStates[state.AgentUnreachable]),
+	}
+	s.Frameworks = &operatorv1.Counts{
+		Total: uint64(len(m.frameworks)), Active: uint64(m.frameworkStates[state.FrameworkActive]),
+	}
+	s.Tasks = &operatorv1.Counts{Total: uint64(len(m.tasks)), Running: uint64(m.taskStates[mezzov1.TaskState_TASK_RUNNING])}
+	for st, n := range m.taskStates {
+		switch st {
+		case mezzov1.TaskState_TASK_UNREACHABLE, mezzov1.TaskState_TASK_LOST:
+			s.Tasks.Unreachable += uint64(n)
+		case mezzov1.TaskState_TASK_STAGING, mezzov1.TaskState_TASK_STARTING, mezzov1.TaskState_TASK_RUNNING, mezzov1.TaskState_TASK_KILLING:
+			s.Tasks.Active += uint64(n)
+		}
+	}
+	s.Offers = uint64(len(m.offers))
+}

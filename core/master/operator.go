@@ -1,0 +1,234 @@
+package master
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/core/rpc"
+	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+	"github.com/mezzo-os/mezzo/sdk/resource"
+)
+
+// operatorService serves mezzo.operator.v1.Operator. It answers questions from
+// the mirror, and takes orders to the machine.
+type operatorService struct {
+	operatorv1.UnimplementedOperatorServer
+	master *Master
+}
+
+// view asks whether the caller may see the cluster.
+func (s *operatorService) view(ctx context.Context) error {
+	return s.master.authorize(ctx, rpc.ViewCluster, rpc.Object{})
+}
+
+// GetStatus answers on standbys too: it is how the leader is found.
+func (s *operatorService) GetStatus(ctx context.Context, _ *operatorv1.GetStatusRequest) (*operatorv1.Status, error) {
+	if err := s.view(ctx); err != nil {
+		return nil, err
+	}
+	m := s.master
+	out := &operatorv1.Status{Version: m.options.Version, Leadership: "standby", Plugins: m.mirror.listPlugins()}
+	if term := m.term.Load(); term != nil {
+		out.Leadership, out.MasterId, out.Epoch, out.Elected = "leading", term.id, term.epoch, timestamp(term.elected)
+	}
+	m.mirror.counts(out)
+	var total, allocated, offered resource.Quantities
+	for _, a := range m.mirror.listAgents() {
+		if a.State == state.AgentUnreachable {
+			continue
+		}
+		total = total.Add(a.Total.Quantities())
+		allocated = allocated.Add(a.Used.Quantities())
+		offered = offered.Add(a.Offered.Quantities())
+	}
+	out.Total, out.Allocated, out.Offered = quantityMessage(total), quantityMessage(allocated), quantityMessage(offered)
+	return out, nil
+}
+
+// ListAgents answers from the mirror.
+func (s *operatorService) ListAgents(ctx context.Context, _ *operatorv1.ListAgentsRequest) (*operatorv1.ListAgentsResponse, error) {
+	if err := s.query(ctx); err != nil {
+		return nil, err
+	}
+	return &operatorv1.ListAgentsResponse{Agents: messages(s.master.mirror.listAgents(), agentMessage)}, nil
+}
+
+// ListFrameworks answers from the mirror.
+func (s *operatorService) ListFrameworks(ctx context.Context, q *operatorv1.ListFrameworksRequest) (*operatorv1.ListFrameworksResponse, error) {
+	if err := s.query(ctx); err != nil {
+		return nil, err
+	}
+	return &operatorv1.ListFrameworksResponse{Frameworks: messages(s.master.mirror.listFrameworks(q.Completed), frameworkMessage)}, nil
+}
+
+// ListTasks answers from the mirror.
+func (s *operatorService) ListTasks(ctx context.Context, q *operatorv1.ListTasksRequest) (*operatorv1.ListTasksResponse, error) {
+	if err := s.query(ctx); err != nil {
+		return nil, err
+	}
+	return &operatorv1.ListTasksResponse{Tasks: messages(s.master.mirror.listTasks(q), taskMessage)}, nil
+}
+
+// ListOffers answers from the mirror.
+func (s *operatorService) ListOffers(ctx context.Context, _ *operatorv1.ListOffersRequest) (*operatorv1.ListOffersResponse, error) {
+	if err := s.query(ctx); err != nil {
+		return nil, err
+	}
+	return &operatorv1.ListOffersResponse{Offers: messages(s.master.mirror.listOffers(), offerMessage)}, nil
+}
+
+// ListRoles answers from the mirror.
+func (s *operatorService) ListRoles(ctx context.Context, _ *operatorv1.ListRolesRequest) (*operatorv1.ListRolesResponse, error) {
+	if err := s.query(ctx); err != nil {
+		return nil, err
+	}
+	var total resource.Quantities
+	for _, a := range s.master.mirror.listAgents() {
+		if a.State != state.AgentUnreachable {
+			total = total.Add(a.Total.Quantities())
+		}
+	}
+	return &operatorv1.ListRolesResponse{Roles: messages(s.master.mirror.listRoles(), func(v *state.RoleView) *operatorv1.Role {
+		out := roleMessage(v)
+		share(out, v, total)
+		return out
+	})}, nil
+}
+
+// ListPlugins answers on standbys too.
+func (s *operatorService) ListPlugins(ctx context.Context, _ *operatorv1.ListPluginsRequest) (*operatorv1.ListPluginsResponse, error) {
+	if err := s.view(ctx); err != nil {
+		return nil, err
+	}
+	return &operatorv1.ListPluginsResponse{Plugins: s.master.mirror.listPlugins()}, nil
+}
+
+// query asks whether the caller may see the cluster, and whether this master
+// knows it.
+func (s *operatorService) query(ctx context.Context) error {
+	if err := s.view(ctx); err != nil {
+		return err
+	}
+	_, err := s.master.leading()
+	return err
+}
+
+func messages[V, M any](views []V, message func(V) M) []M {
+	out := make([]M, len(views))
+	for i, v := range views {
+		out[i] = message(v)
+	}
+	return out
+}
+
+// order is what an operator wants done.
+type order struct {
+	input func(state.Request) state.Input
+	reply chan<- *state.OrderError
+}
+
+// carryOut takes an order to the machine and waits for its reply.
+func (s *operatorService) carryOut(ctx context.Context, input func(state.Request) state.Input) error {
+	term, err := s.master.leading()
+	if err != nil {
+		return err
+	}
+	reply := make(chan *state.OrderError, 1)
+	if err := term.inbox.put(order{input, reply}, 256); err != nil {
+		return unavailable(err.Error())
+	}
+	select {
+	case problem, answered := <-reply:
+		switch {
+		case !answered:
+			return unavailable("the master stopped leading; it is unknown whether the order was carried out")
+		case problem == nil:
+			return nil
+		case problem.Code == state.OrderNotFound:
+			return fmt.Errorf("%w: %s", rpc.ErrNotFound, problem.Message)
+		case problem.Code == state.OrderAmbiguous:
+			return fmt.Errorf("%w: %s", rpc.ErrConflict, problem.Message)
+		default:
+			return fmt.Errorf("%w: %s", rpc.ErrInvalid, problem.Message)
+		}
+	case <-term.over:
+		return unavailable("the master stopped leading; it is unknown whether the order was carried out")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// KillTask asks a task to end, as its framework could.
+func (s *operatorService) KillTask(ctx context.Context, q *operatorv1.KillTaskRequest) (*operatorv1.KillTaskResponse, error) {
+	if err := s.master.authorize(ctx, rpc.KillTask, rpc.Object{ID: q.TaskId, FrameworkID: q.FrameworkId}); err != nil {
+		return nil, err
+	}
+	err := s.carryOut(ctx, func(r state.Request) state.Input {
+		return state.KillTask{Request: r, TaskID: q.TaskId, FrameworkID: q.FrameworkId}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &operatorv1.KillTaskResponse{}, nil
+}
+
+// Teardown ends a framework and all its tasks.
+func (s *operatorService) Teardown(ctx context.Context, q *operatorv1.TeardownRequest) (*operatorv1.TeardownResponse, error) {
+	if err := s.master.authorize(ctx, rpc.TeardownFramework, rpc.Object{ID: q.FrameworkId, FrameworkID: q.FrameworkId}); err != nil {
+		return nil, err
+	}
+	err := s.carryOut(ctx, func(r state.Request) state.Input { return state.Teardown{Request: r, FrameworkID: q.FrameworkId} })
+	if err != nil {
+		return nil, err
+	}
+	return &operatorv1.TeardownResponse{}, nil
+}
+
+// Explain asks the allocator.
+func (s *operatorService) Explain(ctx context.Context, q *operatorv1.ExplainRequest) (*operatorv1.ExplainResponse, error) {
+	if err := s.query(ctx); err != nil {
+		return nil, err
+	}
+	conn := s.master.allocator.Load()
+	if conn == nil {
+		return nil, unavailable("the allocator is not running now; `mezzo plugins` says why")
+	}
+	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
+	defer cancel()
+	answer, err := allocatorv1.NewAllocatorClient(conn.conn).Explain(ctx, &allocatorv1.ExplainRequest{
+		FrameworkId: q.FrameworkId, Role: q.Role, Agents: q.Agents,
+	})
+	switch {
+	case status.Code(err) == codes.Unimplemented:
+		return nil, fmt.Errorf("%w: this allocator does not explain its decisions", rpc.ErrConflict)
+	case err != nil:
+		return nil, unavailable("the allocator did not answer: " + status.Convert(err).Message())
+	case !answer.Known:
+		return nil, fmt.Errorf("%w: the allocator knows no framework %q", rpc.ErrNotFound, q.FrameworkId)
+	}
+	return &operatorv1.ExplainResponse{Roles: messages(answer.Roles, s.explanation)}, nil
+}
+
+func (s *operatorService) explanation(r *allocatorv1.RoleExplanation) *operatorv1.RoleExplanation {
+	out := &operatorv1.RoleExplanation{
+		Role: r.Role, Summary: r.Summary, Suppressed: r.Suppressed,
+		FrameworkShare: float64(r.FrameworkShare) / 1e6, RoleShare: float64(r.RoleShare) / 1e6,
+		Position: r.Position, Positions: r.Positions,
+	}
+	for _, c := range r.Reasons {
+		out.Reasons = append(out.Reasons, &operatorv1.ReasonCount{Reason: c.Reason, Agents: c.Agents})
+	}
+	for _, a := range r.Agents {
+		e := &operatorv1.AgentExplanation{AgentId: a.AgentId, Reason: a.Reason, RemainingSeconds: float64(a.RemainingMs) / 1000}
+		if view := s.master.mirror.agent(a.AgentId); view != nil {
+			e.Hostname = view.Hostname
+		}
+		out.Agents = append(out.Agents, e)
+	}
+	return out
+}

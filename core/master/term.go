@@ -1,0 +1,169 @@
+package master
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/core/election"
+	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/core/registry"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	"github.com/mezzo-os/mezzo/sdk/resource"
+)
+
+// term is one leadership: its machine, its loop, and what hangs on them. It is
+// thrown away whole.
+type term struct {
+	master  *Master
+	id      string
+	epoch   uint64
+	elected time.Time
+	inbox   *inbox
+	loop    *loop
+	writes  chan state.RegistryWrite
+	over    chan struct{} // closed when the loop has ended
+}
+
+// lead waits to be elected, then leads until ctx ends or leadership is lost.
+func (m *Master) lead(ctx context.Context, id string) error {
+	won, err := m.election.Campaign(ctx, election.Candidate{ID: id, Endpoints: m.Addresses()})
+	if err != nil {
+		return err
+	}
+	defer won.Resign()
+	t, err := m.newTerm(ctx)
+	if err != nil {
+		return err
+	}
+	m.logger.Info("leading", "id", t.id, "epoch", t.epoch)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var running sync.WaitGroup
+	running.Go(func() {
+		t.write(ctx, cancel)
+	})
+	running.Go(func() {
+		defer close(t.over)
+		t.loop.run(ctx)
+	})
+	m.setTerm(t)
+	select {
+	case <-won.Done():
+		cancel(errors.New("another master leads"))
+	case <-ctx.Done():
+	}
+	m.setTerm(nil)
+	running.Wait()
+	m.mirror.put(change{reset: true})
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// newTerm takes the epoch, reads the registry and makes the machine.
+func (m *Master) newTerm(ctx context.Context) (*term, error) {
+	epoch, err := m.registry.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("take the leader's epoch: %w", err)
+	}
+	entries, err := m.registry.Load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the registry: %w", err)
+	}
+	recovered := state.Recovered{Entries: make([]state.Entry, len(entries))}
+	for i, e := range entries {
+		recovered.Entries[i] = state.Entry{Key: e.Key, Value: e.Value}
+	}
+	var random [4]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return nil, fmt.Errorf("master id: %w", err)
+	}
+	t := &term{
+		master: m, id: fmt.Sprintf("%x-%d", random, epoch), epoch: epoch, elected: time.Now(),
+		inbox: newInbox(), writes: make(chan state.RegistryWrite, 1), over: make(chan struct{}),
+	}
+	machine, err := state.New(m.stateConfig(t, uint64(binary.BigEndian.Uint32(random[:]))), recovered, t.elected)
+	if err != nil {
+		return nil, err
+	}
+	t.loop = newLoop(machine, t.inbox, m.logger, m.metrics, m.mirror, t.writes)
+	return t, nil
+}
+
+func (m *Master) stateConfig(t *term, seed uint64) state.Config {
+	c := m.options.Config
+	out := state.Config{
+		MasterID: t.id, Epoch: t.epoch, Version: m.options.Version, MasterInfo: m.masterInfo(t.id), Seed: seed,
+		OfferTimeout: c.OfferTimeout, PingInterval: c.AgentPingInterval, PingTimeouts: c.AgentPingTimeouts,
+		AgentReregisterTimeout: c.AgentReregisterTimeout, UnreachablePerMinute: c.AgentRemovalsPerMinute,
+		MaxCompletedFrameworks: c.MaxCompletedFrameworks, MaxCompletedTasks: c.MaxCompletedTasks,
+		BatchInterval: c.BatchInterval, MinRefuse: c.MinRefuse, MaxDecisionsPerSecond: c.MaxDecisionsPerSecond,
+		HeartbeatInterval: m.options.HeartbeatInterval,
+		// Many changes of one agent or framework become one of its view.
+		PublishInterval: publishInterval,
+	}
+	for _, r := range c.Roles {
+		role := state.Role{Name: r.Name, Weight: uint64(r.Weight*1000 + 0.5), Guarantee: resource.NewQuantities(r.GuaranteeQuantities()...)}
+		if r.Limit != "" {
+			role.Limit = resource.Quantities(r.LimitQuantities())
+		}
+		out.Roles = append(out.Roles, role)
+	}
+	return out
+}
+
+// masterInfo is what schedulers are told of the master.
+func (m *Master) masterInfo(id string) *mezzov1.MasterInfo {
+	host, text, _ := net.SplitHostPort(m.rpc.Address())
+	port, _ := strconv.ParseUint(text, 10, 16)
+	name, err := os.Hostname()
+	if err != nil {
+		name = host
+	}
+	info := &mezzov1.MasterInfo{
+		Id: proto.String(id), Ip: proto.Uint32(0), Port: proto.Uint32(uint32(port)), Hostname: proto.String(name),
+		Version: proto.String(m.options.Version),
+		Address: &mezzov1.Address{Hostname: proto.String(name), Ip: proto.String(host), Port: proto.Int32(int32(port))},
+	}
+	// The v1 schema has an IPv4 address as a number whose first byte is the
+	// lowest in memory.
+	if ip := net.ParseIP(host).To4(); ip != nil {
+		info.Ip = proto.Uint32(binary.LittleEndian.Uint32(ip))
+	}
+	return info
+}
+
+// write carries out registry writes, one at a time, until the loop has ended.
+// Being superseded ends the term: nothing that this master decides counts any
+// more.
+func (t *term) write(ctx context.Context, cancel context.CancelCauseFunc) {
+	for w := range t.writes {
+		batch := make(registry.Batch, len(w.Entries))
+		for i, e := range w.Entries {
+			batch[i] = registry.Op{Key: e.Key, Value: e.Value, Delete: e.Value == nil, Expect: registry.Any}
+		}
+		began := time.Now()
+		_, err := t.master.registry.Commit(ctx, t.epoch, batch)
+		t.master.metrics.write.Observe(time.Since(began).Seconds())
+		if errors.Is(err, registry.ErrSuperseded) {
+			cancel(err)
+			continue
+		}
+		answer := state.RegistryWritten{ID: w.ID}
+		if err != nil {
+			answer.Err = err.Error()
+		}
+		_ = t.inbox.post(answer) // refused only when the term is over
+	}
+}
