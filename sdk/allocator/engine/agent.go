@@ -47,6 +47,7 @@ func (e *Engine) agentUpdated(now time.Duration, u *allocatorv1.AgentUpdated) er
 		return err
 	}
 	a := e.agent(u.GetNumber())
+	look := u.GetHoldingsSet()
 	if a == nil {
 		for int(u.GetNumber()) >= len(e.agents) {
 			e.agents = append(e.agents, nil)
@@ -55,19 +56,19 @@ func (e *Engine) agentUpdated(now time.Duration, u *allocatorv1.AgentUpdated) er
 		e.agents[a.number] = a
 	} else if !slices.EqualFunc(a.attributes, u.GetAttributes(), equalAttributes) {
 		e.dropFilters(a)
+		look = true
 	}
 	a.attributes, a.region = u.GetAttributes(), u.GetRegion()
-	regained := u.GetActive() && !a.active
+	look = look || u.GetActive() && !a.active
 	a.active = u.GetActive()
 	a.tried, a.seen = nil, vector{} // activity, attributes or total changed
-	grew := e.setTotal(a, total)
+	look = e.setTotal(a, total) || look
 	if u.GetHoldingsSet() {
 		if err := e.setHoldings(a, u.GetHoldings()); err != nil {
 			return err
 		}
-		grew = true
 	}
-	if grew || regained {
+	if look {
 		e.freed(a, now)
 	}
 	e.markIdle(a)
