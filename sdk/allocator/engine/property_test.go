@@ -244,7 +244,10 @@ func (m *model) endTask(*rapid.T) {
 }
 
 func (m *model) wait(*rapid.T) {
-	d := time.Duration(rapid.SampledFrom([]int{1, 5, 60, 100, 1000, 30000}).Draw(m.t, "wait")) * time.Millisecond
+	m.pass(time.Duration(rapid.SampledFrom([]int{1, 5, 60, 100, 1000, 30000}).Draw(m.t, "wait")) * time.Millisecond)
+}
+
+func (m *model) pass(d time.Duration) {
 	end := m.now + d
 	for {
 		next, ok := m.engine.Next()
@@ -389,6 +392,7 @@ func TestAnyCore(t *testing.T) {
 			"wait more":       m.wait,
 		})
 		m.refuse = nil
+		m.pass(10 * time.Second) // the longest rest after refusals is over
 		for {
 			m.wait(rt)
 			if next, ok := m.engine.Next(); !ok || next > m.now+10*time.Millisecond {
