@@ -130,7 +130,7 @@ func (r *rig) write(path string, data []byte, mode os.FileMode) {
 // spec is of the test plugin in a mode, configured by JSON.
 func (r *rig) spec(mode, config string) Spec {
 	return Spec{
-		Kind: plugin.Allocator, Name: "test", Path: r.bin, Env: map[string]string{modeEnv: mode},
+		Kind: plugin.Allocator, Name: "test", Path: r.bin, Env: map[string]string{modeEnv: mode, "GORACE": "atexit_sleep_ms=0"}, // race builds linger a second
 		Configure: constant(config),
 		OnUp:      func(_ context.Context, g *Generation) { r.ups <- g },
 		OnDown:    func(_ *Generation, err error) { r.downs <- err },

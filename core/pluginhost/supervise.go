@@ -161,7 +161,7 @@ func (i *Instance) serve(r *running, deaths int) *Error {
 	r.endHealth()
 	<-watchers
 	<-pinging
-	<-users
+	i.awaitUsers(users)
 	if i.spec.OnDown != nil {
 		var err error
 		if reason != nil {
@@ -182,6 +182,21 @@ func (i *Instance) use(ctx context.Context, g *Generation) <-chan struct{} {
 		}
 	}()
 	return done
+}
+
+// usersPatience is how late OnUp may return before it is called a bug.
+const usersPatience = 10 * time.Second
+
+// awaitUsers waits until OnUp has returned, as it must, and does not do so in
+// silence.
+func (i *Instance) awaitUsers(users <-chan struct{}) {
+	select {
+	case <-users:
+		return
+	case <-time.After(usersPatience):
+	}
+	i.logger.Error("mezzo still uses a plugin process that is gone, and cannot use another; report this", "after", usersPatience)
+	<-users
 }
 
 // finish is the end that was asked for: users first, then the process.

@@ -270,6 +270,24 @@ func TestLogForwarding(t *testing.T) {
 	wantText(t, log, "[ERROR] allocator.test: trouble")
 }
 
+func TestLogLevelOfOnePlugin(t *testing.T) {
+	r := newRig(t)
+	spec := r.spec("good", `{}`)
+	spec.LogLevel = "error"
+	r.start(spec)
+	g := r.up()
+	if env := r.do(g, "env"); !strings.Contains(env, "MEZZO_PLUGIN_LOG_LEVEL=error") {
+		t.Errorf("the plugin is not told the level:\n%s", env)
+	}
+	r.do(g, "log trouble")
+	unix.Kill(g.PID, unix.SIGKILL)
+	r.down()
+	wantText(t, r.log.String(), "[ERROR] allocator.test: trouble")
+	if strings.Contains(r.log.String(), "sheep") {
+		t.Error("a debug line of a plugin whose level is error")
+	}
+}
+
 func TestHostDiesByKill(t *testing.T) {
 	r := newRig(t)
 	dataDir := filepath.Join(r.dataDir, "other")

@@ -83,6 +83,9 @@ func decodeField(f field, raw json.RawMessage, present bool, into reflect.Value,
 	}
 	if f.block == nil {
 		if err := json.Unmarshal(raw, into.Addr().Interface()); err != nil {
+			if f.secret {
+				raw = json.RawMessage("its value, which is secret,")
+			}
 			return &ConfigError{path, fmt.Sprintf("%s is no %s", raw, typeWord(into.Type()))}
 		}
 		return nil

@@ -16,14 +16,15 @@ const parentPoll = time.Second
 // Shutdown: the host is not there to wait for it, and everything that a plugin
 // does must survive SIGKILL anyway.
 func watchHost() {
-	gone := watchParent
+	parent := os.Getppid()
+	gone := func() { watchParent(parent) }
 	if text := os.Getenv(EnvHostPipe); text != "" {
 		// What the plugin starts must neither hold the pipe nor look for it.
 		os.Unsetenv(EnvHostPipe)
 		if fd, err := strconv.Atoi(text); err == nil && fd > 2 {
 			syscall.CloseOnExec(fd)
 			pipe := os.NewFile(uintptr(fd), "host")
-			gone = func() { watchPipe(pipe) }
+			gone = func() { watchPipe(pipe, parent) }
 		}
 	}
 	go func() {
@@ -34,15 +35,14 @@ func watchHost() {
 
 // watchPipe returns when the write end is closed, which the kernel does however
 // the host ends. A descriptor that is no pipe falls back to the parent.
-func watchPipe(pipe *os.File) {
+func watchPipe(pipe *os.File, parent int) {
 	if _, err := io.Copy(io.Discard, pipe); err != nil && !errors.Is(err, os.ErrClosed) {
-		watchParent()
+		watchParent(parent)
 	}
 }
 
 // watchParent returns when the process has been given another parent.
-func watchParent() {
-	parent := os.Getppid()
+func watchParent(parent int) {
 	for os.Getppid() == parent {
 		time.Sleep(parentPoll)
 	}

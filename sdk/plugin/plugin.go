@@ -11,7 +11,8 @@
 // hands; the host calls Describe, then Configure once; Definition.Configure
 // runs; then the kind's own service is called; at the end Definition.Shutdown
 // runs and the process exits. A plugin must expect SIGKILL at any moment, and
-// it ends by itself, at once, when its host is gone.
+// it ends by itself, at once, when its host is gone. A program that it starts
+// and that is to outlive it must not inherit its stderr, which nobody reads then.
 //
 // Example, a whole plugin without a kind package:
 //

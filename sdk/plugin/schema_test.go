@@ -187,6 +187,7 @@ func TestDecodeConfigRefuses(t *testing.T) {
 		{`{"colour": 1}`, "colour", "knows no such setting"},
 		{`{"count": 3000000000}`, "count", "3000000000 is no int32"},
 		{`{"strict": "yes"}`, "strict", "is no bool"},
+		{`{"password": 12345}`, "password", "its value, which is secret, is no string"},
 		{`{"limit": "x"}`, "limit", "is no int"},
 		{`{"preempt": {}}`, "preempt.after", "a value is required"},
 		{`{"preempt": 7}`, "preempt", "want a block"},
