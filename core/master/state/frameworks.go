@@ -431,6 +431,7 @@ func (m *Machine) reviveCompleted(f *framework) {
 	delete(m.finished, f.id)
 	m.completed = slices.DeleteFunc(m.completed, func(x *framework) bool { return x == f })
 	m.frameworks[f.id] = f
+	m.tellFramework(f)
 	m.touchFramework(f)
 }
 

@@ -353,6 +353,8 @@ func (m *Machine) adoptFrameworks(reg *registration) []*framework {
 			f.phase = frameworkRemoved
 			f.unregistered = m.now
 			m.frameworks[id] = f
+			m.tellFramework(f)
+			m.touchFramework(f)
 			m.logf(Warn, "an agent has a framework that was removed; its tasks will end", "framework_id", id)
 		} else if m.finished[id] != nil {
 			m.reviveCompleted(f)

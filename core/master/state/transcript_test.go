@@ -54,6 +54,7 @@ type script struct {
 	t       *testing.T
 	w       *world
 	streams map[string]string // framework by stream
+	link    string            // the link that registered last
 }
 
 func (s *script) master(d *datadriven.TestData) {
@@ -102,6 +103,26 @@ func (s *script) number(v string) int {
 	return n
 }
 
+// withoutPulse counts pings and heartbeats instead of showing them.
+func withoutPulse(text string) string {
+	var b strings.Builder
+	pings, beats := 0, 0
+	for line := range strings.Lines(text) {
+		switch {
+		case strings.HasSuffix(line, "<- PING\n"):
+			pings++
+		case strings.HasSuffix(line, "<- HEARTBEAT\n"):
+			beats++
+		default:
+			b.WriteString(line)
+		}
+	}
+	if pings+beats > 0 {
+		fmt.Fprintf(&b, "(%d pings, %d heartbeats)\n", pings, beats)
+	}
+	return b.String()
+}
+
 // args are the words of a line: those without "=" in order, the others by name.
 type args struct {
 	words []string
@@ -136,12 +157,16 @@ func (a args) get(name, def string) string {
 
 func (s *script) run(line string) string {
 	verb, rest, _ := strings.Cut(line, " ")
-	a := parse(rest)
+	own, _, _ := strings.Cut(rest, ":: ") // the operations have names of their own
+	a := parse(own)
 	w := s.w
 	w.t = s.t
 	var outs []state.Output
 	head := "> " + line + "\n"
-	link := func() state.Link { return state.Link(s.number(a.get("link", "1"))) }
+	if verb == "register" || verb == "open" {
+		s.link = a.get("link", s.link)
+	}
+	link := func() state.Link { return state.Link(s.number(a.get("link", s.link))) }
 	switch verb {
 	case "manual":
 		w.manual = true
@@ -157,6 +182,8 @@ func (s *script) run(line string) string {
 		w.start()
 	case "advance":
 		outs = w.advance(s.duration(a.words[0]))
+		s.checkMirror()
+		return head + withoutPulse(lines(outs))
 	case "open":
 		outs = w.step(state.LinkOpened{Link: link(), Peer: "peer"})
 	case "register":
