@@ -2,6 +2,7 @@ package allocator
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -82,7 +83,23 @@ type Encoder struct {
 
 	definitions []*allocatorv1.Event
 	size        int // of what was encoded since the last message, about
+
+	// Resources mostly come again: as the same list, when what an offer or a
+	// task held is released, and with the same contents, when agents are alike.
+	// Both caches are emptied when they are full.
+	packed   map[listKey]*allocatorv1.Quantities
+	unpacked map[string]resource.Resources
+	key      []byte // memory for keys of unpacked
 }
+
+// listKey is the identity of an immutable list of resources.
+type listKey struct {
+	first  *resource.Resource
+	length int
+}
+
+// cacheSize is how many entries each cache holds.
+const cacheSize = 1 << 12
 
 // kindKey tells interned kinds apart. An atomic kind is interned once for every
 // size of its copies.
@@ -137,6 +154,8 @@ func NewEncoder() *Encoder {
 		known:      make([]bool, 1),
 		frameworks: newNumbering(),
 		agents:     newNumbering(),
+		packed:     map[listKey]*allocatorv1.Quantities{},
+		unpacked:   map[string]resource.Resources{},
 	}
 }
 
@@ -393,6 +412,23 @@ func (e *Encoder) define(event *allocatorv1.Event) {
 // quantities packs resources in normal form. Allocation info is left out: who
 // holds them is told beside.
 func (e *Encoder) quantities(list resource.Resources) *allocatorv1.Quantities {
+	if len(list) == 0 {
+		return &allocatorv1.Quantities{}
+	}
+	key := listKey{&list[0], len(list)}
+	if q := e.packed[key]; q != nil {
+		e.size += len(q.Kinds) + 3*len(q.Amounts)
+		return q
+	}
+	if len(e.packed) >= cacheSize {
+		clear(e.packed)
+	}
+	q := e.pack(list)
+	e.packed[key] = q
+	return q
+}
+
+func (e *Encoder) pack(list resource.Resources) *allocatorv1.Quantities {
 	type entry struct {
 		number uint32
 		index  int
@@ -407,7 +443,7 @@ func (e *Encoder) quantities(list resource.Resources) *allocatorv1.Quantities {
 	slices.SortFunc(order, func(a, b entry) int { return cmp.Compare(a.number, b.number) })
 	for i := 1; i < len(order); i++ {
 		if order[i-1].number == order[i].number { // they differ in their allocation only
-			return e.quantities(list.Unallocate())
+			return e.pack(list.Unallocate())
 		}
 	}
 	e.size += len(order) + 3*words
@@ -591,9 +627,34 @@ func (e *Encoder) parties(agent, framework uint32) (agentID, frameworkID string,
 	return agentID, frameworkID, nil
 }
 
-// resources unpacks quantities; it checks everything, since they come from a
-// plugin.
+// resources unpacks quantities.
 func (e *Encoder) resources(q *allocatorv1.Quantities) (resource.Resources, error) {
+	key := binary.AppendUvarint(e.key[:0], uint64(len(q.GetKinds())))
+	for _, k := range q.GetKinds() {
+		key = binary.AppendUvarint(key, uint64(k))
+	}
+	for _, n := range q.GetAmounts() {
+		key = binary.AppendVarint(key, n)
+	}
+	e.key = key
+	if r, ok := e.unpacked[string(key)]; ok {
+		return r, nil
+	}
+	r, err := e.unpack(q)
+	if err != nil {
+		return nil, err
+	}
+	if len(e.unpacked) >= cacheSize {
+		clear(e.unpacked)
+	}
+	if len(key) <= 4096 {
+		e.unpacked[string(key)] = r
+	}
+	return r, nil
+}
+
+// unpack checks everything, since quantities come from a plugin.
+func (e *Encoder) unpack(q *allocatorv1.Quantities) (resource.Resources, error) {
 	amounts := q.GetAmounts()
 	list := make([]resource.Resource, 0, len(q.GetKinds()))
 	for _, k := range q.GetKinds() {
