@@ -7,6 +7,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 
+	"github.com/mezzo-os/mezzo/core/rpc"
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
@@ -34,9 +37,21 @@ type Options struct {
 	Resources  []*mezzov1.Resource
 	Attributes []*mezzov1.Attribute
 	Domain     *mezzov1.DomainInfo
+	// Endpoints are those of the agent's adapters.
+	Endpoints []*linkv1.Endpoint
 
 	// Isolators are in order of the configuration; at least one.
 	Isolators []Isolator
+	// Revive launches an isolator that the configuration does not have any more
+	// and that containers still need, from the Spec that it once reported. Nil:
+	// such containers stay as they are until the isolator is configured again.
+	Revive func(name string, spec []byte) (Isolator, error)
+
+	// Plugins is what GetState says of the plugins; nil: nothing.
+	Plugins func() []*operatorv1.Plugin
+	// Authorizer is asked about every read of a sandbox and of the state; nil:
+	// everything is allowed.
+	Authorizer rpc.Authorizer
 
 	// RegistrationBackoff is the first pause between attempts to register; it
 	// doubles up to a minute; 0: one second.

@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"github.com/mezzo-os/mezzo/core/pluginhost"
+	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
+)
+
+// Plugin is an isolator that a plugin host runs.
+type Plugin struct {
+	name string
+
+	mu      sync.Mutex
+	state   IsolatorState
+	changed chan struct{} // closed and replaced at every change of state
+}
+
+// launchSpec is what an agent remembers to launch an isolator again when it is
+// not in the configuration any more. It may hold secrets, as agent.db may.
+type launchSpec struct {
+	Version  int             `json:"version"`
+	Path     string          `json:"path"`
+	Checksum string          `json:"checksum,omitempty"`
+	Config   json.RawMessage `json:"config,omitempty"`
+}
+
+// StartPlugin starts an isolator's plugin in the host, which stops it. The
+// errors are the host's. OnUp, OnDown and OnStatus of the spec are called
+// besides.
+func StartPlugin(ctx context.Context, host *pluginhost.Host, spec pluginhost.Spec) (*Plugin, error) {
+	p := &Plugin{name: spec.Name, changed: make(chan struct{}), state: IsolatorState{Reason: "has not started yet"}}
+	launch := launchSpec{Version: 1, Path: spec.Path, Checksum: spec.Checksum}
+	if configure := spec.Configure; configure != nil {
+		spec.Configure = func(schema *pluginv1.Schema) ([]byte, error) {
+			config, err := configure(schema)
+			if err == nil {
+				p.set(func(s *IsolatorState) {
+					launch.Config = config
+					s.Spec, _ = json.Marshal(launch) // nothing in it can fail
+				})
+			}
+			return config, err
+		}
+	} else {
+		p.state.Spec, _ = json.Marshal(launch)
+	}
+	up, down, status := spec.OnUp, spec.OnDown, spec.OnStatus
+	spec.OnUp = func(ctx context.Context, g *pluginhost.Generation) {
+		p.set(func(s *IsolatorState) { s.Conn = g.Conn })
+		if up != nil {
+			up(ctx, g)
+		}
+	}
+	spec.OnDown = func(g *pluginhost.Generation, err error) {
+		p.set(func(s *IsolatorState) { s.Conn = nil })
+		if down != nil {
+			down(g, err)
+		}
+	}
+	spec.OnStatus = func(now pluginhost.Status) {
+		p.set(func(s *IsolatorState) {
+			s.Healthy = now.State == pluginhost.Healthy || now.State == pluginhost.Degraded
+			if s.Reason = now.Message; s.Reason == "" && !s.Healthy {
+				s.Reason = "its plugin is " + string(now.State)
+			}
+		})
+		if status != nil {
+			status(now)
+		}
+	}
+	if _, err := host.Start(ctx, spec); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// RevivePlugin starts an isolator from what StartPlugin reported as its Spec
+// once.
+func RevivePlugin(ctx context.Context, host *pluginhost.Host, name string, spec []byte) (*Plugin, error) {
+	var launch launchSpec
+	if err := json.Unmarshal(spec, &launch); err != nil {
+		return nil, fmt.Errorf("isolator %s: how it was launched is not what an agent wrote: %w", name, err)
+	}
+	if launch.Version != 1 {
+		return nil, fmt.Errorf("isolator %s: how it was launched is written in form %d, this agent reads form 1", name, launch.Version)
+	}
+	return StartPlugin(ctx, host, pluginhost.Spec{
+		Kind: pluginv1.Kind_KIND_ISOLATOR, Name: name, Path: launch.Path, Checksum: launch.Checksum, Place: "the agent's checkpoint",
+		Configure: func(*pluginv1.Schema) ([]byte, error) {
+			if len(launch.Config) == 0 {
+				return []byte("{}"), nil
+			}
+			return launch.Config, nil
+		},
+	})
+}
+
+// set changes the state and wakes who watches it.
+func (p *Plugin) set(change func(*IsolatorState)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(&p.state)
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// Name implements Isolator.
+func (p *Plugin) Name() string { return p.name }
+
+// Watch implements Isolator.
+func (p *Plugin) Watch(ctx context.Context, report func(IsolatorState)) {
+	for {
+		p.mu.Lock()
+		now, changed := p.state, p.changed
+		p.mu.Unlock()
+		report(now)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
