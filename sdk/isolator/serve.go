@@ -5,8 +5,8 @@ import (
 
 	"google.golang.org/grpc"
 
-	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
 
 // Definition is what the host and its operator need to know of an isolator.

@@ -251,11 +251,16 @@ func (h *Host) Root() (made bool, err error) {
 	return made, nil
 }
 
-// DeleteRoot removes the root group where nothing is in it.
-func (h *Host) DeleteRoot() {
+// DeleteRoot removes the root group where nothing is in it, and tells whether
+// it is gone altogether.
+func (h *Host) DeleteRoot() bool {
+	gone := true
 	for _, dir := range h.rootDirs() {
-		_ = unix.Rmdir(dir)
+		if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT {
+			gone = false
+		}
 	}
+	return gone
 }
 
 func (h *Host) rootDirs() []string {

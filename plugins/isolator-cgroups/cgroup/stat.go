@@ -79,7 +79,8 @@ func (h *Host) statV1(path string) (u Usage, err error) {
 	}
 	if m := s.GetMemory(); m != nil {
 		u.Memory, u.MemoryRSS = m.GetUsage().GetUsage(), m.TotalRSS
-		u.MemoryFile, u.MemoryMapped, u.Swap = m.TotalCache, m.TotalMappedFile, m.TotalSwap
+		u.MemoryFile, u.MemoryMapped = m.TotalCache, m.TotalMappedFile
+		u.Swap = max(m.GetSwap().GetUsage(), u.Memory) - u.Memory // the kernel counts both together
 	}
 	if p := s.GetPids(); p != nil {
 		u.Threads = p.Current

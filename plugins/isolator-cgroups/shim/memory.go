@@ -80,20 +80,23 @@ func watchV2(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, failure("inotify", err)
 	}
-	if _, err := unix.InotifyAddWatch(fd, dir+"/"+eventsFile(dir), unix.IN_MODIFY); err != nil {
+	if _, err := unix.InotifyAddWatch(fd, dir+"/memory.events", unix.IN_MODIFY); err != nil {
 		_ = unix.Close(fd)
 		return nil, failure(dir, err)
 	}
 	return os.NewFile(uintptr(fd), "inotify"), nil
 }
 
-// eventsFile is the file of the cgroup's own events; before Linux 5.2 there is
-// only the one that counts those of its children as well.
-func eventsFile(dir string) string {
+// leaf is where, below a v2 group, the container's own processes are.
+const leaf = "/.leaf"
+
+// localEvents counts a cgroup's own events; before Linux 5.2 there is only a
+// file that counts those of its children as well.
+func localEvents(dir, key string) uint64 {
 	if _, err := os.Stat(dir + "/memory.events.local"); err == nil {
-		return "memory.events.local"
+		return counter(dir+"/memory.events.local", key)
 	}
-	return "memory.events"
+	return counter(dir+"/memory.events", key)
 }
 
 // outOfMemory looks whether a process of the container was killed because a
@@ -133,12 +136,13 @@ func (m memory) check() (e *excess, victims bool) {
 		return nil, true
 	}
 	if m.v2 != "" {
-		if counter(m.v2+"/"+eventsFile(m.v2), "oom_kill") == 0 {
+		// The processes' own group counts for itself once it has a sibling.
+		if localEvents(m.v2, "oom_kill")+localEvents(m.v2+leaf, "oom_kill") == 0 {
 			return nil, false
 		}
 		for _, dir := range append([]string{m.v2}, m.ancestors...) {
 			limit := number(dir + "/memory.max") // "max" reads as 0
-			if limit > 0 && counter(dir+"/"+eventsFile(dir), "oom") > 0 {
+			if limit > 0 && localEvents(dir, "oom") > 0 {
 				return &excess{limit, max(number(dir+"/memory.peak"), number(dir+"/memory.current"))}, true
 			}
 		}

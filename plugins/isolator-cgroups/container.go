@@ -1,0 +1,157 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+)
+
+// metaFile is the plugin's own note in a container's state directory. It is
+// written before anything is made outside the directory, so that whatever was
+// made can be found again.
+const metaFile = "container"
+
+// Keys of metaFile.
+const (
+	metaParent = "parent"
+	metaGroup  = "cgroup"
+)
+
+// container is one that this plugin launched. Its state directory and its shim
+// are the truth; this is what was read of them.
+type container struct {
+	id     string
+	dir    string
+	parent string
+	group  string // its path in the cgroup hierarchies; "" without cgroups
+
+	done chan struct{} // closed once status is set
+
+	mu         sync.Mutex
+	started    bool
+	pid        int64
+	status     *isolatorv1.ExitStatus
+	lost       bool // ended, and nobody knows how
+	limitation *isolatorv1.Limitation
+}
+
+func (c *container) file(name string) string { return filepath.Join(c.dir, name) }
+
+// writeMeta makes the state directory.
+func (c *container) writeMeta() error {
+	if err := os.Mkdir(c.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	r := record.Record{}
+	r.Add(metaParent, c.parent)
+	r.Add(metaGroup, c.group)
+	return record.Write(c.file(metaFile), r, false)
+}
+
+// readContainer takes a container up from its state directory. One whose note
+// is missing or cut was never created, and needs only to be cleaned up.
+func readContainer(dir string) *container {
+	c := &container{id: filepath.Base(dir), dir: dir, done: make(chan struct{})}
+	if meta, err := record.Read(c.file(metaFile)); err == nil {
+		c.parent, c.group = meta.Get(metaParent), meta.Get(metaGroup)
+	}
+	return c
+}
+
+// end notes how the container ended, once.
+func (c *container) end(status *isolatorv1.ExitStatus, lost bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.status == nil {
+		c.status, c.lost = status, lost
+		if c.limitation == nil {
+			c.limitation = status.GetLimitation()
+		}
+		close(c.done)
+	}
+}
+
+func (c *container) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// readStatus reads the exit status that the shim left.
+func (c *container) readStatus() (*isolatorv1.ExitStatus, error) {
+	r, err := record.Read(c.file(record.StatusFile))
+	if err != nil {
+		return nil, err
+	}
+	s := exitStatus(r)
+	s.DeadlineExceeded = r.Has(record.DeadlinePassed)
+	if r.Has(record.MemoryLimit) {
+		s.Limitation = c.memoryLimitation(r)
+	}
+	return s, nil
+}
+
+func exitStatus(r record.Record) *isolatorv1.ExitStatus {
+	return &isolatorv1.ExitStatus{
+		Code:       int32(r.Int(record.Code)),
+		Signal:     int32(r.Int(record.Signal)),
+		CoreDumped: r.Has(record.Core),
+		Time:       timestamppb.New(time.Unix(0, r.Int(record.Time))),
+		Known:      true,
+	}
+}
+
+// memoryLimitation says that the container exceeded its memory.
+func (c *container) memoryLimitation(r record.Record) *isolatorv1.Limitation {
+	limit, used := r.Int(record.MemoryLimit), r.Int(record.MemoryUsed)
+	value, kind, name := float64(limit)/mebibyte, v1.Value_SCALAR, "mem"
+	reason := v1.TaskStatus_REASON_CONTAINER_LIMITATION_MEMORY
+	return &isolatorv1.Limitation{
+		Container: c.id,
+		Reason:    &reason,
+		Message:   fmt.Sprintf("memory limit exceeded: the limit is %s, and %s were in use", size(limit), size(used)),
+		Resources: []*v1.Resource{{Name: &name, Type: &kind, Scalar: &v1.Value_Scalar{Value: &value}}},
+	}
+}
+
+func size(bytes int64) string {
+	return strconv.FormatFloat(float64(bytes)/mebibyte, 'f', 1, 64) + " MiB"
+}
+
+// unknownStatus is that of a container whose shim ended before it could say.
+func unknownStatus() *isolatorv1.ExitStatus {
+	return &isolatorv1.ExitStatus{Time: timestamppb.Now()}
+}
+
+// killShim ends a shim that does not answer. A pid that has become another
+// process's is left alone.
+func (c *container) killShim() {
+	r, err := record.Read(c.file(record.ShimFile))
+	if err != nil {
+		return
+	}
+	pid := int(r.Int(record.ShimPid))
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if start := startTime(pid); start != "" && start == r.Get(record.ShimStart) {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
+}
