@@ -89,6 +89,7 @@ func (e *Engine) setTotal(a *agent, total vector) bool {
 	e.count(a.total, -1)
 	e.count(total, 1)
 	a.total = total
+	e.reconsidered = e.reconsidered || len(e.limited) > 0
 	a.gpus, a.special = false, false
 	e.kinds.each(total, func(k uint32, _ []int64) {
 		a.gpus = a.gpus || e.kinds[k].flags&kindGPU != 0
@@ -104,6 +105,10 @@ func (e *Engine) count(v vector, sign int64) {
 		if q := e.kinds[k].quantity; q != noQuantity {
 			e.cluster.Total[q] += sign * amounts[0]
 			e.totalChanged = true
+			if e.kinds[k].flags&(kindReserved|kindRevocable) == 0 {
+				e.unreserved = grown(e.unreserved, int(q))
+				e.unreserved[q] += sign * amounts[0]
+			}
 		}
 		if r := e.kinds[k].role; r != nil {
 			for ; r != nil; r = r.parent {

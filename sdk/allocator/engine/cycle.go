@@ -7,13 +7,25 @@ import (
 	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 )
 
-// cycle looks at every dirty agent, in random order, and offers what is free.
+// cycle looks at every dirty agent, in random order, and offers what is free:
+// first to roles whose guarantees are unmet, then to all.
 func (e *Engine) cycle(now time.Duration) Report {
 	e.settle()
 	batch := e.dirty
 	e.dirty = e.spareDirty[:0]
 	e.random.Shuffle(len(batch), func(i, j int) { batch[i], batch[j] = batch[j], batch[i] })
 	report := Report{Ran: true}
+	if e.anyLack() {
+		e.first = true
+		for _, a := range batch {
+			if !e.anyLack() {
+				break
+			}
+			report.Offers += e.serve(now, a)
+		}
+		e.first = false
+		e.random.Shuffle(len(batch), func(i, j int) { batch[i], batch[j] = batch[j], batch[i] })
+	}
 	for i, a := range batch {
 		if !e.budget.any(now) {
 			// The rest waits for the next second's decisions.
@@ -58,7 +70,7 @@ func (e *Engine) pick(now time.Duration, a *agent) (*client, vector) {
 			return c, v
 		}
 	}
-	if a.softs > 0 {
+	if a.softs > 0 && !e.first {
 		return e.findDeclined(now, a)
 	}
 	return nil, vector{}
@@ -68,6 +80,9 @@ func (e *Engine) find(now time.Duration, n *node, a *agent) (*client, vector) {
 	for _, child := range n.children {
 		c := child.client
 		if c == nil {
+			if e.first && child.role != nil && !child.role.lacks() {
+				continue
+			}
 			if c, v := e.find(now, child, a); c != nil {
 				return c, v
 			}
@@ -77,16 +92,15 @@ func (e *Engine) find(now time.Duration, n *node, a *agent) (*client, vector) {
 			continue
 		}
 		v, verdict := e.consider(now, a, c)
-		switch verdict.reason {
-		case reasonNone:
+		switch {
+		case verdict.reason == reasonNone:
 			return c, v
-		case reasonLimit:
+		case verdict.cut:
+			// With more room it may have more, which its filters may let pass.
 			e.heldBack.add(a.number)
-		default:
-			if !e.sharedGiven || !e.shared {
-				a.tried.add(c.index)
-				a.seen = a.free
-			}
+		case verdict.reason != reasonGuarantee && !(e.sharedGiven && e.shared):
+			a.tried.add(c.index)
+			a.seen = a.free
 		}
 	}
 	return nil, vector{}
@@ -122,6 +136,7 @@ func (e *Engine) findDeclined(now time.Duration, a *agent) (found *client, offer
 type verdict struct {
 	reason reason
 	until  time.Duration // when the reason passes by itself; 0: unknown
+	cut    bool          // quota allows less than is free
 	yields bool          // a declined offer may be made again if nobody else wants it
 }
 
@@ -152,19 +167,32 @@ func (e *Engine) consider(now time.Duration, a *agent, c *client) (vector, verdi
 	}
 	if !e.worth(v, smallest) {
 		if cut {
-			return v, verdict{reason: reasonLimit}
+			return v, verdict{reason: reasonLimit, cut: true}
 		}
 		return v, verdict{reason: reasonSmall}
 	}
+	if e.first && !e.helps(c.role, v) {
+		return v, verdict{reason: reasonGuarantee, cut: cut}
+	}
 	switch kind, until := e.filtered(now, a, c, v); kind {
 	case blockHard:
-		return v, verdict{reason: reasonFiltered, until: until}
+		return v, verdict{reason: reasonFiltered, until: until, cut: cut}
 	case blockYoung:
-		return v, verdict{reason: reasonDeclined, until: until}
+		return v, verdict{reason: reasonDeclined, until: until, cut: cut}
 	case blockSoft:
-		return v, verdict{reason: reasonDeclined, until: until, yields: true}
+		return v, verdict{reason: reasonDeclined, until: until, cut: cut, yields: true}
 	}
 	return v, verdict{}
+}
+
+// helps reports whether v has something that the role's guarantee lacks.
+func (e *Engine) helps(r *role, v vector) bool {
+	for quantity := range uint32(len(e.cluster.Names)) {
+		if r.unmet(quantity) > 0 && e.countable(v, quantity) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // visible is the part of v that a client may have: what is reserved to its role

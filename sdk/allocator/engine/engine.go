@@ -42,6 +42,10 @@ type Engine struct {
 	stale        []*node
 	totalChanged bool
 	limited      []*role // those with quota
+	guaranteed   bool    // some role has a guarantee
+	first        bool    // only roles whose guarantees are unmet are served
+	unreserved   []int64 // the cluster's, not revocable, by quantity
+	used         []int64 // what is held of it
 	heldBack     bitset  // agents with something held back by quota, by number
 	reconsidered bool    // what is held back is to be looked at again
 	wakes        uint64  // rises when a client is woken on idle agents

@@ -23,7 +23,8 @@ const (
 	reasonGPUs
 	reasonRegion
 	reasonLimit
-	reasonOffered // nothing stands against it: an offer is about to be made
+	reasonGuarantee // it would not help to meet a guarantee, in the first round
+	reasonOffered   // nothing stands against it: an offer is about to be made
 )
 
 // String is the sentence that an operator reads.
@@ -48,7 +49,7 @@ func (r reason) String() string {
 	case reasonRegion:
 		return "the agent is in another region, and the framework lacks REGION_AWARE"
 	case reasonLimit:
-		return "the role's quota limit is reached"
+		return "the role's quota limit is reached, or the rest is kept for other roles' guarantees"
 	}
 	return "an offer is on its way, or others come first"
 }

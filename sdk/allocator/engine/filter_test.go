@@ -363,3 +363,55 @@ func TestExplain(t *testing.T) {
 		t.Errorf("agent a: %v, want a filter with 4000 ms left", got)
 	}
 }
+
+// Guarantees come first, and are kept free while they are unmet.
+func TestGuarantees(t *testing.T) {
+	w := newWorld(t, defaults(), &engine.DominantShare{})
+	w.tell(&allocator.RoleUpdated{Name: "a", Guarantee: resource.NewQuantities(resource.Quantity{Name: "cpus", Amount: 6 * resource.Unit})})
+	w.tell(&allocator.FrameworkUpdated{ID: "f", Roles: []string{"a/x"}, Suppressed: []string{"a/x"}, Active: true})
+	w.framework("g", "b")
+	held := func(framework string) resource.Scalar {
+		var sum resource.Scalar
+		for h, r := range w.held {
+			if h.framework == framework {
+				sum += r.Get("cpus")
+			}
+		}
+		return sum / resource.Unit
+	}
+	for i := range 5 {
+		w.agent(string(rune('1'+i)), "cpus:2;mem:100")
+	}
+	offers := w.settle()
+	if held("g") != 4 {
+		t.Fatalf("offered %v: g holds %d CPUs, want 4 of 10 with 6 guaranteed to a", describe(offers), held("g"))
+	}
+	w.wantNone()
+	w.tell(&allocator.Revived{Framework: "f", Roles: []string{"a/x"}})
+	offers = w.settle()
+	if held("f") != 6 {
+		t.Fatalf("offered %v: f holds %d CPUs, want the 6 that were kept", describe(offers), held("f"))
+	}
+	// The guarantee is met: what g gives back may go to anybody.
+	for h, r := range w.held {
+		if h.framework == "g" {
+			w.release(h.agent, h.framework, h.role, r, 0, false)
+		}
+	}
+	w.settle()
+	if held("f")+held("g") != 10 {
+		t.Errorf("f holds %d and g %d CPUs, want 10 together", held("f"), held("g"))
+	}
+	// With the guarantee raised nothing is taken from anybody, and what is free
+	// goes to the role that lacks.
+	w.tell(&allocator.RoleUpdated{Name: "a", Guarantee: resource.NewQuantities(resource.Quantity{Name: "cpus", Amount: 8 * resource.Unit})})
+	for h, r := range w.held {
+		if h.framework == "g" {
+			w.release(h.agent, h.framework, h.role, r, 0, false)
+		}
+	}
+	w.settle()
+	if held("f") < 8 {
+		t.Errorf("f holds %d CPUs, want its guarantee of 8", held("f"))
+	}
+}

@@ -27,6 +27,7 @@ type model struct {
 	filters    []modelFilter
 	offers     []*allocator.Offer // outstanding
 	made       int
+	limits     map[string]resource.Scalar // of cpus, by role
 }
 
 type modelFramework struct {
@@ -52,7 +53,7 @@ var modelRoles = []string{"*", "eng", "eng/web", "ops"}
 func newModel(t *rapid.T, tb testing.TB) *model {
 	begin := defaults()
 	begin.Seed = rapid.Uint64().Draw(t, "seed")
-	m := &model{world: newWorld(tb, begin, &engine.DominantShare{}), t: t, frameworks: map[string]*modelFramework{}}
+	m := &model{world: newWorld(tb, begin, &engine.DominantShare{}), t: t, frameworks: map[string]*modelFramework{}, limits: map[string]resource.Scalar{}}
 	m.refuse = func(*allocator.Offer) bool { return rapid.IntRange(0, 9).Draw(t, "refuse") == 0 }
 	return m
 }
@@ -146,6 +147,48 @@ func (m *model) removeFramework(*rapid.T) {
 	m.dropOffers(func(o *allocator.Offer) bool { return o.Framework == id })
 	m.dropFilters(func(f modelFilter) bool { return f.framework == id })
 	m.tell(&allocator.FrameworkRemoved{ID: id})
+}
+
+// setLimit limits the CPUs of a role and those below it, or ends the limit.
+func (m *model) setLimit(*rapid.T) {
+	role := rapid.SampledFrom(modelRoles).Draw(m.t, "role")
+	delete(m.limits, role)
+	if n := rapid.IntRange(-1, 12).Draw(m.t, "limit"); n >= 0 {
+		m.limits[role] = resource.Scalar(n) * resource.Unit
+	}
+	m.tell(m.roleUpdated(role))
+}
+
+func (m *model) roleUpdated(role string) *allocator.RoleUpdated {
+	u := &allocator.RoleUpdated{Name: role}
+	if n, limited := m.limits[role]; limited {
+		u.Limit = resource.Quantities{{Name: "cpus", Amount: n}}
+	}
+	return u
+}
+
+// room is how many CPUs more a role may have, unreserved.
+func (m *model) room(role string) resource.Scalar {
+	room := resource.MaxScalar
+	for above, limit := range m.limits {
+		if !resource.IsAncestorOrSelf(above, role) {
+			continue
+		}
+		for h, r := range m.held {
+			if resource.IsAncestorOrSelf(above, h.role) {
+				limit -= r.Unreserved().Get("cpus")
+			}
+		}
+		for _, total := range m.total {
+			for _, r := range total.Reserved() {
+				if r.Kind.Name() == "cpus" && resource.IsAncestorOrSelf(above, r.Kind.Role()) {
+					limit -= r.Scalar
+				}
+			}
+		}
+		room = min(room, limit)
+	}
+	return room
 }
 
 func (m *model) client() (string, string) {
@@ -287,7 +330,11 @@ func (m *model) stands(h holder, amount resource.Resources) (blocked, soft bool)
 
 // visible is the part of an agent's free resources that a client may have.
 func (m *model) visible(agent, role string) resource.Resources {
-	return m.free(agent).AllocatableTo(role)
+	free, room := m.free(agent).AllocatableTo(role), max(0, m.room(role))
+	if over := free.Unreserved().Get("cpus") - room; over > 0 {
+		return free.Minus(resource.ScalarOf("cpus", over))
+	}
+	return free
 }
 
 func enough(r resource.Resources) bool {
@@ -304,6 +351,8 @@ func (m *model) check(o *allocator.Offer) {
 		m.t.Fatalf("%v was offered something, and does not want offers", h)
 	case !enough(o.Resources):
 		m.t.Fatalf("offer of %v is too small", o.Resources)
+	case o.Resources.Unreserved().Get("cpus") > 0 && m.room(o.Role) < 0:
+		m.t.Fatalf("offer of %v in role %s exceeds a limit by %v CPUs", o.Resources, o.Role, -m.room(o.Role))
 	case !o.Resources.Equal(o.Resources.AllocatableTo(o.Role)):
 		m.t.Fatalf("offer of %v in role %s", o.Resources, o.Role)
 	}
@@ -336,6 +385,9 @@ func (m *model) rest() {
 func (m *model) snapshot() *engine.Engine {
 	encoder, fresh := allocator.NewEncoder(), engine.New(m.begin.Proto(), &engine.DominantShare{})
 	var events []allocator.Event
+	for _, role := range modelRoles {
+		events = append(events, m.roleUpdated(role))
+	}
 	for _, id := range m.order {
 		f := m.frameworks[id]
 		u := &allocator.FrameworkUpdated{ID: id, Name: id, Roles: f.roles, Active: f.active}
@@ -383,6 +435,7 @@ func TestAnyCore(t *testing.T) {
 			"removeFramework": m.removeFramework,
 			"suppress":        m.suppress,
 			"revive":          m.revive,
+			"setLimit":        m.setLimit,
 			"decline":         m.declineOffer,
 			"decline more":    m.declineOffer,
 			"accept":          m.acceptOffer,

@@ -18,6 +18,7 @@ type node struct {
 	served   uint64 // offers made in this session
 	tie      int64
 	client   *client // of a leaf
+	role     *role   // of a role's group of frameworks
 	stale    bool    // the rank is to be computed again
 	unsorted bool    // children are not in order, for a moment
 }
@@ -71,7 +72,7 @@ func (e *Engine) role(path string) *role {
 	}
 	r.node = &node{Candidate: Candidate{Role: path, Weight: 1}, parent: above}
 	// The group comes before roles of the same rank.
-	r.group = &node{Candidate: Candidate{Role: path, Weight: 1}, parent: r.node, tie: -1}
+	r.group = &node{Candidate: Candidate{Role: path, Weight: 1}, parent: r.node, tie: -1, role: r}
 	e.roleByName[path] = r
 	return r
 }
@@ -210,6 +211,8 @@ func (e *Engine) account(c *client, v vector, sign int64) {
 				n.Held[kind.quantity] += amount
 			}
 			if kind.flags&(kindRevocable|kindReserved) == 0 {
+				e.used = grown(e.used, int(kind.quantity))
+				e.used[kind.quantity] += amount
 				for r := c.role; r != nil; r = r.parent {
 					r.quota.used = grown(r.quota.used, int(kind.quantity))
 					r.quota.used[kind.quantity] += amount
