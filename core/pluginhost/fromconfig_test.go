@@ -39,7 +39,7 @@ func TestFromConfig(t *testing.T) {
 			if spec.Path != r.bin || !strings.Contains(spec.Place, "master.hcl:2,1-") {
 				t.Errorf("path %q, place %q", spec.Path, spec.Place)
 			}
-			err := r.host.Check(r.context(), spec)
+			err := Check(r.context(), spec, Options{})
 			if c.name == "plugin refuses" { // more than it can know without effect
 				if err != nil {
 					t.Errorf("check: %v", err)

@@ -18,7 +18,7 @@ import (
 // companions included (see ParseChecksum). It needs no Host. An error is a
 // *Error, as for a launch. The binary is run as this user.
 func Inspect(ctx context.Context, path string) (*pluginv1.Description, string, error) {
-	dir, err := os.MkdirTemp("", "mezzo-inspect-")
+	dir, err := os.MkdirTemp(shortTempDir(), "mezzo-inspect-")
 	if err != nil {
 		return nil, "", fmt.Errorf("inspect %s: %w", path, err)
 	}
@@ -73,10 +73,23 @@ func anyVersion() []uint32 {
 	return versions
 }
 
-// Check does all that Start does, up to the plugin's own check of its
+// Check does all that Host.Start does, up to the plugin's own check of its
 // configuration, which it asks to have no effect, and then ends the process.
-// What it returns is what Start would return. A plugin that runs may be checked.
-func (h *Host) Check(ctx context.Context, spec Spec) error {
+// What it returns is what Start would return. It needs no Host and no data
+// directory, so a plugin may be checked while it runs elsewhere. Of the options,
+// Logger and the durations count.
+func Check(ctx context.Context, spec Spec, options Options) error {
+	dir, err := os.MkdirTemp(shortTempDir(), "mezzo-check-")
+	if err != nil {
+		return fmt.Errorf("check %s: %w", spec.title(), err)
+	}
+	defer os.RemoveAll(dir)
+	options.DataDir = dir
+	h, err := New(options)
+	if err != nil {
+		return err
+	}
+	defer h.Close(ctx)
 	if e := h.check(ctx, spec); e != nil {
 		e.Place = spec.Place
 		return e

@@ -233,6 +233,9 @@ func (l launcher) explain(p *process, err error) *Error {
 		e.Remedy = "check that this file is a Mezzo plugin; a plugin calls Serve before it does anything that takes time"
 	case errors.Is(err, context.Canceled):
 		e.Problem = "its start was cancelled"
+	case served == 0:
+		e.Problem = "it closed stdout without the plugin handshake, and runs on"
+		e.Remedy = "check that this file is a Mezzo plugin"
 	default:
 		e.Problem = fmt.Sprintf("the connection to it failed: %v", err)
 		e.Remedy = "build the plugin with a current Mezzo SDK"

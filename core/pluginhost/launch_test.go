@@ -153,6 +153,10 @@ func TestLaunchFailures(t *testing.T) {
 			want: []string{"it did not shake hands within 400ms", "what to do:"},
 		},
 		{
+			name: "closes stdout and stays", mode: "mute", change: short, step: StepLaunch,
+			want: []string{"it closed stdout without the plugin handshake, and runs on", "what to do:"},
+		},
+		{
 			name: "wrong kind", mode: "kind", step: StepDescribe,
 			want: []string{"it is of kind isolator, not allocator", `what to do: declare it as isolator "test"`},
 		},

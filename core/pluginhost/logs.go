@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
@@ -70,30 +72,46 @@ func parseEntry(line string) (map[string]any, bool) {
 }
 
 func (l *logForwarder) entry(entry map[string]any) {
-	message, _ := entry["@message"].(string)
-	word, _ := entry["@level"].(string)
-	level := hclog.LevelFromString(word)
+	level := hclog.LevelFromString(field(entry, "@level"))
 	if level == hclog.NoLevel {
 		level = hclog.Info
 	}
 	logger := l.logger
 	// "allocator.drf.engine" is a part of the plugin.
-	if module, _ := entry["@module"].(string); strings.HasPrefix(module, l.name+".") {
+	if module := field(entry, "@module"); strings.HasPrefix(module, l.name+".") {
 		logger = logger.Named(strings.TrimPrefix(module, l.name+"."))
 	}
-	names := make([]string, 0, len(entry))
-	for name := range entry {
-		// The host's own line has time, level, name and message of its own.
+	logger.Log(level, field(entry, "@message"), pairs(entry)...)
+}
+
+func field(entry map[string]any, name string) string {
+	text, _ := entry[name].(string)
+	return text
+}
+
+// pairs returns what a log line says beyond its message, in order of name. Time,
+// level and name are the host's own.
+func pairs(entry map[string]any) []any {
+	var out []any
+	for _, name := range slices.Sorted(maps.Keys(entry)) {
 		if !strings.HasPrefix(name, "@") {
-			names = append(names, name)
+			out = append(out, name, entry[name])
 		}
 	}
-	sort.Strings(names)
-	args := make([]any, 0, 2*len(names))
-	for _, name := range names {
-		args = append(args, name, entry[name])
+	return out
+}
+
+// readable turns a line of hclog's JSON into one for people, for errors.
+func readable(line string) string {
+	entry, ok := parseEntry(line)
+	if !ok {
+		return line
 	}
-	logger.Log(level, message, args...)
+	text := fmt.Sprintf("[%s] %s", strings.ToUpper(field(entry, "@level")), field(entry, "@message"))
+	for i, more := 0, pairs(entry); i < len(more); i += 2 {
+		text += fmt.Sprintf(" %v=%v", more[i], more[i+1])
+	}
+	return text
 }
 
 // strayWriter logs what go-plugin carries of a plugin's os.Stdout and

@@ -77,6 +77,10 @@ func runPlugin(mode string) {
 	case "silent":
 		io.Copy(io.Discard, os.NewFile(hostPipeFD, "host")) // until the host goes
 		os.Exit(0)
+	case "mute":
+		os.Stdout.Close()
+		io.Copy(io.Discard, os.NewFile(hostPipeFD, "host"))
+		os.Exit(0)
 	case "chatty": // stray prints before the handshake
 		fmt.Println("loading policies…")
 		fmt.Println("done")
@@ -123,10 +127,7 @@ func definition() plugin.Definition {
 			case cfg.Warn:
 				return []plugin.Diagnostic{plugin.Warningf("odd greeting", "greeting", "Nobody says that.")}
 			}
-			select {
-			case <-time.After(cfg.Wait):
-			case <-ctx.Done():
-			}
+			<-time.After(cfg.Wait) // whatever the host's patience
 			return nil
 		},
 		Register: func(s grpc.ServiceRegistrar) { s.RegisterService(&controlService, control) },

@@ -130,7 +130,7 @@ func (c *child) watch(stdout, stderr *os.File) {
 	readers.Go(func() { c.readStdout(stdout) })
 	readers.Go(func() {
 		eachLine(stderr, func(line string) {
-			c.out.addStderr(line)
+			c.out.addStderr(readable(line))
 			c.stderr(line)
 		})
 	})

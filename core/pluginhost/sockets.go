@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // maxSocketBase bounds the directory of the sockets: the kernel allows 107
@@ -28,7 +29,7 @@ func openSocketDir(dataDir string) (*socketDir, error) {
 	path := filepath.Join(dataDir, "run")
 	if len(path) > maxSocketBase {
 		sum := sha256.Sum256([]byte(dataDir))
-		path = filepath.Join(os.TempDir(), fmt.Sprintf("mezzo-%d-%s", os.Geteuid(), hex.EncodeToString(sum[:6])))
+		path = filepath.Join(shortTempDir(), fmt.Sprintf("mezzo-%d-%s", os.Geteuid(), hex.EncodeToString(sum[:6])))
 	}
 	if err := ownDir(path); err != nil {
 		return nil, fmt.Errorf("socket directory: %w", err)
@@ -37,7 +38,7 @@ func openSocketDir(dataDir string) (*socketDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket directory: %w", err)
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := takeLock(lock); err != nil {
 		lock.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("another process runs plugins from data directory %s; stop it, or set another data_dir", dataDir)
@@ -50,6 +51,28 @@ func openSocketDir(dataDir string) (*socketDir, error) {
 		return nil, fmt.Errorf("socket directory: sweep: %w", err)
 	}
 	return s, nil
+}
+
+// shortTempDir is the system's temporary directory, unless its path is too long
+// for sockets too.
+func shortTempDir() string {
+	if dir := os.TempDir(); len(dir) <= maxSocketBase-30 {
+		return dir
+	}
+	return "/tmp"
+}
+
+// lockPatience is how long a predecessor that was just killed may take to be
+// gone.
+const lockPatience = time.Second
+
+func takeLock(lock *os.File) error {
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(20 * time.Millisecond) {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // ownDir makes a directory that only this user can use, or checks that it is

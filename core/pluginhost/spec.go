@@ -122,7 +122,8 @@ type Generation struct {
 	Number uint64
 	PID    int
 	// Conn reaches all services of the plugin. Its calls fail once the process is
-	// gone; it is closed by the host, never by its users.
+	// gone, with Unavailable or Canceled. It is closed by the host, never by its
+	// users.
 	Conn *grpc.ClientConn
 	// Description is what the plugin said of itself.
 	Description *pluginv1.Description

@@ -233,17 +233,35 @@ func TestInspect(t *testing.T) {
 	wantText(t, e.Error(), "mezzo-allocator-tset: its binary does not exist", "plugins in that directory: mezzo-allocator-test")
 }
 
+func TestLongTemporaryDirectory(t *testing.T) {
+	r := newRig(t)
+	long := filepath.Join(r.dataDir, strings.Repeat("long/", 20))
+	if err := os.MkdirAll(long, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", long)
+	if _, _, err := Inspect(r.context(), r.bin); err != nil {
+		t.Error(err)
+	}
+	if err := Check(r.context(), r.spec("good", "{}"), Options{}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCheckHasNoEffect(t *testing.T) {
 	r := newRig(t)
+	t.Setenv("TMPDIR", r.dataDir)
 	spec := r.spec("good", `{"exit": true}`) // would die in a real Configure
-	if err := r.host.Check(r.context(), spec); err != nil {
+	if err := Check(r.context(), spec, Options{}); err != nil {
 		t.Errorf("check of a good configuration: %v", err)
 	}
 	spec.Configure = constant(`{"greeting": ""}`)
-	err := r.host.Check(r.context(), spec)
+	err := Check(r.context(), spec, Options{})
 	if err == nil {
 		t.Fatal("check of a bad configuration: no error")
 	}
 	wantText(t, err.Error(), "it rejected its configuration", "empty greeting")
-	r.wantNoSockets(r.dataDir)
+	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "mezzo-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
 }
