@@ -39,7 +39,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds what a test waits for.
 const patience = 30 * time.Second
 
-func await[T any](t *testing.T, what string, c <-chan T) T {
+func await[T any](t testing.TB, what string, c <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-c:
@@ -51,7 +51,7 @@ func await[T any](t *testing.T, what string, c <-chan T) T {
 }
 
 // fair is an allocator in this process, by the real engine over the real wire.
-func fair(t *testing.T) grpc.ClientConnInterface {
+func fair(t testing.TB) grpc.ClientConnInterface {
 	t.Helper()
 	def := allocator.Definition{
 		Name: "fair", Version: "1.0.0",
@@ -68,7 +68,7 @@ func fair(t *testing.T) grpc.ClientConnInterface {
 	return local.Conn
 }
 
-func options(t *testing.T) master.Options {
+func options(t testing.TB) master.Options {
 	return master.Options{
 		Version:   "0.1.0",
 		Allocator: fair(t),
@@ -87,7 +87,7 @@ type running struct {
 	stop func() error
 }
 
-func start(t *testing.T, o master.Options) *running {
+func start(t testing.TB, o master.Options) *running {
 	t.Helper()
 	m, err := master.New(o)
 	if err != nil {
@@ -145,7 +145,7 @@ type events struct {
 	stop         context.CancelFunc
 }
 
-func subscribe(t *testing.T, address string, info *mezzov1.FrameworkInfo) *events {
+func subscribe(t testing.TB, address string, info *mezzov1.FrameworkInfo) *events {
 	t.Helper()
 	e := &events{
 		subscribed: make(chan bool, 100), offers: make(chan *mezzov1.Offer, 1000), updates: make(chan *mezzov1.TaskStatus, 10000),
@@ -195,6 +195,17 @@ func task(id, resources string) *mezzov1.TaskInfo {
 		Resources: resource.MustParse(resources).ToProto(),
 		Command:   &mezzov1.CommandInfo{Value: proto.String("true")},
 	}
+}
+
+// launch accepts an offer with these tasks, and does not wait. What is left is
+// wanted again at once.
+func (e *events) launch(offer *mezzov1.Offer, tasks []*mezzov1.TaskInfo) {
+	e.Send(&schedulerv1.Call{Type: schedulerv1.Call_ACCEPT.Enum(), Accept: &schedulerv1.Call_Accept{
+		OfferIds: []*mezzov1.OfferID{offer.GetId()}, Filters: &mezzov1.Filters{RefuseSeconds: proto.Float64(0)},
+		Operations: []*mezzov1.Offer_Operation{{
+			Type: mezzov1.Offer_Operation_LAUNCH.Enum(), Launch: &mezzov1.Offer_Operation_Launch{TaskInfos: tasks},
+		}},
+	}})
 }
 
 // until reads updates of a task until it has this state.
