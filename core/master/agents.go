@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -14,8 +15,12 @@ import (
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 )
 
-// agentQueue bounds what waits for one agent, in bytes.
-const agentQueue = 8 << 20
+const (
+	// agentQueue bounds what waits for one agent, in bytes.
+	agentQueue = 8 << 20
+	// registerTimeout is how long a stream has for its first message.
+	registerTimeout = 30 * time.Second
+)
 
 // agentLink is one stream of one agent. Its handler receives; a goroutine that
 // sends is there only while there is something to send.
@@ -54,6 +59,8 @@ func (s *agentService) Connect(stream grpc.BidiStreamingServer[linkv1.AgentMessa
 	ctx := stream.Context()
 	link := &agentLink{id: state.Link(s.last.Add(1)), peer: peerOf(ctx), ctx: ctx, sender: rpc.NewSender(agentQueue, stream.Send)}
 	opened := false
+	silent := time.AfterFunc(registerTimeout, func() { rpc.CancelStream(ctx, errors.New("it did not register in time")) })
+	defer silent.Stop()
 	for {
 		message, err := stream.Recv()
 		if err != nil {
@@ -71,6 +78,7 @@ func (s *agentService) Connect(stream grpc.BidiStreamingServer[linkv1.AgentMessa
 		}
 		// A stream that says nothing costs the machine nothing.
 		if !opened {
+			silent.Stop()
 			if err := term.inbox.post(link); err != nil {
 				return unavailable(err.Error())
 			}

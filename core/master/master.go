@@ -99,7 +99,12 @@ func New(o Options) (m *Master, err error) {
 	if m.authorizer == nil {
 		m.authorizer = rpc.AllowAll{}
 	}
-	m.metrics = newMetrics(m.mirror)
+	m.metrics = newMetrics(m.mirror, func() int {
+		if t := m.term.Load(); t != nil {
+			return t.inbox.waiting()
+		}
+		return 0
+	})
 	defer func() {
 		if err != nil {
 			m.close()

@@ -21,7 +21,7 @@ type metrics struct {
 	cut      *prometheus.CounterVec
 }
 
-func newMetrics(m *mirror) *metrics {
+func newMetrics(m *mirror, waiting func() int) *metrics {
 	histogram := func(name, help string) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(1e-5, 4, 11)})
 	}
@@ -38,7 +38,9 @@ func newMetrics(m *mirror) *metrics {
 			Name: "mezzo_master_streams_cut_total", Help: "Streams that were ended because what waited for the peer reached its bound.",
 		}, []string{"peer"}),
 	}
-	out.registry.MustRegister(out.turn, out.cycle, out.write, out.links, out.refused, out.cut, &gauges{mirror: m},
+	inbox := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mezzo_master_loop_queue_bytes", Help: "What waits for the event loop."},
+		func() float64 { return float64(waiting()) })
+	out.registry.MustRegister(inbox, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, &gauges{mirror: m},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return out
 }

@@ -5,10 +5,12 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/mezzo-os/mezzo/core/master/state"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
 // mirror is what others see of the cluster. It is fed by what the machine
@@ -28,6 +30,10 @@ type mirror struct {
 	plugins    map[string]*operatorv1.Plugin
 	number     uint64 // of the last event
 	watchers   map[*watcher]struct{}
+
+	sumMu  sync.Mutex
+	sum    totals
+	summed time.Time
 
 	agentStates     map[state.AgentState]int
 	frameworkStates map[state.FrameworkState]int
@@ -300,6 +306,31 @@ func (m *mirror) agent(id string) *state.AgentView {
 	m.view.RLock()
 	defer m.view.RUnlock()
 	return m.agents[id]
+}
+
+// totals are sums over all agents that can be reached.
+type totals struct{ total, used, offered resource.Quantities }
+
+// totalsAge is how old sums may be: who looks for the leader asks for them too.
+const totalsAge = 100 * time.Millisecond
+
+func (m *mirror) totals() totals {
+	m.sumMu.Lock()
+	defer m.sumMu.Unlock()
+	if time.Since(m.summed) < totalsAge {
+		return m.sum
+	}
+	m.sum = totals{}
+	for _, a := range m.listAgents() {
+		if a.State == state.AgentUnreachable {
+			continue
+		}
+		m.sum.total = m.sum.total.Add(a.Total.Quantities())
+		m.sum.used = m.sum.used.Add(a.Used.Quantities())
+		m.sum.offered = m.sum.offered.Add(a.Offered.Quantities())
+	}
+	m.summed = time.Now()
+	return m.sum
 }
 
 // counts fills in what a status has of numbers.

@@ -11,7 +11,6 @@ import (
 	"github.com/mezzo-os/mezzo/core/rpc"
 	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
-	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
 // operatorService serves mezzo.operator.v1.Operator. It answers questions from
@@ -37,16 +36,8 @@ func (s *operatorService) GetStatus(ctx context.Context, _ *operatorv1.GetStatus
 		out.Leadership, out.MasterId, out.Epoch, out.Elected = "leading", term.id, term.epoch, timestamp(term.elected)
 	}
 	m.mirror.counts(out)
-	var total, allocated, offered resource.Quantities
-	for _, a := range m.mirror.listAgents() {
-		if a.State == state.AgentUnreachable {
-			continue
-		}
-		total = total.Add(a.Total.Quantities())
-		allocated = allocated.Add(a.Used.Quantities())
-		offered = offered.Add(a.Offered.Quantities())
-	}
-	out.Total, out.Allocated, out.Offered = quantityMessage(total), quantityMessage(allocated), quantityMessage(offered)
+	sum := m.mirror.totals()
+	out.Total, out.Allocated, out.Offered = quantityMessage(sum.total), quantityMessage(sum.used), quantityMessage(sum.offered)
 	return out, nil
 }
 
@@ -87,12 +78,7 @@ func (s *operatorService) ListRoles(ctx context.Context, _ *operatorv1.ListRoles
 	if err := s.query(ctx); err != nil {
 		return nil, err
 	}
-	var total resource.Quantities
-	for _, a := range s.master.mirror.listAgents() {
-		if a.State != state.AgentUnreachable {
-			total = total.Add(a.Total.Quantities())
-		}
-	}
+	total := s.master.mirror.totals().total
 	return &operatorv1.ListRolesResponse{Roles: messages(s.master.mirror.listRoles(), func(v *state.RoleView) *operatorv1.Role {
 		out := roleMessage(v)
 		share(out, v, total)
