@@ -264,7 +264,7 @@ func (s *script) register(a args) *linkv1.Register {
 	return r
 }
 
-func taskState(t testing.TB, name string) mezzov1.TaskState {
+func taskState(t reporter, name string) mezzov1.TaskState {
 	n, ok := mezzov1.TaskState_value["TASK_"+strings.TrimSuffix(name, "!")]
 	if !ok {
 		t.Fatalf("unknown task state %q", name)

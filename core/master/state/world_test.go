@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"sort"
 	"strings"
-	"testing"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -21,10 +20,17 @@ import (
 
 var epoch = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
+// reporter is what testing.T and rapid.T share.
+type reporter interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // world is a machine with what a shell would have around it: a registry, the
 // time, and an allocator's mirror that is kept by the events alone.
 type world struct {
-	t       testing.TB
+	t       reporter
 	m       *state.Machine
 	cfg     state.Config
 	now     time.Time
@@ -39,7 +45,7 @@ type world struct {
 	seq   uint64
 }
 
-func newWorld(t testing.TB, cfg state.Config) *world {
+func newWorld(t reporter, cfg state.Config) *world {
 	w := &world{t: t, cfg: cfg, now: epoch, durable: map[string][]byte{}}
 	w.start()
 	return w
@@ -157,7 +163,7 @@ func newMirror(b allocator.Begin) *mirror {
 	return &mirror{begin: b, agents: map[string]*mirrorAgent{}, frameworks: map[string]*allocator.FrameworkUpdated{}, next: 1, snapshot: true}
 }
 
-func (r *mirror) apply(t testing.TB, b allocator.Batch) {
+func (r *mirror) apply(t reporter, b allocator.Batch) {
 	t.Helper()
 	if b.Snapshot != r.snapshot {
 		t.Fatalf("snapshot is %v, want %v", b.Snapshot, r.snapshot)
@@ -176,7 +182,7 @@ func (r *mirror) apply(t testing.TB, b allocator.Batch) {
 	}
 }
 
-func (r *mirror) agent(t testing.TB, id string) *mirrorAgent {
+func (r *mirror) agent(t reporter, id string) *mirrorAgent {
 	t.Helper()
 	a := r.agents[id]
 	if a == nil {
@@ -190,7 +196,7 @@ func (a *mirrorAgent) add(f, role string, res resource.Resources) {
 	a.holdings[key] = a.holdings[key].Add(res)
 }
 
-func (r *mirror) event(t testing.TB, e allocator.Event) {
+func (r *mirror) event(t reporter, e allocator.Event) {
 	t.Helper()
 	switch e := e.(type) {
 	case *allocator.AgentUpdated:
@@ -663,7 +669,7 @@ func sortedKeys[V any](m map[string]V) []string {
 // checkMirror proves that the allocator's mirror, kept by events alone, is what
 // a fresh session would be told. It opens that session on a copy: on the same
 // machine, and goes on with it.
-func (w *world) checkMirror(t testing.TB) {
+func (w *world) checkMirror(t reporter) {
 	t.Helper()
 	if w.mirror == nil || w.mirror.snapshot {
 		return
@@ -691,4 +697,10 @@ func (w *world) checkMirror(t testing.TB) {
 	if len(total) != len(w.mirror.agents) {
 		t.Fatalf("mirror has %d agents, %d are present", len(w.mirror.agents), len(total))
 	}
+}
+
+func offerDecision(s state.Session, number uint64, agent, framework, role string, res resource.Resources) state.AllocatorDecisions {
+	return state.AllocatorDecisions{Session: s, Decisions: []allocator.Decision{
+		&allocator.Offer{Number: number, Agent: agent, Framework: framework, Role: role, Resources: res},
+	}}
 }
