@@ -1,0 +1,133 @@
+package state_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/sdk/allocator"
+	"github.com/mezzo-os/mezzo/sdk/resource"
+
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
+)
+
+// bare is a machine whose registry writes work at once.
+type bare struct {
+	m   *state.Machine
+	now time.Time
+}
+
+func (b *bare) step(in state.Input) []state.Output {
+	b.now = b.now.Add(time.Microsecond)
+	outs := b.m.Step(b.now, in)
+	for _, o := range outs {
+		if w, ok := o.(state.RegistryWrite); ok {
+			rest := append([]state.Output(nil), outs...)
+			return append(rest, b.step(state.RegistryWritten{ID: w.ID})...)
+		}
+	}
+	return outs
+}
+
+func newBare(tb testing.TB, rec state.Recovered) *bare {
+	m, err := state.New(state.Config{MasterID: "m", PublishInterval: 10 * time.Millisecond}, rec, epoch)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return &bare{m, epoch}
+}
+
+func message(l state.Link, m *linkv1.AgentMessage) state.LinkMessage {
+	return state.LinkMessage{Link: l, Message: m}
+}
+
+// BenchmarkTask is a task from offer to acknowledged end: what the machine
+// itself costs of the 20,000 a second that a master is to do.
+func BenchmarkTask(b *testing.B) {
+	w := newBare(b, state.Recovered{})
+	const agents = 1000
+	total := resource.MustParse("cpus:64;mem:65536;ports:[31000-32000]")
+	for i := range agents {
+		w.step(state.LinkOpened{Link: state.Link(i + 1)})
+		w.step(message(state.Link(i+1), &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Register{Register: register("", fmt.Sprintf("h%d", i), total, nil)}}))
+	}
+	w.step(state.Subscribe{Stream: "s", Call: &schedulerv1.Call_Subscribe{FrameworkInfo: framework("f", "", []string{"*"}, 1000)}})
+	w.step(state.AllocatorOpened{Session: 1})
+	for range agents {
+		w.step(state.Tick{})
+	}
+	w.step(state.AllocatorReady{Session: 1})
+	res := resource.MustParse("cpus:1;mem:128")
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		link := state.Link(i%agents + 1)
+		agent := fmt.Sprintf("m-S%d", i%agents)
+		id := fmt.Sprintf("t%d", i)
+		w.step(state.AllocatorDecisions{Session: 1, Decisions: []allocator.Decision{
+			&allocator.Offer{Number: uint64(i + 1), Agent: agent, Framework: "m-0000", Role: "*", Resources: res},
+		}})
+		w.step(call("m-0000", "s", &schedulerv1.Call{Type: schedulerv1.Call_ACCEPT.Enum(), Accept: &schedulerv1.Call_Accept{
+			OfferIds: offerIDs(fmt.Sprintf("m-O%d", i)), Operations: []*mezzov1.Offer_Operation{launch(taskInfo(id, agent, res))},
+		}}))
+		for j, s := range []mezzov1.TaskState{mezzov1.TaskState_TASK_RUNNING, mezzov1.TaskState_TASK_FINISHED} {
+			w.step(message(link, &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Update{Update: &linkv1.StatusUpdate{
+				FrameworkId: "m-0000", Status: status(id, agent, s, uuid(j)),
+			}}}))
+			w.step(call("m-0000", "s", &schedulerv1.Call{Type: schedulerv1.Call_ACKNOWLEDGE.Enum(), Acknowledge: &schedulerv1.Call_Acknowledge{
+				AgentId: agentID(agent), TaskId: &mezzov1.TaskID{Value: proto.String(id)}, Uuid: uuid(j),
+			}}))
+		}
+	}
+	b.StopTimer()
+	if err := w.m.Audit(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkReregister is 10,000 agents with ten tasks each that come back to a
+// new leader.
+func BenchmarkReregister(b *testing.B) {
+	const agents, tasks = 10_000, 10
+	first := newBare(b, state.Recovered{})
+	var rec state.Recovered
+	keep := func(outs []state.Output) {
+		for _, o := range outs {
+			if w, ok := o.(state.RegistryWrite); ok {
+				rec.Entries = append(rec.Entries, w.Entries...)
+			}
+		}
+	}
+	total := resource.MustParse("cpus:64;mem:65536;ports:[31000-32000]")
+	for i := range agents {
+		first.step(state.LinkOpened{Link: state.Link(i + 1)})
+		keep(first.step(message(state.Link(i+1), &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Register{Register: register("", fmt.Sprintf("h%d", i), total, nil)}})))
+	}
+	keep(first.step(state.Subscribe{Stream: "s", Call: &schedulerv1.Call_Subscribe{FrameworkInfo: framework("f", "", []string{"*"}, 1000)}}))
+	registers := make([]*linkv1.Register, agents)
+	for i := range registers {
+		var list []reported
+		for j := range tasks {
+			list = append(list, reported{
+				framework: "m-0000", id: fmt.Sprintf("t%d-%d", i, j), resources: resource.MustParse("cpus:1;mem:128"), role: "*",
+				state: mezzov1.TaskState_TASK_RUNNING,
+			})
+		}
+		registers[i] = register(fmt.Sprintf("m-S%d", i), fmt.Sprintf("h%d", i), total, list)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		w := newBare(b, rec)
+		w.step(state.AllocatorOpened{Session: 1})
+		for i, r := range registers {
+			w.step(state.LinkOpened{Link: state.Link(i + 1)})
+			w.step(message(state.Link(i+1), &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Register{Register: r}}))
+		}
+	}
+}
