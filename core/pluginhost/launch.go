@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 
@@ -17,29 +16,8 @@ import (
 	"github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
 
-	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
-
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
-
-// process is one running plugin process and the connection to it. Whoever has
-// one ends it by end or kill, once.
-type process struct {
-	child   *child
-	client  *goplugin.Client
-	conn    *grpc.ClientConn
-	broker  *goplugin.GRPCBroker
-	base    pluginv1.PluginClient
-	out     *output
-	dir     string // its sockets'
-	version uint32 // of the contract, as the handshake settled it
-
-	mu      sync.Mutex
-	offers  []*grpc.Server
-	gone    bool
-	serving sync.WaitGroup
-	closing sync.Once
-}
 
 // launcher is what the launch of one process needs.
 type launcher struct {
@@ -158,55 +136,6 @@ func (c *child) settle(ctx context.Context) {
 	}
 }
 
-// connect starts the process, shakes hands and opens the connection.
-func (p *process) connect() error {
-	if _, err := p.client.Start(); err != nil {
-		return err
-	}
-	p.version = uint32(p.client.NegotiatedVersion())
-	protocol, err := p.client.Client()
-	if err != nil {
-		return err
-	}
-	raw, err := protocol.Dispense(dispensed)
-	if err != nil {
-		return err
-	}
-	link := raw.(*link)
-	p.conn, p.broker = link.conn, link.broker
-	p.base = pluginv1.NewPluginClient(p.conn)
-	return nil
-}
-
-// dispensed is the one name that both sides use with go-plugin.
-const dispensed = "plugin"
-
-// link is what go-plugin hands over of a connection.
-type link struct {
-	conn   *grpc.ClientConn
-	broker *goplugin.GRPCBroker
-}
-
-type linkPlugin struct {
-	goplugin.NetRPCUnsupportedPlugin
-}
-
-func (linkPlugin) GRPCServer(*goplugin.GRPCBroker, *grpc.Server) error {
-	return errors.New("the plugin host serves no plugin")
-}
-
-func (linkPlugin) GRPCClient(_ context.Context, broker *goplugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
-	return &link{conn: conn, broker: broker}, nil
-}
-
-func pluginSets(versions []uint32) map[int]goplugin.PluginSet {
-	sets := map[int]goplugin.PluginSet{}
-	for _, v := range versions {
-		sets[int(v)] = goplugin.PluginSet{dispensed: linkPlugin{}}
-	}
-	return sets
-}
-
 // explain turns a failed launch into words, from what is known of the process.
 func (l launcher) explain(p *process, err error) *Error {
 	e := &Error{Plugin: l.spec.title(), Path: l.path, Step: StepLaunch, Output: p.out.get(), Err: err}
@@ -214,7 +143,7 @@ func (l launcher) explain(p *process, err error) *Error {
 	select {
 	case <-p.child.exited:
 		e.Problem = "it " + p.child.ending() + " before it was ready"
-		e.Remedy = "run the file by hand; a plugin then says what it is, or what it lacks"
+		e.Remedy = "check that this file is a Mezzo plugin: run by hand, one says what it is"
 		return e
 	default:
 	}
@@ -255,76 +184,3 @@ func rootCause(err error) error {
 // textBusy says that the file was still open for writing somewhere when it was
 // executed, as just after a copy: trying again helps.
 func textBusy(err error) bool { return errors.Is(err, syscall.ETXTBSY) }
-
-// offer serves something of the host's to this process.
-func (p *process) offer(register func(grpc.ServiceRegistrar)) (uint32, error) {
-	p.mu.Lock()
-	if p.gone {
-		p.mu.Unlock()
-		return 0, errors.New("the plugin's process is gone")
-	}
-	id := p.broker.NextId()
-	made, ended := make(chan *grpc.Server, 1), make(chan struct{})
-	p.serving.Go(func() {
-		defer close(ended)
-		p.broker.AcceptAndServe(id, func(opts []grpc.ServerOption) *grpc.Server {
-			server := grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(plugin.MaxMessageSize), grpc.MaxSendMsgSize(plugin.MaxMessageSize))...)
-			register(server)
-			made <- server
-			return server
-		})
-	})
-	p.mu.Unlock()
-	select {
-	case server := <-made:
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.gone {
-			server.Stop()
-			return 0, errors.New("the plugin's process is gone")
-		}
-		p.offers = append(p.offers, server)
-		return id, nil
-	case <-ended:
-		return 0, errors.New("the broker's socket cannot be opened; see the standard log")
-	}
-}
-
-// end asks the process to finish, kills it when ctx ends, and returns when
-// nothing is left of it.
-func (p *process) end(ctx context.Context) {
-	go func() {
-		if _, err := p.base.Shutdown(ctx, &pluginv1.ShutdownRequest{}); err == nil {
-			p.disconnect() // go-plugin's own request to exit
-		}
-	}()
-	select {
-	case <-p.child.exited:
-	case <-ctx.Done():
-	}
-	p.kill()
-}
-
-// kill ends the process at once and returns when nothing is left of it.
-func (p *process) kill() {
-	p.child.kill()
-	if p.child.pid() != 0 {
-		<-p.child.exited
-	}
-	p.disconnect()
-	os.RemoveAll(p.dir)
-}
-
-// disconnect closes the connection and all that hangs on it.
-func (p *process) disconnect() {
-	p.closing.Do(func() {
-		p.mu.Lock()
-		p.gone = true
-		for _, s := range p.offers {
-			s.Stop()
-		}
-		p.mu.Unlock()
-		p.client.Kill()
-		p.serving.Wait()
-	})
-}

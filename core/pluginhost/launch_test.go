@@ -138,7 +138,7 @@ func TestLaunchFailures(t *testing.T) {
 	}{
 		{
 			name: "garbage on stdout, then exit", mode: "garbage", step: StepLaunch,
-			want: []string{"it exited with status 0 before it was ready", `stdout began: "Welcome to the wrong program!"`, "what to do: run the file by hand"},
+			want: []string{"it exited with status 0 before it was ready", `stdout began: "Welcome to the wrong program!"`, "what to do: check that this file is a Mezzo plugin"},
 		},
 		{
 			name: "garbage without end", mode: "flood", step: StepLaunch,
