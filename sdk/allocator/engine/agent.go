@@ -15,7 +15,10 @@ type agent struct {
 	gpus       bool // it has some
 	special    bool // it has what not everybody may have
 	over       bool // more is held than there is: free has to be computed anew
-	id, region string
+	id         string
+	hostname   string
+	region     string
+	zone       string
 	attributes []*allocatorv1.Attribute
 
 	total vector
@@ -58,7 +61,7 @@ func (e *Engine) agentUpdated(now time.Duration, u *allocatorv1.AgentUpdated) er
 		e.dropFilters(a)
 		look = true
 	}
-	a.attributes, a.region = u.GetAttributes(), u.GetRegion()
+	a.attributes, a.hostname, a.region, a.zone = u.GetAttributes(), u.GetHostname(), u.GetRegion(), u.GetZone()
 	look = look || u.GetActive() && !a.active
 	a.active = u.GetActive()
 	a.tried, a.seen = nil, vector{} // activity, attributes or total changed

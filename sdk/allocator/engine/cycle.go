@@ -149,6 +149,8 @@ func (e *Engine) consider(now time.Duration, a *agent, c *client) (vector, verdi
 	case a.region != "" && e.begin.GetRegion() != "" && a.region != e.begin.GetRegion() &&
 		!f.can(allocatorv1.FrameworkCapability_FRAMEWORK_CAPABILITY_REGION_AWARE):
 		return vector{}, verdict{reason: reasonRegion}
+	case !a.meets(c.constraints):
+		return vector{}, verdict{reason: reasonConstraints}
 	}
 	v := a.free
 	if a.special {

@@ -22,6 +22,7 @@ const (
 	reasonReserved
 	reasonGPUs
 	reasonRegion
+	reasonConstraints
 	reasonLimit
 	reasonGuarantee // it would not help to meet a guarantee, in the first round
 	reasonOffered   // nothing stands against it: an offer is about to be made
@@ -48,6 +49,8 @@ func (r reason) String() string {
 		return "the agent has GPUs, and the framework lacks GPU_RESOURCES"
 	case reasonRegion:
 		return "the agent is in another region, and the framework lacks REGION_AWARE"
+	case reasonConstraints:
+		return "the agent is not as the framework's offer constraints want it"
 	case reasonLimit:
 		return "the role's quota limit is reached, or the rest is kept for other roles' guarantees"
 	}

@@ -33,7 +33,7 @@ type client struct {
 	suppressed bool
 	// smallest are the sets worth an offer to it; nil: the cluster's.
 	smallest    [][]amount
-	constraints []byte
+	constraints constraints
 	holdings    int // agents on which it holds something
 	filters     int
 	filteredOn  bitset // agents on which it has filters, or had
@@ -134,7 +134,7 @@ func settingsOf(u *allocatorv1.FrameworkUpdated, role uint32) *allocatorv1.RoleS
 
 // setClient takes over what a framework asked for in a role.
 func (e *Engine) setClient(c *client, s *allocatorv1.RoleSettings) {
-	c.constraints = s.GetConstraints()
+	c.constraints = parseConstraints(s.GetConstraints())
 	had := len(c.smallest) > 0
 	c.smallest = nil
 	if c.subscribed {
