@@ -11,9 +11,11 @@
 package master
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -118,7 +120,10 @@ func New(o Options) (m *Master, err error) {
 	if kind := o.Config.Registry.Kind; kind != "" && kind != "bbolt" {
 		return m, fmt.Errorf("registry %q is not part of this version; leave the block out to keep it in data_dir", kind)
 	}
-	durable, err := bolt.Open(o.Config.DataDir)
+	if plugins := o.Config.Frameworks; len(plugins) > 0 {
+		return m, fmt.Errorf("%s: framework %q: adapters are not part of this version; take the block out", plugins[0].DefRange, plugins[0].Name)
+	}
+	durable, err := bolt.Open(cmp.Or(o.Config.Registry.File, filepath.Join(o.Config.DataDir, bolt.File)))
 	if err != nil {
 		return m, err
 	}

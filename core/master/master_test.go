@@ -553,6 +553,9 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 		"not on loopback":      func(o *master.Options) { o.Config.RPC = "0.0.0.0:0" },
 		"not part of this":     func(o *master.Options) { o.Config.Election.Kind = "zookeeper" },
 		"registry \"zookeeper": func(o *master.Options) { o.Config.Registry.Kind = "zookeeper" },
+		"adapters are not part": func(o *master.Options) {
+			o.Config.Frameworks = []config.Plugin{{Kind: config.KindFramework, Name: "mesos"}}
+		},
 		"is not a directory": func(o *master.Options) {
 			o.Config.DataDir = filepath.Join(o.Config.DataDir, "file", "data")
 			if err := os.WriteFile(filepath.Dir(o.Config.DataDir), nil, 0o600); err != nil {
@@ -567,7 +570,7 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 		}
 		// What was opened is closed: a second try gets as far.
 		o.Config.HTTP, o.Config.RPC = "127.0.0.1:0", "127.0.0.1:0"
-		o.Config.Election.Kind, o.Config.Registry.Kind = "", ""
+		o.Config.Election.Kind, o.Config.Registry.Kind, o.Config.Frameworks = "", "", nil
 		if name != "is not a directory" {
 			m, err := master.New(o)
 			if err != nil {

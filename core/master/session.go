@@ -183,8 +183,8 @@ func (t *term) readDecisions(s *session) error {
 				return err
 			}
 		}
-		if len(message.Decisions) == 0 && message.EventsSeen == 0 {
-			continue
+		if len(message.Decisions) == 0 {
+			continue // it only confirmed events
 		}
 		in := state.AllocatorDecisions{Session: s.id, EventsSeen: message.EventsSeen, Decisions: s.decode(message.Decisions)}
 		if err := t.inbox.put(in, proto.Size(message)); err != nil {

@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	file = "registry.db"
+	// File is the usual name, in the master's data_dir.
+	File = "registry.db"
 	// formatVersion of what the file holds.
 	formatVersion = 1
 
@@ -41,13 +42,12 @@ type Registry struct {
 
 var _ registry.Registry = (*Registry)(nil)
 
-// Open opens dataDir/registry.db, and makes both when they are not there. The
-// file is locked while it is open: one master a data_dir.
-func Open(dataDir string) (r *Registry, err error) {
-	if err := os.MkdirAll(dataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("registry: data_dir: %w", err)
+// Open opens the file, and makes it and its directory when they are not there.
+// The file is locked while it is open: one master a file.
+func Open(path string) (r *Registry, err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("registry %s: %w", path, err)
 	}
-	path := filepath.Join(dataDir, file)
 	// bbolt maps the file into memory and panics on some kinds of damage.
 	defer func() {
 		if p := recover(); p != nil {

@@ -17,7 +17,7 @@ func TestConformance(t *testing.T) {
 	registrytest.Run(t, func(t *testing.T) func() registry.Registry {
 		dir := t.TempDir()
 		return func() registry.Registry {
-			r, err := bolt.Open(dir)
+			r, err := bolt.Open(filepath.Join(dir, bolt.File))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -28,7 +28,7 @@ func TestConformance(t *testing.T) {
 
 func TestFileIsPrivate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	r, err := bolt.Open(dir)
+	r, err := bolt.Open(filepath.Join(dir, bolt.File))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,12 +46,12 @@ func TestFileIsPrivate(t *testing.T) {
 
 func TestLocked(t *testing.T) {
 	dir := t.TempDir()
-	r, err := bolt.Open(dir)
+	r, err := bolt.Open(filepath.Join(dir, bolt.File))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if _, err := bolt.Open(dir); err == nil || !strings.Contains(err.Error(), "another master uses this data_dir") {
+	if _, err := bolt.Open(filepath.Join(dir, bolt.File)); err == nil || !strings.Contains(err.Error(), "another master uses this data_dir") {
 		t.Errorf("a second open gave %v", err)
 	}
 }
@@ -70,7 +70,7 @@ func TestDamaged(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "registry.db"), content, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			r, err := bolt.Open(dir)
+			r, err := bolt.Open(filepath.Join(dir, bolt.File))
 			if err == nil {
 				r.Close()
 				t.Fatal("a damaged file was opened")
@@ -95,7 +95,7 @@ func TestTornMetaPage(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "registry.db"), torn, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r, err := bolt.Open(dir)
+		r, err := bolt.Open(filepath.Join(dir, bolt.File))
 		if err != nil {
 			t.Fatalf("with meta page %d torn: %v", meta, err)
 		}
@@ -111,7 +111,7 @@ func TestTornMetaPage(t *testing.T) {
 func file(t *testing.T) []byte {
 	t.Helper()
 	dir := t.TempDir()
-	r, err := bolt.Open(dir)
+	r, err := bolt.Open(filepath.Join(dir, bolt.File))
 	if err != nil {
 		t.Fatal(err)
 	}
