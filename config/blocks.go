@@ -107,6 +107,8 @@ var masterSchema = schema(
 	},
 	"revocation", "framework *")
 
+var revocationSchema = schema([]string{"enabled", "min_grace", "max_per_minute"})
+
 func (m *masterBlock) decode(d *decoder, block *hcl.Block) {
 	m.written, m.rng = true, block.DefRange
 	s, blocks := d.content(block.Body, masterSchema)
@@ -126,7 +128,7 @@ func (m *masterBlock) decode(d *decoder, block *hcl.Block) {
 	s.count("max_unreachable_tasks", &m.MaxUnreachableTasks, 0)
 	m.frameworks = d.plugins(blocks, KindFramework)
 	if block := d.single(blocks, "revocation"); block != nil {
-		s, _ := d.content(block.Body, schema([]string{"enabled", "min_grace", "max_per_minute"}))
+		s, _ := d.content(block.Body, revocationSchema)
 		s.flag("enabled", &m.Revocation.Enabled)
 		s.duration("min_grace", &m.Revocation.MinGrace, 0)
 		s.count("max_per_minute", &m.Revocation.MaxPerMinute, 0)
@@ -265,12 +267,12 @@ func (s scope) attributes(to *[]AgentAttribute) {
 	}
 }
 
+var tlsSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
+	{Name: "ca", Required: true}, {Name: "cert", Required: true}, {Name: "key", Required: true},
+}}
+
 func (d *decoder) tls(block *hcl.Block) *TLS {
-	shape := schema([]string{"ca", "cert", "key"})
-	for i := range shape.Attributes {
-		shape.Attributes[i].Required = true
-	}
-	s, _ := d.content(block.Body, shape)
+	s, _ := d.content(block.Body, tlsSchema)
 	t := &TLS{DefRange: block.DefRange}
 	s.path("ca", &t.CA)
 	s.path("cert", &t.Cert)

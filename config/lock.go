@@ -21,6 +21,9 @@ type LockEntry struct {
 	Range hcl.Range
 }
 
+// lockSchema is what a plugin block of a lock file holds.
+var lockSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "path"}, {Name: "checksum", Required: true}}}
+
 // ReadLock reads a lock file.
 func ReadLock(path string) ([]LockEntry, hcl.Diagnostics) {
 	return (&File{sources: map[string]*hcl.File{}}).readLock(path)
@@ -40,9 +43,7 @@ func (f *File) readLock(path string) ([]LockEntry, hcl.Diagnostics) {
 		if kinds := []string{KindAllocator, KindIsolator, KindFramework}; !slices.Contains(kinds, e.Kind) {
 			d.add(invalid(block.LabelRanges[0], "Unknown kind of plugin", "%q is not a kind of plugin.%s", e.Kind, suggest(e.Kind, kinds)))
 		}
-		shape := schema([]string{"path", "checksum"})
-		shape.Attributes[1].Required = true
-		s, _ := d.content(block.Body, shape)
+		s, _ := d.content(block.Body, lockSchema)
 		s.text("path", &e.Path)
 		rng, ok := s.text("checksum", &e.Checksum)
 		switch {

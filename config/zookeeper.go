@@ -50,7 +50,7 @@ func (d *decoder) registry(blocks hcl.Blocks, e *Election) *Registry {
 	}
 	r := &Registry{Kind: block.Labels[0], DefRange: block.DefRange}
 	if r.Kind == bbolt {
-		s, _ := d.content(block.Body, schema([]string{"file"}))
+		s, _ := d.content(block.Body, bboltSchema)
 		s.path("file", &r.File)
 		if several {
 			d.add(unshared(block.DefRange))
@@ -80,6 +80,8 @@ func missing(block *hcl.Block, name string) *hcl.Diagnostic {
 	return invalid(block.Body.MissingItemRange(), "Missing required argument",
 		"The argument %q is required in %s %q, but no definition was found.", name, block.Type, block.Labels[0])
 }
+
+var bboltSchema = schema([]string{"file"})
 
 var zookeeperSchema = schema([]string{"servers", "path", "session_timeout"})
 

@@ -1,0 +1,238 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/hashicorp/hcl/v2"
+)
+
+// manual is docs/configuration.md by heading.
+type manual map[string]section
+
+type section struct {
+	attributes map[string]string // the defaults by name, as the tables have them
+	text       string
+	examples   []example
+}
+
+type example struct{ language, text string }
+
+var (
+	tableRow = regexp.MustCompile("^\\| `([a-z_]+)` \\|[^|]*\\| ([^|]*) \\|")
+	fence    = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
+)
+
+func readManual(t *testing.T) manual {
+	t.Helper()
+	src, err := os.ReadFile("../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := manual{}
+	for _, part := range regexp.MustCompile(`(?m)^##+ `).Split(string(src), -1)[1:] {
+		heading, text, _ := strings.Cut(part, "\n")
+		s := section{attributes: map[string]string{}, text: text}
+		for line := range strings.Lines(text) {
+			if row := tableRow.FindStringSubmatch(line); row != nil {
+				s.attributes[row[1]] = row[2]
+			}
+		}
+		for _, found := range fence.FindAllStringSubmatch(text, -1) {
+			s.examples = append(s.examples, example{found[1], found[2]})
+		}
+		m[heading] = s
+	}
+	return m
+}
+
+// check compares the words of a section with those that the program knows.
+func (m manual) check(t *testing.T, heading string, known []string) {
+	t.Helper()
+	s, ok := m[heading]
+	if !ok {
+		t.Errorf("docs/configuration.md has no section %q", heading)
+		return
+	}
+	slices.Sort(known)
+	if diff := cmp.Diff(slices.Compact(known), slices.Sorted(maps.Keys(s.attributes))); diff != "" {
+		t.Errorf("docs/configuration.md, section %q (-known to the program +in the tables):\n%s", heading, diff)
+	}
+	var shown strings.Builder
+	for _, e := range s.examples {
+		shown.WriteString(e.text)
+	}
+	for _, name := range known {
+		if !regexp.MustCompile(`(?m)^\s*` + name + `\s*=`).MatchString(shown.String()) {
+			t.Errorf("docs/configuration.md, section %q: no example sets %s", heading, name)
+		}
+	}
+}
+
+func names(s ...*hcl.BodySchema) (attributes []string) {
+	for _, s := range s {
+		for _, a := range s.Attributes {
+			attributes = append(attributes, a.Name)
+		}
+	}
+	return attributes
+}
+
+// TestManualKnowsEveryWord is that the manual has every attribute and block, and
+// no other.
+func TestManualKnowsEveryWord(t *testing.T) {
+	m := readManual(t)
+	for heading, s := range map[string]*hcl.BodySchema{
+		"Top level": rootSchema, "master": masterSchema, "revocation": revocationSchema, "agent": agentSchema,
+		"tls": tlsSchema, "role": roleSchema, "Plugin blocks": pluginSchema, "The lock file": lockSchema,
+	} {
+		m.check(t, heading, names(s))
+		for _, block := range s.Blocks {
+			if !strings.Contains(m[heading].text, "`"+block.Type+"`") {
+				t.Errorf("docs/configuration.md, section %q does not name the block %s", heading, block.Type)
+			}
+		}
+	}
+	for _, block := range rootSchema.Blocks {
+		if _, ok := m[block.Type]; !ok && !strings.Contains(m["Plugin blocks"].text, "`"+block.Type+"`") {
+			t.Errorf("docs/configuration.md does not describe the block %s", block.Type)
+		}
+	}
+	// These two have sections with more than their own examples.
+	all := manual{}
+	for _, heading := range []string{"election", "registry"} {
+		s := m[heading]
+		s.examples = append(slices.Clone(m["election"].examples), m["registry"].examples...)
+		all[heading] = s
+	}
+	all.check(t, "election", names(zookeeperSchema))
+	all.check(t, "registry", names(zookeeperSchema, bboltSchema))
+}
+
+// TestManualKnowsPluginSettings reads the struct tags of the plugins' sources:
+// plugins are programs, which nothing imports.
+func TestManualKnowsPluginSettings(t *testing.T) {
+	m := readManual(t)
+	tag := regexp.MustCompile("`hcl:\"([a-z0-9_]+)[\",]")
+	folders, err := filepath.Glob("../plugins/*")
+	if err != nil || len(folders) == 0 {
+		t.Fatalf("no plugins: %v", err)
+	}
+	for _, folder := range folders {
+		sources, err := filepath.Glob(filepath.Join(folder, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var known []string
+		for _, source := range sources {
+			src, err := os.ReadFile(source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasSuffix(source, "_test.go") {
+				continue
+			}
+			for _, found := range tag.FindAllStringSubmatch(string(src), -1) {
+				known = append(known, found[1])
+			}
+		}
+		if kind, name, ok := strings.Cut(filepath.Base(folder), "-"); ok && len(known) > 0 {
+			m.check(t, fmt.Sprintf("%s %q", kind, name), known)
+		}
+	}
+}
+
+// TestManualDefaults writes every default that a table shows into a file: it must
+// resolve to what an empty file does.
+func TestManualDefaults(t *testing.T) {
+	m := readManual(t)
+	literal := regexp.MustCompile("^`([^`]*)`$")
+	body := func(heading string) string {
+		var out strings.Builder
+		for name, value := range m[heading].attributes {
+			if found := literal.FindStringSubmatch(value); found != nil {
+				fmt.Fprintf(&out, "%s = %s\n", name, found[1])
+			}
+		}
+		return out.String()
+	}
+	written := load(t, ".hcl", fmt.Sprintf("data_dir = \"/d\"\n%smaster {\n%srevocation {\n%s}\n}\nagent {\n%s}\n",
+		body("Top level"), body("master"), body("revocation"), body("agent")))
+	empty := load(t, ".hcl", "data_dir = \"/d\"\nmaster {\n}\nagent {\n}\n")
+	places := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}), cmpopts.IgnoreFields(Master{}, "Files"), cmpopts.IgnoreFields(Agent{}, "Files"), cmpopts.IgnoreFields(Plugin{}, "Body")}
+	if diff := cmp.Diff(empty.master, written.master, places); diff != "" {
+		t.Errorf("master (-default +as the manual has it):\n%s", diff)
+	}
+	if diff := cmp.Diff(empty.agent, written.agent, places); diff != "" {
+		t.Errorf("agent (-default +as the manual has it):\n%s", diff)
+	}
+	if got := len(m["master"].attributes) + len(m["agent"].attributes); got < 30 {
+		t.Errorf("only %d attributes were found in the tables", got)
+	}
+}
+
+type resolved struct {
+	master *Master
+	agent  *Agent
+}
+
+// load resolves a text, which must be without fault.
+func load(t *testing.T, ending, text string) (r resolved) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "manual"+ending)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, diags := Load([]string{path})
+	defaults := Defaults{Executable: "/usr/bin/mezzo", DataDir: "/d"}
+	if !diags.HasErrors() && (file.HasMaster() || !file.HasAgent()) {
+		master, more := file.ForMaster(defaults)
+		r.master, diags = master, append(diags, more...)
+	}
+	if !diags.HasErrors() && (file.HasAgent() || !file.HasMaster()) {
+		agent, more := file.ForAgent(defaults)
+		r.agent, diags = agent, append(diags, more...)
+	}
+	for _, diag := range diags {
+		t.Errorf("%s\n%s", diag, text)
+	}
+	return r
+}
+
+// TestManualExamples is that every example of the manual works.
+func TestManualExamples(t *testing.T) {
+	t.Setenv("HOSTNAME", "h1")
+	count := 0
+	for heading, s := range readManual(t) {
+		for _, e := range s.examples {
+			switch {
+			case e.language == "json":
+				load(t, ".json", e.text)
+			case e.language != "hcl":
+				continue
+			case heading == "The lock file":
+				path := filepath.Join(t.TempDir(), LockName)
+				if err := os.WriteFile(path, []byte(e.text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if entries, diags := ReadLock(path); diags.HasErrors() || len(entries) == 0 {
+					t.Errorf("the lock file has %d entries: %v", len(entries), diags)
+				}
+			default:
+				load(t, ".hcl", e.text)
+			}
+			count++
+		}
+	}
+	if count < 12 {
+		t.Errorf("only %d examples were found", count)
+	}
+}
