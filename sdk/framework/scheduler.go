@@ -207,8 +207,7 @@ func (s *Scheduler) subscribe(ctx context.Context) (began bool, err error) {
 		s.mu.Lock()
 		s.subscription = nil
 		s.mu.Unlock()
-		cancel()
-		sub.wait()
+		sub.finish()
 		if called := s.options.Callbacks.Disconnected; called != nil {
 			called(s, err)
 		}

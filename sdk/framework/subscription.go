@@ -97,8 +97,24 @@ func (sub *subscription) read() {
 	}
 }
 
-// wait returns when nothing of the subscription runs any more.
-func (sub *subscription) wait() { sub.reader.Wait() }
+// finishGrace is how long the last calls have to be answered when the events
+// have ended.
+const finishGrace = time.Second
+
+// finish takes no more calls and returns when nothing of the subscription runs
+// any more. Calls that wait are still answered, if the master is there to do
+// it: what ends the events may be the very call that waits, as TEARDOWN does.
+func (sub *subscription) finish() {
+	sub.mu.Lock()
+	if !sub.over {
+		sub.over = true
+		_ = sub.calls.CloseSend() // the reader learns of any error
+	}
+	sub.mu.Unlock()
+	late := time.AfterFunc(finishGrace, sub.cancel)
+	defer late.Stop()
+	sub.reader.Wait()
+}
 
 // watchdog ends a subscription whose master says nothing, not even a
 // heartbeat. The time that callbacks take does not count.
