@@ -73,6 +73,7 @@ const (
 	MemoryLimit    = "memory_limit"
 	MemoryUsed     = "memory_used"
 	OOM            = "oom"
+	Done           = "done"
 	Error          = "error"
 	State          = "state"
 	Request        = "request"

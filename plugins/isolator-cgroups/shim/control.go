@@ -113,12 +113,12 @@ func (p *conn) send(r record.Record) error {
 	return err
 }
 
+// answer is never empty: an empty packet would look like the end.
 func answer(err error) record.Record {
-	r := record.Record{}
 	if err != nil {
-		r.Add(record.Error, err.Error())
+		return record.Record{{Key: record.Error, Value: err.Error()}}
 	}
-	return r
+	return record.Record{{Key: record.Done, Value: "1"}}
 }
 
 // talk answers one connection until its end.

@@ -18,7 +18,6 @@ import (
 	"errors"
 	"os"
 	"runtime"
-	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,8 +31,6 @@ func init() {
 func main() {
 	switch {
 	case len(os.Args) >= 3 && os.Args[1] == "run":
-		runtime.GOMAXPROCS(1)
-		debug.SetGCPercent(25)
 		if err := run(os.Args[2]); err != nil {
 			warn(err.Error())
 			os.Exit(1)

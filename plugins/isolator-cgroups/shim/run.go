@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -75,7 +74,6 @@ func run(dir string) error {
 	if err := releaseStdout(); err != nil {
 		warn(err.Error())
 	}
-	debug.FreeOSMemory()
 	return c.hold()
 }
 
