@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -223,7 +224,13 @@ func (h *Host) Update(path string, resources *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
-	return g.Update(h.v1Resources(resources))
+	r := h.v1Resources(resources)
+	if r.Memory != nil && r.Memory.Swap != nil {
+		// The kernel wants it never below the other, which the library writes
+		// first. It is too low for now only when the other is to be lowered.
+		_ = write(h.v1Dir("memory", path)+"/memory.memsw.limit_in_bytes", strconv.FormatInt(*r.Memory.Swap, 10))
+	}
+	return g.Update(r)
 }
 
 // MemoryLimit is the container's own hard limit in bytes, 0 when it has none.

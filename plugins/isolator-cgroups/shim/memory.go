@@ -16,6 +16,10 @@ type memory struct {
 	ancestors []string // from the nearest up: whose limits bind as well
 }
 
+// chargeSlack is how far below a limit the kernel may find that the next charge
+// exceeds it.
+const chargeSlack = 1 << 20
+
 // excess is a memory limit that was exceeded.
 type excess struct{ limit, used uint64 }
 
@@ -129,8 +133,11 @@ func (m memory) check() (e *excess, victims bool) {
 		}
 		for _, dir := range append([]string{m.v1}, m.ancestors...) {
 			limit := number(dir + "/memory.limit_in_bytes")
-			if limit < 1<<60 && number(dir+"/memory.failcnt") > 0 {
-				return &excess{limit, number(dir + "/memory.max_usage_in_bytes")}, true
+			used := number(dir + "/memory.max_usage_in_bytes")
+			// Linux from 6.x on no longer counts failures here (failcnt), so the
+			// high-water mark has to tell; charges come in batches.
+			if limit < 1<<60 && used+chargeSlack >= limit {
+				return &excess{limit, used}, true
 			}
 		}
 		return nil, true
