@@ -24,6 +24,7 @@ type link struct {
 	// was not opened in time, the master was silent too long.
 	until       time.Time
 	pingTimeout time.Duration
+	withheld    string // as the master has heard it
 	said        string // the last complaint logged, so that it is logged once
 }
 
@@ -201,6 +202,7 @@ func (m *Machine) registered(r *linkv1.Registered) {
 	}
 	m.alive()
 	m.draining = nil // the master says it again if it is so
+	m.tellWithheld() // what changed since the registration was sent
 	m.log(Info, "registered", "agent", m.id, "master", l.master, "epoch", m.epoch)
 	for _, id := range r.GetCompletedFrameworks() {
 		m.shutdownFramework(id)
@@ -353,6 +355,7 @@ func pack(p *corelink.Packer, list []*mezzov1.Resource) *linkv1.Quantities {
 func (m *Machine) registration() []*linkv1.Register {
 	p := corelink.NewPacker()
 	part := &linkv1.Register{Agent: m.agent(p)}
+	m.link.withheld = part.Agent.Withheld
 	part.Kinds = p.Kinds()
 	parts := []*linkv1.Register{part}
 	size := proto.Size(part)

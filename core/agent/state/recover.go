@@ -253,11 +253,18 @@ func (m *Machine) withheldMayChange(before string) {
 	default:
 		m.log(Debug, "resources are still withheld", "reason", now)
 	}
-	if m.link.state == registered {
-		p := corelink.NewPacker()
-		a := m.agent(p)
-		m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_State{State: &linkv1.AgentState{Agent: a, Kinds: p.Kinds()}}})
+	m.tellWithheld()
+}
+
+// tellWithheld tells the master when it has heard otherwise.
+func (m *Machine) tellWithheld() {
+	if m.link.state != registered || m.withheld() == m.link.withheld {
+		return
 	}
+	p := corelink.NewPacker()
+	a := m.agent(p)
+	m.link.withheld = a.Withheld
+	m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_State{State: &linkv1.AgentState{Agent: a, Kinds: p.Kinds()}}})
 }
 
 // Retired are the isolators that are not in the configuration any more and that
