@@ -52,8 +52,8 @@ func (e *Engine) agentUpdated(now time.Duration, u *allocatorv1.AgentUpdated) er
 	a := e.agent(u.GetNumber())
 	look := u.GetHoldingsSet()
 	if a == nil {
-		for int(u.GetNumber()) >= len(e.agents) {
-			e.agents = append(e.agents, nil)
+		if e.agents, err = room(e.agents, u.GetNumber(), "agent"); err != nil {
+			return err
 		}
 		a = &agent{number: u.GetNumber(), id: u.GetId()}
 		e.agents[a.number] = a

@@ -33,9 +33,9 @@ func (e *Engine) applyOne(now time.Duration, event *allocatorv1.Event) error {
 	case *allocatorv1.Event_Kind:
 		return e.defineKind(v.Kind)
 	case *allocatorv1.Event_Role:
-		e.roleUpdated(now, v.Role)
+		return e.roleUpdated(now, v.Role)
 	case *allocatorv1.Event_Framework:
-		e.frameworkUpdated(now, v.Framework)
+		return e.frameworkUpdated(now, v.Framework)
 	case *allocatorv1.Event_FrameworkRemoved:
 		e.frameworkRemoved(now, v.FrameworkRemoved.GetNumber())
 	case *allocatorv1.Event_Converted:
@@ -92,9 +92,9 @@ func (e *Engine) defineKind(d *allocatorv1.KindDefined) error {
 	return nil
 }
 
-func (e *Engine) roleUpdated(now time.Duration, u *allocatorv1.RoleUpdated) {
-	for int(u.GetNumber()) >= len(e.roles) {
-		e.roles = append(e.roles, nil)
+func (e *Engine) roleUpdated(now time.Duration, u *allocatorv1.RoleUpdated) (err error) {
+	if e.roles, err = room(e.roles, u.GetNumber(), "role"); err != nil {
+		return err
 	}
 	r := e.role(u.GetName())
 	e.roles[u.GetNumber()] = r
@@ -107,6 +107,7 @@ func (e *Engine) roleUpdated(now time.Duration, u *allocatorv1.RoleUpdated) {
 		e.touch(r.node)
 	}
 	e.setQuota(now, r, u)
+	return nil
 }
 
 func (e *Engine) nowHeld(h *allocatorv1.Held) error {

@@ -214,6 +214,22 @@ func (e *Engine) Apply(now time.Duration, b *allocatorv1.Batch) error {
 	return nil
 }
 
+// numberGap is how far ahead of the others a number may be. Numbers are dense;
+// within a batch they may come out of order.
+const numberGap = 1 << 14
+
+// room returns list with an element at a number, or an error when the number
+// cannot be one of the stream's.
+func room[T any](list []*T, number uint32, what string) ([]*T, error) {
+	if number == 0 || int(number) > len(list)+numberGap {
+		return list, fmt.Errorf("%s has number %d; the numbers are dense and begin with 1", what, number)
+	}
+	for int(number) >= len(list) {
+		list = append(list, nil)
+	}
+	return list, nil
+}
+
 // bitset is a set of small numbers.
 type bitset []uint64
 

@@ -95,9 +95,9 @@ func (e *Engine) forget(c *client) {
 	// It may still be in the list of what to rank again, which does no harm.
 }
 
-func (e *Engine) frameworkUpdated(now time.Duration, u *allocatorv1.FrameworkUpdated) {
-	for int(u.GetNumber()) >= len(e.frameworks) {
-		e.frameworks = append(e.frameworks, nil)
+func (e *Engine) frameworkUpdated(now time.Duration, u *allocatorv1.FrameworkUpdated) (err error) {
+	if e.frameworks, err = room(e.frameworks, u.GetNumber(), "framework"); err != nil {
+		return err
 	}
 	f := e.frameworks[u.GetNumber()]
 	if f == nil {
@@ -121,6 +121,7 @@ func (e *Engine) frameworkUpdated(now time.Duration, u *allocatorv1.FrameworkUpd
 		e.changed(now, c)
 		e.leaving = append(e.leaving, c)
 	}
+	return nil
 }
 
 func settingsOf(u *allocatorv1.FrameworkUpdated, role uint32) *allocatorv1.RoleSettings {
