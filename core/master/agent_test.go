@@ -31,6 +31,7 @@ type fakeAgent struct {
 	quiet      chan struct{} // told when unacked becomes 0
 	closed     chan struct{} // closed when the stream has ended
 	epoch      uint64
+	quick      bool // tasks finish as soon as they are known to run
 }
 
 type fakeTask struct {
@@ -156,6 +157,13 @@ func (a *fakeAgent) take(m *linkv1.MasterMessage) {
 	case *linkv1.MasterMessage_Kill:
 		a.update(in.Kill.GetTask().GetFrameworkId(), in.Kill.GetTask().GetTaskId(), mezzov1.TaskState_TASK_KILLED)
 	case *linkv1.MasterMessage_Acknowledge:
+		framework, id := in.Acknowledge.GetTask().GetFrameworkId(), in.Acknowledge.GetTask().GetTaskId()
+		a.mu.Lock()
+		running := a.quick && a.tasks[framework+"/"+id].state == mezzov1.TaskState_TASK_RUNNING
+		a.mu.Unlock()
+		if running {
+			a.finish(framework, id)
+		}
 		a.mu.Lock()
 		if a.unacked--; a.unacked == 0 {
 			a.quiet <- struct{}{}

@@ -1,0 +1,137 @@
+package master_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/core/link"
+	"github.com/mezzo-os/mezzo/core/rpc"
+	"github.com/mezzo-os/mezzo/sdk/framework"
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
+	"github.com/mezzo-os/mezzo/sdk/resource"
+)
+
+// strict allows all but what it names.
+type strict struct {
+	action rpc.Action
+	object func(rpc.Object) bool
+}
+
+func (s strict) Authorize(_ context.Context, who rpc.Principal, action rpc.Action, object rpc.Object) error {
+	if action == s.action && s.object(object) {
+		return rpc.Denied(who, action, object)
+	}
+	return nil
+}
+
+func TestAuthorizerIsAskedForTheUserThatATaskRunsAs(t *testing.T) {
+	o := options(t)
+	o.Authorizer = strict{rpc.RunTask, func(object rpc.Object) bool { return object.User == "root" }}
+	m := start(t, o)
+	a := newAgent(t, "h1", "cpus:4;mem:4096")
+	a.connect(m.Addresses()["rpc"])
+	e := subscribe(t, m.Addresses()["rpc"], info("test"))
+	offer := await(t, "an offer", e.offers)
+	evil := task("t1", "cpus:1;mem:64")
+	evil.Command.User = proto.String("root")
+	var refused *framework.CallError
+	if err := e.Launch(t.Context(), offer, evil); !errors.As(err, &refused) || refused.Code != schedulerv1.CallResult_UNAUTHORIZED {
+		t.Errorf("a task as root: %v", err)
+	}
+	if err := e.Launch(t.Context(), offer, task("t2", "cpus:1;mem:64")); err != nil {
+		t.Errorf("a task as the framework's user: %v", err)
+	}
+	e.until(t, "t2", mezzov1.TaskState_TASK_RUNNING)
+}
+
+func TestAuthorizerIsAskedAtEveryDoor(t *testing.T) {
+	for _, action := range []rpc.Action{rpc.RegisterAgent, rpc.RegisterFramework, rpc.ViewCluster, rpc.KillTask, rpc.TeardownFramework} {
+		t.Run(string(action), func(t *testing.T) {
+			o := options(t)
+			o.Authorizer = strict{action, func(rpc.Object) bool { return true }}
+			m := start(t, o)
+			conn := dial(t, m.Addresses()["rpc"])
+			operator := operatorv1.NewOperatorClient(conn)
+			var err error
+			switch action {
+			case rpc.RegisterAgent:
+				stream, opened := linkv1.NewAgentLinkClient(conn).Connect(t.Context())
+				if opened != nil {
+					t.Fatal(opened)
+				}
+				if err := stream.Send(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Register{Register: &linkv1.Register{Agent: &linkv1.Agent{Hostname: "h"}}}}); err != nil {
+					t.Fatal(err)
+				}
+				_, err = stream.Recv()
+			case rpc.RegisterFramework:
+				stream, opened := schedulerv1.NewSchedulerClient(conn).Subscribe(t.Context(), &schedulerv1.Call_Subscribe{FrameworkInfo: info("test")})
+				if opened != nil {
+					t.Fatal(opened)
+				}
+				_, err = stream.Recv()
+			case rpc.ViewCluster:
+				_, err = operator.ListAgents(t.Context(), &operatorv1.ListAgentsRequest{})
+			case rpc.KillTask:
+				_, err = operator.KillTask(t.Context(), &operatorv1.KillTaskRequest{TaskId: "t"})
+			case rpc.TeardownFramework:
+				_, err = operator.Teardown(t.Context(), &operatorv1.TeardownRequest{FrameworkId: "f"})
+			}
+			if status.Code(err) != codes.PermissionDenied {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestSlowAgentIsDisconnectedAndOthersGoOn(t *testing.T) {
+	m := start(t, options(t))
+	stream, err := linkv1.NewAgentLinkClient(dial(t, m.Addresses()["rpc"])).Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := link.NewPacker()
+	register := &linkv1.Register{Agent: &linkv1.Agent{Hostname: "slow", Version: "0.1.0", BootId: "b", Resources: p.Pack(resource.MustParse("cpus:1;mem:1024"))}}
+	register.Kinds = p.Kinds()
+	if err := stream.Send(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Register{Register: register}}); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It reads no more, while a scheduler sends its executor a lot.
+	e := subscribe(t, m.Addresses()["rpc"], info("test"))
+	await(t, "the subscription", e.subscribed)
+	id := &mezzov1.AgentID{Value: proto.String(answer.GetRegistered().GetAgentId())}
+	var results []<-chan error
+	for range 100 {
+		results = append(results, e.Send(&schedulerv1.Call{Type: schedulerv1.Call_MESSAGE.Enum(), Message: &schedulerv1.Call_Message{
+			AgentId: id, ExecutorId: &mezzov1.ExecutorID{Value: proto.String("e")}, Data: make([]byte, 200<<10),
+		}}))
+	}
+	for _, result := range results {
+		await(t, "a call's result", result)
+	}
+	awaitStatus(t, m.operator(t), func(s *operatorv1.Status) bool { return s.Agents.GetTotal() == 1 && s.Agents.GetActive() == 0 })
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.Canceled {
+		t.Errorf("its stream ended with %v", err)
+	}
+	a := newAgent(t, "quick", "cpus:4;mem:4096")
+	a.connect(m.Addresses()["rpc"])
+	for {
+		if offer := await(t, "an offer", e.offers); offer.GetHostname() == "quick" {
+			return
+		}
+	}
+}
