@@ -228,8 +228,8 @@ func (m *Machine) agentLost(a *agent) {
 		m.closeLink(l, "the agent was marked unreachable; register again")
 	}
 	m.dropFilters(a)
-	m.loseTasks(a)
 	m.tellAgentRemoved(a)
+	m.loseTasks(a)
 	m.booksRemoveAgent(a)
 	m.after(&a.timer, m.cfg.AgentForgetAfter)
 	m.logf(Warn, "agent is unreachable", "agent_id", a.id, "hostname", a.hostname, "tasks", len(a.tasks))

@@ -96,7 +96,16 @@ func (m *Machine) tellAgent(a *agent, whole bool) {
 	m.tell(a, m.allocatorAgent(a, whole))
 }
 
+// tellAgentRemoved tells that an agent is gone, with all that is held on it.
+// What is undone in the books afterwards is not told.
 func (m *Machine) tellAgentRemoved(a *agent) {
+	if m.cfg.TellTasks {
+		for _, t := range m.tasksOf(a) {
+			if t.held {
+				m.tell(a, &allocator.TaskEnded{Number: t.number})
+			}
+		}
+	}
 	m.tell(a, &allocator.AgentRemoved{ID: a.id})
 	a.told = 0
 	a.queued = false

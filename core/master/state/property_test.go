@@ -435,9 +435,6 @@ func (c *cluster) register(a *actorAgent) {
 	for _, key := range a.sorted() {
 		t := a.tasks[key]
 		r := t.reported
-		if t.executor != "" && ended(t.state) {
-			r.executor = "" // its executor has ended with it
-		}
 		if len(t.queue) > 0 {
 			r.unacked, r.uuid = true, t.queue[0].GetStatus().GetUuid()
 		}

@@ -315,6 +315,9 @@ func (m *Machine) arrive(a *agent, l *link, reg *registration) {
 	m.reconcileExecutors(a, reg, owners)
 	found := m.reconcileTasks(a, reg, owners, returned)
 	answer.Killed = found.killed
+	for _, e := range m.executorsOf(a) {
+		m.retireExecutor(e) // one that was reported after its last task ended
+	}
 	m.send(l, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Registered{Registered: answer}})
 	for _, k := range found.kills {
 		m.send(l, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Kill{Kill: k}})
@@ -423,8 +426,8 @@ func (m *Machine) unregister(a *agent) {
 	m.setPhase(a, gone)
 	a.since = m.now
 	m.dropFilters(a)
-	m.endTasks(a)
 	m.tellAgentRemoved(a)
+	m.endTasks(a)
 	m.booksRemoveAgent(a)
 	m.tellFailure(a)
 	delete(m.agents, a.id)
