@@ -15,3 +15,43 @@ func (m *Machine) Books() (total map[string]resource.Resources, held map[string]
 	}
 	return total, held
 }
+
+// Everything returns, for tests, what a watcher that saw every Publish must
+// know: views by kind and id.
+func (m *Machine) Everything() map[string]any {
+	out := map[string]any{}
+	for id, a := range m.agents {
+		if a.phase != admitting && a.phase != gone {
+			out["agent "+id] = m.agentView(a)
+		}
+	}
+	tasks := func(f *framework) {
+		for _, t := range f.past { // the newest of one id stays
+			out["task "+t.key.FrameworkID+"/"+t.key.TaskID] = t.view()
+		}
+		for _, t := range f.tasks {
+			out["task "+t.key.FrameworkID+"/"+t.key.TaskID] = t.view()
+		}
+	}
+	for id, f := range m.frameworks {
+		if f.phase != frameworkAdmitting {
+			out["framework "+id] = m.frameworkView(f)
+			tasks(f)
+		}
+	}
+	for id, f := range m.finished {
+		out["framework "+id] = m.frameworkView(f)
+		tasks(f)
+	}
+	for id, o := range m.offers {
+		out["offer "+id] = o.view()
+	}
+	p := Publish{}
+	for _, name := range sortedKeys(m.roles) {
+		m.publishRole(m.roles[name], &p)
+	}
+	for _, r := range p.Roles {
+		out["role "+r.Name] = r
+	}
+	return out
+}

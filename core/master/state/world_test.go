@@ -2,11 +2,14 @@ package state_test
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	corelink "github.com/mezzo-os/mezzo/core/link"
 	"github.com/mezzo-os/mezzo/core/master/state"
@@ -703,4 +706,47 @@ func offerDecision(s state.Session, number uint64, agent, framework, role string
 	return state.AllocatorDecisions{Session: s, Decisions: []allocator.Decision{
 		&allocator.Offer{Number: number, Agent: agent, Framework: framework, Role: role, Resources: res},
 	}}
+}
+
+// watcher is what somebody knows who saw every Publish.
+type watcher map[string]any
+
+func (w watcher) see(p state.Publish) {
+	for _, v := range p.Agents {
+		w["agent "+v.ID] = v
+	}
+	for _, id := range p.AgentsRemoved {
+		delete(w, "agent "+id)
+	}
+	for _, v := range p.Frameworks {
+		w["framework "+v.ID] = v
+	}
+	for _, id := range p.FrameworksRemoved {
+		delete(w, "framework "+id)
+	}
+	for _, v := range p.Tasks {
+		w["task "+v.FrameworkID+"/"+v.TaskID] = v
+	}
+	for _, k := range p.TasksRemoved {
+		delete(w, "task "+k.FrameworkID+"/"+k.TaskID)
+	}
+	for _, v := range p.Offers {
+		w["offer "+v.ID] = v
+	}
+	for _, id := range p.OffersRemoved {
+		delete(w, "offer "+id)
+	}
+	for _, v := range p.Roles {
+		w["role "+v.Name] = v
+	}
+	for _, name := range p.RolesRemoved {
+		delete(w, "role "+name)
+	}
+}
+
+// sameOutputs compares what machines put out, messages by their contents.
+var sameOutputs = cmp.Options{
+	protocmp.Transform(),
+	cmp.Comparer(func(a, b resource.Resources) bool { return a.Equal(b) }),
+	cmp.Comparer(func(a, b resource.Quantities) bool { return slices.Equal(a, b) }),
 }
