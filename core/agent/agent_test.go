@@ -74,8 +74,10 @@ func TestTaskFromLaunchToAcknowledgement(t *testing.T) {
 		t.Errorf("the last status is %v", failed)
 	}
 	k.await(t, "cleanup", k.called("cleanup "+id))
-	for v := view(t, p); len(v.Tasks)+len(v.Containers) > 0; v = view(t, p) {
-		time.Sleep(time.Millisecond) // until the acknowledgement is there; bounded by view's own deadline
+	for ctx := within(t); len(view(t, p).Tasks)+len(view(t, p).Containers) > 0; {
+		if ctx.Err() != nil {
+			t.Fatalf("the task is never forgotten: %+v", view(t, p))
+		}
 	}
 	if v := view(t, p); len(v.Completed) != 1 || v.Completed[0].ID != "t1" || v.State != "registered" {
 		t.Errorf("view: %+v", v)
