@@ -125,6 +125,8 @@ type node struct {
 	config map[string]any
 	health string
 	user   int // whom containers run as
+	ids    []string
+	stop   func()
 }
 
 var rootNumber = os.Getpid() * 1000
@@ -153,7 +155,7 @@ func prepareNode(t *testing.T, config map[string]any) *node {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() { n.assertNothingLeft(root) })
+	t.Cleanup(func() { n.finish(root) })
 	return n
 }
 
@@ -180,13 +182,13 @@ func (n *node) serve() {
 		n.t.Fatalf("configure: %v %v", r.GetDiagnostics(), err)
 	}
 	n.p, n.IsolatorClient = p, isolatorv1.NewIsolatorClient(local.Conn)
-	n.t.Cleanup(func() {
+	n.stop = func() {
 		p.close()
 		local.Close()
 		p.watchers.Wait()
 		p.shutdown(context.Background())
 		p.children.Wait()
-	})
+	}
 }
 
 // serveProcess serves the plugin in a process of its own, as user uid.
@@ -212,11 +214,7 @@ func (n *node) serveProcess(uid int) {
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
-	cmd := n.cmd
-	n.t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
+	n.stop = n.crash
 	n.eventually("the plugin to listen", func() bool {
 		conn, err := net.Dial("unix", socket)
 		if err == nil {
@@ -233,7 +231,6 @@ func (n *node) serveProcess(uid int) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	n.t.Cleanup(func() { n.conn.Close() })
 	n.IsolatorClient = isolatorv1.NewIsolatorClient(n.conn)
 }
 
@@ -262,6 +259,7 @@ func (n *node) copyForAll(path string) string {
 // crash kills the plugin's process.
 func (n *node) crash() {
 	n.t.Helper()
+	_ = n.conn.Close()
 	if err := n.cmd.Process.Kill(); err != nil {
 		n.t.Fatal(err)
 	}
@@ -337,7 +335,7 @@ func (n *node) create(b *box) (int64, error) {
 	if b.req != nil {
 		b.req(r)
 	}
-	n.t.Cleanup(func() { n.cleanup(b.id) })
+	n.ids = append(n.ids, b.id)
 	created, err := n.Create(n.ctx(), r)
 	return created.GetPid(), err
 }
@@ -396,15 +394,27 @@ func alive(pid int) bool {
 	return len(f) > 0 && f[0] != "Z" && f[0] != "X"
 }
 
-// assertNothingLeft looks for what a test must not leave: state, cgroups, and
-// processes that know of its directory.
-func (n *node) assertNothingLeft(root string) {
+// finish cleans every container up, ends the plugin, and looks for what a test
+// must not leave: state, cgroups, and processes that know of its directory.
+func (n *node) finish(root string) {
 	n.t.Helper()
+	if n.stop == nil {
+		return
+	}
+	for _, id := range slices.Backward(n.ids) {
+		n.cleanup(id)
+	}
+	n.stop()
 	if entries, _ := os.ReadDir(filepath.Join(n.dir, "containers")); len(entries) > 0 {
 		n.t.Errorf("state of containers is left: %v", entries)
 	}
-	if host, err := cgroup.Detect(root, []string{"cpu", "memory", "pids"}); err == nil && n.p != nil && host.Exists("") {
-		n.t.Errorf("cgroup %s is left", root)
+	if host, err := cgroup.Detect(root, []string{"cpu", "memory", "pids"}); err == nil {
+		if n.p == nil && !host.DeleteRoot() { // a killed plugin leaves its root, and nothing in it
+			n.t.Errorf("cgroups in %s are left", root)
+		}
+		if host.Exists("") {
+			n.t.Errorf("cgroup %s is left", root)
+		}
 	}
 	n.eventually("every process of the test to end", func() bool { return len(n.processes()) == 0 })
 }
