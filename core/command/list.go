@@ -1,0 +1,265 @@
+package command
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+)
+
+// list is a verb that prints one table, or with --json one list.
+type list[T proto.Message] struct {
+	use, short, example string
+	args                cobra.PositionalArgs
+	flags               func(*cobra.Command)
+	fetch               func(ctx context.Context, client operatorv1.OperatorClient, args []string) ([]T, error)
+	header              []string
+	row                 func(T) []string
+	// empty is said when there is nothing to list.
+	empty string
+}
+
+func listCommand[T proto.Message](c *cli, l list[T]) *cobra.Command {
+	if l.args == nil {
+		l.args = cobra.NoArgs
+	}
+	cmd := &cobra.Command{
+		Use: l.use, Short: l.short, Example: l.example, Args: l.args,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
+				items, err := l.fetch(ctx, client, args)
+				if err != nil {
+					return err
+				}
+				if c.json {
+					return writeJSONList(c.out, items)
+				}
+				if len(items) == 0 {
+					_, err := fmt.Fprintln(c.out, l.empty)
+					return err
+				}
+				t := newTable(l.header...)
+				for _, item := range items {
+					t.row(l.row(item)...)
+				}
+				return t.write(c.out)
+			})
+		},
+	}
+	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd)
+	if l.flags != nil {
+		l.flags(cmd)
+	}
+	return cmd
+}
+
+func (c *cli) agentsCommand() *cobra.Command {
+	return listCommand(c, list[*operatorv1.Agent]{
+		use: "agents", short: "List the agents and what they have",
+		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Agent, error) {
+			r, err := client.ListAgents(ctx, &operatorv1.ListAgentsRequest{})
+			return r.GetAgents(), err
+		},
+		header: []string{"ID", "HOSTNAME", "STATE", "CPUS", "MEM", "DISK", "TASKS", "ADDRESS"},
+		row: func(a *operatorv1.Agent) []string {
+			state := a.State
+			if a.Reason != "" {
+				state += " (" + a.Reason + ")"
+			}
+			return []string{
+				a.Id, a.Hostname, state, share(a.Allocated, a.Resources, "cpus"), share(a.Allocated, a.Resources, "mem"),
+				share(a.Allocated, a.Resources, "disk"), strconv.FormatUint(a.Tasks, 10), a.RpcAddress,
+			}
+		},
+		empty: "No agents.",
+	})
+}
+
+func (c *cli) frameworksCommand() *cobra.Command {
+	var completed bool
+	return listCommand(c, list[*operatorv1.Framework]{
+		use: "frameworks", short: "List the frameworks and what they hold",
+		flags: func(cmd *cobra.Command) {
+			cmd.Flags().BoolVarP(&completed, "all", "a", false, "also those that are gone")
+		},
+		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Framework, error) {
+			r, err := client.ListFrameworks(ctx, &operatorv1.ListFrameworksRequest{Completed: completed})
+			return r.GetFrameworks(), err
+		},
+		header: []string{"ID", "NAME", "STATE", "ROLES", "TASKS", "OFFERS", "CPUS", "MEM", "USER"},
+		row: func(f *operatorv1.Framework) []string {
+			return []string{
+				f.Id, f.Name, f.State, strings.Join(f.Roles, ","), strconv.FormatUint(f.Tasks, 10), strconv.FormatUint(f.Offers, 10),
+				amount(f.Allocated, "cpus"), amount(f.Allocated, "mem"), f.User,
+			}
+		},
+		empty: "No frameworks.",
+	})
+}
+
+func (c *cli) tasksCommand() *cobra.Command {
+	var completed bool
+	request := &operatorv1.ListTasksRequest{}
+	return listCommand(c, list[*operatorv1.Task]{
+		use: "tasks [TASK]", short: "List the tasks", args: cobra.MaximumNArgs(1),
+		flags: func(cmd *cobra.Command) {
+			cmd.Flags().BoolVarP(&completed, "all", "a", false, "also those that have ended")
+			cmd.Flags().StringVar(&request.FrameworkId, "framework", "", "only tasks of this framework (its id)")
+			cmd.Flags().StringVar(&request.AgentId, "agent", "", "only tasks on this agent (its id)")
+		},
+		fetch: func(ctx context.Context, client operatorv1.OperatorClient, args []string) ([]*operatorv1.Task, error) {
+			request.Completed = completed || len(args) == 1
+			if len(args) == 1 {
+				request.TaskId = args[0]
+			}
+			r, err := client.ListTasks(ctx, request)
+			tasks := r.GetTasks()
+			slices.SortStableFunc(tasks, func(a, b *operatorv1.Task) int {
+				return cmp.Compare(a.GetLaunched().AsTime().UnixNano(), b.GetLaunched().AsTime().UnixNano())
+			})
+			return tasks, err
+		},
+		header: []string{"ID", "NAME", "STATE", "CPUS", "MEM", "ROLE", "AGENT", "AGE", "MESSAGE"},
+		row: func(t *operatorv1.Task) []string {
+			message := t.Message
+			if t.Reason != nil {
+				message = strings.TrimSpace(strings.TrimPrefix(t.GetReason().String(), "REASON_") + " " + message)
+			}
+			return []string{
+				t.Id, t.Name, strings.TrimPrefix(t.GetState().String(), "TASK_"), amount(t.Resources, "cpus"), amount(t.Resources, "mem"),
+				t.Role, t.AgentId, age(t.Launched), message,
+			}
+		},
+		empty: "No tasks. (Those that have ended: mezzo tasks --all)",
+	})
+}
+
+func (c *cli) offersCommand() *cobra.Command {
+	return listCommand(c, list[*operatorv1.Offer]{
+		use: "offers", short: "List the offers that frameworks have not answered",
+		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Offer, error) {
+			r, err := client.ListOffers(ctx, &operatorv1.ListOffersRequest{})
+			return r.GetOffers(), err
+		},
+		header: []string{"ID", "FRAMEWORK", "ROLE", "AGENT", "AGE", "RESOURCES"},
+		row: func(o *operatorv1.Offer) []string {
+			return []string{o.Id, o.FrameworkId, o.Role, o.AgentId, age(o.Created), amounts(o.Resources)}
+		},
+		empty: "No offers outstanding.",
+	})
+}
+
+func (c *cli) rolesCommand() *cobra.Command {
+	return listCommand(c, list[*operatorv1.Role]{
+		use: "roles", short: "List the roles: weight, quota, what they hold and their dominant share",
+		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Role, error) {
+			r, err := client.ListRoles(ctx, &operatorv1.ListRolesRequest{})
+			return r.GetRoles(), err
+		},
+		header: []string{"ROLE", "WEIGHT", "SHARE", "OF", "ALLOCATED", "GUARANTEE", "LIMIT", "FRAMEWORKS"},
+		row: func(r *operatorv1.Role) []string {
+			return []string{
+				r.Name, number(r.Weight), fmt.Sprintf("%.1f%%", 100*r.DominantShare), dash(r.DominantResource), dash(amounts(r.Allocated)),
+				dash(amounts(r.Guarantee)), dash(amounts(r.Limit)), strconv.Itoa(len(r.Frameworks)),
+			}
+		},
+		empty: "No roles.",
+	})
+}
+
+func (c *cli) pluginsCommand() *cobra.Command {
+	return listCommand(c, list[*operatorv1.Plugin]{
+		use: "plugins", short: "List the plugins of the master and of every agent",
+		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Plugin, error) {
+			return c.allPlugins(ctx, client)
+		},
+		header: []string{"PLUGIN", "HOST", "VERSION", "STATE", "SINCE", "PID", "RESTARTS", "REASON"},
+		row: func(p *operatorv1.Plugin) []string {
+			reason := p.Reason
+			if reason == "" && p.Restarts > 0 {
+				reason = p.LastError
+			}
+			return []string{
+				p.Id, p.Host, p.Version, p.State, age(p.Since), strconv.FormatInt(p.Pid, 10), strconv.FormatUint(p.Restarts, 10), reason,
+			}
+		},
+		empty: "No plugins.",
+	})
+}
+
+// share prints "used/total".
+func share(used, total *structpb.Struct, name string) string {
+	return amount(used, name) + "/" + amount(total, name)
+}
+
+func amount(s *structpb.Struct, name string) string {
+	return number(s.GetFields()[name].GetNumberValue())
+}
+
+// amounts prints all of them: "cpus:4 mem:1024 ports:[1-2]".
+func amounts(s *structpb.Struct) string {
+	names := make([]string, 0, len(s.GetFields()))
+	for name := range s.GetFields() {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b)) })
+	parts := make([]string, 0, len(names))
+	for _, name := range names {
+		switch v := s.Fields[name].GetKind().(type) {
+		case *structpb.Value_NumberValue:
+			if v.NumberValue != 0 {
+				parts = append(parts, name+":"+number(v.NumberValue))
+			}
+		case *structpb.Value_StringValue:
+			parts = append(parts, name+":"+v.StringValue)
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+// rank puts the resources that people look for first.
+func rank(name string) int {
+	if i := slices.Index([]string{"cpus", "mem", "disk", "gpus"}, name); i >= 0 {
+		return i
+	}
+	return 10
+}
+
+func number(v float64) string {
+	return strings.TrimSuffix(strings.TrimRight(strconv.FormatFloat(v, 'f', 3, 64), "0"), ".")
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// age is how long ago it was, in the two units that matter.
+func age(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "-"
+	}
+	d := max(time.Since(t.AsTime()), 0)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
+}

@@ -1,0 +1,144 @@
+// Package command holds the verbs of the mezzo command line, one file a verb.
+//
+// Errors go to stderr. The exit status is 0 for success, 1 for an error, 2 for
+// bad usage; `mezzo run` has its own, documented there.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// buildVersion is set by the linker.
+var buildVersion = "0.1.0"
+
+// Version is the version of this build: digits and dots.
+func Version() string { return buildVersion }
+
+// exitError ends the process with a status of its own. A nil err prints nothing.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// usage is a mistake in how the command was called.
+func usage(format string, args ...any) error {
+	return &exitError{code: 2, err: fmt.Errorf(format, args...)}
+}
+
+// cli is what every verb has.
+type cli struct {
+	in     io.Reader
+	out    io.Writer
+	err    io.Writer
+	client clientFlags
+	json   bool
+	// began tells a verb's own errors from cobra's complaints about usage.
+	began bool
+}
+
+// Main runs one command line and returns the process's exit status.
+func Main(args []string, in io.Reader, out, errOut io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	go func() {
+		// A second signal ends the process at once, as people expect.
+		<-ctx.Done()
+		stop()
+	}()
+	return run(ctx, args, in, out, errOut)
+}
+
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	c := &cli{in: in, out: out, err: errOut}
+	root := c.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	code := 1
+	var exit *exitError
+	if errors.As(err, &exit) {
+		code = exit.code
+		if exit.err == nil {
+			return code
+		}
+	} else if !c.began {
+		code = 2
+	}
+	fmt.Fprintf(errOut, "mezzo: %s\n", strings.TrimSpace(err.Error()))
+	if code == 2 {
+		fmt.Fprintln(errOut, "mezzo: see mezzo --help, or mezzo VERB --help")
+	}
+	return code
+}
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "mezzo",
+		Short:         "A datacenter kernel: two-level scheduling with every policy in a plugin",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		PersistentPreRun: func(*cobra.Command, []string) {
+			c.began = true
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	root.AddGroup(
+		&cobra.Group{ID: "serve", Title: "Run a cluster:"},
+		&cobra.Group{ID: "work", Title: "Run work on it:"},
+		&cobra.Group{ID: "look", Title: "Look at it:"},
+		&cobra.Group{ID: "operate", Title: "Operate it:"},
+	)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, cmd := range cmds {
+			cmd.GroupID = group
+			root.AddCommand(cmd)
+		}
+	}
+	add("serve", c.devCommand(), c.masterCommand(), c.agentCommand())
+	add("work", c.runCommand(), c.logsCommand(), c.killCommand())
+	add("look", c.statusCommand(), c.agentsCommand(), c.frameworksCommand(), c.tasksCommand(), c.offersCommand(), c.rolesCommand(), c.pluginsCommand())
+	add("operate", c.configCommand(), c.pluginCommand())
+	root.AddCommand(c.versionCommand())
+	return root
+}
+
+func (c *cli) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version of this binary",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if c.json {
+				_, err := fmt.Fprintf(c.out, "{\"version\":%q,\"go\":%q}\n", Version(), runtime.Version())
+				return err
+			}
+			_, err := fmt.Fprintf(c.out, "mezzo %s (%s %s/%s)\n", Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}
