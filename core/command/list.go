@@ -42,7 +42,7 @@ func listCommand[T proto.Message](c *cli, l list[T]) *cobra.Command {
 					return err
 				}
 				if c.json {
-					return writeJSONList(c.out, items)
+					return writeJSONList(c, items)
 				}
 				if len(items) == 0 {
 					_, err := fmt.Fprintln(c.out, l.empty)

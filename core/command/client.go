@@ -1,0 +1,132 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/core/rpc"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+	"github.com/mezzo-os/mezzo/sdk/wirejson"
+)
+
+const defaultAddress = "127.0.0.1:5061"
+
+// queryTimeout bounds one question to a master or an agent.
+const queryTimeout = 15 * time.Second
+
+// clientFlags say where the cluster is and who is calling.
+type clientFlags struct {
+	addresses     []string
+	ca, cert, key string
+}
+
+func (c *cli) addClientFlags(cmd *cobra.Command) {
+	addresses := strings.FieldsFunc(os.Getenv("MEZZO_ADDRESS"), func(r rune) bool { return r == ',' || r == ' ' })
+	if len(addresses) == 0 {
+		addresses = []string{defaultAddress}
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&c.client.addresses, "address", addresses, "the master's rpc address, or several; also MEZZO_ADDRESS")
+	f.StringVar(&c.client.ca, "tls-ca", os.Getenv("MEZZO_TLS_CA"), "file of the authority that signed the cluster's certificates; also MEZZO_TLS_CA")
+	f.StringVar(&c.client.cert, "tls-cert", os.Getenv("MEZZO_TLS_CERT"), "file of your certificate; also MEZZO_TLS_CERT")
+	f.StringVar(&c.client.key, "tls-key", os.Getenv("MEZZO_TLS_KEY"), "file of its key; also MEZZO_TLS_KEY")
+}
+
+func (c *cli) addJSONFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&c.json, "json", false, "print JSON, for programs")
+}
+
+// tls is what the flags say, or nil for plain text.
+func (f clientFlags) tls() (*config.TLS, error) {
+	switch {
+	case f.ca == "" && f.cert == "" && f.key == "":
+		return nil, nil
+	case f.ca == "" || f.cert == "" || f.key == "":
+		return nil, usage("--tls-ca, --tls-cert and --tls-key go together: give all three, or none")
+	}
+	return &config.TLS{CA: f.ca, Cert: f.cert, Key: f.key}, nil
+}
+
+// dial connects to the first of the addresses that answers.
+func (c *cli) dial(ctx context.Context, addresses []string) (*grpc.ClientConn, error) {
+	tls, err := c.client.tls()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := rpc.Dial(ctx, addresses, tls)
+	if err != nil {
+		return nil, fmt.Errorf("%w (is it running? mezzo dev starts a cluster; --address or MEZZO_ADDRESS says where one is)", err)
+	}
+	return conn, nil
+}
+
+func (c *cli) withOperator(ctx context.Context, do func(context.Context, operatorv1.OperatorClient) error) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	conn, err := c.dial(ctx, c.client.addresses)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return plain(do(ctx, operatorv1.NewOperatorClient(conn)))
+}
+
+// plain turns a gRPC error into the sentence that it carries.
+func plain(err error) error {
+	var exit *exitError
+	if err == nil || errors.As(err, &exit) {
+		return err
+	}
+	s, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	switch s.Code() {
+	case codes.DeadlineExceeded:
+		return fmt.Errorf("no answer in time: %s", s.Message())
+	case codes.Canceled:
+		return context.Canceled
+	}
+	return errors.New(s.Message())
+}
+
+func (c *cli) writeJSON(m proto.Message) error {
+	text, err := wirejson.NewEncoder().MarshalIndent(m)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.out, "%s\n", text)
+	return err
+}
+
+// writeJSONList prints a list verb's answer: one JSON array.
+func writeJSONList[T proto.Message](c *cli, items []T) error {
+	encoder := wirejson.NewEncoder()
+	out := []byte("[")
+	for i, item := range items {
+		text, err := encoder.MarshalIndent(item)
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(append(out, '\n'), text...)
+	}
+	if len(items) > 0 {
+		out = append(out, '\n')
+	}
+	_, err := fmt.Fprintf(c.out, "%s]\n", out)
+	return err
+}

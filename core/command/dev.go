@@ -1,0 +1,207 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// devOptions are the flags of `mezzo dev`.
+type devOptions struct {
+	agents    int
+	dir       string
+	configs   []string
+	resources string
+	rpc, http string
+}
+
+// startTimeout is how long a master or an agent may take to serve.
+const startTimeout = 15 * time.Second
+
+func (c *cli) devCommand() *cobra.Command {
+	var o devOptions
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Start a whole cluster on this machine, in the foreground",
+		Long: `Starts a master, agents and the default plugins, each a process of its own, and
+keeps them in the foreground. It needs no root and no other software. When the
+master or an agent dies it prints the command that starts it again, and stays.
+Ctrl-C ends everything that it started, tasks too.`,
+		Example: `  mezzo dev
+  mezzo dev --agents 3 --resources 'cpus:4;mem:4096'
+  mezzo dev --rpc 127.0.0.1:0 --http 127.0.0.1:0   # free ports; the ready line tells them`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.dev(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.agents, "agents", 1, "how many agents")
+	f.StringVar(&o.dir, "dir", "", "where state and sandboxes lie; kept at the end (default: a new directory, removed at the end)")
+	f.StringArrayVar(&o.configs, "config", nil, "a configuration file for master and agents; may be repeated")
+	f.StringVar(&o.resources, "resources", "", "what each agent has, such as cpus:4;mem:4096 (default: detected, and shared among the agents)")
+	f.StringVar(&o.rpc, "rpc", "127.0.0.1:5061", "the master's rpc address; port 0 takes a free port, the agents' too")
+	f.StringVar(&o.http, "http", "127.0.0.1:5060", "the master's http address; port 0 takes a free port, the agents' too")
+	return cmd
+}
+
+// dev is one running development cluster.
+type dev struct {
+	c         *cli
+	o         devOptions
+	exe       string
+	temporary bool
+	children  []*child
+	ended     chan *child
+}
+
+func (c *cli) dev(ctx context.Context, o devOptions) (err error) {
+	if o.agents < 1 || o.agents > 100 {
+		return usage("--agents %d: give a number from 1 to 100", o.agents)
+	}
+	// Shims of tasks leave their session and lose their parents. As a subreaper
+	// this process becomes their parent, so that none is out of its reach.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become the reaper of the cluster's processes: %w", err)
+	}
+	d := &dev{c: c, o: o, ended: make(chan *child, o.agents+1)}
+	if err := d.prepare(); err != nil {
+		return err
+	}
+	defer func() {
+		if stopErr := d.stop(); err == nil {
+			err = stopErr
+		}
+	}()
+	if err := d.start(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	d.announce()
+	orphans := make(chan os.Signal, 1)
+	signal.Notify(orphans, unix.SIGCHLD)
+	defer signal.Stop(orphans)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-orphans:
+			d.reapOrphans()
+		case child := <-d.ended:
+			fmt.Fprintf(c.err, "\n%s has ended (%s). Start it again with:\n\n  %s\n\n", child.name, child.outcome(), child.restartCommand())
+		}
+	}
+}
+
+func (d *dev) prepare() error {
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the mezzo binary: %w", err)
+	}
+	d.exe = exe
+	for i, path := range d.o.configs {
+		if d.o.configs[i], err = filepath.Abs(path); err != nil {
+			return err
+		}
+	}
+	if d.o.dir == "" {
+		d.temporary = true
+		if d.o.dir, err = os.MkdirTemp("", "mezzo-dev-"); err != nil {
+			return fmt.Errorf("make a directory for the cluster (--dir names one): %w", err)
+		}
+		// Tasks of other users must be able to reach their sandboxes.
+		if err := os.Chmod(d.o.dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if d.o.dir, err = filepath.Abs(d.o.dir); err != nil {
+		return err
+	}
+	return os.MkdirAll(d.o.dir, 0o755)
+}
+
+func (d *dev) start(ctx context.Context) error {
+	master := d.newChild("master", []string{"master", "--data-dir", filepath.Join(d.o.dir, "master"), "--rpc", d.o.rpc, "--http", d.o.http})
+	if err := d.launch(ctx, master); err != nil {
+		return err
+	}
+	var agents []*child
+	for i := 1; i <= d.o.agents; i++ {
+		agents = append(agents, d.newChild(fmt.Sprintf("agent%d", i), d.agentArgs(i, master.fields["rpc"])))
+	}
+	// They start together: a cluster of ten must not take ten times as long.
+	results := make(chan error, len(agents))
+	for _, a := range agents {
+		d.children = append(d.children, a)
+		go func() { results <- a.start(ctx) }()
+	}
+	var errs []error
+	for range agents {
+		errs = append(errs, <-results)
+	}
+	return errors.Join(errs...)
+}
+
+func (d *dev) launch(ctx context.Context, c *child) error {
+	d.children = append(d.children, c)
+	return c.start(ctx)
+}
+
+func (d *dev) agentArgs(i int, master string) []string {
+	rpc, http := "127.0.0.1:0", "127.0.0.1:0"
+	if i == 1 && !strings.HasSuffix(d.o.rpc, ":0") {
+		rpc = "127.0.0.1:5063"
+	}
+	if i == 1 && !strings.HasSuffix(d.o.http, ":0") {
+		http = "127.0.0.1:5062"
+	}
+	args := []string{
+		"agent", "--data-dir", filepath.Join(d.o.dir, fmt.Sprintf("agent%d", i)),
+		"--rpc", rpc, "--http", http, "--master", master, "--end-tasks",
+	}
+	switch {
+	case d.o.resources != "":
+		args = append(args, "--resources", d.o.resources)
+	case d.o.agents > 1:
+		args = append(args, "--resources-share", strconv.Itoa(d.o.agents), "--ports-part", strconv.Itoa(i))
+	}
+	return args
+}
+
+// announce prints the ready line and what to do next.
+func (d *dev) announce() {
+	words := []string{"ready"}
+	for i, c := range d.children {
+		if i == 0 {
+			words = append(words, "rpc="+c.fields["rpc"], "http="+c.fields["http"])
+			continue
+		}
+		suffix := ""
+		if i > 1 {
+			suffix = strconv.Itoa(i)
+		}
+		words = append(words, "agent"+suffix+"="+c.fields["agent"], "agent"+suffix+"_http="+c.fields["agent_http"])
+	}
+	fmt.Fprintln(d.c.out, strings.Join(words, " "))
+	address := ""
+	if rpc := d.children[0].fields["rpc"]; rpc != defaultAddress {
+		address = " --address " + rpc
+	}
+	fmt.Fprintf(d.c.err, `
+A cluster is running; its state is in %s. Ctrl-C ends it. Try, in another terminal:
+
+  %[2]s run%[3]s -- sh -c 'echo hello; sleep 5'
+  %[2]s status%[3]s
+  %[2]s tasks%[3]s --all
+
+`, d.o.dir, d.exe, address)
+}

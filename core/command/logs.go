@@ -1,0 +1,110 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+)
+
+func (c *cli) logsCommand() *cobra.Command {
+	var follow, stderr bool
+	var framework string
+	var tail uint32
+	cmd := &cobra.Command{
+		Use: "logs TASK", Short: "Print what a task has written, across rotation",
+		Example: "  mezzo logs -f web.1\n  mezzo logs --stderr --tail 100 web.1",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request := &operatorv1.LogsRequest{TaskId: args[0], FrameworkId: framework, Follow: follow, Stream: operatorv1.LogStream_LOG_STREAM_STDOUT}
+			if stderr {
+				request.Stream = operatorv1.LogStream_LOG_STREAM_STDERR
+			}
+			if cmd.Flags().Changed("tail") {
+				request.TailLines = proto.Uint32(tail)
+			}
+			address, framework, err := c.findTask(cmd.Context(), request.TaskId, request.FrameworkId)
+			if err != nil {
+				return err
+			}
+			request.FrameworkId = framework
+			conn, err := c.dial(cmd.Context(), []string{address})
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			if err := copyLogs(cmd.Context(), conn, request, c.out); err != nil && !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("logs of %s: %w", request.TaskId, err)
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&follow, "follow", "f", false, "go on with what it writes, until it ends")
+	f.BoolVar(&stderr, "stderr", false, "stderr instead of stdout")
+	f.StringVar(&framework, "framework", "", "the framework's id, when several have such a task")
+	f.Uint32Var(&tail, "tail", 0, "begin this many lines before the end")
+	c.addClientFlags(cmd)
+	return cmd
+}
+
+// findTask returns the rpc address of the agent that has a task, and the task's
+// framework.
+func (c *cli) findTask(ctx context.Context, task, framework string) (address, frameworkID string, err error) {
+	err = c.withOperator(ctx, func(ctx context.Context, client operatorv1.OperatorClient) error {
+		tasks, err := client.ListTasks(ctx, &operatorv1.ListTasksRequest{TaskId: task, FrameworkId: framework, Completed: true})
+		if err != nil {
+			return err
+		}
+		switch len(tasks.Tasks) {
+		case 0:
+			return fmt.Errorf("no task %q is known (mezzo tasks --all lists them)", task)
+		case 1:
+		default:
+			return fmt.Errorf("%d frameworks have a task %q: say which with --framework", len(tasks.Tasks), task)
+		}
+		frameworkID = tasks.Tasks[0].FrameworkId
+		address, err = agentAddress(ctx, client, tasks.Tasks[0].AgentId)
+		return err
+	})
+	return address, frameworkID, err
+}
+
+func agentAddress(ctx context.Context, client operatorv1.OperatorClient, id string) (string, error) {
+	agents, err := client.ListAgents(ctx, &operatorv1.ListAgentsRequest{})
+	if err != nil {
+		return "", err
+	}
+	for _, a := range agents.Agents {
+		if a.Id == id && a.RpcAddress != "" {
+			return a.RpcAddress, nil
+		}
+	}
+	return "", fmt.Errorf("agent %s is not registered with the master at this time", id)
+}
+
+// copyLogs writes a task's stream to w until its end.
+func copyLogs(ctx context.Context, conn grpc.ClientConnInterface, request *operatorv1.LogsRequest, w io.Writer) error {
+	stream, err := operatorv1.NewAgentOperatorClient(conn).Logs(ctx, request)
+	if err != nil {
+		return plain(err)
+	}
+	for {
+		chunk, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return plain(err)
+		}
+		if _, err := w.Write(chunk.Data); err != nil {
+			return err
+		}
+	}
+}
