@@ -357,7 +357,7 @@ func TestReadyWithinThreeSeconds(t *testing.T) {
 func TestSchedulerHello(t *testing.T) {
 	t.Parallel()
 	c := startDev(t)
-	out, err := exec.Command(filepath.Join(bin, "scheduler-hello"), "--address", c.fields["rpc"]).CombinedOutput()
+	out, err := exec.Command(filepath.Join(bin, "scheduler-hello"), "--masters", c.fields["rpc"]).CombinedOutput()
 	if err != nil {
 		t.Errorf("scheduler-hello: %v\n%s", err, out)
 	}

@@ -14,8 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/mezzo-os/mezzo/config"
-	"github.com/mezzo-os/mezzo/core/rpc"
+	"github.com/mezzo-os/mezzo/sdk/client"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	"github.com/mezzo-os/mezzo/sdk/wirejson"
 )
@@ -48,33 +47,51 @@ func (c *cli) addJSONFlag(cmd *cobra.Command) {
 }
 
 // tls is what the flags say, or nil for plain text.
-func (f clientFlags) tls() (*config.TLS, error) {
+func (f clientFlags) tls() (*client.Files, error) {
 	switch {
 	case f.ca == "" && f.cert == "" && f.key == "":
 		return nil, nil
 	case f.ca == "" || f.cert == "" || f.key == "":
 		return nil, usage("--tls-ca, --tls-cert and --tls-key go together: give all three, or none")
 	}
-	return &config.TLS{CA: f.ca, Cert: f.cert, Key: f.key}, nil
+	return &client.Files{CA: f.ca, Cert: f.cert, Key: f.key}, nil
 }
 
-// dial connects to the first of the addresses that answers.
-func (c *cli) dial(ctx context.Context, addresses []string) (*grpc.ClientConn, error) {
-	tls, err := c.client.tls()
+func (f clientFlags) options() (client.Options, error) {
+	files, err := f.tls()
+	if err != nil || files == nil {
+		return client.Options{}, err
+	}
+	tls, err := files.Client()
+	return client.Options{TLS: tls}, err
+}
+
+// dial connects to the leading master.
+func (c *cli) dial(ctx context.Context) (*grpc.ClientConn, error) {
+	options, err := c.client.options()
 	if err != nil {
 		return nil, err
 	}
-	conn, err := rpc.Dial(ctx, addresses, tls)
+	conn, err := client.Leader(ctx, c.client.addresses, options)
 	if err != nil {
 		return nil, fmt.Errorf("%w (is it running? mezzo dev starts a cluster; --address or MEZZO_ADDRESS says where one is)", err)
 	}
 	return conn, nil
 }
 
+// dialAgent connects to an agent's rpc address.
+func (c *cli) dialAgent(address string) (*grpc.ClientConn, error) {
+	options, err := c.client.options()
+	if err != nil {
+		return nil, err
+	}
+	return client.Dial(address, options)
+}
+
 func (c *cli) withOperator(ctx context.Context, do func(context.Context, operatorv1.OperatorClient) error) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	conn, err := c.dial(ctx, c.client.addresses)
+	conn, err := c.dial(ctx)
 	if err != nil {
 		return err
 	}

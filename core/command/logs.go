@@ -34,7 +34,7 @@ func (c *cli) logsCommand() *cobra.Command {
 				return err
 			}
 			request.FrameworkId = framework
-			conn, err := c.dial(cmd.Context(), []string{address})
+			conn, err := c.dialAgent(address)
 			if err != nil {
 				return err
 			}
