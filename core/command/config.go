@@ -1,0 +1,140 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/core/pluginhost"
+)
+
+func (c *cli) configCommand() *cobra.Command {
+	group := &cobra.Command{Use: "config", Short: "Work with configuration files", Args: cobra.NoArgs, RunE: needVerb}
+	check := &cobra.Command{
+		Use:   "check FILE…",
+		Short: "Find every error in a configuration, the plugins' own complaints included",
+		Long: `Reads configuration files (or directories of them) as a master and an agent
+would, starts each plugin for a moment to check its part, and prints every error
+with its place. It prints nothing and exits 0 when all is well.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return c.configCheck(cmd.Context(), args) },
+	}
+	group.AddCommand(check)
+	return group
+}
+
+func needVerb(cmd *cobra.Command, _ []string) error {
+	_ = cmd.Help()
+	return usage("%s: say what to do", cmd.Name())
+}
+
+func (c *cli) configCheck(ctx context.Context, paths []string) error {
+	file, diags := config.Load(paths)
+	var plugins []pluginhost.Spec
+	if !diags.HasErrors() {
+		defaults, err := c.defaults("")
+		if err != nil {
+			return err
+		}
+		if file.HasMaster() || !file.HasAgent() {
+			m, more := file.ForMaster(defaults)
+			diags = diags.Extend(more)
+			if !more.HasErrors() {
+				plugins = append(plugins, pluginhost.FromConfig(*m.Allocator, m.PluginDir))
+			}
+		}
+		if file.HasAgent() {
+			a, more := file.ForAgent(defaults)
+			diags = diags.Extend(more)
+			if !more.HasErrors() {
+				for _, p := range a.Isolators {
+					plugins = append(plugins, pluginhost.FromConfig(p, a.PluginDir))
+				}
+			}
+		}
+	}
+	failed := diags.HasErrors()
+	c.diagnose(file, unique(diags))
+	others, err := c.checkPlugins(ctx, file, plugins)
+	if err != nil {
+		return err
+	}
+	if failed || others {
+		return &exitError{code: 1}
+	}
+	return nil
+}
+
+// unique drops what master and agent both complain about.
+func unique(diags hcl.Diagnostics) hcl.Diagnostics {
+	seen := map[string]bool{}
+	var out hcl.Diagnostics
+	for _, d := range diags {
+		if key := d.Error(); !seen[key] {
+			seen[key] = true
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// checkPlugins starts each plugin for a moment, and says whether any complained.
+func (c *cli) checkPlugins(ctx context.Context, file *config.File, plugins []pluginhost.Spec) (bool, error) {
+	if len(plugins) == 0 {
+		return false, nil
+	}
+	dir, err := os.MkdirTemp("", "mezzo-check-")
+	if err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(dir)
+	host, err := pluginhost.New(pluginhost.Options{DataDir: dir})
+	if err != nil {
+		return false, err
+	}
+	defer host.Close(context.WithoutCancel(ctx))
+	failed := false
+	for _, spec := range plugins {
+		if err := host.Check(ctx, spec); err != nil {
+			failed = true
+			c.complain(file, err)
+		}
+	}
+	return failed, nil
+}
+
+// complain prints an error: with the operator's lines where it has places.
+func (c *cli) complain(file *config.File, err error) {
+	var diags hcl.Diagnostics
+	if file != nil && errors.As(err, &diags) && len(diags) > 0 {
+		c.diagnose(file, diags)
+		return
+	}
+	fmt.Fprintf(c.err, "mezzo: %s\n", err)
+}
+
+func (c *cli) diagnose(file *config.File, diags hcl.Diagnostics) {
+	if len(diags) == 0 {
+		return
+	}
+	var sources map[string]*hcl.File
+	if file != nil {
+		sources = file.Sources()
+	}
+	width := terminalWidth(c.err)
+	_ = config.WriteDiagnostics(c.err, sources, diags, config.Format{Width: width, Color: width > 0 && os.Getenv("NO_COLOR") == ""})
+}
+
+// defaults are what a file may leave out.
+func (c *cli) defaults(dataDir string) (config.Defaults, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return config.Defaults{}, fmt.Errorf("find the mezzo binary, to find its plugins beside it: %w", err)
+	}
+	return config.Defaults{Executable: exe, DataDir: dataDir}, nil
+}
