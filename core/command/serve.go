@@ -1,0 +1,135 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/core/master"
+)
+
+// serveFlags are the flags that master and agent share. What they say goes
+// before what a file says.
+type serveFlags struct {
+	configs   []string
+	dataDir   string
+	pluginDir string
+	rpc, http string
+	logLevel  string
+}
+
+func (f *serveFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.configs, "config", nil, "a configuration file, or a directory of them; may be repeated")
+	flags.StringVar(&f.dataDir, "data-dir", "", "where its state lies (before data_dir of the files)")
+	flags.StringVar(&f.pluginDir, "plugin-dir", "", "where plugin binaries lie (default: plugins, beside this binary)")
+	flags.StringVar(&f.rpc, "rpc", "", "its rpc address")
+	flags.StringVar(&f.http, "http", "", "its http address")
+	flags.StringVar(&f.logLevel, "log-level", "", "trace, debug, info, warn or error")
+}
+
+// load reads the files. It prints what is wrong with them.
+func (c *cli) load(f serveFlags) (*config.File, config.Defaults, error) {
+	defaults, err := c.defaults(f.dataDir)
+	if err != nil {
+		return nil, defaults, err
+	}
+	file, diags := config.Load(f.configs)
+	c.diagnose(file, diags)
+	if diags.HasErrors() {
+		return nil, defaults, &exitError{code: 1}
+	}
+	return file, defaults, nil
+}
+
+// resolved prints the diagnostics of resolving a file, and fails on errors.
+func (c *cli) resolved(file *config.File, diags hcl.Diagnostics) error {
+	c.diagnose(file, diags)
+	if diags.HasErrors() {
+		return &exitError{code: 1}
+	}
+	return nil
+}
+
+// override sets what a flag says.
+func override(setting *string, flag string) {
+	if flag != "" {
+		*setting = flag
+	}
+}
+
+// newLogger logs to stderr, as the configuration says. Plugins' levels are
+// their own.
+func newLogger(w io.Writer, name, level string, json bool) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{
+		Name: name, Level: hclog.LevelFromString(level), JSONFormat: json, Output: w, IndependentLevels: true,
+	})
+}
+
+// announce prints the ready line.
+func (c *cli) announce(fields ...string) {
+	fmt.Fprintln(c.out, "ready "+strings.Join(fields, " "))
+}
+
+func (c *cli) masterCommand() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use: "master", Short: "Run a master", Args: cobra.NoArgs,
+		Example: "  mezzo master --config /etc/mezzo.d\n  mezzo master --data-dir /tmp/m --rpc 127.0.0.1:0",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.master(cmd.Context(), f) },
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func (c *cli) master(ctx context.Context, f serveFlags) error {
+	file, defaults, err := c.load(f)
+	if err != nil {
+		return err
+	}
+	settings, diags := file.ForMaster(defaults)
+	if err := c.resolved(file, diags); err != nil {
+		return err
+	}
+	override(&settings.DataDir, f.dataDir)
+	override(&settings.PluginDir, f.pluginDir)
+	override(&settings.RPC, f.rpc)
+	override(&settings.HTTP, f.http)
+	override(&settings.LogLevel, f.logLevel)
+	if err := os.MkdirAll(settings.DataDir, 0o755); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	m, err := master.New(master.Options{
+		Config: *settings, Logger: newLogger(c.err, "master", settings.LogLevel, settings.LogJSON), Version: Version(),
+	})
+	if err != nil {
+		return c.refused(file, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-m.Ready():
+			addresses := m.Addresses()
+			c.announce("rpc="+addresses["rpc"], "http="+addresses["http"])
+		case <-ctx.Done():
+		}
+	}()
+	return c.refused(file, m.Run(ctx))
+}
+
+// refused prints an error with the operator's lines, where it has places.
+func (c *cli) refused(file *config.File, err error) error {
+	if err == nil {
+		return nil
+	}
+	c.complain(file, err)
+	return &exitError{code: 1}
+}
