@@ -8,7 +8,7 @@ BIN     := $(CURDIR)/bin
 TOOLS   := $(BIN)/tools
 PREFIX  ?= /usr/local
 LDFLAGS := -s -w -X github.com/mezzo-os/mezzo/sdk/plugin.buildVersion=$(VERSION) -X github.com/mezzo-os/mezzo/core/command.buildVersion=$(VERSION)
-GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+GOBUILD := umask 022 && CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 PLUGINS := allocator-drf isolator-cgroups
 STATICCHECK_VERSION := v0.8.2
 FUZZTIME ?= 20s
@@ -20,7 +20,7 @@ help: ## What each target does
 
 .PHONY: build
 build: ## bin/mezzo and bin/plugins/mezzo-*
-	@mkdir -p $(BIN)/plugins
+	@mkdir -p $(BIN)/plugins && chmod go-w $(BIN) $(BIN)/plugins # the host refuses binaries that others may write
 	$(GOBUILD) -o $(BIN)/mezzo .
 	@for p in $(PLUGINS); do echo "go build plugins/$$p"; $(GOBUILD) -o $(BIN)/plugins/mezzo-$$p ./plugins/$$p; done
 	$(GOBUILD) -o $(BIN)/plugins/mezzo-shim ./plugins/isolator-cgroups/shim

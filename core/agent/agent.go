@@ -372,6 +372,11 @@ func (a *Agent) State(ctx context.Context) (state.View, error) {
 	return v, err
 }
 
+// End has the agent end all its tasks, and then itself: Run returns.
+func (a *Agent) End(reason string) {
+	go a.post(a.life, state.End{Reason: reason})
+}
+
 // Ready is closed once the agent has read its checkpoint and serves. It is never
 // closed when that fails; Run returns then.
 func (a *Agent) Ready() <-chan struct{} { return a.running }

@@ -60,11 +60,7 @@ func (c *cli) configCheck(ctx context.Context, paths []string) error {
 	}
 	failed := diags.HasErrors()
 	c.diagnose(file, unique(diags))
-	others, err := c.checkPlugins(ctx, file, plugins)
-	if err != nil {
-		return err
-	}
-	if failed || others {
+	if c.checkPlugins(ctx, file, plugins) || failed {
 		return &exitError{code: 1}
 	}
 	return nil
@@ -84,28 +80,15 @@ func unique(diags hcl.Diagnostics) hcl.Diagnostics {
 }
 
 // checkPlugins starts each plugin for a moment, and says whether any complained.
-func (c *cli) checkPlugins(ctx context.Context, file *config.File, plugins []pluginhost.Spec) (bool, error) {
-	if len(plugins) == 0 {
-		return false, nil
-	}
-	dir, err := os.MkdirTemp("", "mezzo-check-")
-	if err != nil {
-		return false, err
-	}
-	defer os.RemoveAll(dir)
-	host, err := pluginhost.New(pluginhost.Options{DataDir: dir})
-	if err != nil {
-		return false, err
-	}
-	defer host.Close(context.WithoutCancel(ctx))
+func (c *cli) checkPlugins(ctx context.Context, file *config.File, plugins []pluginhost.Spec) bool {
 	failed := false
 	for _, spec := range plugins {
-		if err := host.Check(ctx, spec); err != nil {
+		if err := pluginhost.Check(ctx, spec, pluginhost.Options{}); err != nil {
 			failed = true
 			c.complain(file, err)
 		}
 	}
-	return failed, nil
+	return failed
 }
 
 // complain prints an error: with the operator's lines where it has places.

@@ -7,7 +7,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/mezzo-os/mezzo/core/pluginhost"
-	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
 
 // explainTimeout bounds a question to the allocator.
@@ -25,7 +24,7 @@ func (m *Master) startAllocator(ctx context.Context) error {
 	}
 	spec := pluginhost.FromConfig(*m.options.Config.Allocator, m.options.Config.PluginDir)
 	spec.OnUp = func(ctx context.Context, g *pluginhost.Generation) { m.serveAllocator(ctx, g.Conn) }
-	spec.OnStatus = func(s pluginhost.Status) { m.mirror.put(change{plugin: pluginMessage(s)}) }
+	spec.OnStatus = func(s pluginhost.Status) { m.mirror.put(change{plugin: s.ToProto("master")}) }
 	_, err := m.host.Start(ctx, spec)
 	return err
 }
@@ -59,13 +58,5 @@ func (m *Master) serveAllocator(ctx context.Context, conn grpc.ClientConnInterfa
 			return
 		}
 		pause = min(2*pause, sessionBackoffMax)
-	}
-}
-
-func pluginMessage(s pluginhost.Status) *operatorv1.Plugin {
-	return &operatorv1.Plugin{
-		Id: s.Kind + "/" + s.Name, Version: s.Version, State: string(s.State), Reason: s.Message, Since: timestamp(s.Since),
-		Path: s.Path, Checksum: s.Checksum, Pid: int64(s.PID), Restarts: uint64(s.Restarts), LastError: s.LastError,
-		ContractVersion: s.ContractVersion, Capabilities: s.Capabilities, Host: "master",
 	}
 }

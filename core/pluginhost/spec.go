@@ -5,7 +5,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
 
 	"github.com/mezzo-os/mezzo/sdk/plugin"
@@ -115,6 +117,19 @@ type Status struct {
 	Generation uint64 // of the newest process; 0: none yet
 	Restarts   int    // how often a process had to be replaced
 	LastError  string // of the last process that died or did not start; one line
+}
+
+// ToProto is the status as operators get it; host is "master" or an agent's id.
+func (s Status) ToProto(host string) *operatorv1.Plugin {
+	m := &operatorv1.Plugin{
+		Id: s.Kind + "/" + s.Name, Version: s.Version, State: string(s.State), Reason: s.Message,
+		Path: s.Path, Checksum: s.Checksum, Pid: int64(s.PID), Restarts: uint64(s.Restarts), LastError: s.LastError,
+		ContractVersion: s.ContractVersion, Capabilities: s.Capabilities, Host: host,
+	}
+	if !s.Since.IsZero() {
+		m.Since = timestamppb.New(s.Since)
+	}
+	return m
 }
 
 // Generation is one process of an instance.

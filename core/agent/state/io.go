@@ -37,6 +37,9 @@ type Written struct{ Sequence uint64 }
 // any other time.
 type Tick struct{}
 
+// End asks the agent to end all its tasks, and then itself.
+type End struct{ Reason string }
+
 // LinkUp says that the stream that Connect asked for is open. Session is that
 // of the Connect; inputs of older sessions are ignored.
 type LinkUp struct {
@@ -140,6 +143,7 @@ type CleanedUp struct{ Container string }
 func (Restore) input()           {}
 func (Written) input()           {}
 func (Tick) input()              {}
+func (End) input()               {}
 func (LinkUp) input()            {}
 func (LinkDown) input()          {}
 func (LinkMessage) input()       {}

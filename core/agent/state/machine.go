@@ -219,6 +219,8 @@ func (m *Machine) handle(in Input) {
 	switch in := in.(type) {
 	case Written:
 		m.written = max(m.written, in.Sequence)
+	case End:
+		m.end(in.Reason, nil)
 	case Tick:
 	case LinkUp:
 		m.linkUp(in)

@@ -162,6 +162,9 @@ func command(t *testing.T, w *world, d *datadriven.TestData) {
 	case "shutdown":
 		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Shutdown{Shutdown: &linkv1.Shutdown{Reason: "the operator asked"}}})
 		settleUnlessHeld(w, d)
+	case "end":
+		w.step(state.End{Reason: "the operator stopped it"})
+		settleUnlessHeld(w, d)
 	case "stubborn":
 		w.stubborn = true
 	case "exit":

@@ -1,0 +1,313 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/core/http"
+	"github.com/mezzo-os/mezzo/core/pluginhost"
+	"github.com/mezzo-os/mezzo/core/rpc"
+	"github.com/mezzo-os/mezzo/sdk/client"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	"github.com/mezzo-os/mezzo/sdk/resource"
+)
+
+const (
+	// endTimeout bounds the end of all tasks, their grace periods included.
+	endTimeout = 15 * time.Second
+	closeGrace = 2 * time.Second
+	// pluginsTimeout bounds the end of the plugins.
+	pluginsTimeout = 10 * time.Second
+)
+
+// ServiceOptions are a whole agent process's.
+type ServiceOptions struct {
+	Config  config.Agent
+	Logger  hclog.Logger
+	Version string
+	// Authorizer decides who may do what; nil: rpc.AllowAll.
+	Authorizer rpc.Authorizer
+	// EndTasks ends all tasks when the agent is stopped. Otherwise they run on,
+	// for the next agent to recover.
+	EndTasks bool
+	// ResourcesShare divides detected resources among so many agents of one
+	// machine; PortsPart, from 1, is which part of the ports is this one's. 0
+	// or 1: all of it.
+	ResourcesShare, PortsPart int
+}
+
+// Service is an agent with all that belongs to its process: listeners, and
+// plugins in a host.
+type Service struct {
+	o     ServiceOptions
+	rpc   *rpc.Server
+	http  *http.Server
+	host  *pluginhost.Host
+	agent *Agent
+	ready chan struct{}
+}
+
+// NewService opens listeners, database and plugin host, and starts the
+// isolators. After an error nothing is left running.
+func NewService(ctx context.Context, o ServiceOptions) (s *Service, err error) {
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	if o.Authorizer == nil {
+		o.Authorizer = rpc.AllowAll{}
+	}
+	s = &Service{o: o, ready: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if err := s.listen(); err != nil {
+		return nil, err
+	}
+	if s.host, err = pluginhost.New(pluginhost.Options{Logger: o.Logger, DataDir: o.Config.DataDir}); err != nil {
+		return nil, err
+	}
+	var isolators []Isolator
+	for _, block := range o.Config.Isolators {
+		p, err := StartPlugin(ctx, s.host, pluginhost.FromConfig(block, o.Config.PluginDir))
+		if err != nil {
+			return nil, err
+		}
+		isolators = append(isolators, p)
+	}
+	if s.agent, err = s.newAgent(isolators); err != nil {
+		return nil, err
+	}
+	operatorv1.RegisterAgentOperatorServer(s.rpc, s.agent)
+	return s, nil
+}
+
+func (s *Service) listen() (err error) {
+	c := s.o.Config
+	files := s.files()
+	if s.rpc, err = rpc.Listen(rpc.Options{Address: c.RPC, TLS: files, Insecure: c.Insecure, Logger: s.o.Logger.Named("rpc")}); err != nil {
+		return err
+	}
+	s.http, err = http.Listen(http.Options{
+		Title: "Mezzo agent", Address: c.HTTP, TLS: files, Insecure: c.Insecure, Logger: s.o.Logger.Named("http"),
+		Ready: s.readiness, Queries: map[string]http.Query{"state": {One: s.queryState}},
+	})
+	return err
+}
+
+func (s *Service) files() *client.Files {
+	if t := s.o.Config.TLS; t != nil {
+		return &client.Files{CA: t.CA, Cert: t.Cert, Key: t.Key}
+	}
+	return nil
+}
+
+func (s *Service) readiness() error {
+	select {
+	case <-s.ready:
+		return nil
+	default:
+		return errors.New("the agent has not recovered yet")
+	}
+}
+
+func (s *Service) queryState(ctx context.Context, _ url.Values) (proto.Message, error) {
+	if err := s.readiness(); err != nil {
+		return nil, err
+	}
+	return s.agent.GetState(ctx, &operatorv1.GetAgentStateRequest{})
+}
+
+func (s *Service) newAgent(isolators []Isolator) (*Agent, error) {
+	c := s.o.Config
+	resources, err := s.resources()
+	if err != nil {
+		return nil, err
+	}
+	dial, err := s.dialer()
+	if err != nil {
+		return nil, err
+	}
+	hostname := c.Hostname
+	if hostname == "" {
+		if hostname, err = os.Hostname(); err != nil {
+			return nil, fmt.Errorf("agent: the machine's name (hostname = … gives one): %w", err)
+		}
+	}
+	return New(Options{
+		DataDir: c.DataDir, WorkDir: c.WorkDir, Hostname: hostname, Version: s.o.Version,
+		RPCAddress: s.rpc.Address(), HTTPAddress: s.http.Address(), Masters: c.Masters, Dial: dial,
+		Resources: resources.ToProto(), Attributes: attributes(c.Attributes), Isolators: isolators, Revive: s.revive,
+		Plugins: s.plugins, Authorizer: s.o.Authorizer, RegistrationBackoff: c.RegistrationBackoff, PingTimeout: c.PingTimeout,
+		LogSize: c.LogSize, LogFiles: c.LogFiles, Logger: s.o.Logger,
+	})
+}
+
+func (s *Service) dialer() (func(string) (*grpc.ClientConn, error), error) {
+	var options client.Options
+	if files := s.files(); files != nil {
+		var err error
+		if options.TLS, err = files.Client(); err != nil {
+			return nil, err
+		}
+	}
+	return func(address string) (*grpc.ClientConn, error) { return client.Dial(address, options) }, nil
+}
+
+// revive launches an isolator that only old containers need.
+func (s *Service) revive(name string, spec []byte) (Isolator, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	p, err := RevivePlugin(ctx, s.host, name, spec)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (s *Service) plugins() []*operatorv1.Plugin {
+	var list []*operatorv1.Plugin
+	for _, status := range s.host.Status() {
+		list = append(list, status.ToProto("agent"))
+	}
+	return list
+}
+
+// resources are those of the configuration, or what the machine has.
+func (s *Service) resources() (resource.Resources, error) {
+	c := s.o.Config
+	if c.Resources != "" {
+		return resource.Parse(c.Resources)
+	}
+	dir := c.WorkDir
+	if dir == "" {
+		dir = c.DataDir
+	}
+	all, err := Detect(dir)
+	if err != nil || s.o.ResourcesShare <= 1 {
+		return all, err
+	}
+	return part(all, s.o.ResourcesShare, max(s.o.PortsPart, 1))
+}
+
+// part is one of several equal parts of a machine. Ports are a part of their
+// own each; of the rest there is enough for all.
+func part(all resource.Resources, parts, which int) (resource.Resources, error) {
+	var texts []string
+	for _, name := range all.Names() {
+		if ports := all.RangesOf(name); len(ports) > 0 {
+			width := (ports[0].End - ports[0].Begin + 1) / uint64(parts)
+			begin := ports[0].Begin + uint64(which-1)*width
+			texts = append(texts, fmt.Sprintf("%s:[%d-%d]", name, begin, begin+width-1))
+		} else {
+			texts = append(texts, fmt.Sprintf("%s:%g", name, all.Get(name).Float()/float64(parts)))
+		}
+	}
+	return resource.Parse(strings.Join(texts, ";"))
+}
+
+// attributes turns the configuration's texts into values, as Mesos reads them:
+// a number, ranges in brackets, or text.
+func attributes(list []config.AgentAttribute) []*mezzov1.Attribute {
+	var out []*mezzov1.Attribute
+	for _, a := range list {
+		attribute := &mezzov1.Attribute{Name: proto.String(a.Name)}
+		if number, err := strconv.ParseFloat(a.Value, 64); err == nil {
+			attribute.Type, attribute.Scalar = mezzov1.Value_SCALAR.Enum(), &mezzov1.Value_Scalar{Value: proto.Float64(number)}
+		} else if r, err := resource.Parse(a.Name + ":" + a.Value); err == nil && len(r.RangesOf(a.Name)) > 0 {
+			attribute.Type, attribute.Ranges = mezzov1.Value_RANGES.Enum(), &mezzov1.Value_Ranges{}
+			for _, one := range r.RangesOf(a.Name) {
+				attribute.Ranges.Range = append(attribute.Ranges.Range, &mezzov1.Value_Range{Begin: proto.Uint64(one.Begin), End: proto.Uint64(one.End)})
+			}
+		} else {
+			attribute.Type, attribute.Text = mezzov1.Value_TEXT.Enum(), &mezzov1.Value_Text{Value: proto.String(a.Value)}
+		}
+		out = append(out, attribute)
+	}
+	return out
+}
+
+// Addresses are where the agent listens, by name: "agent" and "agent_http".
+func (s *Service) Addresses() map[string]string {
+	return map[string]string{"agent": s.rpc.Address(), "agent_http": s.http.Address()}
+}
+
+// Ready is closed when the agent serves.
+func (s *Service) Ready() <-chan struct{} { return s.ready }
+
+// Run serves until ctx ends, or the agent cannot go on, or the master has it
+// end with all its tasks.
+func (s *Service) Run(ctx context.Context) error {
+	defer s.close()
+	life, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	serve := func(what string, serve func() error) {
+		go func() {
+			if err := serve(); err != nil {
+				cancel(fmt.Errorf("%s: %w", what, err))
+			}
+		}()
+	}
+	serve("rpc", s.rpc.Serve)
+	serve("http", s.http.Serve)
+	ended := make(chan error, 1)
+	go func() { ended <- s.agent.Run(life) }()
+	go func() {
+		select {
+		case <-s.agent.Ready():
+			close(s.ready)
+			s.o.Logger.Info("serving", "rpc", s.rpc.Address(), "http", s.http.Address(), "work_dir", filepath.Clean(s.agent.work.root))
+		case <-life.Done():
+		}
+	}()
+	select {
+	case err := <-ended:
+		return errors.Join(err, context.Cause(life))
+	case <-ctx.Done():
+	}
+	if s.o.EndTasks {
+		s.agent.End("the agent was stopped, and its tasks with it")
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(endTimeout):
+			s.o.Logger.Warn("tasks did not end in time; they are left to the next agent", "limit", endTimeout)
+		}
+	}
+	cancel(nil)
+	return <-ended
+}
+
+// close ends what NewService has opened. It may be called again.
+func (s *Service) close() {
+	if s.host != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), pluginsTimeout)
+		defer cancel()
+		if err := s.host.Close(ctx); err != nil {
+			s.o.Logger.Warn("the plugins did not end well", "error", err)
+		}
+	}
+	if s.agent != nil {
+		_ = s.agent.Close()
+	}
+	if s.http != nil {
+		s.http.Stop(closeGrace)
+	}
+	if s.rpc != nil {
+		s.rpc.Stop(closeGrace)
+	}
+}
