@@ -66,7 +66,6 @@ func (e *Engine) defineKind(d *allocatorv1.KindDefined) error {
 	k := kind{name: d.GetName(), typ: d.GetType(), quantity: noQuantity, copy: d.GetCopy()}
 	if k.typ == allocatorv1.KindType_KIND_TYPE_SCALAR {
 		k.quantity = e.quantity(k.name)
-		k.flags |= kindScalar
 	}
 	if n := len(d.GetReservations()); n > 0 {
 		k.flags |= kindReserved

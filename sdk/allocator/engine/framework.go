@@ -13,7 +13,6 @@ type framework struct {
 	id, name     string
 	capabilities uint32
 	active       bool
-	gone         bool
 	clients      []*client
 }
 

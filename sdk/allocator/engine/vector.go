@@ -26,7 +26,6 @@ const (
 	kindRevocable
 	kindShared
 	kindGPU
-	kindScalar
 	kindWhole // cannot be split
 )
 
@@ -71,18 +70,6 @@ func (t kindTable) width(k uint32, amounts []int64) int {
 	default:
 		return 1
 	}
-}
-
-// scalar is the amount of a scalar kind in v, in thousandths.
-func (t kindTable) scalar(v vector, k uint32) int64 {
-	at := 0
-	for _, have := range v.kinds {
-		if have == k {
-			return v.amounts[at]
-		}
-		at += t.width(have, v.amounts[at:])
-	}
-	return 0
 }
 
 // parse checks quantities that came over the wire, and brings them into
