@@ -15,6 +15,10 @@ import (
 	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 )
 
+// turnInputs is how many inputs are handled before the clock is read and the
+// allocator is told, so that a storm of them does not keep it waiting.
+const turnInputs = 1024
+
 // machine is what the loop drives: state.Machine.
 type machine interface {
 	Step(now time.Time, in state.Input) []state.Output
@@ -71,7 +75,13 @@ func (l *loop) run(ctx context.Context) {
 		}
 		began := time.Now()
 		batch = l.inbox.take(batch)
-		l.turn(batch)
+		for rest := batch; ; {
+			n := min(len(rest), turnInputs)
+			l.turn(rest[:n])
+			if rest = rest[n:]; len(rest) == 0 {
+				break
+			}
+		}
 		l.metrics.turn.Observe(time.Since(began).Seconds())
 		if next, ok := l.machine.NextDeadline(); ok {
 			timer.Reset(time.Until(next))

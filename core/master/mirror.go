@@ -320,8 +320,11 @@ func (m *mirror) totals() totals {
 	if time.Since(m.summed) < totalsAge {
 		return m.sum
 	}
+	m.view.RLock()
+	agents := values(m.agents)
+	m.view.RUnlock()
 	m.sum = totals{}
-	for _, a := range m.listAgents() {
+	for _, a := range agents {
 		if a.State == state.AgentUnreachable {
 			continue
 		}
