@@ -16,6 +16,8 @@ type session struct {
 	snapshot bool
 	left     []*agent
 	timer    timer
+	// late fires when the allocator is not ready in time.
+	late timer
 	// ended: the last batch of the snapshot goes out with this step.
 	ended bool
 	ready bool
@@ -31,7 +33,15 @@ type session struct {
 	count  int
 }
 
-func (s *session) init(m *Machine) { s.timer.fire = m.continueSnapshot }
+func (s *session) init(m *Machine) {
+	s.timer.fire = m.continueSnapshot
+	s.late.fire = func() {
+		why := fmt.Sprintf("the allocator was not ready %s after its snapshot", m.cfg.ReadyTimeout)
+		m.logf(Error, "allocator session closed", "session", uint64(s.id), "reason", why)
+		m.emit(CloseAllocator{Session: s.id, Reason: why})
+		m.endSession()
+	}
+}
 
 func (m *Machine) allocatorClosed(in AllocatorClosed) {
 	if in.Session != m.session.id {
@@ -44,6 +54,7 @@ func (m *Machine) allocatorClosed(in AllocatorClosed) {
 func (m *Machine) endSession() {
 	s := &m.session
 	m.timers.cancel(&s.timer)
+	m.timers.cancel(&s.late)
 	s.id, s.snapshot, s.left, s.ended, s.ready, s.events, s.handled = 0, false, nil, false, false, nil, false
 }
 
@@ -52,6 +63,7 @@ func (m *Machine) allocatorReady(in AllocatorReady) {
 		return
 	}
 	m.session.ready = true
+	m.timers.cancel(&m.session.late)
 	m.logf(Info, "allocator is ready", "session", uint64(in.Session))
 }
 

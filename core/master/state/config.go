@@ -63,6 +63,9 @@ type Config struct {
 	MaxDecisionsPerSecond int           // 100,000
 	MinAllocatable        []resource.Quantities
 	FilterGPUResources    bool // no default: false means false
+	// ReadyTimeout is how long an allocator has, after its snapshot, to say that
+	// it is ready, before its session is closed (1 min).
+	ReadyTimeout time.Duration
 	// TellTasks: the allocator is told of each task, which it needs to know only
 	// if it may revoke.
 	TellTasks bool
@@ -113,6 +116,7 @@ func (c Config) withDefaults() Config {
 	duration(&c.HeartbeatInterval, 15*time.Second)
 	duration(&c.BatchInterval, 5*time.Millisecond)
 	duration(&c.MinRefuse, time.Second)
+	duration(&c.ReadyTimeout, time.Minute)
 	number(&c.PingTimeouts, 5)
 	number(&c.MaxCompletedFrameworks, 50)
 	number(&c.MaxCompletedTasks, 1000)

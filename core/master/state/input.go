@@ -78,7 +78,8 @@ type AllocatorOpened struct {
 	Session Session
 }
 
-// AllocatorReady: the allocator has applied the snapshot.
+// AllocatorReady: the allocator has applied the snapshot. When one message of
+// the allocator says so and brings decisions too, this input comes first.
 type AllocatorReady struct {
 	Session Session
 }

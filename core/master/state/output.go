@@ -55,7 +55,7 @@ type AllocatorBatch struct {
 	Batch   allocator.Batch
 }
 
-// CloseAllocator: the allocator broke the contract; end the stream (and open
+// CloseAllocator: the allocator does not do its part; end the stream (and open
 // another). No AllocatorClosed is expected.
 type CloseAllocator struct {
 	Session Session

@@ -135,6 +135,8 @@ func (c *cluster) do(in state.Input) {
 				c.writes = append(c.writes, out)
 			case state.AllocatorBegin:
 				c.mirror = newMirror(out.Begin)
+			case state.CloseAllocator:
+				c.mirror = nil
 			case state.AllocatorBatch:
 				c.mirror.apply(c.t, out.Batch)
 			case state.Publish:

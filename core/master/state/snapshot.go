@@ -60,6 +60,7 @@ func (m *Machine) continueSnapshot() {
 		return
 	}
 	s.left, s.snapshot, s.ended = nil, false, true
+	m.after(&s.late, m.cfg.ReadyTimeout)
 }
 
 // tellWholeAgent tells an agent with all that is on it.

@@ -86,6 +86,8 @@ func (w *world) step(in state.Input) []state.Output {
 				queue = append(queue, state.RegistryWritten{ID: out.ID})
 			case state.AllocatorBegin:
 				w.mirror = newMirror(out.Begin)
+			case state.CloseAllocator:
+				w.mirror = nil
 			case state.AllocatorBatch:
 				if w.mirror == nil {
 					w.t.Fatalf("batch before begin")
