@@ -258,3 +258,20 @@ func TestExecEndsWithItsStream(t *testing.T) {
 		t.Error("the container ended with it")
 	}
 }
+
+// TestDelegated: a user to whom a cgroup v2 subtree is delegated has limits.
+// cgroup2/run.sh sets such a host up.
+func TestDelegated(t *testing.T) {
+	if os.Getenv("MEZZO_TEST_DELEGATED") == "" {
+		t.Skip("needs a cgroup v2 subtree delegated to nobody: cgroup2/run.sh")
+	}
+	n := prepareNode(t, map[string]any{"enforce": true})
+	n.serveProcess(nobody)
+	if !strings.Contains(n.health, "HEALTHY") {
+		t.Errorf("health %q", n.health)
+	}
+	n.run(n.shell("c1", `head -c 200000000 /dev/zero | tail; sleep 1000`))
+	if s := n.wait("c1"); !strings.Contains(s.GetLimitation().GetMessage(), "memory limit exceeded") {
+		t.Errorf("status %v", s)
+	}
+}

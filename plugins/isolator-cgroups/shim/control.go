@@ -140,7 +140,10 @@ func (c *container) talk(p *conn) {
 			return
 		}
 		closeEach(fds)
-		if p.send(c.handle(p, r)) != nil {
+		c.answering.RLock()
+		err = p.send(c.handle(p, r))
+		c.answering.RUnlock()
+		if err != nil {
 			return
 		}
 	}

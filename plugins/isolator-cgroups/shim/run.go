@@ -34,7 +34,10 @@ type container struct {
 	outputs int
 
 	starting sync.Mutex // held while the task is being let go
-	ended    chan struct{}
+	// A task may end before the request that started it has been answered; the
+	// shim ends after.
+	answering sync.RWMutex
+	ended     chan struct{}
 
 	mu       sync.Mutex
 	forked   *sync.Cond // a child was started
@@ -268,6 +271,7 @@ func (c *container) hold() error {
 			return failure("write the exit status", err)
 		}
 	}
+	c.answering.Lock()
 	return nil
 }
 
