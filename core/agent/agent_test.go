@@ -300,6 +300,9 @@ func TestDatabaseThatCannotBeUsed(t *testing.T) {
 	}
 	for name, b := range damages {
 		t.Run(name, func(t *testing.T) {
+			o := o
+			o.DataDir = t.TempDir()
+			path := filepath.Join(o.DataDir, "agent.db")
 			if err := os.WriteFile(path, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
