@@ -63,6 +63,9 @@ func runPlugin(mode string) {
 	mode, argument, _ := strings.Cut(mode, ":")
 	switch mode {
 	case "good":
+	case "foreign": // without go-plugin and the SDK
+		runForeign()
+		return
 	case "garbage": // and then silence
 		fmt.Println("Welcome to the wrong program!")
 		os.Exit(0)
