@@ -1,0 +1,100 @@
+// Package docs_test holds the pages to the code that they speak of.
+package docs_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestQuotes is that every piece of Go in the authors' pages stands, word for
+// word, in code of the SDK that is built and tested.
+func TestQuotes(t *testing.T) {
+	code := sources(t, "../sdk")
+	block := regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
+	for page, least := range map[string]int{"plugin-authors.md": 4, "framework-authors.md": 6} {
+		text := read(t, page)
+		quotes := block.FindAllStringSubmatch(text, -1)
+		if len(quotes) < least {
+			t.Errorf("%s: %d pieces of Go were found, want %d at least", page, len(quotes), least)
+		}
+		for _, quote := range quotes {
+			if !strings.Contains(code, quote[1]) {
+				t.Errorf("%s: this is not, or not any more, in the SDK's code:\n%s", page, quote[1])
+			}
+		}
+	}
+}
+
+func sources(t *testing.T, root string) string {
+	t.Helper()
+	var all strings.Builder
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && filepath.Ext(path) == ".go" && !strings.HasSuffix(path, ".pb.go") {
+			all.WriteString(read(t, path))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all.String()
+}
+
+// TestLinks is that links between pages, and to the headings of their own page,
+// lead somewhere.
+func TestLinks(t *testing.T) {
+	pages, err := filepath.Glob("*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("no pages: %v", err)
+	}
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	for _, page := range pages {
+		text := read(t, page)
+		headings := map[string]bool{}
+		for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
+			headings[anchor(heading[1])] = true
+		}
+		for _, found := range link.FindAllStringSubmatch(text, -1) {
+			target := found[1]
+			switch {
+			case strings.Contains(target, "://"):
+			case strings.HasPrefix(target, "#"):
+				if !headings[target[1:]] {
+					t.Errorf("%s: there is no heading for %s", page, target)
+				}
+			default:
+				path, _, _ := strings.Cut(target, "#")
+				if _, err := os.Stat(path); err != nil {
+					t.Errorf("%s: the link %s leads nowhere: %v", page, target, err)
+				}
+			}
+		}
+	}
+}
+
+// anchor is the name that a heading has in links.
+func anchor(heading string) string {
+	var out strings.Builder
+	for _, r := range strings.ToLower(heading) {
+		switch {
+		case r == ' ':
+			out.WriteRune('-')
+		case r == '-' || r == '_' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9':
+			out.WriteRune(r)
+		}
+	}
+	return out.String()
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
