@@ -323,6 +323,9 @@ func TestShimMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "Rss") {
+			t.Log(strings.TrimSpace(line))
+		}
 		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
 			t.Logf("mezzo-shim has %s KiB resident", f[1])
 			if kib, _ := strconv.Atoi(f[1]); kib == 0 || kib > 4096 {

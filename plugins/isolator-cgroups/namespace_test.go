@@ -18,7 +18,7 @@ import (
 
 func TestNamespaces(t *testing.T) {
 	n := newNode(t, nil)
-	b := n.shell("c1", `echo pid $$; hostname; ls -d /proc/[0-9]* | wc -l; cat mnt/file; touch ready; sleep 1000`)
+	b := n.shell("c1", `echo pid $$; hostname; ls -d /proc/[0-9]* | wc -l; cat mnt/file; touch ready; while :; do sleep 1; done`)
 	for _, kind := range []specs.LinuxNamespaceType{specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace} {
 		b.spec.Linux = &specs.Linux{Namespaces: append(linuxNamespaces(b), specs.LinuxNamespace{Type: kind})}
 	}

@@ -113,7 +113,7 @@ func (p *cgroups) launch(ctx context.Context, c *container) (record.Record, erro
 	defer r.Close()
 	cmd := exec.Command(p.shim, "run", c.dir)
 	cmd.Args[0] = shimName
-	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=1", "GOGC=25"}
+	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=1", "GOGC=25", "GODEBUG=disablethp=1"}
 	cmd.Stdout, cmd.Stderr = w, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
