@@ -135,3 +135,22 @@ func TestSlowAgentIsDisconnectedAndOthersGoOn(t *testing.T) {
 		}
 	}
 }
+
+// TestHostname is that schedulers are told the name that the operator gave.
+func TestHostname(t *testing.T) {
+	o := options(t)
+	o.Config.Hostname = "m1.example.org"
+	m := start(t, o)
+	stream, err := schedulerv1.NewSchedulerClient(dial(t, m.Addresses()["rpc"])).Subscribe(t.Context(), &schedulerv1.Call_Subscribe{FrameworkInfo: info("named")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := first.GetSubscribed().GetMasterInfo()
+	if told.GetHostname() != "m1.example.org" || told.GetAddress().GetHostname() != "m1.example.org" {
+		t.Errorf("the master calls itself %v", told)
+	}
+}

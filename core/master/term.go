@@ -127,9 +127,12 @@ func (m *Master) stateConfig(t *term, seed uint64) state.Config {
 func (m *Master) masterInfo(id string) *mezzov1.MasterInfo {
 	host, text, _ := net.SplitHostPort(m.rpc.Address())
 	port, _ := strconv.ParseUint(text, 10, 16)
-	name, err := os.Hostname()
-	if err != nil {
-		name = host
+	name := m.options.Config.Hostname
+	if name == "" {
+		var err error
+		if name, err = os.Hostname(); err != nil {
+			name = host
+		}
 	}
 	info := &mezzov1.MasterInfo{
 		Id: proto.String(id), Ip: proto.Uint32(0), Port: proto.Uint32(uint32(port)), Hostname: proto.String(name),
