@@ -3,9 +3,8 @@
 // A scheduler subscribes, gets events on one stream, and makes calls beside it.
 // A call that is accepted will be carried out; what comes of it is told by
 // events. Field numbers and types are those of the Mesos v1 API; own fields
-// have numbers from 10000, and the Scheduler service is Mezzo's own.
-// framework-mesos serves the same calls and events over HTTP to unmodified
-// Mesos frameworks.
+// have numbers from 10000, and the Scheduler service is Mezzo's own. An adapter
+// can serve the same calls and events over HTTP to unmodified Mesos frameworks.
 //
 // Life cycle. SUBSCRIBE without a framework id makes a new framework;
 // SUBSCRIBED brings its id, which the framework should keep. A scheduler that
