@@ -62,8 +62,8 @@ type dev struct {
 	temporary bool
 	// Whether the configuration files are for the master, and for the agents.
 	forMaster, forAgents bool
-	children  []*child
-	ended     chan *child
+	children             []*child
+	ended                chan *child
 }
 
 func (c *cli) dev(ctx context.Context, o devOptions) (err error) {
