@@ -134,7 +134,7 @@ func (m *Machine) auditFrameworks(wrong func(string, ...any)) {
 		if f.stream != "" && m.streams[f.stream] != f {
 			wrong("framework %s has a stream that is not its own", id)
 		}
-		if f.phase == frameworkLive && f.stream == "" && !f.clock.set() {
+		if f.phase == frameworkLive && f.stream == "" && !f.clock.set() && !f.removing {
 			wrong("framework %s is disconnected and no clock runs", id)
 		}
 		if f.connected() != f.heartbeat.set() {

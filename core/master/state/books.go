@@ -19,7 +19,18 @@ func (m *Machine) release(key ledger.Key) {
 	if a := m.agents[key.Agent]; a != nil {
 		m.tell(a, &allocator.Released{Agent: a.id, Framework: key.Framework, Role: use.Role, Resources: use.Resources})
 	}
-	m.touchRole(use.Role)
+	m.touchHolder(key, use.Role)
+}
+
+// touchHolder has all that show what a use holds shown again.
+func (m *Machine) touchHolder(key ledger.Key, role string) {
+	if a := m.agents[key.Agent]; a != nil {
+		m.touchAgent(a)
+	}
+	if f := m.frameworks[key.Framework]; f != nil {
+		m.touchFramework(f)
+	}
+	m.touchRole(role)
 }
 
 // recoverUse enters what an agent reports.
@@ -31,7 +42,7 @@ func (m *Machine) recoverUse(key ledger.Key, role string, res resource.Resources
 	if a := m.agents[key.Agent]; a != nil {
 		m.tell(a, &allocator.Held{Agent: a.id, Framework: key.Framework, Role: role, Resources: res})
 	}
-	m.touchRole(role)
+	m.touchHolder(key, role)
 }
 
 // settleExcess takes back the offers of an agent on which more is held than it

@@ -47,7 +47,7 @@ func (m *Machine) callerOf(in SchedulerCall) (*framework, *refusal) {
 		return nil, invalid("Expecting 'framework_id' to be present")
 	}
 	f := m.frameworks[id]
-	if f == nil || f.removed() || f.phase == frameworkAdmitting {
+	if f == nil || f.removed() || f.removing || f.phase == frameworkAdmitting {
 		return nil, &refusal{schedulerv1.CallResult_UNKNOWN_FRAMEWORK, "Framework cannot be found"}
 	}
 	switch stream := Stream(in.Call.GetStreamId()); {
@@ -74,7 +74,7 @@ func (m *Machine) call(f *framework, c *schedulerv1.Call, principal string) *ref
 	}
 	switch c.GetType() {
 	case schedulerv1.Call_TEARDOWN:
-		m.removeFramework(f, "its scheduler tore it down")
+		m.removeFramework(f, "its scheduler tore it down", nil)
 	case schedulerv1.Call_ACCEPT:
 		if no := missing(c.Accept != nil, "accept"); no != nil {
 			return no

@@ -27,6 +27,8 @@
 //
 // What is durable: agents are admitted, marked unreachable and marked reachable
 // again only after the registry said that it is written, and so are frameworks
-// before their first SUBSCRIBED. Everything else is rebuilt from what agents
-// and frameworks say when they come back.
+// before their first SUBSCRIBED. A framework is removed, and a scheduler told that
+// it is, only after the registry said so too: a master that has lost its lead
+// without knowing it ends nothing that lives on. Everything else is rebuilt from
+// what agents and frameworks say when they come back.
 package state

@@ -42,7 +42,9 @@ type framework struct {
 	capabilities   map[mezzov1.FrameworkInfo_Capability_Type]bool
 	partitionAware bool
 	// stream is the current subscription; empty while disconnected.
-	stream    Stream
+	stream Stream
+	// removing: the registry is being told that it is removed.
+	removing  bool
 	heartbeat timer
 	// clock is the failover timer while it is disconnected, and the reminder
 	// of the agents once it is removed.
@@ -159,8 +161,15 @@ func (m *Machine) subscribe(in Subscribe) {
 		return
 	}
 	f := m.frameworks[id]
-	if f == nil || f.removed() || f.phase == frameworkAdmitting {
-		fail("Framework has been removed")
+	switch {
+	case f != nil && f.phase == frameworkAdmitting:
+		fail("Framework has been removed") // nobody was told of this id yet
+		return
+	case f == nil || f.removed() || f.removing:
+		// This ends the framework for its scheduler, for ever, so a master says it
+		// only if it still leads, which a write proves. The key is gone already, or
+		// is about to be.
+		m.write(frameworkPrefix+id, nil, func() { fail("Framework has been removed") })
 		return
 	}
 	if p := f.info.GetPrincipal(); p != "" && p != info.GetPrincipal() {
@@ -306,10 +315,13 @@ func (m *Machine) streamClosed(in StreamClosed) {
 	m.booksSetFramework(f)
 	m.tellFramework(f)
 	m.touchFramework(f)
+	if f.removing {
+		return
+	}
 	timeout := m.failoverTimeout(f)
 	m.logf(Info, "framework disconnected", "framework_id", f.id, "reason", in.Reason, "failover_timeout", timeout)
 	if timeout == 0 {
-		m.removeFramework(f, "its scheduler disconnected and it has no failover timeout")
+		m.removeFramework(f, "its scheduler disconnected and it has no failover timeout", nil)
 		return
 	}
 	m.after(&f.clock, timeout)
@@ -321,12 +333,35 @@ func (m *Machine) frameworkDeadline(f *framework) {
 		m.remindAgents(f)
 		return
 	}
-	m.removeFramework(f, "its failover timeout ran out")
+	m.removeFramework(f, "its failover timeout ran out", nil)
 }
 
-// removeFramework ends a framework for good. Its tasks are shut down; what they
-// hold is counted until the agents say that they have ended.
-func (m *Machine) removeFramework(f *framework, why string) {
+// removeFramework ends a framework for good: first in the registry, then in
+// fact. A master that does not lead any more, and does not know it, must not end
+// tasks of a framework that lives on with the next. removed, if not nil, is told
+// just before it happens.
+func (m *Machine) removeFramework(f *framework, why string, removed func()) {
+	if f.removing {
+		if removed != nil {
+			m.write(frameworkPrefix+f.id, nil, removed)
+		}
+		return
+	}
+	f.removing = true
+	m.timers.cancel(&f.clock)
+	m.write(frameworkPrefix+f.id, nil, func() {
+		if removed != nil {
+			removed()
+		}
+		m.frameworkRemoved(f, why)
+	})
+}
+
+// frameworkRemoved: the registry has it that the framework is removed. Its
+// tasks are shut down; what they hold is counted until the agents say that they
+// have ended.
+func (m *Machine) frameworkRemoved(f *framework, why string) {
+	f.removing = false
 	m.logf(Info, "framework removed", "framework_id", f.id, "name", f.info.GetName(), "reason", why, "tasks", len(f.tasks))
 	m.withdrawAll(f)
 	m.dropFrameworkFilters(f, nil)
@@ -339,7 +374,6 @@ func (m *Machine) removeFramework(f *framework, why string) {
 	f.phase, f.unregistered = frameworkRemoved, m.now
 	m.leaveRoles(f)
 	m.books.RemoveFramework(f.id)
-	m.write(frameworkPrefix+f.id, nil, nil)
 	m.tellFramework(f)
 	m.touchFramework(f)
 	for _, id := range m.agentsOf(f) {

@@ -33,18 +33,20 @@ func (m *Machine) orderKill(in KillTask) {
 	}
 }
 
-// orderTeardown is an operator's wish to end a framework.
+// orderTeardown is an operator's wish to end a framework, which happens, and is
+// answered, once it is durable.
 func (m *Machine) orderTeardown(in Teardown) {
 	f := m.frameworks[in.FrameworkID]
 	if f == nil || f.phase != frameworkLive {
 		m.reply(in.Request, &OrderError{OrderNotFound, fmt.Sprintf("no framework %q is known that has not ended", in.FrameworkID)})
 		return
 	}
-	if f.connected() {
-		m.event(f, errorEvent("Framework was torn down by an operator"))
-	}
-	m.removeFramework(f, "an operator tore it down")
-	m.reply(in.Request, nil)
+	m.removeFramework(f, "an operator tore it down", func() {
+		if f.connected() {
+			m.event(f, errorEvent("Framework was torn down by an operator"))
+		}
+		m.reply(in.Request, nil)
+	})
 }
 
 // orderSetRole is an operator's wish to set a role, which counts once it is

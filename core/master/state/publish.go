@@ -195,6 +195,8 @@ func (m *Machine) agentView(a *agent) *AgentView {
 		v.State, v.Reason = AgentDisconnected, "it has not come back since this master began to lead"
 	case a.phase == unreachable:
 		v.State, v.Unreachable = AgentUnreachable, a.since
+	case a.marking:
+		v.State, v.Reason = AgentDisconnected, "it is being marked unreachable"
 	case a.link == nil:
 		v.State, v.Reason = AgentDisconnected, "its link is closed"
 	case a.withheld() != "":

@@ -100,7 +100,9 @@ func (m *Machine) learnTask(a *agent, f *framework, key TaskKey, r *reportedTask
 	}
 	t.adopt(r)
 	m.addTask(t)
-	if !terminal(t.latest) {
+	if terminal(t.latest) {
+		t.finished = m.now
+	} else {
 		if t.executor != nil {
 			t.executor.live++
 		}
