@@ -41,6 +41,8 @@ import (
 const (
 	// publishInterval is how old what readers see may be.
 	publishInterval = 20 * time.Millisecond
+	// freshness is how long a query may wait to see all that came before it.
+	freshness = 500 * time.Millisecond
 	// stopGrace is how long calls that are under way have at the end.
 	stopGrace = time.Second
 )

@@ -46,6 +46,7 @@ type change struct {
 	publish state.Publish
 	plugin  *operatorv1.Plugin
 	reset   bool
+	applied chan<- struct{} // closed when all changes up to this one are applied
 }
 
 func newMirror() *mirror {
@@ -81,6 +82,16 @@ func (m *mirror) put(c change) {
 	}
 }
 
+// await returns when all that was put so far is applied, or ctx ends.
+func (m *mirror) await(ctx context.Context) {
+	applied := make(chan struct{})
+	m.put(change{applied: applied})
+	select {
+	case <-applied:
+	case <-ctx.Done():
+	}
+}
+
 // run applies changes until ctx ends.
 func (m *mirror) run(ctx context.Context) {
 	var batch []change
@@ -104,6 +115,10 @@ func (m *mirror) run(ctx context.Context) {
 func (m *mirror) apply(c *change) {
 	m.view.Lock()
 	defer m.view.Unlock()
+	if c.applied != nil {
+		close(c.applied)
+		return
+	}
 	if c.reset {
 		m.clear()
 		for w := range m.watchers {

@@ -31,6 +31,7 @@ func (s *operatorService) GetStatus(ctx context.Context, _ *operatorv1.GetStatus
 		return nil, err
 	}
 	m := s.master
+	s.catchUp(ctx)
 	out := &operatorv1.Status{Version: m.options.Version, Leadership: "standby", Plugins: m.mirror.listPlugins()}
 	if term := m.term.Load(); term != nil {
 		out.Leadership, out.MasterId, out.Epoch, out.Elected = "leading", term.id, term.epoch, timestamp(term.elected)
@@ -100,8 +101,22 @@ func (s *operatorService) query(ctx context.Context) error {
 	if err := s.view(ctx); err != nil {
 		return err
 	}
-	_, err := s.master.leading()
-	return err
+	if _, err := s.master.leading(); err != nil {
+		return err
+	}
+	s.catchUp(ctx)
+	return nil
+}
+
+// catchUp brings the mirror up to date, so that a reader sees what was answered
+// before it asked: the task that a command just saw end has ended. A master
+// that is too busy to do it soon answers with what the mirror has.
+func (s *operatorService) catchUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, freshness)
+	defer cancel()
+	if s.carryOut(ctx, func(r state.Request) state.Input { return state.PublishNow{Request: r} }) == nil {
+		s.master.mirror.await(ctx)
+	}
 }
 
 func messages[V, M any](views []V, message func(V) M) []M {

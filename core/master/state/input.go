@@ -119,6 +119,10 @@ type RegistryWritten struct {
 	Err string
 }
 
+// PublishNow is a reader's wish to see everything up to now: what changed is
+// published before the Reply.
+type PublishNow struct{ Request Request }
+
 // KillTask is an operator's order: end a task as its framework could. It is
 // answered by Reply.
 type KillTask struct {
@@ -159,6 +163,7 @@ func (AllocatorReady) input()     {}
 func (AllocatorDecisions) input() {}
 func (AllocatorClosed) input()    {}
 func (RegistryWritten) input()    {}
+func (PublishNow) input()         {}
 func (KillTask) input()           {}
 func (Teardown) input()           {}
 func (SetRole) input()            {}

@@ -118,6 +118,10 @@ func (m *Machine) take(in Input) {
 		m.allocatorClosed(in)
 	case RegistryWritten:
 		m.registryWritten(in)
+	case PublishNow:
+		m.dirty.ready = true
+		m.publish()
+		m.reply(in.Request, nil)
 	case KillTask:
 		m.orderKill(in)
 	case Teardown:
