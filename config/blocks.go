@@ -94,7 +94,6 @@ func defaultMaster() Master {
 		AgentReregisterTimeout: 10 * time.Minute,
 		MaxCompletedFrameworks: 50,
 		MaxCompletedTasks:      1000,
-		MaxUnreachableTasks:    1000,
 		Revocation:             Revocation{MinGrace: 10 * time.Second, MaxPerMinute: 60},
 	}
 }
@@ -103,7 +102,7 @@ var masterSchema = schema(
 	[]string{
 		"rpc", "http", "insecure", "hostname", "offer_timeout", "batch_interval", "min_refuse", "max_decisions_per_second",
 		"agent_ping_interval", "agent_ping_timeouts", "agent_reregister_timeout", "agent_removals_per_minute",
-		"max_completed_frameworks", "max_completed_tasks", "max_unreachable_tasks",
+		"max_completed_frameworks", "max_completed_tasks",
 	},
 	"revocation", "framework *")
 
@@ -125,7 +124,6 @@ func (m *masterBlock) decode(d *decoder, block *hcl.Block) {
 	s.count("agent_removals_per_minute", &m.AgentRemovalsPerMinute, 0)
 	s.count("max_completed_frameworks", &m.MaxCompletedFrameworks, 0)
 	s.count("max_completed_tasks", &m.MaxCompletedTasks, 0)
-	s.count("max_unreachable_tasks", &m.MaxUnreachableTasks, 0)
 	m.frameworks = d.plugins(blocks, KindFramework)
 	if block := d.single(blocks, "revocation"); block != nil {
 		s, _ := d.content(block.Body, revocationSchema)
@@ -148,28 +146,20 @@ func (s scope) listeners(rpc, http *string) (written []listener) {
 
 func defaultAgent() Agent {
 	return Agent{
-		Masters:                       []string{"127.0.0.1:5061"},
-		RPC:                           "127.0.0.1:5063",
-		HTTP:                          "127.0.0.1:5062",
-		RegistrationBackoff:           time.Second,
-		PingTimeout:                   75 * time.Second,
-		RecoveryTimeout:               15 * time.Minute,
-		ExecutorRegistrationTimeout:   time.Minute,
-		ExecutorReregistrationTimeout: 2 * time.Second,
-		ExecutorShutdownGrace:         5 * time.Second,
-		GCDelay:                       7 * 24 * time.Hour,
-		GCDiskHeadroom:                0.1,
-		LogSize:                       10 << 20,
-		LogFiles:                      5,
+		Masters:             []string{"127.0.0.1:5061"},
+		RPC:                 "127.0.0.1:5063",
+		HTTP:                "127.0.0.1:5062",
+		RegistrationBackoff: time.Second,
+		PingTimeout:         75 * time.Second,
+		LogSize:             10 << 20,
+		LogFiles:            5,
 	}
 }
 
 var agentSchema = schema(
 	[]string{
 		"masters", "rpc", "http", "insecure", "hostname", "work_dir", "resources", "attributes",
-		"registration_backoff", "ping_timeout", "recovery_timeout", "executor_registration_timeout",
-		"executor_reregistration_timeout", "executor_shutdown_grace", "gc_delay", "gc_disk_headroom",
-		"log_size", "log_files",
+		"registration_backoff", "ping_timeout", "log_size", "log_files",
 	},
 	"framework *")
 
@@ -185,13 +175,6 @@ func (a *agentBlock) decode(d *decoder, block *hcl.Block) {
 	s.attributes(&a.Attributes)
 	s.duration("registration_backoff", &a.RegistrationBackoff, time.Millisecond)
 	s.duration("ping_timeout", &a.PingTimeout, time.Millisecond)
-	s.duration("recovery_timeout", &a.RecoveryTimeout, 0)
-	s.duration("executor_registration_timeout", &a.ExecutorRegistrationTimeout, time.Millisecond)
-	s.duration("executor_reregistration_timeout", &a.ExecutorReregistrationTimeout, 0)
-	s.duration("executor_shutdown_grace", &a.ExecutorShutdownGrace, 0)
-	s.duration("gc_delay", &a.GCDelay, 0)
-	s.number("gc_disk_headroom", &a.GCDiskHeadroom,
-		func(n float64) bool { return n >= 0 && n <= 1 }, "between 0 and 1")
 	s.size("log_size", &a.LogSize, 4096)
 	s.count("log_files", &a.LogFiles, 1)
 	a.frameworks = d.plugins(blocks, KindFramework)

@@ -79,11 +79,10 @@ type Master struct {
 	// no limit.
 	AgentRemovalsPerMinute int
 
-	// What is kept of the past: completed frameworks, completed tasks and
-	// unreachable tasks of one framework.
+	// What is kept of the past: completed frameworks, and completed tasks of one
+	// framework.
 	MaxCompletedFrameworks int
 	MaxCompletedTasks      int
-	MaxUnreachableTasks    int
 
 	Revocation Revocation
 	TLS        *TLS // nil: plain text
@@ -182,18 +181,6 @@ type Agent struct {
 	// PingTimeout is how long an agent waits for a word from its master before it
 	// looks for a leader again.
 	PingTimeout time.Duration
-	// RecoveryTimeout is how long executors of an agent that is down wait for it
-	// before they end themselves.
-	RecoveryTimeout             time.Duration
-	ExecutorRegistrationTimeout time.Duration
-	// ExecutorReregistrationTimeout is how long a restarted agent waits for its
-	// executors to connect again.
-	ExecutorReregistrationTimeout time.Duration
-	ExecutorShutdownGrace         time.Duration
-	// GCDelay is the most that the sandbox of an ended task is kept.
-	GCDelay time.Duration
-	// GCDiskHeadroom is the share of the disk (0 to 1) that is to stay free.
-	GCDiskHeadroom float64
 
 	// LogSize is the size in bytes at which a sandbox's stdout or stderr is
 	// rotated; LogFiles is how many files of each are kept, the current included.

@@ -174,7 +174,7 @@ func TestManualDefaults(t *testing.T) {
 	if diff := cmp.Diff(empty.agent, written.agent, places); diff != "" {
 		t.Errorf("agent (-default +as the manual has it):\n%s", diff)
 	}
-	if got := len(m["master"].attributes) + len(m["agent"].attributes); got < 30 {
+	if got := len(m["master"].attributes) + len(m["agent"].attributes); got < 24 {
 		t.Errorf("only %d attributes were found in the tables", got)
 	}
 }

@@ -18,7 +18,6 @@ master {
   agent_removals_per_minute = 10
   max_completed_frameworks  = 1
   max_completed_tasks       = 2
-  max_unreachable_tasks     = 3
   revocation {
     enabled        = true
     min_grace      = "5s"
@@ -30,23 +29,17 @@ master {
 }
 
 agent {
-  masters                         = ["m1:5061", "[::1]:5061"]
-  rpc                             = ":5063"
-  http                            = "0.0.0.0:5062"
-  hostname                        = env("MEZZO_TEST_HOST")
-  work_dir                        = "sandboxes"
-  resources                       = file("resources.txt")
-  attributes                      = { rack = "r1", zone = "${env("MEZZO_TEST_HOST")}-a", count = 3 }
-  registration_backoff            = "2s"
-  ping_timeout                    = "30s"
-  recovery_timeout                = "1m"
-  executor_registration_timeout   = "2m"
-  executor_reregistration_timeout = "3s"
-  executor_shutdown_grace         = "4s"
-  gc_delay                        = "24h"
-  gc_disk_headroom                = 0.25
-  log_size                        = "1MiB"
-  log_files                       = 2
+  masters              = ["m1:5061", "[::1]:5061"]
+  rpc                  = ":5063"
+  http                 = "0.0.0.0:5062"
+  hostname             = env("MEZZO_TEST_HOST")
+  work_dir             = "sandboxes"
+  resources            = file("resources.txt")
+  attributes           = { rack = "r1", zone = "${env("MEZZO_TEST_HOST")}-a", count = 3 }
+  registration_backoff = "2s"
+  ping_timeout         = "30s"
+  log_size             = "1MiB"
+  log_files            = 2
   framework "mesos" {
     config { listen = "127.0.0.1:5051" }
   }

@@ -16,6 +16,4 @@ agent {
   resources  = "cpus:4;mem"
   attributes = { "a b" = "c", d = null }
   log_size   = "10 megs"
-  gc_delay   = "1w"
-  gc_disk_headroom = 1.5
 }
