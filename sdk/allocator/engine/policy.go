@@ -44,6 +44,8 @@ type Rank struct {
 type Candidate struct {
 	// Role is the whole path of the role.
 	Role string
+	// Group tells the group of a role's own frameworks from the role itself.
+	Group bool
 	// Framework and Name are the framework's id and name; empty for a role and
 	// for a group.
 	Framework string

@@ -72,7 +72,7 @@ func (e *Engine) role(path string) *role {
 	}
 	r.node = &node{Candidate: Candidate{Role: path, Weight: 1}, parent: above}
 	// The group comes before roles of the same rank.
-	r.group = &node{Candidate: Candidate{Role: path, Weight: 1}, parent: r.node, tie: -1, role: r}
+	r.group = &node{Candidate: Candidate{Role: path, Group: true, Weight: 1}, parent: r.node, tie: -1, role: r}
 	e.roleByName[path] = r
 	return r
 }
