@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -204,8 +205,8 @@ func (s *Service) resources() (resource.Resources, error) {
 	return part(all, s.o.ResourcesShare, max(s.o.PortsPart, 1))
 }
 
-// part is one of several equal parts of a machine. Ports are a part of their
-// own each; of the rest there is enough for all.
+// part is one of several equal parts of a machine, in whole units, and no less
+// than one CPU: agents of a machine that share one are for trying things out.
 func part(all resource.Resources, parts, which int) (resource.Resources, error) {
 	var texts []string
 	for _, name := range all.Names() {
@@ -214,7 +215,7 @@ func part(all resource.Resources, parts, which int) (resource.Resources, error) 
 			begin := ports[0].Begin + uint64(which-1)*width
 			texts = append(texts, fmt.Sprintf("%s:[%d-%d]", name, begin, begin+width-1))
 		} else {
-			texts = append(texts, fmt.Sprintf("%s:%g", name, all.Get(name).Float()/float64(parts)))
+			texts = append(texts, fmt.Sprintf("%s:%g", name, max(1, math.Floor(all.Get(name).Float()/float64(parts)))))
 		}
 	}
 	return resource.Parse(strings.Join(texts, ";"))

@@ -331,7 +331,7 @@ func (m *Machine) arrive(a *agent, l *link, reg *registration) {
 	m.logf(Info, "agent registered", "agent_id", a.id, "hostname", a.hostname, "resources", a.total.String(),
 		"tasks", len(reg.tasks), "again", was != admitting)
 	if w := a.withheld(); w != "" {
-		m.logf(Warn, "agent's resources are withheld", "agent_id", a.id, "reason", w)
+		m.logf(Info, "agent's resources are not offered yet", "agent_id", a.id, "reason", w)
 	}
 	m.after(&a.timer, m.cfg.PingInterval)
 	m.booksSetActive(a)
@@ -397,7 +397,11 @@ func (m *Machine) agentState(a *agent, s *linkv1.AgentState) {
 	m.setInfo(a, s.GetAgent())
 	a.total = reg.total
 	if w := a.withheld(); w != withheld {
-		m.logf(Warn, "agent's resources are withheld or given again", "agent_id", a.id, "reason", w)
+		if w == "" {
+			m.logf(Info, "agent's resources may be offered", "agent_id", a.id)
+		} else {
+			m.logf(Warn, "agent's resources are withheld", "agent_id", a.id, "reason", w)
+		}
 	}
 	if !before.Equal(a.total) || a.withheld() != "" {
 		m.rescindAgent(a, "agent changed")
