@@ -1,0 +1,77 @@
+package sim
+
+import (
+	"time"
+
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	"github.com/mezzo-os/mezzo/sdk/resource"
+)
+
+const (
+	// checkEvery is how often what is too dear to check after every step is.
+	checkEvery = 500 * time.Millisecond
+	// recovery is how long a healed cluster launches tasks as before.
+	recovery = 20 * time.Second
+	// settling is how long it then has until everybody must agree: longer than
+	// any back-off and failover timeout.
+	settling = 100 * time.Second
+	// ending is how long the last tasks have to be forgotten.
+	ending = 60 * time.Second
+)
+
+// live is a whole run.
+func (w *world) live() {
+	for i := range w.cfg.Agents {
+		w.addHost(i + 1)
+	}
+	w.startMaster()
+	for _, h := range w.hosts {
+		w.after(w.between(0, time.Second), h.boot)
+	}
+	for i := range w.cfg.Frameworks {
+		w.addScheduler(i + 1)
+	}
+	w.watch()
+	w.planFault()
+	w.until(w.cfg.Duration)
+	if w.failure != nil {
+		return
+	}
+	w.heal()
+	w.until(w.now + recovery)
+	w.closing = true
+	w.until(w.now + settling)
+	w.checkAgreement()
+	if w.failure != nil {
+		return
+	}
+	w.note([]string{everybody}, "CLOSING: all that runs ends")
+	for _, h := range w.hosts {
+		for _, id := range sorted(h.containers) {
+			if c := h.containers[id]; c != nil {
+				c.end(&isolatorv1.ExitStatus{Known: true})
+			}
+		}
+	}
+	w.until(w.now + ending)
+	w.checkNothingLeft()
+	w.checkFreshSession()
+}
+
+// watch checks now and then what is too dear to check all the time.
+func (w *world) watch() {
+	w.after(checkEvery, func() {
+		for _, m := range w.masters {
+			w.checkViews(m)
+			w.checkMirror(m)
+		}
+		w.watch()
+	})
+}
+
+func (w *world) randomLimit() resource.Quantities {
+	if w.chance(0.5) {
+		return nil
+	}
+	return resource.NewQuantities(resource.Quantity{Name: "cpus", Amount: resource.Scalar(500 * (1 + w.pick(10)))})
+}

@@ -1,0 +1,296 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/mezzo-os/mezzo/core/master/state"
+
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// master is one process of a master: the machine and what its shell holds.
+type master struct {
+	w       *world
+	name    string
+	epoch   uint64
+	m       *state.Machine
+	alive   bool
+	links   map[state.Link]*link
+	streams map[state.Stream]*stream
+	writing *state.RegistryWrite
+	session *session
+	tick    time.Duration // the earliest Tick that is planned; 0: none
+	views   views
+	audits  int
+}
+
+// views is what the master publishes.
+type views struct {
+	agents     map[string]*state.AgentView
+	frameworks map[string]*state.FrameworkView
+	tasks      map[state.TaskKey]*state.TaskView
+	offers     map[string]*state.OfferView
+}
+
+// startMaster elects a new leader.
+func (w *world) startMaster() {
+	w.epoch++
+	w.registry.epoch = w.epoch
+	m := &master{
+		w: w, name: fmt.Sprintf("M%d", w.epoch), epoch: w.epoch, alive: true,
+		links: map[state.Link]*link{}, streams: map[state.Stream]*stream{},
+		views: views{map[string]*state.AgentView{}, map[string]*state.FrameworkView{}, map[state.TaskKey]*state.TaskView{}, map[string]*state.OfferView{}},
+	}
+	cfg := state.Config{
+		MasterID: m.name, Epoch: w.epoch, Seed: w.rng.Uint64(), MasterInfo: &mezzov1.MasterInfo{
+			Id: proto.String(m.name), Ip: proto.Uint32(0), Port: proto.Uint32(5050), Hostname: proto.String(m.name),
+		},
+		OfferTimeout: offerTimeout, PingInterval: pingInterval, PingTimeouts: pingTimeouts,
+		AgentReregisterTimeout: reregisterTimeout, HeartbeatInterval: 5 * time.Second,
+		SnapshotAgents: 1 + w.pick(3), TellTasks: w.chance(0.5), MaxCompletedTasks: 20, MaxCompletedFrameworks: 3,
+		UnreachablePerMinute: 20 * w.pick(2),
+	}
+	machine, err := state.New(cfg, state.Recovered{Entries: w.registry.all()}, w.time())
+	if err != nil {
+		w.fail([]string{m.name}, "master %s cannot recover from the registry: %v", m.name, err)
+		return
+	}
+	m.m = machine
+	w.leader = m
+	w.masters = append(w.masters, m)
+	w.note([]string{m.name, everybody}, "%s leads with epoch %d", m.name, m.epoch)
+	m.step(state.Tick{})
+	w.after(w.between(0, 50*time.Millisecond), func() { w.openSession(m) })
+}
+
+// Times of the masters, short so that a run sees many of them pass.
+const (
+	offerTimeout      = 15 * time.Second
+	pingInterval      = time.Second
+	pingTimeouts      = 5
+	reregisterTimeout = 20 * time.Second
+)
+
+// step gives the machine an input and carries out what it asks for. Nothing
+// that comes of it happens within the step.
+func (m *master) step(in state.Input) {
+	if !m.alive || m.w.failure != nil {
+		return
+	}
+	for _, out := range m.m.Step(m.w.time(), in) {
+		m.carryOut(out)
+	}
+	m.w.checkMaster(m)
+	next, ok := m.m.NextDeadline()
+	if !ok {
+		return
+	}
+	at := max(next.Sub(began), m.w.now)
+	if m.tick == 0 || at < m.tick || m.tick < m.w.now {
+		m.tick = at
+		m.w.at(at, func() {
+			if m.tick == at {
+				m.tick = 0
+			}
+			m.step(state.Tick{})
+		})
+	}
+}
+
+func (m *master) carryOut(output state.Output) {
+	w := m.w
+	switch out := output.(type) {
+	case state.SendAgent:
+		if l := m.links[out.Link]; l != nil {
+			l.toAgent(out.Message)
+		}
+	case state.CloseAgent:
+		if l := m.links[out.Link]; l != nil {
+			w.note(l.subjects(), "%s closes %s: %s", m.name, l, out.Reason)
+			delete(m.links, out.Link)
+			l.down.send(closed{out.Reason})
+			l.up.cut()
+		}
+	case state.SendScheduler:
+		if s := m.streams[out.Stream]; s != nil {
+			s.events.send(w.wire(out.Event))
+		}
+	case state.CloseScheduler:
+		if s := m.streams[out.Stream]; s != nil {
+			delete(m.streams, out.Stream)
+			s.events.send(closed{out.Reason})
+			s.calls.cut()
+		}
+	case state.CallResult:
+		if s := m.streams[state.Stream(fmt.Sprintf("stream-%d", out.Caller))]; s != nil {
+			s.results.send(out.Result)
+		}
+	case state.AllocatorBegin:
+		m.beginSession(out)
+	case state.AllocatorBatch:
+		m.sendBatch(out)
+	case state.CloseAllocator:
+		w.fail([]string{m.name}, "%s found that the allocator broke its contract: %s", m.name, out.Reason)
+	case state.RegistryWrite:
+		m.write(out)
+	case state.Publish:
+		m.publish(out)
+	case state.Log:
+		if out.Level == state.Error && out.Message != "registry write failed; nothing that depends on it is done before it works" {
+			w.fail([]string{m.name}, "%s logs an error: %s %v", m.name, out.Message, out.Fields)
+		}
+		if out.Level >= state.Info {
+			w.note(append([]string{m.name}, subjectsOf(out.Fields)...), "%s: %s %v", m.name, out.Message, out.Fields)
+		}
+	}
+}
+
+// subjectsOf are the values of a log line.
+func subjectsOf(fields []any) []string {
+	var out []string
+	for i := 1; i < len(fields); i += 2 {
+		if s, ok := fields[i].(string); ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (m *master) publish(p state.Publish) {
+	v := &m.views
+	for _, a := range p.Agents {
+		v.agents[a.ID] = a
+	}
+	for _, id := range p.AgentsRemoved {
+		delete(v.agents, id)
+	}
+	for _, f := range p.Frameworks {
+		v.frameworks[f.ID] = f
+	}
+	for _, id := range p.FrameworksRemoved {
+		delete(v.frameworks, id)
+	}
+	for _, t := range p.Tasks {
+		v.tasks[t.TaskKey] = t
+	}
+	for _, k := range p.TasksRemoved {
+		delete(v.tasks, k)
+	}
+	for _, o := range p.Offers {
+		v.offers[o.ID] = o
+	}
+	for _, id := range p.OffersRemoved {
+		delete(v.offers, id)
+	}
+}
+
+// crash ends the process, at once.
+func (m *master) crash(why string) {
+	if !m.alive {
+		return
+	}
+	w := m.w
+	m.alive = false
+	w.note([]string{m.name, everybody}, "%s dies: %s", m.name, why)
+	m.tearWrite()
+	for _, id := range sorted(m.links) {
+		m.links[id].breakFor(w, "the master is gone")
+	}
+	for _, id := range sorted(m.streams) {
+		m.streams[id].fail("the master is gone")
+	}
+	if m.session != nil {
+		m.session.end()
+	}
+	for i, x := range w.masters {
+		if x == m {
+			w.masters = append(w.masters[:i:i], w.masters[i+1:]...)
+			break
+		}
+	}
+}
+
+// closed is the last that comes through a pipe.
+type closed struct{ reason string }
+
+// link is the stream between an agent and a master.
+type link struct {
+	id       state.Link
+	w        *world
+	master   *master
+	host     *host
+	life     uint64 // of the host's agent
+	session  uint64
+	up, down pipe
+}
+
+func (l *link) String() string { return fmt.Sprintf("link %d of %s", l.id, l.host.name) }
+
+func (l *link) subjects() []string { return []string{l.host.name, l.master.name} }
+
+// openLink is a stream that an agent has asked for.
+func (w *world) openLink(h *host, m *master, session uint64) *link {
+	w.links++
+	l := &link{id: state.Link(w.links), w: w, master: m, host: h, life: h.life, session: session}
+	l.up = pipe{w: w, deliver: l.atMaster, blocked: func() bool { return h.blockedUp }}
+	l.down = pipe{w: w, deliver: l.atAgent, blocked: func() bool { return h.blockedDown }}
+	m.links[l.id] = l
+	w.note(l.subjects(), "%s opens to %s", l, m.name)
+	m.step(state.LinkOpened{Link: l.id, Peer: h.name})
+	return l
+}
+
+func (l *link) toAgent(msg *linkv1.MasterMessage) {
+	if l.w.cfg.plant.drops(l.w, msg) {
+		return
+	}
+	if l.w.cfg.plant == plantDoubleRun && msg.GetRun() != nil && l.w.chance(0.3) {
+		l.w.after(l.w.between(time.Second, 30*time.Second), func() { l.down.send(l.w.wire(msg)) })
+	}
+	if _, ping := msg.Message.(*linkv1.MasterMessage_Ping); !ping {
+		l.w.note(append(l.subjects(), tasksOf(msg)...), "%s -> %s: %s", l.master.name, l.host.name, describeMaster(msg))
+	}
+	l.down.send(l.w.wire(msg))
+}
+
+func (l *link) atMaster(content any) {
+	switch x := content.(type) {
+	case *linkv1.AgentMessage:
+		if l.w.cfg.plant.swallows(l, x) {
+			return
+		}
+		l.master.step(state.LinkMessage{Link: l.id, Message: x})
+	case closed:
+		l.closedAtMaster(x.reason)
+	}
+}
+
+func (l *link) closedAtMaster(reason string) {
+	if l.master.links[l.id] == l {
+		delete(l.master.links, l.id)
+		l.down.cut()
+		l.master.step(state.LinkClosed{Link: l.id, Reason: reason})
+	}
+}
+
+func (l *link) atAgent(content any) {
+	switch x := content.(type) {
+	case *linkv1.MasterMessage:
+		l.host.hear(l, x)
+	case closed:
+		l.host.hung(l, x.reason)
+	}
+}
+
+// breakFor breaks the stream: what is under way is lost, and both ends hear of
+// it after a while, if they live.
+func (l *link) breakFor(w *world, reason string) {
+	l.up.cut()
+	l.down.cut()
+	w.note(l.subjects(), "%s breaks: %s", l, reason)
+	w.after(w.between(0, 800*time.Millisecond), func() { l.closedAtMaster(reason) })
+	w.after(w.between(0, 800*time.Millisecond), func() { l.host.hung(l, reason) })
+}

@@ -1,0 +1,102 @@
+package sim
+
+import (
+	"hash/fnv"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/sdk/allocator"
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+)
+
+// plant is a bug that a test puts into the world on purpose, to prove that the
+// invariants find it. Only tests can set it.
+type plant int
+
+const (
+	plantNone plant = iota
+	// plantDropAcks: acknowledgements of some tasks never reach the agent.
+	plantDropAcks
+	// plantDropKills: kills never reach the agent.
+	plantDropKills
+	// plantEarlyWritten: the registry reports what is not durable yet.
+	plantEarlyWritten
+	// plantDoubleRun: a launch is delivered a second time, much later.
+	plantDoubleRun
+	// plantLostCheckpoint: an agent's write is reported done and was not.
+	plantLostCheckpoint
+	// plantStaleEpoch: an agent takes a past epoch for the present one.
+	plantStaleEpoch
+	// plantSwallowUpdate: the end of a task is acknowledged and not passed on.
+	plantSwallowUpdate
+	// plantNewUUID: an update that is sent again has a new uuid.
+	plantNewUUID
+	// plantForgetRelease: the allocator is not told of what is free again.
+	plantForgetRelease
+	// plantGenerousAgent: an agent reports more than it has.
+	plantGenerousAgent
+	// plantForgottenContainer: a cleanup is reported done and was not.
+	plantForgottenContainer
+	plantCount
+)
+
+func (p plant) String() string {
+	return [...]string{"none", "drop acks", "drop kills", "early written", "double run", "lost checkpoint", "stale epoch",
+		"swallow update", "new uuid", "forget release", "generous agent", "forgotten container"}[p]
+}
+
+func (p plant) delay() time.Duration { return time.Second }
+
+// drops is whether a message to an agent is lost for ever.
+func (p plant) drops(w *world, msg *linkv1.MasterMessage) bool {
+	switch {
+	case p == plantDropAcks && msg.GetAcknowledge() != nil:
+		h := fnv.New32a()
+		h.Write([]byte(msg.GetAcknowledge().GetTask().GetTaskId()))
+		return h.Sum32()%5 == 0
+	case p == plantDropKills && msg.GetKill() != nil:
+		return true
+	}
+	return false
+}
+
+// swallows is whether the master never hears of a task's end, which somebody
+// has acknowledged in its place.
+func (p plant) swallows(l *link, msg *linkv1.AgentMessage) bool {
+	st := msg.GetUpdate().GetStatus()
+	if p != plantSwallowUpdate || !terminal(st.GetState()) || !l.w.chance(0.05) {
+		return false
+	}
+	l.toAgent(&linkv1.MasterMessage{Epoch: l.master.epoch, Message: &linkv1.MasterMessage_Acknowledge{Acknowledge: &linkv1.Acknowledge{
+		Task: &linkv1.TaskRef{FrameworkId: msg.GetUpdate().GetFrameworkId(), TaskId: st.GetTaskId().GetValue()}, Uuid: st.GetUuid(),
+	}}})
+	return true
+}
+
+// changes gives an update a new uuid now and then.
+func (p plant) changes(w *world, msg *linkv1.AgentMessage) *linkv1.AgentMessage {
+	if p != plantNewUUID || len(msg.GetUpdate().GetStatus().GetUuid()) == 0 || !w.chance(0.1) {
+		return msg
+	}
+	msg = proto.Clone(msg).(*linkv1.AgentMessage)
+	msg.GetUpdate().GetStatus().Uuid[15]++
+	return msg
+}
+
+// forgets leaves out that something is free again, now and then.
+func (p plant) forgets(w *world, b allocator.Batch) allocator.Batch {
+	if p != plantForgetRelease {
+		return b
+	}
+	b.Events = slices.Clone(b.Events)
+	for i, e := range b.Events {
+		if r, ok := e.(*allocator.Released); ok && w.chance(0.02) {
+			released := *r
+			released.Resources = nil
+			b.Events[i] = &released
+		}
+	}
+	return b
+}

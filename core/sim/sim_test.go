@@ -1,0 +1,128 @@
+package sim
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var (
+	seeds = flag.Int("seeds", defaultSeeds, "how many seeds TestSeeds runs")
+	first = flag.Uint64("first", 1, "the first seed that TestSeeds runs")
+	only  = flag.Uint64("seed", 0, "run this seed alone, and print its trace")
+)
+
+// configOf is the cluster of a seed: small ones mostly, with all faults, some
+// with only a few, some with none.
+func configOf(seed uint64) Config {
+	cfg := Config{Seed: seed, Agents: 1 + int(seed%4), Frameworks: 2 + int(seed/4%4), Duration: 40 * time.Second, Faults: AllFaults(), Wire: seed%7 == 0}
+	switch seed % 10 {
+	case 0:
+		cfg.Faults = Faults{}
+	case 1:
+		cfg.Faults = Faults{Every: time.Second, Only: []Fault{AgentCrash, IsolatorCrash, SlowDisk, HostReboot}}
+	case 2:
+		cfg.Faults = Faults{Every: time.Second, Only: []Fault{LinkCut, Partition, PartitionUp, PartitionDown, SlowNetwork}}
+	case 3:
+		cfg.Faults = Faults{Every: 1500 * time.Millisecond, Only: []Fault{MasterCrash, MasterFailover, RegistryFailure, LinkCut, SchedulerCut}}
+	case 4:
+		cfg.Faults = Faults{Every: time.Second, Only: []Fault{SchedulerCut, SchedulerFailover, AllocatorCrash, SessionCut, OperatorRole, OperatorKill, OperatorTeardown}}
+	case 5:
+		cfg.Faults.Every = 500 * time.Millisecond
+	}
+	return cfg
+}
+
+// TestSeeds runs many clusters through faults.
+func TestSeeds(t *testing.T) {
+	if *only != 0 {
+		cfg := configOf(*only)
+		cfg.Log = func(line string) { fmt.Println(line) }
+		report, err := Run(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%+v", report)
+		return
+	}
+	var next, steps, launched, started, ended, refused, failed atomic.Uint64
+	next.Store(*first)
+	var mu sync.Mutex
+	faults := map[Fault]int{}
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for {
+				seed := next.Add(1) - 1
+				if seed >= *first+uint64(*seeds) || failed.Load() >= 5 {
+					return
+				}
+				report, err := Run(configOf(seed))
+				if err != nil {
+					failed.Add(1)
+					t.Errorf("%v\nrepeat it with: go test -count=1 -run TestSeeds ./core/sim -args -seed=%d", err, seed)
+				}
+				steps.Add(report.Steps)
+				launched.Add(uint64(report.Launched))
+				started.Add(uint64(report.Started))
+				ended.Add(uint64(report.Ended))
+				refused.Add(uint64(report.Refused))
+				mu.Lock()
+				for f, n := range report.Faults {
+					faults[f] += n
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	t.Logf("%d seeds: %d steps; %d tasks launched, %d started, %d ended, %d refused or lost before they started; faults: %v",
+		*seeds, steps.Load(), launched.Load(), started.Load(), ended.Load(), refused.Load(), faults)
+	if failed.Load() == 0 && (started.Load() < uint64(10**seeds) || started.Load() < launched.Load()/2) {
+		t.Errorf("only %d of %d tasks were started: the simulator hardly tries anything", started.Load(), launched.Load())
+	}
+}
+
+// TestDeterminism runs seeds twice.
+func TestDeterminism(t *testing.T) {
+	for seed := uint64(1); seed <= 6; seed++ {
+		a, errA := Run(configOf(seed))
+		b, errB := Run(configOf(seed))
+		if a.Hash != b.Hash || a.Steps != b.Steps || (errA == nil) != (errB == nil) {
+			t.Errorf("seed %d: two runs differ: %d steps and trace %x, %d steps and trace %x", seed, a.Steps, a.Hash, b.Steps, b.Hash)
+		}
+		other, _ := Run(configOf(seed + 40))
+		if other.Hash == a.Hash {
+			t.Errorf("seeds %d and %d have the same trace", seed, seed+40)
+		}
+	}
+}
+
+// TestPlantedBugs proves that the invariants find bugs.
+func TestPlantedBugs(t *testing.T) {
+	const within = 40
+	for p := plantNone + 1; p < plantCount; p++ {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			for seed := uint64(1); seed <= within; seed++ {
+				cfg := configOf(seed)
+				cfg.plant = p
+				_, err := Run(cfg)
+				var f *Failure
+				if errors.As(err, &f) {
+					t.Logf("found with seed %d: %s", seed, f.What)
+					if f.Seed != seed || f.Step == 0 || len(f.Trace) == 0 {
+						t.Errorf("the failure does not say where it was: %+v", f)
+					}
+					return
+				}
+			}
+			t.Errorf("not found within %d seeds", within)
+		})
+	}
+}
