@@ -127,7 +127,7 @@ func TestAgentKilledAndStartedAgain(t *testing.T) {
 	k.mu.Lock()
 	k.containers["orphan"] = &box{state: isolatorv1.Recovered_STATE_RUNNING, ended: make(chan struct{})}
 	k.mu.Unlock()
-	p = start(t, o)
+	start(t, o)
 	r := m.registered()
 	if r.GetAgent().GetId() != "A1" || len(r.GetTasks()) != 2 {
 		t.Fatalf("it registers as %v", r)

@@ -37,10 +37,9 @@ type subscription struct {
 	principal string
 	sender    *rpc.Sender[*schedulerv1.Event]
 
-	once  sync.Once
-	over  chan struct{} // closed when why is set
-	why   error
-	grace time.Duration
+	once sync.Once
+	over chan struct{} // closed when why is set
+	why  error
 }
 
 // opening brings a new subscription to the loop.

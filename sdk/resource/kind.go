@@ -228,13 +228,6 @@ func (k Kind) ToUnreserved() Kind {
 	return k.restacked(key)
 }
 
-// withStackOf returns k with the reservations of other.
-func (k Kind) withStackOf(other Kind) Kind {
-	key := k.key()
-	key.reservations = other.key().reservations
-	return k.restacked(key)
-}
-
 // restacked makes the kind of key after its reservations changed.
 func (k Kind) restacked(key kindKey) Kind {
 	parts := splitStack(key.reservations)

@@ -182,12 +182,11 @@ func command(t *testing.T, w *world, d *datadriven.TestData) {
 	case "fail":
 		// The pending answer about the container becomes a failure.
 		for i, in := range w.inbox {
-			switch in.(type) {
+			switch in := in.(type) {
 			case state.Created, state.Started:
 				w.inbox[i] = state.LaunchFailed{Container: w.long(arg(d, "container", "c1")), Message: "no space left on device"}
 			case state.Claimed:
-				c := in.(state.Claimed)
-				for _, claims := range c.Claims {
+				for _, claims := range in.Claims {
 					for j := range claims {
 						claims[j].Claim, claims[j].Reason = isolatorv1.ClaimResponse_CLAIM_NONE, "has no image support"
 					}

@@ -30,7 +30,6 @@ type offer struct {
 	sent      bool
 	// Places in the lists of framework and agent.
 	atFramework, atAgent int
-	dirty                bool
 }
 
 // makeOffer enters a proposal that the ledger has to accept first.
