@@ -168,7 +168,7 @@ func (a *agentBlock) decode(d *decoder, block *hcl.Block) {
 	s, blocks := d.content(block.Body, agentSchema)
 	a.listeners = s.listeners(&a.RPC, &a.HTTP)
 	s.flag("insecure", &a.Insecure)
-	s.masters(&a.Masters)
+	s.masters(&a.Masters, &a.MastersRange)
 	s.text("hostname", &a.Hostname)
 	s.path("work_dir", &a.WorkDir)
 	s.resources("resources", &a.Resources, checkAgentResources)
@@ -181,7 +181,7 @@ func (a *agentBlock) decode(d *decoder, block *hcl.Block) {
 }
 
 // masters reads the masters of an agent.
-func (s scope) masters(to *[]string) {
+func (s scope) masters(to *[]string, rng *hcl.Range) {
 	var list []string
 	places, ok := s.texts("masters", &list)
 	if !ok {
@@ -199,7 +199,7 @@ func (s scope) masters(to *[]string) {
 		}
 	}
 	if ok {
-		*to = list
+		*to, *rng = list, s.attrs["masters"].Expr.Range()
 	}
 }
 

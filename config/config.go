@@ -164,8 +164,10 @@ type Agent struct {
 
 	// Masters are "host:port" addresses or one "zk://host:port,…/path".
 	Masters []string
-	RPC     string // executors, CLI (gRPC)
-	HTTP    string
+	// MastersRange is where Masters was written; the zero range when it was not.
+	MastersRange hcl.Range
+	RPC          string // executors, CLI (gRPC)
+	HTTP         string
 	// Hostname is what offers show and the name under which others reach this
 	// agent; empty: the machine's own name.
 	Hostname string

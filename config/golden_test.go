@@ -47,7 +47,7 @@ func inputs(t *testing.T, dir string, directories bool) (list []string) {
 	for _, entry := range entries {
 		name := entry.Name()
 		switch {
-		case name == "plugin" || name == "fuzz":
+		case name == "plugin" || name == "check" || name == "fuzz":
 		case entry.IsDir() && directories, strings.HasSuffix(name, ".hcl"), strings.HasSuffix(name, ".json"):
 			list = append(list, filepath.Join(dir, name))
 		}
@@ -89,6 +89,32 @@ func TestExamples(t *testing.T) {
 	}
 }
 
+// TestExamplesStart is that an example that this version cannot run says so in
+// its header, and that no other does.
+func TestExamplesStart(t *testing.T) {
+	for _, input := range inputs(t, "examples", false) {
+		src, err := os.ReadFile(input)
+		if err != nil {
+			t.Fatal(err)
+		}
+		header, _, _ := strings.Cut(string(src), "\n\n")
+		coming := strings.Contains(header, "An example for a coming version")
+		file, diags := Load([]string{input})
+		defaults := Defaults{Executable: "/usr/bin/mezzo", DataDir: "/d"}
+		if file.HasMaster() {
+			master, more := file.ForMaster(defaults)
+			diags = append(append(diags, more...), master.Check()...)
+		}
+		if file.HasAgent() {
+			agent, more := file.ForAgent(defaults)
+			diags = append(append(diags, more...), agent.Check()...)
+		}
+		if diags.HasErrors() != coming {
+			t.Errorf("%s: its header says that it is for a coming version: %t, and a start says: %v", input, coming, diags)
+		}
+	}
+}
+
 // resolve gives what an input resolves to for the processes it is for.
 func resolve(t *testing.T, input string) string {
 	var out bytes.Buffer
@@ -121,6 +147,26 @@ func writeDiagnostics(t *testing.T, out *bytes.Buffer, file *File, diags hcl.Dia
 	t.Helper()
 	if err := WriteDiagnostics(out, file.Sources(), diags, Format{Width: 100}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestCheck compares what keeps a process from starting, with its places.
+func TestCheck(t *testing.T) {
+	for _, input := range inputs(t, "testdata/check", false) {
+		t.Run(filepath.Base(input), func(t *testing.T) {
+			file, diags := Load([]string{input})
+			master, more := file.ForMaster(Defaults{Executable: "/usr/bin/mezzo"})
+			agent, most := file.ForAgent(Defaults{Executable: "/usr/bin/mezzo"})
+			if diags = append(append(diags, more...), most...); diags.HasErrors() {
+				t.Fatal(diags)
+			}
+			var out bytes.Buffer
+			out.WriteString("# master\n\n")
+			writeDiagnostics(t, &out, file, master.Check())
+			out.WriteString("# agent\n\n")
+			writeDiagnostics(t, &out, file, agent.Check())
+			golden(t, input+".golden", out.String())
+		})
 	}
 }
 

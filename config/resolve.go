@@ -91,21 +91,30 @@ func (f *File) directories(d *decoder, defaults Defaults) (data, plugins string)
 		data = defaults.DataDir
 	}
 	if data == "" {
-		diag := &hcl.Diagnostic{
-			Severity: hcl.DiagError,
-			Summary:  "No data_dir",
-			Detail:   `Nothing says where state is kept. Write data_dir = "/var/lib/mezzo", or another directory, at the top of the configuration.`,
-		}
-		if len(f.paths) > 0 {
-			start := hcl.Range{Filename: f.paths[0], Start: hcl.InitialPos, End: hcl.InitialPos}
-			diag.Subject = &start
-		}
-		d.add(diag)
+		d.add(f.NoDataDir())
 	}
 	if plugins == "" {
 		plugins = filepath.Join(filepath.Dir(defaults.Executable), "plugins")
 	}
 	return data, plugins
+}
+
+// NoDataDir is the error of a configuration that does not say where state is
+// kept; nil when it does.
+func (f *File) NoDataDir() *hcl.Diagnostic {
+	if f.base.dataDir != "" {
+		return nil
+	}
+	diag := &hcl.Diagnostic{
+		Severity: hcl.DiagError,
+		Summary:  "No data_dir",
+		Detail:   `Nothing says where state is kept. Write data_dir = "/var/lib/mezzo", or another directory, at the top of the configuration.`,
+	}
+	if len(f.paths) > 0 {
+		start := hcl.Range{Filename: f.paths[0], Start: hcl.InitialPos, End: hcl.InitialPos}
+		diag.Subject = &start
+	}
+	return diag
 }
 
 // checkListeners refuses listeners that others can reach without TLS: whoever

@@ -1,4 +1,8 @@
 # An agent of a highly available cluster.
+#
+# An example for a coming version: this one has no ZooKeeper, no containerd and
+# no framework adapters yet, and refuses the file. `mezzo config check` says
+# where. Start from single.hcl instead.
 
 data_dir = "/var/lib/mezzo"
 

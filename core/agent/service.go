@@ -79,7 +79,8 @@ func NewService(ctx context.Context, o ServiceOptions) (s *Service, err error) {
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
-	if s.host, err = pluginhost.New(pluginhost.Options{Logger: o.Logger, DataDir: o.Config.DataDir}); err != nil {
+	// A directory of its own: a master on the same data_dir has one, too.
+	if s.host, err = pluginhost.New(pluginhost.Options{Logger: o.Logger, DataDir: filepath.Join(o.Config.DataDir, "agent")}); err != nil {
 		return nil, err
 	}
 	var isolators []Isolator

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
@@ -103,9 +102,6 @@ func (c *cli) master(ctx context.Context, f serveFlags) error {
 	override(&settings.RPC, f.rpc)
 	override(&settings.HTTP, f.http)
 	override(&settings.LogLevel, f.logLevel)
-	if err := os.MkdirAll(settings.DataDir, 0o755); err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	}
 	m, err := master.New(master.Options{
 		Config: *settings, Logger: newLogger(c.err, "master", settings.LogLevel, settings.LogJSON), Version: Version(),
 	})

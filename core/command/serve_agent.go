@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/mezzo-os/mezzo/config"
@@ -52,6 +53,9 @@ func (c *cli) agent(ctx context.Context, f agentFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := c.resolved(file, settings.Check()); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(settings.DataDir, 0o755); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
@@ -88,7 +92,10 @@ func (c *cli) agentSettings(file *config.File, defaults config.Defaults, f agent
 	override(&settings.Resources, f.resources)
 	override(&settings.Hostname, f.hostname)
 	if len(f.masters) > 0 {
-		settings.Masters = f.masters
+		if err := config.CheckMasters(f.masters); err != nil {
+			return nil, usage("--master: %v", err)
+		}
+		settings.Masters, settings.MastersRange = f.masters, hcl.Range{}
 	}
 	if f.resources != "" {
 		if _, err := resource.Parse(f.resources); err != nil {

@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -91,7 +92,8 @@ type Master struct {
 }
 
 // New opens the master's listeners, registry and plugin host; nothing is
-// served before Run. After an error nothing is left open.
+// served before Run. After an error nothing is left open. An error about the
+// configuration is hcl.Diagnostics.
 func New(o Options) (m *Master, err error) {
 	m = &Master{
 		options: o, logger: o.Logger, authorizer: o.Authorizer, mirror: newMirror(),
@@ -115,23 +117,21 @@ func New(o Options) (m *Master, err error) {
 			m = nil
 		}
 	}()
-	if kind := o.Config.Election.Kind; kind != "" && kind != "standalone" {
-		return m, fmt.Errorf("election %q is not part of this version; leave the block out for a master that is alone", kind)
+	if diags := o.Config.Check(); diags.HasErrors() {
+		return m, diags
+	}
+	if err := os.MkdirAll(o.Config.DataDir, 0o755); err != nil {
+		return m, fmt.Errorf("data directory: %w", err)
 	}
 	m.election = standalone.New()
-	if kind := o.Config.Registry.Kind; kind != "" && kind != "bbolt" {
-		return m, fmt.Errorf("registry %q is not part of this version; leave the block out to keep it in data_dir", kind)
-	}
-	if plugins := o.Config.Frameworks; len(plugins) > 0 {
-		return m, fmt.Errorf("%s: framework %q: adapters are not part of this version; take the block out", plugins[0].DefRange, plugins[0].Name)
-	}
 	durable, err := bolt.Open(cmp.Or(o.Config.Registry.File, filepath.Join(o.Config.DataDir, bolt.File)))
 	if err != nil {
 		return m, err
 	}
 	m.registry = durable
 	if o.Allocator == nil {
-		if m.host, err = pluginhost.New(pluginhost.Options{Logger: m.logger, DataDir: o.Config.DataDir}); err != nil {
+		// A directory of its own: an agent on the same data_dir has one, too.
+		if m.host, err = pluginhost.New(pluginhost.Options{Logger: m.logger, DataDir: filepath.Join(o.Config.DataDir, "master")}); err != nil {
 			return m, err
 		}
 	}

@@ -549,11 +549,11 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 	}
 	defer taken.Close()
 	for name, change := range map[string]func(*master.Options){
-		"in use":               func(o *master.Options) { o.Config.HTTP = taken.Addr().String() },
-		"not on loopback":      func(o *master.Options) { o.Config.RPC = "0.0.0.0:0" },
-		"not part of this":     func(o *master.Options) { o.Config.Election.Kind = "zookeeper" },
-		"registry \"zookeeper": func(o *master.Options) { o.Config.Registry.Kind = "zookeeper" },
-		"adapters are not part": func(o *master.Options) {
+		"in use":                 func(o *master.Options) { o.Config.HTTP = taken.Addr().String() },
+		"not on loopback":        func(o *master.Options) { o.Config.RPC = "0.0.0.0:0" },
+		"Election \"zookeeper":   func(o *master.Options) { o.Config.Election.Kind = "zookeeper" },
+		"Registry \"zookeeper\"": func(o *master.Options) { o.Config.Registry.Kind = "zookeeper" },
+		"Framework \"mesos\" is not in this version": func(o *master.Options) {
 			o.Config.Frameworks = []config.Plugin{{Kind: config.KindFramework, Name: "mesos"}}
 		},
 		"is not a directory": func(o *master.Options) {

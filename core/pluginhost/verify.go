@@ -70,7 +70,7 @@ func (s Spec) verifyError(path string, cause error, problem, remedy string) *Err
 }
 
 func (s Spec) lockRemedy() string {
-	return "if the file is the one you want, pin it anew: mezzo plugin lock --config FILE"
+	return "if the file is the one you want, pin it anew: mezzo plugin lock FILE"
 }
 
 func (s Spec) verifyDigest(path, file, expected string) *Error {

@@ -150,7 +150,7 @@ func TestChecksum(t *testing.T) {
 	bad := "sha256:" + strings.Repeat("0", 64)
 	spec.Checksum = bad
 	e := r.startError(spec)
-	wantText(t, e.Error(), "its binary is not the one that is pinned", "expected: "+bad, "found:    "+good, "file: "+r.bin, "mezzo plugin lock")
+	wantText(t, e.Error(), "its binary is not the one that is pinned", "expected: "+bad, "found:    "+good, "file: "+r.bin, "mezzo plugin lock FILE")
 	var sum *ChecksumError
 	if !errors.As(e, &sum) {
 		t.Fatalf("no *ChecksumError in %v", e)
@@ -178,7 +178,7 @@ func TestCompanions(t *testing.T) {
 	r.start(spec).Stop(r.context()) // not pinned
 
 	spec.Checksum = own
-	wantText(t, r.startError(spec).Error(), "its checksum does not cover mezzo-shim, which it runs", "mezzo plugin lock")
+	wantText(t, r.startError(spec).Error(), "its checksum does not cover mezzo-shim, which it runs", "mezzo plugin lock FILE")
 
 	spec.Checksum = own + ",mezzo-shim=" + digest
 	r.start(spec).Stop(r.context())

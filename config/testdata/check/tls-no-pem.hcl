@@ -1,0 +1,7 @@
+data_dir = "/d"
+
+tls {
+  ca   = "tls-no-pem.hcl"
+  cert = "tls-no-pem.hcl"
+  key  = "tls-no-pem.hcl"
+}
