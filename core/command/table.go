@@ -11,7 +11,8 @@ import (
 )
 
 // table prints aligned columns. On a terminal the widest columns are shortened
-// until a row fits its width; elsewhere nothing is cut.
+// until a row fits its width, but never the first, whose ids people copy;
+// elsewhere nothing is cut.
 type table struct {
 	header []string
 	rows   [][]string
@@ -65,12 +66,12 @@ func shrink(widths []int, limit int) {
 	}
 	for total > limit {
 		widest := 0
-		for i, w := range widths {
-			if w > widths[widest] {
+		for i := 1; i < len(widths); i++ {
+			if widest == 0 || widths[i] > widths[widest] {
 				widest = i
 			}
 		}
-		if widths[widest] <= minColumn {
+		if widest == 0 || widths[widest] <= minColumn {
 			return
 		}
 		widths[widest]--
