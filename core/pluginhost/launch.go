@@ -148,6 +148,8 @@ func (l launcher) explain(p *process, err error) *Error {
 	default:
 	}
 	switch {
+	case errors.Is(err, context.Canceled):
+		e.Problem = "its start was cancelled" // wherever it had got to
 	case p.child.pid() == 0:
 		e.Problem = fmt.Sprintf("it cannot be started: %v", rootCause(err))
 		e.Remedy = "check that the file is a program for this machine, and that this user may run it"
@@ -160,8 +162,6 @@ func (l launcher) explain(p *process, err error) *Error {
 	case errors.Is(err, context.DeadlineExceeded) && served == 0:
 		e.Problem = fmt.Sprintf("it did not shake hands within %v", l.startTimeout)
 		e.Remedy = "check that this file is a Mezzo plugin; a plugin calls Serve before it does anything that takes time"
-	case errors.Is(err, context.Canceled):
-		e.Problem = "its start was cancelled"
 	case served == 0:
 		e.Problem = "it closed stdout without the plugin handshake, and runs on"
 		e.Remedy = "check that this file is a Mezzo plugin"

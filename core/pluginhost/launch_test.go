@@ -255,13 +255,21 @@ func TestWarningsAreLogged(t *testing.T) {
 	wantText(t, r.log.String(), "[WARN]", "allocator.test", "odd greeting", "Nobody says that.")
 }
 
+// TestStartIsCancelled cancels at once and later: the answer is the same.
 func TestStartIsCancelled(t *testing.T) {
-	r := newRig(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	time.AfterFunc(100*time.Millisecond, cancel)
-	_, err := r.host.Start(ctx, r.spec("silent", `{}`))
-	if err == nil || !strings.Contains(err.Error(), "its start was cancelled") {
-		t.Errorf("cancelled start: %v", err)
+	for _, after := range []time.Duration{0, 100 * time.Millisecond} {
+		r := newRig(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		if after == 0 {
+			cancel()
+		} else {
+			time.AfterFunc(after, cancel)
+		}
+		_, err := r.host.Start(ctx, r.spec("silent", `{}`))
+		if err == nil || !strings.Contains(err.Error(), "its start was cancelled") {
+			t.Errorf("cancelled after %s: %v", after, err)
+		}
+		cancel()
 	}
 }
 
