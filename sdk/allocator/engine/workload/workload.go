@@ -1,0 +1,260 @@
+// Package workload drives the allocation engine through the workloads by which
+// Mesos's own allocator was measured, so that the figures can stand beside each
+// other: agents of 24 cpus, 4096 mem, 4096 disk and ports 31000-32000,
+// frameworks in the one role "*", no quota. It is pure: the caller measures.
+//
+//	w, err := workload.New("d", 10_000, 200, workload.Meter{Cycle: timed})
+//	for range 9 {
+//		err = w.Round()
+//	}
+package workload
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/mezzo-os/mezzo/sdk/allocator/engine"
+	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
+)
+
+// The workloads' names, and what a round of each is.
+const (
+	// B: a cycle with everything free, one offer an agent.
+	B = "b"
+	// C1: the cycle after every offer was declined with a long filter.
+	C1 = "c1"
+	// C2: a cycle when every framework filters every agent and nothing changed.
+	C2 = "c2"
+	// C2All is C2 with every agent made dirty, as Mesos's timer does.
+	C2All = "c2all"
+	// D: 8 tasks an agent use all of it; 1 % of all tasks end before the cycle.
+	D = "d"
+	// E is D where every agent keeps leftovers too small to offer.
+	E = "e"
+	// EAll is E with every agent made dirty.
+	EAll = "eall"
+)
+
+// Names are all workloads.
+func Names() []string { return []string{B, C1, C2, C2All, D, E, EAll} }
+
+const (
+	cpus, mem, disk, ports = 1, 2, 3, 4
+	day                    = 86_400_000 // milliseconds
+)
+
+// TasksPerAgent is how many tasks an agent has in D and E.
+const TasksPerAgent = 8
+
+// Meter is told what is worth measuring. Each function must call run, once;
+// a nil one is left out.
+type Meter struct {
+	// Cycle is a round's cycle: Engine.Run alone.
+	Cycle func(run func())
+	// Apply tells the engine this many events.
+	Apply func(events int, run func())
+}
+
+// Workload is an engine in the state that a round begins with. It is for one
+// goroutine at a time.
+type Workload struct {
+	name       string
+	agents     int
+	frameworks int
+	meter      Meter
+
+	engine *engine.Engine
+	event  uint64
+	seen   uint64
+	now    time.Duration
+	batch  []*allocatorv1.Event
+	tasks  Tasks
+}
+
+// New sets a workload up. Its Apply is metered in rounds only.
+func New(name string, agents, frameworks int, meter Meter) (*Workload, error) {
+	if !slices.Contains(Names(), name) {
+		return nil, fmt.Errorf("workload %q: want one of %v", name, Names())
+	}
+	w := &Workload{name: name, agents: agents, frameworks: frameworks, event: 1}
+	w.engine = engine.New(&allocatorv1.Begin{FirstDecision: 1, Seed: 1}, &engine.DominantShare{})
+	for i, kind := range []string{"cpus", "mem", "disk", "ports"} {
+		typ := allocatorv1.KindType_KIND_TYPE_SCALAR
+		if kind == "ports" {
+			typ = allocatorv1.KindType_KIND_TYPE_RANGES
+		}
+		w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Kind{Kind: &allocatorv1.KindDefined{Number: uint32(i + 1), Name: kind, Type: typ}}})
+	}
+	w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Role{Role: &allocatorv1.RoleUpdated{Number: 1, Name: "*", Weight: 1000}}})
+	err := w.flush()
+	if err == nil {
+		err = w.engine.Apply(0, &allocatorv1.Batch{Snapshot: true, SnapshotEnd: true})
+	}
+	if err == nil {
+		err = w.prepare()
+	}
+	w.meter = meter
+	return w, err
+}
+
+func (w *Workload) prepare() error {
+	switch w.name {
+	case D, E, EAll:
+		return w.fill()
+	case C2, C2All:
+		return w.filterAll()
+	}
+	if err := w.addAgents(nil); err != nil {
+		return err
+	}
+	return w.addFrameworks()
+}
+
+// Round is one cycle, and what brings the engine to the next one.
+func (w *Workload) Round() error {
+	switch w.name {
+	case B:
+		return w.free()
+	case C1:
+		return w.declined()
+	case C2, C2All:
+		if w.name == C2All {
+			w.engine.Touch(w.now)
+		}
+		return want(0, len(w.cycle()))
+	}
+	return w.steady()
+}
+
+func want(offers, got int) error {
+	if offers != got {
+		return fmt.Errorf("%d offers, want %d", got, offers)
+	}
+	return nil
+}
+
+func (w *Workload) tell(e *allocatorv1.Event) { w.batch = append(w.batch, e) }
+
+func (w *Workload) flush() (err error) {
+	run := func() {
+		err = w.engine.Apply(w.now, &allocatorv1.Batch{FirstEvent: w.event, Events: w.batch, DecisionsSeen: w.seen})
+	}
+	if w.meter.Apply != nil {
+		w.meter.Apply(len(w.batch), run)
+	} else {
+		run()
+	}
+	w.event += uint64(len(w.batch))
+	w.batch = w.batch[:0]
+	return err
+}
+
+func (w *Workload) addFrameworks() error {
+	for i := range w.frameworks {
+		w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Framework{Framework: &allocatorv1.FrameworkUpdated{
+			Number: uint32(i + 1), Id: fmt.Sprint("framework", i+1), Roles: []uint32{1}, Active: true}}})
+	}
+	return w.flush()
+}
+
+func whole() *allocatorv1.Quantities {
+	return &allocatorv1.Quantities{Kinds: []uint32{cpus, mem, disk, ports}, Amounts: []int64{24_000, 4096_000, 4096_000, 1, 31000, 1000}}
+}
+
+func (w *Workload) addAgents(holdings func(i int) []*allocatorv1.Holding) error {
+	for i := range w.agents {
+		id := "agent" + strconv.Itoa(i+1)
+		u := &allocatorv1.AgentUpdated{Number: uint32(i + 1), Id: id, Hostname: id, Total: whole(), Active: true, HoldingsSet: true}
+		if holdings != nil {
+			u.Holdings = holdings(i)
+		}
+		w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Agent{Agent: u}})
+	}
+	return w.flush()
+}
+
+// cycle runs one and returns its offers.
+func (w *Workload) cycle() (decisions []*allocatorv1.Decision) {
+	run := func() { decisions, _ = w.engine.Run(w.now) }
+	w.now += 10 * time.Millisecond
+	if w.meter.Cycle != nil {
+		w.meter.Cycle(run)
+	} else {
+		run()
+	}
+	if len(decisions) > 0 {
+		w.seen = decisions[len(decisions)-1].GetNumber()
+	}
+	return decisions
+}
+
+// unmetered runs a cycle that is not a round's own.
+func (w *Workload) unmetered() []*allocatorv1.Decision {
+	meter := w.meter.Cycle
+	w.meter.Cycle = nil
+	defer func() { w.meter.Cycle = meter }()
+	return w.cycle()
+}
+
+func (w *Workload) release(d *allocatorv1.Decision, q *allocatorv1.Quantities, refuse uint64, declined bool) {
+	o := d.GetOffer()
+	// As from the wire: in memory of its own.
+	q = &allocatorv1.Quantities{Kinds: slices.Clone(q.GetKinds()), Amounts: slices.Clone(q.GetAmounts())}
+	w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Released{Released: &allocatorv1.Released{
+		Agent: o.GetAgent(), Framework: o.GetFramework(), Role: 1, Quantities: q, RefuseMs: refuse, Declined: declined}}})
+}
+
+func (w *Workload) releaseAll(decisions []*allocatorv1.Decision, refuse uint64, declined bool) {
+	for _, d := range decisions {
+		w.release(d, d.GetOffer().GetQuantities(), refuse, declined)
+	}
+}
+
+// free is a round of B.
+func (w *Workload) free() error {
+	decisions := w.cycle()
+	if err := want(w.agents, len(decisions)); err != nil {
+		return err
+	}
+	w.releaseAll(decisions, 0, false)
+	return w.flush()
+}
+
+// declined is a round of C1.
+func (w *Workload) declined() error {
+	w.releaseAll(w.unmetered(), day, true)
+	if err := w.flush(); err != nil {
+		return err
+	}
+	decisions, offers := w.cycle(), w.agents
+	if w.frameworks == 1 {
+		offers = 0
+	}
+	if err := want(offers, len(decisions)); err != nil {
+		return err
+	}
+	w.releaseAll(decisions, 0, false)
+	for i := range w.frameworks { // back to where it began
+		w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Revived{Revived: &allocatorv1.Revived{Framework: uint32(i + 1), Roles: []uint32{1}}}})
+	}
+	return w.flush()
+}
+
+// filterAll lets every framework decline every agent.
+func (w *Workload) filterAll() error {
+	if err := w.addAgents(nil); err != nil {
+		return err
+	}
+	if err := w.addFrameworks(); err != nil {
+		return err
+	}
+	for range w.frameworks {
+		w.releaseAll(w.cycle(), day, true)
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	return want(0, len(w.cycle()))
+}
