@@ -12,7 +12,7 @@ import (
 	"github.com/mezzo-os/mezzo/sdk/allocator/engine/workload"
 )
 
-//	go test -run '^$' -bench Cycle ./sdk/allocator/engine -sizes 10000x200
+// go test -run '^$' -bench Cycle ./sdk/allocator/engine -sizes 10000x200
 var sizes = flag.String("sizes", "1000x1,1000x50,1000x200,10000x1,10000x50,10000x200", "agents x frameworks of the benchmarks")
 
 func heapBytes() float64 {
