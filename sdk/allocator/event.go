@@ -219,7 +219,8 @@ type Requested struct {
 	Resources resource.Quantities
 }
 
-// OfferOutstanding is told in a snapshot; the resources are in the holdings.
+// OfferOutstanding is told in a snapshot, and of an offer that the session to be
+// replaced makes, after its Held; the resources are in the holdings.
 type OfferOutstanding struct {
 	Number    uint64
 	Agent     string

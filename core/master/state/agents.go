@@ -75,8 +75,8 @@ type agent struct {
 	returning bool
 	// told is the allocator session that knows of the agent; queued: the
 	// snapshot under way will come to it.
-	told   Session
-	queued bool
+	told   [2]Session
+	queued [2]bool
 	dirty  bool
 }
 

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
@@ -53,7 +54,11 @@ func (c *cluster) act() {
 	case 15, 16, 17:
 		c.written(c.pick(8, "failure") == 0)
 	case 18:
-		c.sessionChange()
+		if c.mirror == nil || c.next == nil {
+			c.sessionChange()
+		} else {
+			c.swap()
+		}
 	case 19:
 		switch c.pick(8, "rare") {
 		case 0:
@@ -144,10 +149,41 @@ func (c *cluster) sessionChange() {
 	if c.mirror != nil && c.pick(4, "crash") == 0 {
 		c.mirror = nil
 		c.do(state.AllocatorClosed{Session: c.session})
+		c.session = 0
 		return
 	}
-	c.session++
-	c.do(state.AllocatorOpened{Session: c.session})
+	if c.mirror == nil || c.pick(2, "swap") == 0 {
+		c.do(c.open())
+		return
+	}
+	c.swap()
+}
+
+// swap is a step of another allocator's taking over.
+func (c *cluster) swap() {
+	switch {
+	case c.next == nil || c.pick(8, "again") == 0:
+		c.do(c.prepare(nil))
+	case c.pick(8, "failed") == 0:
+		s := c.preparing
+		c.next, c.preparing = nil, 0
+		c.do(state.AllocatorClosed{Session: s})
+	case c.next.snapshot:
+		c.now = c.now.Add(1)
+		c.do(state.Tick{})
+	case c.pick(2, "early") == 0:
+		// Refused: it is not current.
+		c.do(state.AllocatorDecisions{Session: c.preparing, Decisions: []allocator.Decision{
+			&allocator.Rescind{Number: c.next.begin.FirstDecision, Offer: c.seq},
+		}})
+	case c.pick(2, "lag") == 0:
+		c.do(state.AllocatorReady{Session: c.preparing, EventsSeen: c.next.next / 2})
+	default:
+		c.do(state.AllocatorReady{Session: c.preparing, EventsSeen: c.next.next - 1})
+		if c.next != nil {
+			c.rt.Fatal("a session that was ready and saw everything did not become current")
+		}
+	}
 }
 
 // decide proposes an offer: mostly a good one.
@@ -300,6 +336,7 @@ func (c *cluster) takeOver() {
 	c.look()
 	c.replay()
 	c.history, c.writes, c.mirror, c.watcher = nil, nil, nil, watcher{}
+	c.next, c.preparing = nil, 0
 	c.cfg.MasterID += "x"
 	c.recovered = state.Recovered{}
 	for _, k := range sortedKeys(c.durable) {

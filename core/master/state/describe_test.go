@@ -39,6 +39,8 @@ func describe(out state.Output) string {
 		return fmt.Sprintf("allocator %d begin first_decision=%d", out.Session, out.Begin.FirstDecision)
 	case state.AllocatorBatch:
 		return describeBatch(out)
+	case state.AllocatorCurrent:
+		return fmt.Sprintf("allocator %d is current, replaces %d", out.Session, out.Replaced)
 	case state.CloseAllocator:
 		return fmt.Sprintf("allocator %d closed: %s", out.Session, out.Reason)
 	case state.RegistryWrite:
@@ -286,11 +288,17 @@ func sortedKeys[V any](m map[string]V) []string {
 // machine, and goes on with it.
 func (w *world) checkMirror(t reporter) {
 	t.Helper()
-	if w.mirror == nil || w.mirror.snapshot {
-		return
+	for _, r := range []*mirror{w.mirror, w.next} {
+		if r != nil && !r.snapshot {
+			w.checkOne(t, r)
+		}
 	}
+}
+
+func (w *world) checkOne(t reporter, r *mirror) {
+	t.Helper()
 	total, held := w.m.Books()
-	for id, a := range w.mirror.agents {
+	for id, a := range r.agents {
 		want, known := total[id]
 		if !known {
 			t.Fatalf("mirror has agent %s, which is not present", id)
@@ -309,8 +317,8 @@ func (w *world) checkMirror(t reporter) {
 			}
 		}
 	}
-	if len(total) != len(w.mirror.agents) {
-		t.Fatalf("mirror has %d agents, %d are present", len(w.mirror.agents), len(total))
+	if len(total) != len(r.agents) {
+		t.Fatalf("mirror has %d agents, %d are present", len(r.agents), len(total))
 	}
 }
 

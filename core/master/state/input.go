@@ -74,14 +74,33 @@ type StreamClosed struct {
 
 // AllocatorOpened: a new stream to the allocator is open. An older session, if
 // there is one, is over: its decisions are ignored from now on.
+//
+// With Prepare the session is one that is to take over from the current one,
+// which goes on meanwhile: it is sent its snapshot and the events since, and
+// becomes current, as an AllocatorCurrent output tells, once it is ready and
+// less than 100 ms behind. Until then its decisions are refused, and whatever
+// becomes of it does not concern the current one.
 type AllocatorOpened struct {
 	Session Session
+	Prepare bool
+	// Config, with Prepare, counts from the moment that the session is current;
+	// see Reconfigure. Nil: what counts now.
+	Config *Config
 }
 
 // AllocatorReady: the allocator has applied the snapshot. When one message of
 // the allocator says so and brings decisions too, this input comes first.
 type AllocatorReady struct {
-	Session Session
+	Session    Session
+	EventsSeen uint64
+}
+
+// AllocatorSeen: the allocator has applied all events up to this one. The
+// machine wants to know while a session prepares; at other times it does no
+// harm.
+type AllocatorSeen struct {
+	Session    Session
+	EventsSeen uint64
 }
 
 // AllocatorDecisions are proposals, in the order of their numbers. One that
@@ -123,6 +142,17 @@ type RegistryWritten struct {
 // published before the Reply.
 type PublishNow struct{ Request Request }
 
+// Reconfigure is an operator's order: the configuration has changed. Of Config
+// counts what may change while a master leads: OfferTimeout, BatchInterval,
+// MinRefuse, MaxDecisionsPerSecond (the allocator learns of these three with its
+// next session only, as it does of TellTasks), UnreachablePerMinute, MaxCompletedFrameworks,
+// MaxCompletedTasks, and the first values of roles. It is answered by Reply;
+// with an error nothing has changed.
+type Reconfigure struct {
+	Request Request
+	Config  Config
+}
+
 // KillTask is an operator's order: end a task as its framework could. It is
 // answered by Reply.
 type KillTask struct {
@@ -160,10 +190,12 @@ func (SchedulerCall) input()      {}
 func (StreamClosed) input()       {}
 func (AllocatorOpened) input()    {}
 func (AllocatorReady) input()     {}
+func (AllocatorSeen) input()      {}
 func (AllocatorDecisions) input() {}
 func (AllocatorClosed) input()    {}
 func (RegistryWritten) input()    {}
 func (PublishNow) input()         {}
+func (Reconfigure) input()        {}
 func (KillTask) input()           {}
 func (Teardown) input()           {}
 func (SetRole) input()            {}

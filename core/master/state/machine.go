@@ -34,7 +34,7 @@ type Machine struct {
 
 	books    *ledger.Ledger
 	registry registry
-	session  session
+	sessions sessions
 	filters  filterHeap
 	removals removalLimit
 	dirty    dirty
@@ -67,7 +67,7 @@ func New(cfg Config, recovered Recovered, now time.Time) (*Machine, error) {
 			return nil, err
 		}
 	}
-	m.session.init(m)
+	m.sessions.init(m)
 	return m, nil
 }
 
@@ -112,6 +112,8 @@ func (m *Machine) take(in Input) {
 		m.allocatorOpened(in)
 	case AllocatorReady:
 		m.allocatorReady(in)
+	case AllocatorSeen:
+		m.allocatorSeen(in)
 	case AllocatorDecisions:
 		m.allocatorDecisions(in)
 	case AllocatorClosed:
@@ -122,6 +124,8 @@ func (m *Machine) take(in Input) {
 		m.dirty.ready = true
 		m.publish()
 		m.reply(in.Request, nil)
+	case Reconfigure:
+		m.reconfigure(in)
 	case KillTask:
 		m.orderKill(in)
 	case Teardown:

@@ -53,15 +53,22 @@ func (m *Machine) makeOffer(d *allocator.Offer) *ledger.Refusal {
 		m.offered = append(m.offered, f)
 	}
 	f.pending = append(f.pending, o)
-	if m.cfg.OfferTimeout > 0 {
-		o.timer.fire = func() {
-			m.logf(Debug, "offer timed out", "offer_id", o.id, "framework_id", f.id)
-			m.rescind(o, "offer timed out")
-		}
-		m.after(&o.timer, m.cfg.OfferTimeout)
+	o.timer.fire = func() {
+		m.logf(Debug, "offer timed out", "offer_id", o.id, "framework_id", f.id)
+		m.rescind(o, "offer timed out")
 	}
+	m.armOffer(o)
 	m.touchOffer(o)
 	return nil
+}
+
+// armOffer has an offer time out as the configuration says.
+func (m *Machine) armOffer(o *offer) {
+	if m.cfg.OfferTimeout > 0 {
+		m.timers.schedule(&o.timer, o.created.Add(m.cfg.OfferTimeout))
+	} else {
+		m.timers.cancel(&o.timer)
+	}
 }
 
 // removeOffer takes an offer out of the lists and the books. What was left of

@@ -62,6 +62,14 @@ type CloseAllocator struct {
 	Reason  string
 }
 
+// AllocatorCurrent: the session that prepared is the current one from this step
+// on. The stream of the one that it replaced (0: there was none) is to be ended;
+// no AllocatorClosed is expected of it.
+type AllocatorCurrent struct {
+	Session  Session
+	Replaced Session
+}
+
 // RegistryWrite: write the entries, all or none, then tell RegistryWritten. At
 // most one is under way at a time.
 type RegistryWrite struct {
@@ -128,15 +136,16 @@ type Log struct {
 	Fields  []any
 }
 
-func (SendAgent) output()      {}
-func (CloseAgent) output()     {}
-func (SendScheduler) output()  {}
-func (CloseScheduler) output() {}
-func (CallResult) output()     {}
-func (AllocatorBegin) output() {}
-func (AllocatorBatch) output() {}
-func (CloseAllocator) output() {}
-func (RegistryWrite) output()  {}
-func (Publish) output()        {}
-func (Reply) output()          {}
-func (Log) output()            {}
+func (SendAgent) output()        {}
+func (CloseAgent) output()       {}
+func (SendScheduler) output()    {}
+func (CloseScheduler) output()   {}
+func (CallResult) output()       {}
+func (AllocatorBegin) output()   {}
+func (AllocatorBatch) output()   {}
+func (CloseAllocator) output()   {}
+func (AllocatorCurrent) output() {}
+func (RegistryWrite) output()    {}
+func (Publish) output()          {}
+func (Reply) output()            {}
+func (Log) output()              {}

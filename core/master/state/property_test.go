@@ -133,12 +133,8 @@ func (c *cluster) do(in state.Input) {
 			switch out := out.(type) {
 			case state.RegistryWrite:
 				c.writes = append(c.writes, out)
-			case state.AllocatorBegin:
-				c.mirror = newMirror(out.Begin)
-			case state.CloseAllocator:
-				c.mirror = nil
-			case state.AllocatorBatch:
-				c.mirror.apply(c.t, out.Batch)
+			case state.AllocatorBegin, state.CloseAllocator, state.AllocatorCurrent, state.AllocatorBatch:
+				c.allocatorHears(out)
 			case state.Publish:
 				c.watcher.see(out)
 			case state.SendAgent:

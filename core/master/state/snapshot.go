@@ -13,45 +13,76 @@ import (
 // left out, since it is told as it is when its turn comes.
 
 func (m *Machine) allocatorOpened(in AllocatorOpened) {
-	m.endSession()
-	s := &m.session
+	ss := &m.sessions
+	s := ss.vacant(ss.current)
+	if in.Prepare {
+		if ss.preparing != nil {
+			m.giveUpSession(ss.preparing, "another allocator prepares to take over instead")
+		}
+		ss.preparing = s
+	} else {
+		if ss.current != nil {
+			m.endSession(ss.current)
+		}
+		s = ss.vacant(ss.preparing)
+		ss.current = s
+	}
 	s.id, s.snapshot, s.next = in.Session, true, 1
+	s.seen = ss.used
+	if c := ss.current; in.Prepare {
+		if c != nil {
+			s.seen = max(s.seen, c.seen)
+		}
+		s.seen += decisionGap
+	}
+	if ss.current != nil && ss.preparing != nil {
+		ss.current.limit = ss.preparing.seen
+	}
 	m.logf(Info, "allocator session opened", "session", uint64(in.Session), "agents", len(m.agents))
+	cfg := m.cfg
+	if in.Prepare && in.Config != nil {
+		if err := checkRoles(in.Config.Roles); err != nil {
+			m.giveUpSession(s, err.Error())
+			return
+		}
+		cfg = in.Config.withDefaults()
+		s.config = &cfg
+	}
 	m.emit(AllocatorBegin{Session: s.id, Begin: allocator.Begin{
-		FirstDecision: s.seen + 1, BatchInterval: m.cfg.BatchInterval, MinRefuse: m.cfg.MinRefuse, Seed: m.cfg.Seed,
-		MaxDecisionsPerSecond: m.cfg.MaxDecisionsPerSecond, MinAllocatable: m.cfg.MinAllocatable,
-		FilterGPUResources: m.cfg.FilterGPUResources,
+		FirstDecision: s.seen + 1, BatchInterval: cfg.BatchInterval, MinRefuse: cfg.MinRefuse, Seed: m.cfg.Seed,
+		MaxDecisionsPerSecond: cfg.MaxDecisionsPerSecond, MinAllocatable: cfg.MinAllocatable,
+		FilterGPUResources: cfg.FilterGPUResources,
 	}})
+	tell := func(e allocator.Event) { s.events = append(s.events, e) }
 	for _, name := range sortedKeys(m.roles) {
 		if r := m.roles[name]; r.first != nil || r.set != nil || len(r.frameworks) > 0 {
-			m.tellAlways(m.allocatorRole(r))
+			tell(m.allocatorRole(r))
 		}
 	}
 	for _, id := range sortedKeys(m.frameworks) {
 		if f := m.frameworks[id]; f.phase != frameworkAdmitting {
-			m.tellFramework(f)
+			tell(m.allocatorFramework(f))
 		}
 	}
 	for _, a := range m.agents {
-		a.queued = a.phase == present
-		if a.queued {
+		a.queued[s.slot] = a.phase == present
+		if a.queued[s.slot] {
 			s.left = append(s.left, a)
 		}
 	}
 	slices.SortFunc(s.left, func(a, b *agent) int { return strings.Compare(a.id, b.id) })
-	m.continueSnapshot()
+	m.continueSnapshot(s)
 }
 
 // continueSnapshot tells the next agents, and ends the snapshot after the last.
-func (m *Machine) continueSnapshot() {
-	s := &m.session
+func (m *Machine) continueSnapshot(s *session) {
 	n := min(m.cfg.SnapshotAgents, len(s.left))
 	for _, a := range s.left[:n] {
-		if !a.queued || m.agents[a.id] != a {
+		if !a.queued[s.slot] || m.agents[a.id] != a {
 			continue // it went away while it waited
 		}
-		a.queued, a.told = false, s.id
-		m.tellWholeAgent(a)
+		a.queued[s.slot], a.told[s.slot] = false, s.id
+		m.tellWholeAgent(s, a)
 	}
 	clear(s.left[:n])
 	s.left = s.left[n:]
@@ -63,9 +94,9 @@ func (m *Machine) continueSnapshot() {
 	m.after(&s.late, m.cfg.ReadyTimeout)
 }
 
-// tellWholeAgent tells an agent with all that is on it.
-func (m *Machine) tellWholeAgent(a *agent) {
-	m.tell(a, m.allocatorAgent(a, true))
+// tellWholeAgent tells a session of an agent with all that is on it.
+func (m *Machine) tellWholeAgent(s *session, a *agent) {
+	m.tellOne(s, a, m.allocatorAgent(a, true))
 	for _, x := range m.filtersOn(a) {
 		e := &allocator.Filter{
 			Agent: a.id, Framework: x.key.framework, Role: x.key.role, Resources: x.resources,
@@ -75,16 +106,16 @@ func (m *Machine) tellWholeAgent(a *agent) {
 			e.Remaining, e.Soft = x.until.Sub(m.now), true
 		}
 		if e.Remaining > 0 {
-			m.tell(a, e)
+			m.tellOne(s, a, e)
 		}
 	}
 	for _, o := range inOrder(a.offers) {
 		rest, _ := m.books.OfferOf(o.id)
-		m.tell(a, &allocator.OfferOutstanding{
+		m.tellOne(s, a, &allocator.OfferOutstanding{
 			Number: o.decision, Agent: a.id, Framework: o.framework.id, Role: o.role, Resources: rest.Resources,
 		})
 	}
-	if !m.cfg.TellTasks {
+	if !m.tellsTasks(s) {
 		return
 	}
 	for _, t := range m.tasksOf(a) {
@@ -93,7 +124,7 @@ func (m *Machine) tellWholeAgent(a *agent) {
 			if !t.started.IsZero() {
 				started = t.started
 			}
-			m.tell(a, &allocator.TaskStarted{
+			m.tellOne(s, a, &allocator.TaskStarted{
 				Number: t.number, Agent: a.id, Framework: t.key.FrameworkID, Role: t.role, Resources: t.resources, Started: started,
 			})
 		}

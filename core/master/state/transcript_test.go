@@ -70,6 +70,8 @@ func (s *script) master(d *datadriven.TestData) {
 		switch a.Key {
 		case "offer_timeout":
 			cfg.OfferTimeout = s.duration(v)
+		case "ready_timeout":
+			cfg.ReadyTimeout = s.duration(v)
 		case "max_decisions":
 			cfg.MaxDecisionsPerSecond = s.number(v)
 		case "max_completed_tasks":
@@ -322,16 +324,36 @@ func (s *script) allocator(a args) []state.Output {
 	case "start":
 		return w.openAllocator()
 	case "open":
-		w.session++
-		return w.step(state.AllocatorOpened{Session: w.session})
+		return w.step(w.open())
+	case "prepare":
+		var cfg *state.Config
+		if len(a.words) > 1 {
+			cfg = s.changed(a)
+		}
+		return w.step(w.prepare(cfg))
+	case "seen":
+		return w.step(state.AllocatorSeen{Session: w.preparing, EventsSeen: uint64(s.number(a.words[1]))})
+	case "next-ready":
+		return w.step(state.AllocatorReady{Session: w.preparing, EventsSeen: uint64(s.number(a.get("seen", "0")))})
+	case "next-crash":
+		id := w.preparing
+		w.next, w.preparing = nil, 0
+		return w.step(state.AllocatorClosed{Session: id, Reason: "crash"})
+	case "next-offer":
+		return w.step(offerDecision(w.preparing, w.next.begin.FirstDecision, a.words[2], a.words[1], a.get("role", "*"), resource.MustParse(a.words[3])))
+	case "late-offer": // of a session that is over
+		return w.step(offerDecision(state.Session(s.number(a.words[1])), w.seq+1, a.words[3], a.words[2], a.get("role", "*"), resource.MustParse(a.words[4])))
+	case "leap":
+		return decide(&allocator.Rescind{Number: w.seq + 1<<33, Offer: 1})
 	case "ready":
 		return w.step(state.AllocatorReady{Session: w.session})
 	case "tick":
 		w.now = w.now.Add(1)
 		return w.step(state.Tick{})
 	case "crash":
-		w.mirror = nil
-		return w.step(state.AllocatorClosed{Session: w.session, Reason: "crash"})
+		id := w.session
+		w.mirror, w.session = nil, 0
+		return w.step(state.AllocatorClosed{Session: id, Reason: "crash"})
 	case "rescind":
 		w.seq++
 		return decide(&allocator.Rescind{Number: w.seq, Offer: uint64(s.number(a.words[1]))})
@@ -346,6 +368,20 @@ func (s *script) allocator(a args) []state.Output {
 	}
 	s.t.Fatalf("unknown allocator verb %q", a.words[0])
 	return nil
+}
+
+// changed is the configuration with other values.
+func (s *script) changed(a args) *state.Config {
+	cfg := s.w.cfg
+	if d := a.get("offer_timeout", ""); d != "" {
+		cfg.OfferTimeout = s.duration(d)
+	}
+	cfg.Roles = nil
+	for _, text := range a.list("roles") { // name/weight/limit
+		p := strings.Split(text, "/")
+		cfg.Roles = append(cfg.Roles, state.Role{Name: p[0], Weight: uint64(s.number(p[1])), Limit: resource.MustParse(p[2]).Quantities()})
+	}
+	return &cfg
 }
 
 func (s *script) operator(a args) []state.Output {
@@ -363,6 +399,8 @@ func (s *script) operator(a args) []state.Output {
 			r.Guarantee = resource.MustParse(g).Quantities()
 		}
 		return s.w.step(state.SetRole{Request: 7, Role: r})
+	case "reconfigure":
+		return s.w.step(state.Reconfigure{Request: 7, Config: *s.changed(a)})
 	case "unset":
 		return s.w.step(state.RemoveRole{Request: 7, Name: a.words[1]})
 	}

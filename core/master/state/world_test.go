@@ -36,7 +36,11 @@ type world struct {
 	manual  bool
 	writes  []state.RegistryWrite
 	mirror  *mirror
-	session state.Session
+	session state.Session // the current one
+	// next is the mirror of a session that prepares to take over; nil: none does.
+	next      *mirror
+	preparing state.Session
+	sessions  state.Session // the last that was named
 	// views is what a watcher of Publish knows.
 	tasks map[state.TaskKey]*state.TaskView
 	seq   uint64
@@ -59,6 +63,7 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.next, w.preparing = nil, 0
 	w.m, w.writes, w.mirror, w.tasks = m, nil, nil, map[state.TaskKey]*state.TaskView{}
 	if err := m.Audit(); err != nil {
 		w.t.Fatalf("audit after recovery: %v", err)
@@ -84,15 +89,8 @@ func (w *world) step(in state.Input) []state.Output {
 				}
 				w.commit(out)
 				queue = append(queue, state.RegistryWritten{ID: out.ID})
-			case state.AllocatorBegin:
-				w.mirror = newMirror(out.Begin)
-			case state.CloseAllocator:
-				w.mirror = nil
-			case state.AllocatorBatch:
-				if w.mirror == nil {
-					w.t.Fatalf("batch before begin")
-				}
-				w.mirror.apply(w.t, out.Batch)
+			case state.AllocatorBegin, state.CloseAllocator, state.AllocatorCurrent, state.AllocatorBatch:
+				w.allocatorHears(out)
 			case state.Publish:
 				for _, v := range out.Tasks {
 					w.tasks[v.TaskKey] = v
@@ -107,6 +105,59 @@ func (w *world) step(in state.Input) []state.Output {
 		}
 	}
 	return all
+}
+
+// allocatorHears keeps the mirrors.
+func (w *world) allocatorHears(out state.Output) {
+	w.t.Helper()
+	place := func(s state.Session) **mirror {
+		switch {
+		case s == w.preparing:
+			return &w.next
+		case s == w.session:
+			return &w.mirror
+		}
+		w.t.Fatalf("%T for session %d, which is neither current (%d) nor preparing (%d)", out, s, w.session, w.preparing)
+		return nil
+	}
+	switch out := out.(type) {
+	case state.AllocatorBegin:
+		if out.Session != w.session {
+			w.preparing = out.Session
+		}
+		*place(out.Session) = newMirror(out.Begin)
+	case state.CloseAllocator:
+		*place(out.Session) = nil
+		if out.Session == w.preparing {
+			w.preparing = 0
+		}
+	case state.AllocatorCurrent:
+		if out.Session != w.preparing || w.mirror != nil && out.Replaced != w.session || w.mirror == nil && out.Replaced != 0 {
+			w.t.Fatalf("%+v while %d is current and %d prepares", out, w.session, w.preparing)
+		}
+		w.session, w.mirror, w.preparing, w.next = out.Session, w.next, 0, nil
+	case state.AllocatorBatch:
+		r := *place(out.Session)
+		if r == nil {
+			w.t.Fatalf("batch before begin")
+		}
+		r.apply(w.t, out.Batch)
+	}
+}
+
+// open is the next session, named; prepare it is one that is to take over.
+func (w *world) open() state.AllocatorOpened {
+	w.sessions++
+	w.session = w.sessions
+	return state.AllocatorOpened{Session: w.session}
+}
+
+func (w *world) prepare(config *state.Config) state.AllocatorOpened {
+	w.sessions++
+	if w.next == nil { // else the machine closes it first
+		w.preparing = w.sessions
+	}
+	return state.AllocatorOpened{Session: w.sessions, Prepare: true, Config: config}
 }
 
 func (w *world) commit(out state.RegistryWrite) {
@@ -274,8 +325,7 @@ func (r *mirror) free(id string) resource.Resources {
 // openAllocator opens a session and brings it to readiness.
 func (w *world) openAllocator() []state.Output {
 	w.t.Helper()
-	w.session++
-	outs := w.step(state.AllocatorOpened{Session: w.session})
+	outs := w.step(w.open())
 	for w.mirror.snapshot {
 		w.now = w.now.Add(time.Nanosecond)
 		outs = append(outs, w.step(state.Tick{})...)

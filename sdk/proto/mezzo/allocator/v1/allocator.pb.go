@@ -2572,7 +2572,8 @@ func (x *Requested) GetQuantities() *NamedQuantities {
 	return nil
 }
 
-// OfferOutstanding is told in a snapshot. Its resources are in the holdings.
+// OfferOutstanding is told in a snapshot, and of an offer of the session that
+// this one is to replace, after its Held. Its resources are in the holdings.
 type OfferOutstanding struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`

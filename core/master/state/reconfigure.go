@@ -1,0 +1,77 @@
+package state
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/mezzo-os/mezzo/sdk/resource"
+)
+
+// reconfigure carries out an operator's order to use another configuration.
+func (m *Machine) reconfigure(in Reconfigure) {
+	if err := checkRoles(in.Config.Roles); err != nil {
+		m.reply(in.Request, &OrderError{OrderInvalid, err.Error()})
+		return
+	}
+	m.configure(in.Config)
+	m.reply(in.Request, nil)
+}
+
+func checkRoles(roles []Role) error {
+	for _, r := range roles {
+		if err := checkRole(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// configure takes over what may change while the master leads; see Reconfigure.
+// The roles have been checked.
+func (m *Machine) configure(c Config) {
+	c = c.withDefaults()
+	m.cfg.BatchInterval, m.cfg.MinRefuse, m.cfg.MaxDecisionsPerSecond = c.BatchInterval, c.MinRefuse, c.MaxDecisionsPerSecond
+	m.cfg.TellTasks = c.TellTasks
+	m.cfg.UnreachablePerMinute = c.UnreachablePerMinute
+	m.cfg.MaxCompletedFrameworks, m.cfg.MaxCompletedTasks = c.MaxCompletedFrameworks, c.MaxCompletedTasks
+	if m.cfg.OfferTimeout != c.OfferTimeout {
+		m.cfg.OfferTimeout = c.OfferTimeout
+		m.rearmOffers()
+	}
+	m.cfg.Roles = c.Roles
+	m.configureRoles(c.Roles)
+}
+
+// rearmOffers gives outstanding offers the timeout that now counts, from when
+// they were made.
+func (m *Machine) rearmOffers() {
+	for _, o := range inOrder(slices.Collect(maps.Values(m.offers))) {
+		m.armOffer(o)
+	}
+}
+
+// configureRoles sets the first values of roles. What an operator has set since
+// stays.
+func (m *Machine) configureRoles(list []Role) {
+	first := map[string]*Role{}
+	for i := range list {
+		first[list[i].Name] = &list[i]
+		m.role(list[i].Name)
+	}
+	for _, name := range sortedKeys(m.roles) {
+		r := m.roles[name]
+		before := r.settings()
+		r.first = first[name]
+		if now := r.settings(); !before.equal(now) {
+			m.applyRole(r)
+			m.enforceLimit(name)
+		} else {
+			m.touchRole(name)
+		}
+	}
+}
+
+func (r Role) equal(other Role) bool {
+	same := func(a, b resource.Quantities) bool { return (a == nil) == (b == nil) && slices.Equal(a, b) }
+	return r.Name == other.Name && r.Weight == other.Weight && same(r.Guarantee, other.Guarantee) && same(r.Limit, other.Limit)
+}
