@@ -16,7 +16,8 @@ const version = "0.1.0"
 // config is the allocator's `config` block. Weights and quota are no part of
 // it: they are the cluster's, whatever allocates.
 type config struct {
-	FairSharingExcluded []string `hcl:"fair_sharing_excluded" help:"Names of scalar resources that do not count as a share, such as scarce gpus that few frameworks use."`
+	FairSharingExcluded []string           `hcl:"fair_sharing_excluded" help:"Names of scalar resources that do not count as a share, such as scarce gpus that few frameworks use."`
+	Preempt             *allocator.Preempt `hcl:"preempt" help:"When tasks may be ended for roles that are starved. Without this block, never."`
 }
 
 // Validate implements plugin.Validator.
@@ -43,5 +44,6 @@ func definition() allocator.Definition {
 		NewPolicy: func(c any) (allocator.Policy, []plugin.Diagnostic) {
 			return &engine.DominantShare{Excluded: c.(*config).FairSharingExcluded}, nil
 		},
+		Preempt: func(c any) *allocator.Preempt { return c.(*config).Preempt },
 	}
 }

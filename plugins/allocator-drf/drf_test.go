@@ -19,6 +19,8 @@ func TestConfigure(t *testing.T) {
 		{"nothing", `{}`, nil},
 		{"some", `{"fair_sharing_excluded": ["gpus", "disk"]}`, nil},
 		{"empty name", `{"fair_sharing_excluded": ["gpus", " "]}`, []string{"fair_sharing_excluded.1: empty resource name"}},
+		{"preempt", `{"preempt": {"after": 120000000000, "grace_period": 30000000000}}`, nil},
+		{"preempt always", `{"preempt": {"after": 0, "grace_period": -1}}`, []string{"preempt.after: after must be more than 0", "preempt.grace_period: grace_period must not be negative"}},
 		{"twice", `{"fair_sharing_excluded": ["gpus", "gpus"]}`, []string{"fair_sharing_excluded.1: resource named twice"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -48,6 +48,10 @@ type Definition struct {
 	// configured, to see its diagnostics, and then for every session, so that a
 	// policy may keep what it learns in one.
 	NewPolicy func(config any) (Policy, []plugin.Diagnostic)
+	// Preempt returns when tasks may be ended for roles that are starved, for
+	// what NewConfig returned; nil when never. It may be nil itself. The engine
+	// chooses the tasks by the policy's ranks: see engine.Preempt.
+	Preempt func(config any) *Preempt
 }
 
 // Serve runs the plugin and returns when the host has ended it; main returns
@@ -115,7 +119,13 @@ func (s *server) Allocate(stream grpc.BidiStreamingServer[allocatorv1.FromCore, 
 	if plugin.Failed(diagnostics) {
 		return status.Errorf(codes.FailedPrecondition, "the configuration is not valid: %v", diagnostics)
 	}
-	begun := &session{number: first.GetSession(), start: time.Now(), engine: engine.New(first.GetBegin(), policy)}
+	mirror := engine.New(first.GetBegin(), policy)
+	if s.definition.Preempt != nil {
+		if p := s.definition.Preempt(config); p != nil {
+			mirror.Preempt(engine.Preempt{After: p.After, GracePeriod: p.GracePeriod})
+		}
+	}
+	begun := &session{number: first.GetSession(), start: time.Now(), engine: mirror}
 	s.mu.Lock()
 	s.current = begun
 	s.mu.Unlock()

@@ -35,6 +35,8 @@ type agent struct {
 	softs    int      // filters with a time of min_refuse
 	refusals int      // in a row
 	left     time.Duration
+
+	maintenance *maintenance // nil: none is planned
 }
 
 // holding is what a client holds on an agent.
@@ -64,6 +66,7 @@ func (e *Engine) agentUpdated(now time.Duration, u *allocatorv1.AgentUpdated) er
 	a.attributes, a.hostname, a.region, a.zone = u.GetAttributes(), u.GetHostname(), u.GetRegion(), u.GetZone()
 	look = look || u.GetActive() && !a.active
 	a.active = u.GetActive()
+	e.setUnavailability(a, u.GetUnavailability())
 	a.tried, a.seen = nil, vector{} // activity, attributes or total changed
 	look = e.setTotal(a, total) || look
 	if u.GetHoldingsSet() {
@@ -72,7 +75,7 @@ func (e *Engine) agentUpdated(now time.Duration, u *allocatorv1.AgentUpdated) er
 		}
 	}
 	if look {
-		e.freed(a, now)
+		e.freed(a)
 	}
 	e.markIdle(a)
 	return nil
@@ -179,6 +182,7 @@ func (e *Engine) addHolding(a *agent, c *client, v vector) {
 	}
 	a.held = append(a.held, holding{c, v})
 	c.holdings++
+	e.ask(a)
 }
 
 // hold takes v from what is free for a client. The order of service is the
@@ -224,12 +228,12 @@ func (e *Engine) release(a *agent, c *client, v vector) vector {
 
 // freed is called when more became free on an agent. What was found out about
 // clients stays true if it was found out about as much or more.
-func (e *Engine) freed(a *agent, now time.Duration) {
+func (e *Engine) freed(a *agent) {
 	if len(a.tried) > 0 && !e.kinds.contains(a.seen, a.free) {
 		clear(a.tried)
 	}
 	e.markIdle(a)
-	e.soil(a, now)
+	e.soil(a)
 }
 
 // markIdle brings the set of idle agents up to date.
@@ -246,12 +250,9 @@ func (e *Engine) markIdle(a *agent) {
 }
 
 // soil makes an agent dirty if there is anything to look at.
-func (e *Engine) soil(a *agent, now time.Duration) {
+func (e *Engine) soil(a *agent) {
 	if a.dirty || !e.idle.has(a.number) {
 		return
-	}
-	if len(e.dirty) == 0 {
-		e.due = now + e.batchInterval()
 	}
 	a.dirty = true
 	e.dirty = append(e.dirty, a)
@@ -292,6 +293,7 @@ func (e *Engine) removeAgent(a *agent) {
 	_ = e.setHoldings(a, nil) // no list, no error
 	e.setTotal(a, vector{})
 	e.dropFilters(a)
+	e.setUnavailability(a, nil)
 	a.active = false
 	e.idle.remove(a.number)
 	e.agents[a.number] = nil

@@ -33,24 +33,27 @@ func (e *Engine) applyOne(now time.Duration, event *allocatorv1.Event) error {
 	case *allocatorv1.Event_Kind:
 		return e.defineKind(v.Kind)
 	case *allocatorv1.Event_Role:
-		return e.roleUpdated(now, v.Role)
+		return e.roleUpdated(v.Role)
 	case *allocatorv1.Event_Framework:
-		return e.frameworkUpdated(now, v.Framework)
+		return e.frameworkUpdated(v.Framework)
 	case *allocatorv1.Event_FrameworkRemoved:
-		e.frameworkRemoved(now, v.FrameworkRemoved.GetNumber())
+		e.frameworkRemoved(v.FrameworkRemoved.GetNumber())
 	case *allocatorv1.Event_Converted:
 		return e.converted(now, v.Converted)
 	case *allocatorv1.Event_Suppressed:
 		for _, c := range e.clientsOf(v.Suppressed.GetFramework(), v.Suppressed.GetRoles()) {
 			c.suppressed = true
-			e.changed(now, c)
+			e.changed(c)
 		}
 	case *allocatorv1.Event_Revived:
 		for _, c := range e.clientsOf(v.Revived.GetFramework(), v.Revived.GetRoles()) {
 			c.suppressed = false
 			e.dropClientFilters(c)
-			e.changed(now, c)
+			e.changed(c)
+			e.askFramework(c.framework, false)
 		}
+	case *allocatorv1.Event_InverseOffer:
+		e.inverseOfferStatus(now, v.InverseOffer)
 	case *allocatorv1.Event_Filter:
 		return e.filterTold(now, v.Filter)
 	case *allocatorv1.Event_Refused:
@@ -91,7 +94,7 @@ func (e *Engine) defineKind(d *allocatorv1.KindDefined) error {
 	return nil
 }
 
-func (e *Engine) roleUpdated(now time.Duration, u *allocatorv1.RoleUpdated) (err error) {
+func (e *Engine) roleUpdated(u *allocatorv1.RoleUpdated) (err error) {
 	if e.roles, err = room(e.roles, u.GetNumber(), "role"); err != nil {
 		return err
 	}
@@ -105,7 +108,7 @@ func (e *Engine) roleUpdated(now time.Duration, u *allocatorv1.RoleUpdated) (err
 		r.node.Weight = weight
 		e.touch(r.node)
 	}
-	e.setQuota(now, r, u)
+	e.setQuota(r, u)
 	return nil
 }
 
@@ -142,7 +145,7 @@ func (e *Engine) released(now time.Duration, r *allocatorv1.Released) error {
 		}
 		e.addFilter(now, a, c, v, hard, soft)
 	}
-	e.freed(a, now)
+	e.freed(a)
 	return nil
 }
 
@@ -192,7 +195,7 @@ func (e *Engine) converted(now time.Duration, v *allocatorv1.Converted) error {
 	e.setTotal(a, e.kinds.add(left, to))
 	e.recompute(a)
 	a.tried = nil
-	e.freed(a, now)
+	e.freed(a)
 	return nil
 }
 
@@ -202,6 +205,7 @@ func (e *Engine) converted(now time.Duration, v *allocatorv1.Converted) error {
 func (e *Engine) refused(now time.Duration, r *allocatorv1.Refused) error {
 	at := sort.Search(len(e.inflight), func(i int) bool { return e.inflight[i].number >= r.GetDecision() })
 	known := at < len(e.inflight) && e.inflight[at].number == r.GetDecision()
+	aside := !known && e.inverseRefused(now, r.GetDecision()) // not the agent's fault
 	var a *agent
 	if known {
 		a = e.inflight[at].agent
@@ -221,7 +225,7 @@ func (e *Engine) refused(now time.Duration, r *allocatorv1.Refused) error {
 		}
 	} else if known {
 		e.release(a, e.inflight[at].client, e.inflight[at].offer)
-		e.freed(a, now)
+		e.freed(a)
 	}
 	if known {
 		e.inflight[at].agent = nil // no longer re-applied, and no success
@@ -230,7 +234,7 @@ func (e *Engine) refused(now time.Duration, r *allocatorv1.Refused) error {
 		e.paused = max(e.paused, now+refusalPause)
 		return nil
 	}
-	if a != nil {
+	if a != nil && !aside {
 		e.backOff(now, a)
 	}
 	return nil

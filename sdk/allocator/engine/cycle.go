@@ -11,6 +11,8 @@ import (
 // first to roles whose guarantees are unmet, then to all.
 func (e *Engine) cycle(now time.Duration) Report {
 	e.settle()
+	e.armed = false
+	e.askAll(now)
 	batch := e.dirty
 	e.dirty = e.spareDirty[:0]
 	e.random.Shuffle(len(batch), func(i, j int) { batch[i], batch[j] = batch[j], batch[i] })
@@ -30,7 +32,7 @@ func (e *Engine) cycle(now time.Duration) Report {
 		if !e.budget.any(now) {
 			// The rest waits for the next second's decisions.
 			e.dirty = append(e.dirty, batch[i:]...)
-			e.due = now
+			e.armed, e.due = true, now
 			break
 		}
 		a.dirty = false
@@ -39,6 +41,7 @@ func (e *Engine) cycle(now time.Duration) Report {
 	}
 	clear(batch)
 	e.spareDirty = batch[:0]
+	e.arm(now)
 	return report
 }
 

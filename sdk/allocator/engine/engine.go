@@ -57,6 +57,12 @@ type Engine struct {
 	timers       timers
 	filters      int // how many there are
 
+	maintained bitset   // agents that are going to be unavailable
+	asking     []*agent // of those, to be looked at
+	armed      bool     // due is set
+
+	preempt *Preempt // nil: nothing is ever revoked
+
 	ready    bool
 	applied  uint64 // the last event
 	next     uint64 // the next decision
@@ -156,7 +162,7 @@ func (e *Engine) Next() (time.Duration, bool) {
 		return 0, false
 	}
 	at, ok := e.timers.first()
-	if len(e.dirty) > 0 {
+	if e.work() {
 		due := max(e.due, e.paused, e.budget.next())
 		if !ok || due < at {
 			at, ok = due, true
@@ -173,7 +179,7 @@ func (e *Engine) Run(now time.Duration) ([]*allocatorv1.Decision, Report) {
 		return nil, Report{}
 	}
 	e.tick(now)
-	if len(e.dirty) == 0 || now < max(e.due, e.paused) || !e.budget.any(now) {
+	if !e.work() || now < max(e.due, e.paused) || !e.budget.any(now) {
 		return nil, Report{}
 	}
 	report := e.cycle(now)
@@ -182,10 +188,21 @@ func (e *Engine) Run(now time.Duration) ([]*allocatorv1.Decision, Report) {
 	return out, report
 }
 
+// work reports whether there is anything for a cycle.
+func (e *Engine) work() bool { return len(e.dirty) > 0 || len(e.asking) > 0 }
+
+// arm sets when the next cycle is due, once there is something for it.
+func (e *Engine) arm(now time.Duration) {
+	if !e.armed && e.work() {
+		e.armed, e.due = true, now+e.batchInterval()
+	}
+}
+
 // Touch makes every idle agent dirty, as if something about each had changed.
 // Policies never need it; measurements of a cycle over the whole cluster do.
 func (e *Engine) Touch(now time.Duration) {
-	e.idle.each(func(number uint32) { e.soil(e.agents[number], now) })
+	e.idle.each(func(number uint32) { e.soil(e.agents[number]) })
+	e.arm(now)
 }
 
 // Apply brings the mirror up to date. An error means that the core and the
@@ -206,8 +223,9 @@ func (e *Engine) Apply(now time.Duration, b *allocatorv1.Batch) error {
 	}
 	e.acknowledge(b.GetDecisionsSeen())
 	if e.reconsidered {
-		e.reconsider(now)
+		e.reconsider()
 	}
+	e.arm(now)
 	if b.GetSnapshotEnd() {
 		e.ready = true
 	}

@@ -169,7 +169,7 @@ func (e *Engine) expire(now time.Duration, a *agent, client uint32) {
 	}
 	if found {
 		a.tried.remove(client)
-		e.soil(a, now)
+		e.soil(a)
 	}
 }
 

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"slices"
-	"time"
 
 	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 )
@@ -94,7 +93,7 @@ func (e *Engine) forget(c *client) {
 	// It may still be in the list of what to rank again, which does no harm.
 }
 
-func (e *Engine) frameworkUpdated(now time.Duration, u *allocatorv1.FrameworkUpdated) (err error) {
+func (e *Engine) frameworkUpdated(u *allocatorv1.FrameworkUpdated) (err error) {
 	if e.frameworks, err = room(e.frameworks, u.GetNumber(), "framework"); err != nil {
 		return err
 	}
@@ -117,9 +116,10 @@ func (e *Engine) frameworkUpdated(now time.Duration, u *allocatorv1.FrameworkUpd
 			e.dropClientFilters(c)
 		}
 		e.setClient(c, settingsOf(u, c.number))
-		e.changed(now, c)
+		e.changed(c)
 		e.leaving = append(e.leaving, c)
 	}
+	e.askFramework(f, !f.active)
 	return nil
 }
 
@@ -161,7 +161,7 @@ func (e *Engine) setClient(c *client, s *allocatorv1.RoleSettings) {
 // changed is called when what decides whether and what a client is offered may
 // have changed: it is put into the order of service or taken out, and if it
 // wants offers every idle agent is looked at for it again.
-func (e *Engine) changed(now time.Duration, c *client) {
+func (e *Engine) changed(c *client) {
 	wants := c.wants()
 	if wants != e.wanting.has(c.index) {
 		if wants {
@@ -172,37 +172,38 @@ func (e *Engine) changed(now time.Duration, c *client) {
 		e.want(&c.node, wants)
 	}
 	if wants {
-		e.wake(now, c)
+		e.wake(c)
 	}
 }
 
 // wake makes every idle agent dirty for one client.
-func (e *Engine) wake(now time.Duration, c *client) {
+func (e *Engine) wake(c *client) {
 	e.wakes++
 	e.idle.each(func(number uint32) {
 		a := e.agents[number]
 		a.tried.remove(c.index)
 		a.wakes = e.wakes
-		e.soil(a, now)
+		e.soil(a)
 	})
 }
 
-func (e *Engine) frameworkRemoved(now time.Duration, number uint32) {
+func (e *Engine) frameworkRemoved(number uint32) {
 	if int(number) >= len(e.frameworks) || e.frameworks[number] == nil {
 		return
 	}
 	f := e.frameworks[number]
 	f.active = false
 	held := false
+	e.askFramework(f, true)
 	for _, c := range slices.Clone(f.clients) {
 		c.subscribed = false
 		held = held || c.holdings > 0
-		e.changed(now, c)
+		e.changed(c)
 	}
 	if held {
 		for _, a := range e.agents {
 			if a != nil {
-				e.releaseAll(now, a, f)
+				e.releaseAll(a, f)
 			}
 		}
 	}
@@ -218,7 +219,7 @@ func (e *Engine) frameworkRemoved(now time.Duration, number uint32) {
 }
 
 // releaseAll gives back what a framework holds on an agent.
-func (e *Engine) releaseAll(now time.Duration, a *agent, f *framework) {
+func (e *Engine) releaseAll(a *agent, f *framework) {
 	released := false
 	for _, h := range slices.Clone(a.held) {
 		if h.client.framework == f {
@@ -227,7 +228,7 @@ func (e *Engine) releaseAll(now time.Duration, a *agent, f *framework) {
 		}
 	}
 	if released {
-		e.freed(a, now)
+		e.freed(a)
 	}
 }
 

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"slices"
-	"time"
 
 	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 )
@@ -38,7 +37,7 @@ func (q *quota) reserve(k kind, thousandths, sign int64) {
 	}
 }
 
-func (e *Engine) setQuota(now time.Duration, r *role, u *allocatorv1.RoleUpdated) {
+func (e *Engine) setQuota(r *role, u *allocatorv1.RoleUpdated) {
 	guarantee, limit := e.amounts(u.GetGuarantee()), e.amounts(u.GetLimit())
 	if slices.Equal(guarantee, r.quota.guarantee) && slices.Equal(limit, r.quota.limit) {
 		return
@@ -49,7 +48,7 @@ func (e *Engine) setQuota(now time.Duration, r *role, u *allocatorv1.RoleUpdated
 		e.limited = append(e.limited, r)
 	}
 	e.guaranteed = slices.ContainsFunc(e.limited, func(x *role) bool { return len(x.quota.guarantee) > 0 })
-	e.reconsider(now)
+	e.reconsider()
 }
 
 // unmet is how much of a scalar the role and those above it still lack of what
@@ -117,11 +116,11 @@ func (e *Engine) unlimited(c *client) {
 
 // reconsider has every agent looked at again for those that were held back by
 // quota.
-func (e *Engine) reconsider(now time.Duration) {
+func (e *Engine) reconsider() {
 	e.reconsidered = false
 	e.heldBack.each(func(number uint32) {
 		if a := e.agents[number]; a != nil {
-			e.soil(a, now)
+			e.soil(a)
 		}
 	})
 	clear(e.heldBack)

@@ -9,13 +9,17 @@ import (
 func trailingZeros(word uint64) int { return bits.TrailingZeros64(word) }
 
 // timer is when something about an agent passes by itself: a filter of one
-// client, or, for client noClient, the time for which the agent is left alone.
+// client; for client noClient, the time for which the agent is left alone; for
+// noClientAsk, the time for which a framework is not asked to leave it.
 type timer struct {
 	at            time.Duration
 	agent, client uint32
 }
 
-const noClient = ^uint32(0)
+const (
+	noClient    = ^uint32(0)
+	noClientAsk = noClient - 1
+)
 
 // timers is a heap. A timer whose cause has gone is left where it is, and finds
 // nothing when it comes.
@@ -60,12 +64,16 @@ func (e *Engine) tick(now time.Duration) {
 		if a == nil {
 			continue
 		}
-		if t.client == noClient {
-			e.soil(a, now)
-			continue
+		switch t.client {
+		case noClient:
+			e.soil(a)
+		case noClientAsk:
+			e.ask(a)
+		default:
+			e.expire(now, a, t.client)
 		}
-		e.expire(now, a, t.client)
 	}
+	e.arm(now)
 	// Revives leave timers without a filter behind.
 	if len(e.timers) > 2*e.filters+1024 {
 		e.sweepTimers()
@@ -76,7 +84,7 @@ func (e *Engine) sweepTimers() {
 	kept := e.timers[:0]
 	for _, t := range e.timers {
 		a := e.agents[t.agent]
-		if a != nil && (t.client == noClient || a.hasTimer(t.client, t.at)) {
+		if a != nil && (t.client >= noClientAsk || a.hasTimer(t.client, t.at)) {
 			kept = append(kept, t)
 		}
 	}

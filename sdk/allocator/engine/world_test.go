@@ -24,6 +24,13 @@ type world struct {
 	held  map[holder]resource.Resources
 	// refuse says which offers the core does not carry out.
 	refuse func(*allocator.Offer) bool
+	// unavailable are the agents with a planned window.
+	unavailable map[string]*allocator.Unavailability
+	asked       []*allocator.InverseOffer // all that were made
+	revoked     []*allocator.Revoke
+	// refuseOther is why decisions that are not offers are refused; 0: they
+	// are not.
+	refuseOther allocator.RefusalReason
 }
 
 type holder struct{ agent, framework, role string }
@@ -86,11 +93,15 @@ func (w *world) run() []*allocator.Offer {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		o := decision.(*allocator.Offer)
-		if o.Number <= w.seen {
-			w.t.Fatalf("decision %d comes after %d", o.Number, w.seen)
+		if decision.DecisionNumber() <= w.seen {
+			w.t.Fatalf("decision %d comes after %d", decision.DecisionNumber(), w.seen)
 		}
-		w.seen = o.Number
+		w.seen = decision.DecisionNumber()
+		o, isOffer := decision.(*allocator.Offer)
+		if !isOffer {
+			refused = append(refused, w.other(decision)...)
+			continue
+		}
 		if w.refuse != nil && w.refuse(o) {
 			refused = append(refused, &allocator.Refused{Decision: o.Number, Reason: allocator.RefusedNotFree, Agent: w.agentState(o.Agent)})
 			continue
@@ -104,6 +115,23 @@ func (w *world) run() []*allocator.Offer {
 	}
 	w.tell(refused...)
 	return offers
+}
+
+// other carries out a decision that is not an offer, or refuses it.
+func (w *world) other(d allocator.Decision) []allocator.Event {
+	w.t.Helper()
+	switch d := d.(type) {
+	case *allocator.InverseOffer:
+		w.asked = append(w.asked, d)
+	case *allocator.Revoke:
+		w.revoked = append(w.revoked, d)
+	default:
+		w.t.Fatalf("decision %T", d)
+	}
+	if w.refuseOther != 0 {
+		return []allocator.Event{&allocator.Refused{Decision: d.DecisionNumber(), Reason: w.refuseOther}}
+	}
+	return nil
 }
 
 // settle advances the clock past batch_interval and runs.
@@ -124,7 +152,7 @@ func (w *world) free(agent string) resource.Resources {
 }
 
 func (w *world) agentState(id string) *allocator.AgentUpdated {
-	u := &allocator.AgentUpdated{ID: id, Hostname: id, Total: w.total[id], Active: true, HoldingsSet: true}
+	u := &allocator.AgentUpdated{ID: id, Hostname: id, Total: w.total[id], Active: true, HoldingsSet: true, Unavailability: w.unavailable[id]}
 	for h, r := range w.held {
 		if h.agent == id && !r.IsEmpty() {
 			u.Holdings = append(u.Holdings, allocator.Holding{Framework: h.framework, Role: h.role, Resources: r})
