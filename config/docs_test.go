@@ -63,7 +63,8 @@ func (m manual) check(t *testing.T, heading string, known []string) {
 		return
 	}
 	slices.Sort(known)
-	if diff := cmp.Diff(slices.Compact(known), slices.Sorted(maps.Keys(s.attributes))); diff != "" {
+	known = slices.Compact(known)
+	if diff := cmp.Diff(known, slices.Sorted(maps.Keys(s.attributes))); diff != "" {
 		t.Errorf("docs/configuration.md, section %q (-known to the program +in the tables):\n%s", heading, diff)
 	}
 	var shown strings.Builder
@@ -121,7 +122,7 @@ func TestManualKnowsEveryWord(t *testing.T) {
 // plugins are programs, which nothing imports.
 func TestManualKnowsPluginSettings(t *testing.T) {
 	m := readManual(t)
-	tag := regexp.MustCompile("`hcl:\"([a-z0-9_]+)[\",]")
+	tag := regexp.MustCompile("`hcl:\"([a-z0-9_]+)(,[a-z]+)?\"")
 	folders, err := filepath.Glob("../plugins/*")
 	if err != nil || len(folders) == 0 {
 		t.Fatalf("no plugins: %v", err)
@@ -131,7 +132,7 @@ func TestManualKnowsPluginSettings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var known []string
+		var known, blocks []string
 		for _, source := range sources {
 			src, err := os.ReadFile(source)
 			if err != nil {
@@ -141,11 +142,24 @@ func TestManualKnowsPluginSettings(t *testing.T) {
 				continue
 			}
 			for _, found := range tag.FindAllStringSubmatch(string(src), -1) {
-				known = append(known, found[1])
+				switch found[2] {
+				case "":
+					known = append(known, found[1])
+				case ",block":
+					blocks = append(blocks, found[1])
+				}
 			}
 		}
-		if kind, name, ok := strings.Cut(filepath.Base(folder), "-"); ok && len(known) > 0 {
-			m.check(t, fmt.Sprintf("%s %q", kind, name), known)
+		kind, name, ok := strings.Cut(filepath.Base(folder), "-")
+		if !ok || len(known) == 0 {
+			continue
+		}
+		heading := fmt.Sprintf("%s %q", kind, name)
+		m.check(t, heading, known)
+		for _, block := range blocks {
+			if !strings.Contains(m[heading].text, "`"+block+"`") || !regexp.MustCompile(`(?m)^\s*`+block+` .*\{$`).MatchString(m[heading].text) {
+				t.Errorf("docs/configuration.md, section %q does not name the block %s, or has no example with it", heading, block)
+			}
 		}
 	}
 }

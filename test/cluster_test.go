@@ -44,12 +44,13 @@ func buildAndRun(m *testing.M) (int, error) {
 	}
 	bin = dir
 	for out, pkg := range map[string]string{
-		"mezzo":                          "..",
-		"mezzo-demo":                     "./demo",
-		"scheduler-hello":                "../sdk/examples/scheduler-hello",
-		"plugins/mezzo-allocator-drf":    "../plugins/allocator-drf",
-		"plugins/mezzo-isolator-cgroups": "../plugins/isolator-cgroups",
-		"plugins/mezzo-shim":             "../plugins/isolator-cgroups/shim",
+		"mezzo":                            "..",
+		"mezzo-demo":                       "./demo",
+		"scheduler-hello":                  "../sdk/examples/scheduler-hello",
+		"plugins/mezzo-allocator-drf":      "../plugins/allocator-drf",
+		"plugins/mezzo-allocator-priority": "../plugins/allocator-priority",
+		"plugins/mezzo-isolator-cgroups":   "../plugins/isolator-cgroups",
+		"plugins/mezzo-shim":               "../plugins/isolator-cgroups/shim",
 	} {
 		cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, out), pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

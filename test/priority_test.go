@@ -1,0 +1,40 @@
+package test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Of two who wait for the whole cluster, the one of the higher role gets it,
+// though the other came first.
+func TestPriority(t *testing.T) {
+	t.Parallel()
+	config := filepath.Join(tempDir(t), "dev.hcl")
+	text := "allocator \"priority\" {\n  config {\n    role \"prod\" {\n      priority = 10\n    }\n  }\n}\n"
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := startDev(t, "--config", config)
+	wait := "while [ ! -e go ]; do sleep 0.05; done"
+	holder := c.start("run", "--name", "holder", "--cpus", "4", "--", "sh", "-c", wait)
+	running := func(name string) func() bool {
+		return func() bool { return c.task(name)["state"] == "TASK_RUNNING" }
+	}
+	eventually(t, "the first task", running("holder"))
+	low := c.start("run", "--name", "low", "--role", "low", "--cpus", "4", "--", "true")
+	eventually(t, "the lower framework", func() bool { return len(c.list("frameworks")) == 2 })
+	high := c.start("run", "--name", "high", "--role", "prod", "--cpus", "4", "--", "sh", "-c", wait)
+	eventually(t, "the higher framework", func() bool { return len(c.list("frameworks")) == 3 })
+	release(t, c, "holder")
+	eventually(t, "the higher task", running("high"))
+	if task := c.task("low"); task != nil {
+		t.Errorf("the lower role came first: %v", task)
+	}
+	release(t, c, "high")
+	for _, b := range []*background{holder, high, low} {
+		if r := b.wait(); r.code != 0 {
+			t.Errorf("%v: %+v", b.cmd.Args, r)
+		}
+	}
+}
