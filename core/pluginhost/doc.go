@@ -14,6 +14,10 @@
 // that doubles from half a second to a minute, until Instance.Stop. The state
 // at every moment is in Instance.Status.
 //
+// A plugin is replaced without a pause by an instance beside it: Host.Start with
+// Spec.Replaces, and Instance.Stop of the one that is not wanted any more. So
+// two processes may run under one identity for a while.
+//
 // The user of a plugin opens its streams in Spec.OnUp, once a generation, and
 // gives up what it held in Spec.OnDown:
 //

@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,7 +75,7 @@ type Host struct {
 	sockets *socketDir
 
 	mu        sync.Mutex
-	instances map[string]*Instance // by Spec.ID
+	instances []*Instance // in order of their start
 	closed    bool
 }
 
@@ -97,13 +98,13 @@ func New(options Options) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("plugin host: %w", err)
 	}
-	return &Host{options: options, logger: options.Logger, sockets: sockets, instances: map[string]*Instance{}}, nil
+	return &Host{options: options, logger: options.Logger, sockets: sockets}, nil
 }
 
 // Start brings a plugin up and supervises it from then on. It returns when the
 // plugin is configured and has told its health, or with a *Error and nothing
 // left running. ctx bounds the start only. A plugin that runs, or is starting,
-// is not started twice.
+// is not started twice, unless the other is the one that spec.Replaces.
 func (h *Host) Start(ctx context.Context, spec Spec) (*Instance, error) {
 	if plugin.KindName(spec.Kind) == "unknown" || spec.Name == "" || spec.Path == "" {
 		return nil, fmt.Errorf("plugin host: start: kind %v, name %q, path %q: all three are needed", spec.Kind, spec.Name, spec.Path)
@@ -125,30 +126,28 @@ func (h *Host) add(i *Instance) error {
 	if h.closed {
 		return fmt.Errorf("plugin host: start %s: the host is closed", i.spec.title())
 	}
-	if _, taken := h.instances[i.spec.ID()]; taken {
-		return fmt.Errorf("plugin host: start %s: it runs already; stop it first", i.spec.title())
+	for _, other := range h.instances {
+		if other.spec.ID() == i.spec.ID() && other != i.spec.Replaces {
+			return fmt.Errorf("plugin host: start %s: it runs already; stop it first", i.spec.title())
+		}
 	}
-	h.instances[i.spec.ID()] = i
+	h.instances = append(h.instances, i)
 	return nil
 }
 
 func (h *Host) remove(i *Instance) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.instances[i.spec.ID()] == i {
-		delete(h.instances, i.spec.ID())
-	}
+	h.instances = slices.DeleteFunc(h.instances, func(other *Instance) bool { return other == i })
 }
 
-// Instances returns what runs, ordered by kind and name.
+// Instances returns what runs, ordered by kind and name; of two with one
+// identity, the one that is to be replaced comes first.
 func (h *Host) Instances() []*Instance {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	out := make([]*Instance, 0, len(h.instances))
-	for _, i := range h.instances {
-		out = append(out, i)
-	}
-	sort.Slice(out, func(a, b int) bool { return out[a].spec.ID() < out[b].spec.ID() })
+	out := slices.Clone(h.instances)
+	slices.SortStableFunc(out, func(a, b *Instance) int { return strings.Compare(a.spec.ID(), b.spec.ID()) })
 	return out
 }
 

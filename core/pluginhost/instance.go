@@ -53,6 +53,16 @@ func newInstance(h *Host, spec Spec) *Instance {
 // Spec returns what the instance was started with.
 func (i *Instance) Spec() Spec { return i.spec }
 
+// SetLogLevel changes the least level of the plugin's log lines, as
+// Spec.LogLevel says; empty: the host's own.
+func (i *Instance) SetLogLevel(level string) {
+	if to := hclog.LevelFromString(level); to != hclog.NoLevel {
+		i.logger.SetLevel(to)
+	} else {
+		i.logger.SetLevel(i.host.options.Logger.GetLevel())
+	}
+}
+
 // Status returns the state now.
 func (i *Instance) Status() Status {
 	i.mu.Lock()

@@ -31,6 +31,11 @@ type Spec struct {
 	// ContractVersions are the versions of the kind's contract that the caller
 	// speaks. Empty: version 1.
 	ContractVersions []uint32
+	// Replaces is a running instance that this one is to take the place of: both
+	// may have one identity while the new one is started and made ready. The
+	// caller stops one of them. They share the plugin's own directory. Nil: there
+	// is none.
+	Replaces *Instance
 	// Env is added to the plugin's environment, which is otherwise clean.
 	Env map[string]string
 

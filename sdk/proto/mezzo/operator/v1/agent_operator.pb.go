@@ -696,11 +696,12 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\tLogStream\x12\x1a\n" +
 	"\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n" +
-	"\x11LOG_STREAM_STDERR\x10\x022\x91\x02\n" +
+	"\x11LOG_STREAM_STDERR\x10\x022\xe0\x02\n" +
 	"\rAgentOperator\x12Z\n" +
 	"\bGetState\x12'.mezzo.operator.v1.GetAgentStateRequest\x1a%.mezzo.operator.v1.AgentStateResponse\x12F\n" +
 	"\x04Logs\x12\x1e.mezzo.operator.v1.LogsRequest\x1a\x1c.mezzo.operator.v1.LogsChunk0\x01\x12\\\n" +
-	"\x05Usage\x12(.mezzo.operator.v1.ContainerUsageRequest\x1a).mezzo.operator.v1.ContainerUsageResponseBGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
+	"\x05Usage\x12(.mezzo.operator.v1.ContainerUsageRequest\x1a).mezzo.operator.v1.ContainerUsageResponse\x12M\n" +
+	"\x06Reload\x12 .mezzo.operator.v1.ReloadRequest\x1a!.mezzo.operator.v1.ReloadResponseBGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
 	file_mezzo_operator_v1_agent_operator_proto_rawDescOnce sync.Once
@@ -729,6 +730,8 @@ var file_mezzo_operator_v1_agent_operator_proto_goTypes = []any{
 	(*structpb.Struct)(nil),        // 9: google.protobuf.Struct
 	(*Task)(nil),                   // 10: mezzo.operator.v1.Task
 	(*Plugin)(nil),                 // 11: mezzo.operator.v1.Plugin
+	(*ReloadRequest)(nil),          // 12: mezzo.operator.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 13: mezzo.operator.v1.ReloadResponse
 }
 var file_mezzo_operator_v1_agent_operator_proto_depIdxs = []int32{
 	9,  // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
@@ -740,11 +743,13 @@ var file_mezzo_operator_v1_agent_operator_proto_depIdxs = []int32{
 	1,  // 6: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
 	4,  // 7: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
 	6,  // 8: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
-	2,  // 9: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
-	5,  // 10: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
-	7,  // 11: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
-	9,  // [9:12] is the sub-list for method output_type
-	6,  // [6:9] is the sub-list for method input_type
+	12, // 9: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	2,  // 10: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
+	5,  // 11: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
+	7,  // 12: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
+	13, // 13: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	10, // [10:14] is the sub-list for method output_type
+	6,  // [6:10] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name

@@ -22,6 +22,7 @@ const (
 	AgentOperator_GetState_FullMethodName = "/mezzo.operator.v1.AgentOperator/GetState"
 	AgentOperator_Logs_FullMethodName     = "/mezzo.operator.v1.AgentOperator/Logs"
 	AgentOperator_Usage_FullMethodName    = "/mezzo.operator.v1.AgentOperator/Usage"
+	AgentOperator_Reload_FullMethodName   = "/mezzo.operator.v1.AgentOperator/Reload"
 )
 
 // AgentOperatorClient is the client API for AgentOperator service.
@@ -34,6 +35,8 @@ type AgentOperatorClient interface {
 	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsChunk], error)
 	// Usage sends statistics of containers once.
 	Usage(ctx context.Context, in *ContainerUsageRequest, opts ...grpc.CallOption) (*ContainerUsageResponse, error)
+	// Reload has the agent read its configuration again and change what changed.
+	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 }
 
 type agentOperatorClient struct {
@@ -83,6 +86,16 @@ func (c *agentOperatorClient) Usage(ctx context.Context, in *ContainerUsageReque
 	return out, nil
 }
 
+func (c *agentOperatorClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReloadResponse)
+	err := c.cc.Invoke(ctx, AgentOperator_Reload_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentOperatorServer is the server API for AgentOperator service.
 // All implementations must embed UnimplementedAgentOperatorServer
 // for forward compatibility.
@@ -93,6 +106,8 @@ type AgentOperatorServer interface {
 	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsChunk]) error
 	// Usage sends statistics of containers once.
 	Usage(context.Context, *ContainerUsageRequest) (*ContainerUsageResponse, error)
+	// Reload has the agent read its configuration again and change what changed.
+	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	mustEmbedUnimplementedAgentOperatorServer()
 }
 
@@ -111,6 +126,9 @@ func (UnimplementedAgentOperatorServer) Logs(*LogsRequest, grpc.ServerStreamingS
 }
 func (UnimplementedAgentOperatorServer) Usage(context.Context, *ContainerUsageRequest) (*ContainerUsageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Usage not implemented")
+}
+func (UnimplementedAgentOperatorServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
 }
 func (UnimplementedAgentOperatorServer) mustEmbedUnimplementedAgentOperatorServer() {}
 func (UnimplementedAgentOperatorServer) testEmbeddedByValue()                       {}
@@ -180,6 +198,24 @@ func _AgentOperator_Usage_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentOperator_Reload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReloadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentOperatorServer).Reload(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentOperator_Reload_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentOperatorServer).Reload(ctx, req.(*ReloadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentOperator_ServiceDesc is the grpc.ServiceDesc for AgentOperator service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -194,6 +230,10 @@ var AgentOperator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Usage",
 			Handler:    _AgentOperator_Usage_Handler,
+		},
+		{
+			MethodName: "Reload",
+			Handler:    _AgentOperator_Reload_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

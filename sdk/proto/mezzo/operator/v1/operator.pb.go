@@ -2146,6 +2146,177 @@ func (x *AgentExplanation) GetRemainingSeconds() float64 {
 	return 0
 }
 
+type ReloadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadRequest) Reset() {
+	*x = ReloadRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadRequest) ProtoMessage() {}
+
+func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
+func (*ReloadRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{30}
+}
+
+// ReloadResponse is what came of a Reload. With `failed` nothing has changed and
+// `diagnostics` say why; without, they are warnings.
+type ReloadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What has been changed, in order.
+	Changes []*ReloadChange `protobuf:"bytes,1,rep,name=changes" json:"changes,omitempty"`
+	// What differs from what runs and counts only after a restart.
+	Restart []*ReloadChange `protobuf:"bytes,2,rep,name=restart" json:"restart,omitempty"`
+	// For people: the complaints with the operator's own lines.
+	Diagnostics   string `protobuf:"bytes,3,opt,name=diagnostics" json:"diagnostics,omitempty"`
+	Failed        bool   `protobuf:"varint,4,opt,name=failed" json:"failed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadResponse) Reset() {
+	*x = ReloadResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadResponse) ProtoMessage() {}
+
+func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
+func (*ReloadResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ReloadResponse) GetChanges() []*ReloadChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetRestart() []*ReloadChange {
+	if x != nil {
+		return x.Restart
+	}
+	return nil
+}
+
+func (x *ReloadResponse) GetDiagnostics() string {
+	if x != nil {
+		return x.Diagnostics
+	}
+	return ""
+}
+
+func (x *ReloadResponse) GetFailed() bool {
+	if x != nil {
+		return x.Failed
+	}
+	return false
+}
+
+// ReloadChange is one setting that differs.
+type ReloadChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "offer_timeout", "role ads", "allocator"…
+	What          string `protobuf:"bytes,1,opt,name=what" json:"what,omitempty"`
+	From          string `protobuf:"bytes,2,opt,name=from" json:"from,omitempty"`
+	To            string `protobuf:"bytes,3,opt,name=to" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadChange) Reset() {
+	*x = ReloadChange{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadChange) ProtoMessage() {}
+
+func (x *ReloadChange) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadChange.ProtoReflect.Descriptor instead.
+func (*ReloadChange) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ReloadChange) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *ReloadChange) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *ReloadChange) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2154,7 +2325,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2337,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2350,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{30}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{33}
 }
 
 // WatchEvent is one change, or a part of the snapshot. The snapshot is told as
@@ -2209,7 +2380,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2392,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2405,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{31}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WatchEvent) GetNumber() uint64 {
@@ -2460,7 +2631,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2643,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +2656,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{32}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SnapshotEnd) GetNext() uint64 {
@@ -2505,7 +2676,7 @@ type TaskKey struct {
 
 func (x *TaskKey) Reset() {
 	*x = TaskKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2517,7 +2688,7 @@ func (x *TaskKey) String() string {
 func (*TaskKey) ProtoMessage() {}
 
 func (x *TaskKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2530,7 +2701,7 @@ func (x *TaskKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskKey.ProtoReflect.Descriptor instead.
 func (*TaskKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{33}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TaskKey) GetFrameworkId() string {
@@ -2734,7 +2905,17 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12+\n" +
-	"\x11remaining_seconds\x18\x04 \x01(\x01R\x10remainingSeconds\"\x0e\n" +
+	"\x11remaining_seconds\x18\x04 \x01(\x01R\x10remainingSeconds\"\x0f\n" +
+	"\rReloadRequest\"\xc0\x01\n" +
+	"\x0eReloadResponse\x129\n" +
+	"\achanges\x18\x01 \x03(\v2\x1f.mezzo.operator.v1.ReloadChangeR\achanges\x129\n" +
+	"\arestart\x18\x02 \x03(\v2\x1f.mezzo.operator.v1.ReloadChangeR\arestart\x12 \n" +
+	"\vdiagnostics\x18\x03 \x01(\tR\vdiagnostics\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\bR\x06failed\"F\n" +
+	"\fReloadChange\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\"\x0e\n" +
 	"\fWatchRequest\"\xb3\x05\n" +
 	"\n" +
 	"WatchEvent\x12\x16\n" +
@@ -2758,7 +2939,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x04next\x18\x01 \x01(\x04R\x04next\"E\n" +
 	"\aTaskKey\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x17\n" +
-	"\atask_id\x18\x02 \x01(\tR\x06taskId2\xc9\a\n" +
+	"\atask_id\x18\x02 \x01(\tR\x06taskId2\x98\b\n" +
 	"\bOperator\x12K\n" +
 	"\tGetStatus\x12#.mezzo.operator.v1.GetStatusRequest\x1a\x19.mezzo.operator.v1.Status\x12Y\n" +
 	"\n" +
@@ -2771,7 +2952,8 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\vListPlugins\x12%.mezzo.operator.v1.ListPluginsRequest\x1a&.mezzo.operator.v1.ListPluginsResponse\x12S\n" +
 	"\bKillTask\x12\".mezzo.operator.v1.KillTaskRequest\x1a#.mezzo.operator.v1.KillTaskResponse\x12S\n" +
 	"\bTeardown\x12\".mezzo.operator.v1.TeardownRequest\x1a#.mezzo.operator.v1.TeardownResponse\x12P\n" +
-	"\aExplain\x12!.mezzo.operator.v1.ExplainRequest\x1a\".mezzo.operator.v1.ExplainResponse\x12I\n" +
+	"\aExplain\x12!.mezzo.operator.v1.ExplainRequest\x1a\".mezzo.operator.v1.ExplainResponse\x12M\n" +
+	"\x06Reload\x12 .mezzo.operator.v1.ReloadRequest\x1a!.mezzo.operator.v1.ReloadResponse\x12I\n" +
 	"\x05Watch\x12\x1f.mezzo.operator.v1.WatchRequest\x1a\x1d.mezzo.operator.v1.WatchEvent0\x01BGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
@@ -2786,7 +2968,7 @@ func file_mezzo_operator_v1_operator_proto_rawDescGZIP() []byte {
 	return file_mezzo_operator_v1_operator_proto_rawDescData
 }
 
-var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),       // 0: mezzo.operator.v1.GetStatusRequest
 	(*Status)(nil),                 // 1: mezzo.operator.v1.Status
@@ -2818,92 +3000,99 @@ var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(*RoleExplanation)(nil),        // 27: mezzo.operator.v1.RoleExplanation
 	(*ReasonCount)(nil),            // 28: mezzo.operator.v1.ReasonCount
 	(*AgentExplanation)(nil),       // 29: mezzo.operator.v1.AgentExplanation
-	(*WatchRequest)(nil),           // 30: mezzo.operator.v1.WatchRequest
-	(*WatchEvent)(nil),             // 31: mezzo.operator.v1.WatchEvent
-	(*SnapshotEnd)(nil),            // 32: mezzo.operator.v1.SnapshotEnd
-	(*TaskKey)(nil),                // 33: mezzo.operator.v1.TaskKey
-	(*timestamppb.Timestamp)(nil),  // 34: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 35: google.protobuf.Struct
-	(v1.TaskState)(0),              // 36: mezzo.v1.TaskState
-	(v1.TaskStatus_Reason)(0),      // 37: mezzo.v1.TaskStatus.Reason
+	(*ReloadRequest)(nil),          // 30: mezzo.operator.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 31: mezzo.operator.v1.ReloadResponse
+	(*ReloadChange)(nil),           // 32: mezzo.operator.v1.ReloadChange
+	(*WatchRequest)(nil),           // 33: mezzo.operator.v1.WatchRequest
+	(*WatchEvent)(nil),             // 34: mezzo.operator.v1.WatchEvent
+	(*SnapshotEnd)(nil),            // 35: mezzo.operator.v1.SnapshotEnd
+	(*TaskKey)(nil),                // 36: mezzo.operator.v1.TaskKey
+	(*timestamppb.Timestamp)(nil),  // 37: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),        // 38: google.protobuf.Struct
+	(v1.TaskState)(0),              // 39: mezzo.v1.TaskState
+	(v1.TaskStatus_Reason)(0),      // 40: mezzo.v1.TaskStatus.Reason
 }
 var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
-	34, // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
+	37, // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
 	2,  // 1: mezzo.operator.v1.Status.agents:type_name -> mezzo.operator.v1.Counts
 	2,  // 2: mezzo.operator.v1.Status.frameworks:type_name -> mezzo.operator.v1.Counts
 	2,  // 3: mezzo.operator.v1.Status.tasks:type_name -> mezzo.operator.v1.Counts
-	35, // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
-	35, // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
-	35, // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
+	38, // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
+	38, // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
+	38, // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
 	20, // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
 	5,  // 8: mezzo.operator.v1.ListAgentsResponse.agents:type_name -> mezzo.operator.v1.Agent
-	35, // 9: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
-	35, // 10: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
-	35, // 11: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
-	35, // 12: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
-	34, // 13: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
-	34, // 14: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
+	38, // 9: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
+	38, // 10: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
+	38, // 11: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
+	38, // 12: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
+	37, // 13: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
+	37, // 14: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
 	8,  // 15: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
-	35, // 16: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
-	35, // 17: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
-	34, // 18: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
-	34, // 19: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
-	34, // 20: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
+	38, // 16: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
+	38, // 17: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
+	37, // 18: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
+	37, // 19: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
+	37, // 20: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
 	11, // 21: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
-	36, // 22: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
-	37, // 23: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	35, // 24: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
-	34, // 25: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
-	34, // 26: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
-	34, // 27: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
+	39, // 22: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
+	40, // 23: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	38, // 24: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
+	37, // 25: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
+	37, // 26: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
+	37, // 27: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
 	14, // 28: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
-	35, // 29: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
-	34, // 30: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
+	38, // 29: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
+	37, // 30: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
 	17, // 31: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
-	35, // 32: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
-	35, // 33: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
-	35, // 34: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
-	35, // 35: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
+	38, // 32: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
+	38, // 33: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
+	38, // 34: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
+	38, // 35: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
 	20, // 36: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	34, // 37: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
+	37, // 37: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
 	27, // 38: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
 	28, // 39: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
 	29, // 40: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
-	32, // 41: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
-	5,  // 42: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
-	8,  // 43: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
-	11, // 44: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
-	33, // 45: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
-	14, // 46: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
-	17, // 47: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
-	20, // 48: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
-	0,  // 49: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
-	3,  // 50: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
-	6,  // 51: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
-	9,  // 52: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
-	12, // 53: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
-	15, // 54: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
-	18, // 55: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
-	21, // 56: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
-	23, // 57: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
-	25, // 58: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
-	30, // 59: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
-	1,  // 60: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
-	4,  // 61: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
-	7,  // 62: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
-	10, // 63: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
-	13, // 64: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
-	16, // 65: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
-	19, // 66: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
-	22, // 67: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
-	24, // 68: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
-	26, // 69: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
-	31, // 70: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
-	60, // [60:71] is the sub-list for method output_type
-	49, // [49:60] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	32, // 41: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
+	32, // 42: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
+	35, // 43: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
+	5,  // 44: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
+	8,  // 45: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
+	11, // 46: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
+	36, // 47: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
+	14, // 48: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
+	17, // 49: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
+	20, // 50: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
+	0,  // 51: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
+	3,  // 52: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
+	6,  // 53: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
+	9,  // 54: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
+	12, // 55: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
+	15, // 56: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
+	18, // 57: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
+	21, // 58: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
+	23, // 59: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
+	25, // 60: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
+	30, // 61: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	33, // 62: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
+	1,  // 63: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
+	4,  // 64: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
+	7,  // 65: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
+	10, // 66: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
+	13, // 67: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
+	16, // 68: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
+	19, // 69: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
+	22, // 70: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
+	24, // 71: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
+	26, // 72: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
+	31, // 73: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	34, // 74: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
+	63, // [63:75] is the sub-list for method output_type
+	51, // [51:63] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_operator_proto_init() }
@@ -2911,7 +3100,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 	if File_mezzo_operator_v1_operator_proto != nil {
 		return
 	}
-	file_mezzo_operator_v1_operator_proto_msgTypes[31].OneofWrappers = []any{
+	file_mezzo_operator_v1_operator_proto_msgTypes[34].OneofWrappers = []any{
 		(*WatchEvent_SnapshotEnd)(nil),
 		(*WatchEvent_Agent)(nil),
 		(*WatchEvent_AgentRemoved)(nil),
@@ -2932,7 +3121,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_operator_proto_rawDesc), len(file_mezzo_operator_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	Operator_KillTask_FullMethodName       = "/mezzo.operator.v1.Operator/KillTask"
 	Operator_Teardown_FullMethodName       = "/mezzo.operator.v1.Operator/Teardown"
 	Operator_Explain_FullMethodName        = "/mezzo.operator.v1.Operator/Explain"
+	Operator_Reload_FullMethodName         = "/mezzo.operator.v1.Operator/Reload"
 	Operator_Watch_FullMethodName          = "/mezzo.operator.v1.Operator/Watch"
 )
 
@@ -49,6 +50,8 @@ type OperatorClient interface {
 	Teardown(ctx context.Context, in *TeardownRequest, opts ...grpc.CallOption) (*TeardownResponse, error)
 	// Explain asks the allocator why a framework is not being offered more.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// Reload has the process read its configuration again and change what changed.
+	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 	// Watch sends one consistent snapshot and then numbered events. A watcher
 	// that does not read is cut off, with the reason.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error)
@@ -162,6 +165,16 @@ func (c *operatorClient) Explain(ctx context.Context, in *ExplainRequest, opts .
 	return out, nil
 }
 
+func (c *operatorClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReloadResponse)
+	err := c.cc.Invoke(ctx, Operator_Reload_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *operatorClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Operator_ServiceDesc.Streams[0], Operator_Watch_FullMethodName, cOpts...)
@@ -198,6 +211,8 @@ type OperatorServer interface {
 	Teardown(context.Context, *TeardownRequest) (*TeardownResponse, error)
 	// Explain asks the allocator why a framework is not being offered more.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// Reload has the process read its configuration again and change what changed.
+	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	// Watch sends one consistent snapshot and then numbered events. A watcher
 	// that does not read is cut off, with the reason.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error
@@ -240,6 +255,9 @@ func (UnimplementedOperatorServer) Teardown(context.Context, *TeardownRequest) (
 }
 func (UnimplementedOperatorServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedOperatorServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
 }
 func (UnimplementedOperatorServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
@@ -445,6 +463,24 @@ func _Operator_Explain_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Operator_Reload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReloadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).Reload(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_Reload_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).Reload(ctx, req.(*ReloadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Operator_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -502,6 +538,10 @@ var Operator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _Operator_Explain_Handler,
+		},
+		{
+			MethodName: "Reload",
+			Handler:    _Operator_Reload_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
