@@ -247,6 +247,18 @@ func TestCleanupIsTriedUntilItWorks(t *testing.T) {
 	}
 }
 
+func TestLostLinksAreAlwaysNoticed(t *testing.T) {
+	const cuts = 12
+	m := newMaster(t)
+	m.cuts = cuts
+	o := options(t, m, newIsolator(t, newKernel()).up())
+	o.RegistrationBackoff = time.Millisecond
+	start(t, o)
+	for range cuts + 1 {
+		m.registered()
+	}
+}
+
 func TestMasterEndsTheAgent(t *testing.T) {
 	k, m := newKernel(), newMaster(t)
 	o := options(t, m, newIsolator(t, k).up())

@@ -43,8 +43,8 @@ func (l *links) connect(session uint64) {
 	l.mu.Lock()
 	l.session = session
 	l.mu.Unlock()
-	l.run(func(ctx context.Context) {
-		ctx, cancel := context.WithCancel(ctx)
+	l.run(func(life context.Context) {
+		ctx, cancel := context.WithCancel(life)
 		defer cancel()
 		l.mu.Lock()
 		if l.session != session {
@@ -54,7 +54,9 @@ func (l *links) connect(session uint64) {
 		l.cancel = cancel
 		l.mu.Unlock()
 		err := l.stream(ctx, session, address)
-		l.post(ctx, state.LinkDown{Session: session, Reason: fmt.Sprintf("master %s: %s", address, reason(err))})
+		// Not with ctx, which has ended when the stream has: the input must not be
+		// dropped.
+		l.post(life, state.LinkDown{Session: session, Reason: fmt.Sprintf("master %s: %s", address, reason(err))})
 	})
 }
 

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -317,6 +318,7 @@ type master struct {
 	changed  chan struct{}
 	stream   linkv1.AgentLink_ConnectServer
 	hold     bool // does not acknowledge
+	cuts     int  // how many more streams end as soon as the agent is registered
 }
 
 func newMaster(t *testing.T) *master {
@@ -342,9 +344,16 @@ func (m *master) Connect(stream linkv1.AgentLink_ConnectServer) error {
 		m.changed = make(chan struct{})
 		hold := m.hold
 		m.stream = stream
+		cut := m.cuts > 0 && msg.GetRegister() != nil
+		if cut {
+			m.cuts--
+		}
 		m.mu.Unlock()
 		if msg.GetRegister() != nil && !msg.GetRegister().GetMore() {
 			m.send(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Registered{Registered: &linkv1.Registered{AgentId: "A1", PingTimeoutMs: 60_000}}})
+		}
+		if cut {
+			return errors.New("the master is gone")
 		}
 		if u := msg.GetUpdate(); u != nil && !hold {
 			m.send(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Acknowledge{Acknowledge: &linkv1.Acknowledge{

@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/mezzo-os/mezzo/config"
 )
 
 // devOptions are the flags of `mezzo dev`.
@@ -58,8 +60,10 @@ type dev struct {
 	o         devOptions
 	exe       string
 	temporary bool
-	children  []*child
-	ended     chan *child
+	// Whether the configuration files are for the master, and for the agents.
+	forMaster, forAgents bool
+	children             []*child
+	ended                chan *child
 }
 
 func (c *cli) dev(ctx context.Context, o devOptions) (err error) {
@@ -126,7 +130,23 @@ func (d *dev) prepare() error {
 	if d.o.dir, err = filepath.Abs(d.o.dir); err != nil {
 		return err
 	}
-	return os.MkdirAll(d.o.dir, 0o755)
+	if err := os.MkdirAll(d.o.dir, 0o755); err != nil {
+		return err
+	}
+	return d.readConfigs()
+}
+
+// readConfigs finds out for whom the configuration is: one that has only a
+// master block says nothing to the agents, and the other way round.
+func (d *dev) readConfigs() error {
+	file, diags := config.Load(d.o.configs)
+	if diags.HasErrors() {
+		d.c.diagnose(file, diags)
+		return &exitError{code: 1}
+	}
+	d.forMaster = file.HasMaster() || !file.HasAgent()
+	d.forAgents = file.HasAgent() || !file.HasMaster()
+	return nil
 }
 
 func (d *dev) start(ctx context.Context) error {

@@ -31,8 +31,10 @@ type child struct {
 }
 
 func (d *dev) newChild(name string, args []string) *child {
-	for _, path := range d.o.configs {
-		args = append(args, "--config", path)
+	if name == "master" && d.forMaster || name != "master" && d.forAgents {
+		for _, path := range d.o.configs {
+			args = append(args, "--config", path)
+		}
 	}
 	return &child{name: name, exe: d.exe, args: args, stderr: d.c.err, ended: d.ended}
 }

@@ -89,7 +89,7 @@ func (p *cgroups) Prepare(_ context.Context, r *isolatorv1.PrepareRequest) (*iso
 	}
 	s, err := parseSpec(r.GetSpec())
 	if err == nil {
-		err = p.amend(r.GetContainer(), r.GetTask(), s)
+		err = p.amend(r.GetContainer(), r.GetSandbox(), r.GetTask(), s)
 	}
 	if err != nil {
 		return nil, subject(r.GetContainer(), err)

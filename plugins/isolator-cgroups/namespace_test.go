@@ -172,3 +172,42 @@ func TestConfigDiagnostics(t *testing.T) {
 		t.Errorf("diagnostics (-want +got):\n%s", diff)
 	}
 }
+
+// TestLinuxInfo: what a framework asks for in a task's ContainerInfo.
+func TestLinuxInfo(t *testing.T) {
+	n := newNode(t, nil)
+	b := n.shell("c1", `echo pid $$; df -m /dev/shm | awk 'NR==2 { print $2 }'; grep CapBnd /proc/self/status; echo x > data/file`)
+	mesos, private, share, shm := v1.ContainerInfo_MESOS, v1.LinuxInfo_PRIVATE, false, uint32(7)
+	host, target, rw := t.TempDir(), "data", v1.Volume_RW
+	b.task.Container = &v1.ContainerInfo{Type: &mesos, Volumes: []*v1.Volume{{HostPath: &host, ContainerPath: &target, Mode: &rw}},
+		LinuxInfo: &v1.LinuxInfo{SharePidNamespace: &share, IpcMode: &private, ShmSize: &shm,
+			EffectiveCapabilities: &v1.CapabilityInfo{Capabilities: []v1.CapabilityInfo_Capability{v1.CapabilityInfo_KILL}}}}
+	n.run(b)
+	n.wait("c1")
+	if diff := cmp.Diff("pid 1\n7\nCapBnd:\t0000000000000020\n", n.read("c1", "stdout")); diff != "" {
+		t.Errorf("(-want +got):\n%s%s", diff, n.read("c1", "stderr"))
+	}
+	if _, err := os.Stat(filepath.Join(host, "file")); err != nil {
+		t.Errorf("the volume: %v", err)
+	}
+	for want, task := range map[string]*v1.ContainerInfo{
+		"leaves the sandbox": {Volumes: []*v1.Volume{{HostPath: &host, ContainerPath: ptr("../x"), Mode: &rw}}},
+		"escapes":            {Volumes: []*v1.Volume{{HostPath: ptr("../x"), ContainerPath: &target, Mode: &rw}}},
+		"seccomp":            {LinuxInfo: &v1.LinuxInfo{Seccomp: &v1.SeccompInfo{ProfileName: ptr("x")}}},
+	} {
+		_, err := n.Prepare(n.ctx(), &isolatorv1.PrepareRequest{Container: "c2", Task: &isolatorv1.Task{Container: withType(task)}, Spec: []byte(`{}`), Sandbox: n.sandbox("c1")})
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func withType(c *v1.ContainerInfo) *v1.ContainerInfo {
+	c.Type = ptr(v1.ContainerInfo_MESOS)
+	for _, v := range c.GetVolumes() {
+		v.Mode = ptr(v1.Volume_RW)
+	}
+	return c
+}

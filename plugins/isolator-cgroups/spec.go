@@ -148,9 +148,12 @@ func (p *cgroups) limitsOf(t *isolatorv1.Task, r *specs.LinuxResources) {
 }
 
 // amend makes the changes of Prepare.
-func (p *cgroups) amend(id string, t *isolatorv1.Task, s *specs.Spec) error {
+func (p *cgroups) amend(id, sandbox string, t *isolatorv1.Task, s *specs.Spec) error {
 	if s.Linux == nil {
 		s.Linux = &specs.Linux{}
+	}
+	if err := asked(t, sandbox, s); err != nil {
+		return err
 	}
 	if p.host != nil {
 		path, err := p.cgroupPath(id, t)
@@ -163,22 +166,17 @@ func (p *cgroups) amend(id string, t *isolatorv1.Task, s *specs.Spec) error {
 		}
 		p.limitsOf(t, s.Linux.Resources)
 	}
-	add := func(kind specs.LinuxNamespaceType) {
-		if !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind }) {
-			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: kind})
-		}
-	}
 	if len(s.Mounts) > 0 {
-		add(specs.MountNamespace) // they are not the host's to see
+		addNamespace(s, specs.MountNamespace) // they are not the host's to see
 	}
 	if isNew(s, specs.PIDNamespace) {
-		add(specs.MountNamespace)
+		addNamespace(s, specs.MountNamespace)
 		if isNew(s, specs.MountNamespace) && !slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return m.Destination == "/proc" }) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}})
 		}
 	}
 	if s.Hostname != "" {
-		add(specs.UTSNamespace) // nor is the name
+		addNamespace(s, specs.UTSNamespace) // nor is the name
 	}
 	if s.Process != nil {
 		addGroups(t, s.Process)

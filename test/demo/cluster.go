@@ -106,6 +106,11 @@ func (c *cluster) start(ctx context.Context, args ...string) (*process, error) {
 
 // stop ends the tasks, the agent, the master, and removes what they wrote.
 func (c *cluster) stop() error {
+	// The frameworks first: what their tasks leave is not to be taken again.
+	c.end()
+	for _, s := range c.schedulers {
+		<-s.ended
+	}
 	for _, p := range []*process{c.agent, c.master} {
 		if p == nil {
 			continue
@@ -117,10 +122,6 @@ func (c *cluster) stop() error {
 			_ = p.cmd.Process.Kill()
 			<-p.done
 		}
-	}
-	c.end()
-	for _, s := range c.schedulers {
-		<-s.ended
 	}
 	return os.RemoveAll(c.dir)
 }

@@ -48,7 +48,7 @@ export PATH=/bin:/usr/bin HOME=/root TMPDIR=/tmp
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-mkdir -p /dev/pts
+mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts -o ptmxmode=666
 mount -t tmpfs tmpfs /tmp -o mode=1777
 mount -t cgroup2 none /sys/fs/cgroup

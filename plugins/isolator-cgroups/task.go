@@ -1,0 +1,180 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+)
+
+// asked puts into the spec what a task's ContainerInfo asks of Linux:
+// namespaces, capabilities, volumes. What cannot be given is refused.
+func asked(t *isolatorv1.Task, sandbox string, s *specs.Spec) error {
+	l := t.GetContainer().GetLinuxInfo()
+	if l.GetSeccomp().GetProfileName() != "" {
+		return status.Error(codes.InvalidArgument, "isolator cgroups cannot give a container a seccomp profile")
+	}
+	if l != nil && l.SharePidNamespace != nil && !l.GetSharePidNamespace() {
+		addNamespace(s, specs.PIDNamespace)
+	}
+	if l.GetIpcMode() == v1.LinuxInfo_PRIVATE {
+		addNamespace(s, specs.IPCNamespace)
+		options := []string{"nosuid", "nodev", "noexec", "mode=1777"}
+		if size := l.GetShmSize(); size > 0 {
+			options = append(options, "size="+strconv.Itoa(int(size))+"m")
+		}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: options})
+	}
+	if s.Process != nil {
+		if err := askedCapabilities(l, s.Process); err != nil {
+			return err
+		}
+	}
+	for _, v := range t.GetContainer().GetVolumes() {
+		m, err := volume(v, sandbox)
+		if err != nil {
+			return err
+		}
+		s.Mounts = append(s.Mounts, m)
+	}
+	return nil
+}
+
+func addNamespace(s *specs.Spec, kind specs.LinuxNamespaceType) {
+	if !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind }) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: kind})
+	}
+}
+
+// askedCapabilities: of bounding and effective, the one that is not given
+// follows the other. A user other than root has them as ambient ones, so that
+// they outlast the start of a program.
+func askedCapabilities(l *v1.LinuxInfo, process *specs.Process) error {
+	effective, bounding := l.GetEffectiveCapabilities(), l.GetBoundingCapabilities()
+	if effective == nil {
+		effective = l.GetCapabilityInfo()
+	}
+	if effective == nil && bounding == nil {
+		return nil
+	}
+	if bounding == nil {
+		bounding = effective
+	}
+	if effective == nil {
+		effective = bounding
+	}
+	within, err := capabilityList(bounding)
+	if err != nil {
+		return err
+	}
+	has, err := capabilityList(effective)
+	if err != nil {
+		return err
+	}
+	for _, c := range has {
+		if !slices.Contains(within, c) {
+			return status.Errorf(codes.InvalidArgument, "%s is among the effective capabilities but not among the bounding ones", c)
+		}
+	}
+	process.Capabilities = &specs.LinuxCapabilities{Bounding: within, Effective: has, Permitted: has, Inheritable: has}
+	if process.User.UID != 0 {
+		process.Capabilities.Ambient = has
+	}
+	return nil
+}
+
+// firstCapability is the number of CAP_CHOWN in CapabilityInfo.
+const firstCapability = 1000
+
+func capabilityList(info *v1.CapabilityInfo) ([]string, error) {
+	names := []string{}
+	for _, c := range info.GetCapabilities() {
+		i := int(c) - firstCapability
+		if i < 0 || i >= len(capabilityNames) {
+			return nil, status.Errorf(codes.InvalidArgument, "unknown capability %v", c)
+		}
+		names = append(names, capabilityNames[i])
+	}
+	return names, nil
+}
+
+// volume is the mount for a directory or file of the host or of the sandbox.
+func volume(v *v1.Volume, sandbox string) (m specs.Mount, err error) {
+	source := v.GetHostPath()
+	switch {
+	case v.GetImage() != nil:
+		return m, status.Errorf(codes.InvalidArgument, "volume %s: isolator cgroups has no images", v.GetContainerPath())
+	case v.GetSource() == nil:
+	case v.GetSource().GetType() == v1.Volume_Source_HOST_PATH:
+		source = v.GetSource().GetHostPath().GetPath()
+	case v.GetSource().GetType() == v1.Volume_Source_SANDBOX_PATH && v.GetSource().GetSandboxPath().GetType() == v1.Volume_Source_SandboxPath_SELF:
+		source = v.GetSource().GetSandboxPath().GetPath()
+		if filepath.IsAbs(source) {
+			return m, status.Errorf(codes.InvalidArgument, "volume %s: the path %q in the sandbox is not relative", v.GetContainerPath(), source)
+		}
+	default:
+		return m, status.Errorf(codes.InvalidArgument, "volume %s: isolator cgroups mounts paths of the host and of the task's own sandbox, not a %v", v.GetContainerPath(), v.GetSource().GetType())
+	}
+	if source == "" {
+		return m, status.Errorf(codes.InvalidArgument, "volume %s names no path to mount", v.GetContainerPath())
+	}
+	if !filepath.IsAbs(source) {
+		if source, err = inSandbox(sandbox, source); err != nil {
+			return m, status.Errorf(codes.InvalidArgument, "volume %s: %v", v.GetContainerPath(), err)
+		}
+	}
+	target := v.GetContainerPath()
+	if !filepath.IsAbs(target) {
+		if !filepath.IsLocal(target) {
+			return m, status.Errorf(codes.InvalidArgument, "volume %s leaves the sandbox", target)
+		}
+		target = filepath.Join(sandbox, target)
+	}
+	options := []string{"rbind"}
+	if v.GetMode() == v1.Volume_RO {
+		options = append(options, "ro")
+	}
+	return specs.Mount{Destination: target, Type: "bind", Source: source, Options: options}, nil
+}
+
+// inSandbox makes a directory of the sandbox where there is none, and resolves
+// it: no link of it may lead out.
+func inSandbox(sandbox, path string) (string, error) {
+	root, err := os.OpenRoot(sandbox)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	owner, err := root.Stat(".")
+	if err != nil {
+		return "", err
+	}
+	if _, err := root.Stat(path); os.IsNotExist(err) {
+		if err := root.MkdirAll(path, 0o755); err != nil {
+			return "", err
+		}
+		if err := chownLike(root, path, owner); err != nil {
+			return "", err
+		}
+	} else if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(filepath.Join(sandbox, path))
+}
+
+// chownLike gives a path of the sandbox to the sandbox's owner.
+func chownLike(root *os.Root, path string, owner os.FileInfo) error {
+	st, ok := owner.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 {
+		return nil
+	}
+	return root.Chown(path, int(st.Uid), int(st.Gid))
+}
