@@ -20,6 +20,10 @@ func checkQuota(text string) error {
 	return err
 }
 
+// ParseQuota reads the amounts of a guarantee or a limit as they are written in
+// a role block ("cpus:8;gpus:0"), sorted by name, zeros included.
+func ParseQuota(text string) ([]resource.Quantity, error) { return quota(text) }
+
 // quota reads the amounts of a guarantee or limit, in order of their names.
 // Unlike resource.Quantities it keeps zeros: a limit of 0 forbids a resource,
 // which is not the same as no limit.

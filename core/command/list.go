@@ -20,6 +20,7 @@ import (
 // list is a verb that prints one table, or with --json one list.
 type list[T proto.Message] struct {
 	use, short, example string
+	long                string
 	args                cobra.PositionalArgs
 	flags               func(*cobra.Command)
 	fetch               func(ctx context.Context, client operatorv1.OperatorClient, args []string) ([]T, error)
@@ -34,7 +35,7 @@ func listCommand[T proto.Message](c *cli, l list[T]) *cobra.Command {
 		l.args = cobra.NoArgs
 	}
 	cmd := &cobra.Command{
-		Use: l.use, Short: l.short, Example: l.example, Args: l.args,
+		Use: l.use, Short: l.short, Long: l.long, Example: l.example, Args: l.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
 				items, err := l.fetch(ctx, client, args)
@@ -163,15 +164,21 @@ func (c *cli) offersCommand() *cobra.Command {
 func (c *cli) rolesCommand() *cobra.Command {
 	return listCommand(c, list[*operatorv1.Role]{
 		use: "roles", short: "List the roles: weight, quota, what they hold and their dominant share",
+		long: "SHARE and OF are the role's dominant share: the greatest part of any resource of the cluster that it holds, offers\n" +
+			"included. CONSUMED is what counts toward GUARANTEE and LIMIT: with the roles below it, offers and reservations included.",
 		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Role, error) {
 			r, err := client.ListRoles(ctx, &operatorv1.ListRolesRequest{})
 			return r.GetRoles(), err
 		},
-		header: []string{"ROLE", "WEIGHT", "SHARE", "OF", "ALLOCATED", "GUARANTEE", "LIMIT", "FRAMEWORKS"},
+		header: []string{"ROLE", "WEIGHT", "SHARE", "OF", "ALLOCATED", "CONSUMED", "GUARANTEE", "LIMIT", "FRAMEWORKS"},
 		row: func(r *operatorv1.Role) []string {
+			consumed := "-"
+			if r.Guarantee != nil || r.Limit != nil {
+				consumed = dash(amounts(r.Consumed))
+			}
 			return []string{
 				r.Name, number(r.Weight), fmt.Sprintf("%.1f%%", 100*r.DominantShare), dash(r.DominantResource), dash(amounts(r.Allocated)),
-				dash(amounts(r.Guarantee)), dash(amounts(r.Limit)), strconv.Itoa(len(r.Frameworks)),
+				consumed, dash(quotaText(r.Guarantee)), dash(quotaText(r.Limit)), strconv.Itoa(len(r.Frameworks)),
 			}
 		},
 		empty: "No roles.",
@@ -207,8 +214,14 @@ func amount(s *structpb.Struct, name string) string {
 	return number(s.GetFields()[name].GetNumberValue())
 }
 
-// amounts prints all of them: "cpus:4 mem:1024 ports:[1-2]".
-func amounts(s *structpb.Struct) string {
+// amounts prints all of them: "cpus:4 mem:1024 ports:[1-2]". What is zero is
+// left out.
+func amounts(s *structpb.Struct) string { return listAmounts(s, false) }
+
+// quotaText prints a guarantee or a limit, where zeros mean something.
+func quotaText(s *structpb.Struct) string { return listAmounts(s, true) }
+
+func listAmounts(s *structpb.Struct, zeros bool) string {
 	names := make([]string, 0, len(s.GetFields()))
 	for name := range s.GetFields() {
 		names = append(names, name)
@@ -218,7 +231,7 @@ func amounts(s *structpb.Struct) string {
 	for _, name := range names {
 		switch v := s.Fields[name].GetKind().(type) {
 		case *structpb.Value_NumberValue:
-			if v.NumberValue != 0 {
+			if zeros || v.NumberValue != 0 {
 				parts = append(parts, name+":"+number(v.NumberValue))
 			}
 		case *structpb.Value_StringValue:

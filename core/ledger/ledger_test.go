@@ -506,6 +506,18 @@ func TestRemoveAgentAndFramework(t *testing.T) {
 	}
 }
 
+func TestCommittedLeavesOffersOut(t *testing.T) {
+	l := books("cpus:4;cpus(a/b):1;gpus:2")
+	mustOffer(t, l, offer("1", "a/b", "cpus:3;cpus(a/b):1"))
+	must(t, l, l.Use([]string{"1"}, task("T"), parse("cpus:2")))
+	mustOffer(t, l, offer("2", "c", "cpus:1"))
+	for role, want := range map[string]string{"a": "cpus:3", "a/b": "cpus:3", "c": "", "d": ""} {
+		if got := l.Committed(role).String(); got != want {
+			t.Errorf("role %s has committed %q, want %q", role, got, want)
+		}
+	}
+}
+
 func TestCheckRevocation(t *testing.T) {
 	l := books("cpus:4;cpus(c):1")
 	l.SetGuarantee("a", resource.Quantities(cpus(2*resource.Unit)))

@@ -184,6 +184,30 @@ func (l *Ledger) RoleTotals(name string) RoleTotals {
 	return RoleTotals{n.own.totals(), n.all.totals(), reserved, reserved.Add(n.charged.quantities())}
 }
 
+// Committed returns what counts toward a role's limit without what is only
+// offered, which could be taken back: reservations, and what is used.
+func (l *Ledger) Committed(name string) resource.Quantities {
+	n := l.roles[name]
+	if n == nil {
+		return nil
+	}
+	var t tally
+	for _, q := range l.RoleTotals(name).Consumed {
+		t.addAmount(q.Name, q.Amount)
+	}
+	for _, o := range l.offers {
+		if !resource.IsAncestorOrSelf(name, o.Role) {
+			continue
+		}
+		for i := range o.Resources {
+			if n.charges(o.Resources[i].Kind) {
+				t.addOne(&o.Resources[i], -1)
+			}
+		}
+	}
+	return t.quantities()
+}
+
 // Roles returns the names of the roles of which the books know something, and of
 // their ancestors, sorted.
 func (l *Ledger) Roles() []string { return slices.Sorted(maps.Keys(l.roles)) }

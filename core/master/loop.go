@@ -39,7 +39,7 @@ type loop struct {
 	links    map[state.Link]*agentLink
 	streams  map[state.Stream]*subscription
 	callers  map[state.Caller]*callStream
-	orders   map[state.Request]chan<- *state.OrderError
+	orders   map[state.Request]chan<- state.Reply
 	sessions map[state.Session]*session
 	request  state.Request
 
@@ -55,7 +55,7 @@ func newLoop(m machine, b *inbox, logger hclog.Logger, metrics *metrics, mirror 
 		links:    map[state.Link]*agentLink{},
 		streams:  map[state.Stream]*subscription{},
 		callers:  map[state.Caller]*callStream{},
-		orders:   map[state.Request]chan<- *state.OrderError{},
+		orders:   map[state.Request]chan<- state.Reply{},
 		sessions: map[state.Session]*session{},
 	}
 }
@@ -212,7 +212,7 @@ func (l *loop) carryOut(output state.Output) {
 	case state.Reply:
 		if reply, open := l.orders[out.Request]; open {
 			delete(l.orders, out.Request)
-			reply <- out.Err
+			reply <- out
 		}
 	case state.Log:
 		l.log(out)

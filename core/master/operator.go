@@ -114,7 +114,7 @@ func (s *operatorService) query(ctx context.Context) error {
 func (s *operatorService) catchUp(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, freshness)
 	defer cancel()
-	if s.carryOut(ctx, func(r state.Request) state.Input { return state.PublishNow{Request: r} }) == nil {
+	if _, err := s.carryOut(ctx, func(r state.Request) state.Input { return state.PublishNow{Request: r} }); err == nil {
 		s.master.mirror.await(ctx)
 	}
 }
@@ -130,38 +130,46 @@ func messages[V, M any](views []V, message func(V) M) []M {
 // order is what an operator wants done.
 type order struct {
 	input func(state.Request) state.Input
-	reply chan<- *state.OrderError
+	reply chan<- state.Reply
 }
 
 // carryOut takes an order to the machine and waits for its reply.
-func (s *operatorService) carryOut(ctx context.Context, input func(state.Request) state.Input) error {
+func (s *operatorService) carryOut(ctx context.Context, input func(state.Request) state.Input) (state.Reply, error) {
 	term, err := s.master.leading()
 	if err != nil {
-		return err
+		return state.Reply{}, err
 	}
-	reply := make(chan *state.OrderError, 1)
-	if err := term.inbox.put(order{input, reply}, 256); err != nil {
-		return unavailable(err.Error())
+	replies := make(chan state.Reply, 1)
+	if err := term.inbox.put(order{input, replies}, 256); err != nil {
+		return state.Reply{}, unavailable(err.Error())
 	}
+	lost := unavailable("the master stopped leading; it is unknown whether the order was carried out")
 	select {
-	case problem, answered := <-reply:
-		switch {
-		case !answered:
-			return unavailable("the master stopped leading; it is unknown whether the order was carried out")
-		case problem == nil:
-			return nil
-		case problem.Code == state.OrderNotFound:
-			return fmt.Errorf("%w: %s", rpc.ErrNotFound, problem.Message)
-		case problem.Code == state.OrderAmbiguous:
-			return fmt.Errorf("%w: %s", rpc.ErrConflict, problem.Message)
-		default:
-			return fmt.Errorf("%w: %s", rpc.ErrInvalid, problem.Message)
+	case reply, answered := <-replies:
+		if !answered {
+			return state.Reply{}, lost
 		}
+		return reply, orderError(reply.Err)
 	case <-term.over:
-		return unavailable("the master stopped leading; it is unknown whether the order was carried out")
+		return state.Reply{}, lost
 	case <-ctx.Done():
-		return ctx.Err()
+		return state.Reply{}, ctx.Err()
 	}
+}
+
+// orderError is an order's error for the caller.
+func orderError(e *state.OrderError) error {
+	if e == nil {
+		return nil
+	}
+	kind := rpc.ErrInvalid
+	switch e.Code {
+	case state.OrderNotFound:
+		kind = rpc.ErrNotFound
+	case state.OrderAmbiguous, state.OrderRefused:
+		kind = rpc.ErrConflict
+	}
+	return fmt.Errorf("%w: %s", kind, e.Message)
 }
 
 // KillTask asks a task to end, as its framework could.
@@ -169,7 +177,7 @@ func (s *operatorService) KillTask(ctx context.Context, q *operatorv1.KillTaskRe
 	if err := s.master.authorize(ctx, rpc.KillTask, rpc.Object{ID: q.TaskId, FrameworkID: q.FrameworkId}); err != nil {
 		return nil, err
 	}
-	err := s.carryOut(ctx, func(r state.Request) state.Input {
+	_, err := s.carryOut(ctx, func(r state.Request) state.Input {
 		return state.KillTask{Request: r, TaskID: q.TaskId, FrameworkID: q.FrameworkId}
 	})
 	if err != nil {
@@ -183,7 +191,7 @@ func (s *operatorService) Teardown(ctx context.Context, q *operatorv1.TeardownRe
 	if err := s.master.authorize(ctx, rpc.TeardownFramework, rpc.Object{ID: q.FrameworkId, FrameworkID: q.FrameworkId}); err != nil {
 		return nil, err
 	}
-	err := s.carryOut(ctx, func(r state.Request) state.Input { return state.Teardown{Request: r, FrameworkID: q.FrameworkId} })
+	_, err := s.carryOut(ctx, func(r state.Request) state.Input { return state.Teardown{Request: r, FrameworkID: q.FrameworkId} })
 	if err != nil {
 		return nil, err
 	}

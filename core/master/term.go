@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"strconv"
@@ -114,13 +115,22 @@ func (m *Master) stateConfig(t *term, seed uint64) state.Config {
 		PublishInterval: publishInterval,
 	}
 	for _, r := range c.Roles {
-		role := state.Role{Name: r.Name, Weight: uint64(r.Weight*1000 + 0.5), Guarantee: resource.NewQuantities(r.GuaranteeQuantities()...)}
+		role := state.Role{Name: r.Name, Weight: thousandths(r.Weight), Guarantee: resource.NewQuantities(r.GuaranteeQuantities()...)}
 		if r.Limit != "" {
 			role.Limit = resource.Quantities(r.LimitQuantities())
 		}
 		out.Roles = append(out.Roles, role)
 	}
 	return out
+}
+
+// thousandths is a weight as the machine has it. One that is above 0 stays
+// above 0, which stands for none.
+func thousandths(weight float64) uint64 {
+	if weight <= 0 {
+		return 0
+	}
+	return max(1, uint64(math.Round(weight*1000)))
 }
 
 // masterInfo is what schedulers are told of the master.

@@ -133,11 +133,30 @@ func offerMessage(v *state.OfferView) *operatorv1.Offer {
 }
 
 func roleMessage(v *state.RoleView) *operatorv1.Role {
-	return &operatorv1.Role{
+	out := &operatorv1.Role{
 		Name: v.Name, Weight: float64(v.Weight) / 1000, Guarantee: quantityMessage(v.Guarantee), Limit: quantityMessage(v.Limit),
-		Allocated: quantityMessage(v.Used), Offered: quantityMessage(v.Offered), Frameworks: v.Frameworks,
+		Allocated: quantityMessage(v.Used), Offered: quantityMessage(v.Offered), Frameworks: v.Frameworks, Consumed: quantityMessage(v.Consumed),
 	}
+	switch {
+	case v.WeightSet:
+		out.WeightSource = byOperator
+	case v.WeightConfigured:
+		out.WeightSource = byConfiguration
+	}
+	switch {
+	case v.QuotaSet:
+		out.QuotaSource = byOperator
+	case len(v.Guarantee) > 0 || v.Limit != nil:
+		out.QuotaSource = byConfiguration
+	}
+	return out
 }
+
+// Where a role's settings come from.
+const (
+	byOperator      = "operator"
+	byConfiguration = "configuration"
+)
 
 // share fills in the role's greatest share of what there is.
 func share(out *operatorv1.Role, v *state.RoleView, total resource.Quantities) {

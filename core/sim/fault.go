@@ -171,10 +171,12 @@ func (w *world) strikeMaster(f Fault, s *scheduler) {
 	case OperatorRole:
 		name := roleNames[w.pick(len(roleNames))]
 		if w.chance(0.5) {
-			m.step(state.RemoveRole{Request: 3, Name: name})
+			m.step(state.RemoveQuota{Request: 3, Role: name})
 			return
 		}
-		m.step(state.SetRole{Request: 4, Role: state.Role{Name: name, Weight: uint64(500 * (1 + w.pick(6))), Limit: w.randomLimit()}})
+		m.step(state.SetWeights{Request: 4, Weights: []state.RoleWeight{{Role: name, Weight: uint64(500 * w.pick(7))}}})
+		limit := w.randomLimit()
+		m.step(state.SetQuota{Request: 5, Role: name, Limit: &limit, Force: w.chance(0.5)})
 	}
 }
 

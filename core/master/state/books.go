@@ -56,11 +56,27 @@ func (m *Machine) settleExcess(a *agent) {
 	}
 }
 
-func (m *Machine) booksAddAgent(a *agent) { m.books.SetAgent(a.id, a.total) }
+func (m *Machine) booksAddAgent(a *agent) {
+	m.books.SetAgent(a.id, a.total)
+	m.touchReserved(a.total)
+}
 
 func (m *Machine) booksSetTotal(a *agent) {
+	if before, known := m.books.Agent(a.id); known {
+		m.touchReserved(before.Total)
+	}
 	m.books.SetAgent(a.id, a.total)
+	m.touchReserved(a.total)
 	m.settleExcess(a)
+}
+
+// touchReserved: reservations count toward their role's quota, held or not.
+func (m *Machine) touchReserved(total resource.Resources) {
+	for i := range total {
+		if total[i].Kind.IsReserved() {
+			m.touchRole(total[i].Kind.Role())
+		}
+	}
 }
 
 func (m *Machine) booksRemoveAgent(a *agent) {
@@ -68,6 +84,7 @@ func (m *Machine) booksRemoveAgent(a *agent) {
 	for _, u := range uses {
 		m.touchRole(u.Role)
 	}
+	m.touchReserved(a.total)
 	m.touchAgent(a)
 }
 
@@ -78,4 +95,7 @@ func (m *Machine) booksSetFramework(f *framework) {
 		ID: f.id, Roles: f.roles, Suppressed: f.suppressedRoles(),
 		Capabilities: f.ledgerCapabilities(), Active: f.connected(),
 	})
+	for _, name := range f.roles {
+		m.recheckStarvation(name, true)
+	}
 }

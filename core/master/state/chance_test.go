@@ -80,9 +80,11 @@ func (c *cluster) act() {
 				c.do(call(f.id, f.stream, &schedulerv1.Call{Type: schedulerv1.Call_RECONCILE.Enum(), Reconcile: &schedulerv1.Call_Reconcile{}}))
 			}
 		case 5:
-			c.do(state.SetRole{Request: 1, Role: state.Role{Name: "a", Limit: resource.MustParse("cpus:2").Quantities()}})
+			limit, guarantee := resource.MustParse("cpus:2").Quantities(), resource.MustParse("cpus:1").Quantities()
+			c.do(state.SetQuota{Request: 1, Role: "a", Limit: &limit, Guarantee: &guarantee, Force: c.pick(2, "force") == 0})
+			c.do(state.SetWeights{Request: 2, Weights: []state.RoleWeight{{Role: "a", Weight: uint64(c.pick(3, "weight") * 500)}}})
 		case 6:
-			c.do(state.RemoveRole{Request: 1, Name: "a"})
+			c.do(state.RemoveQuota{Request: 1, Role: "a"})
 		case 7:
 			c.resize(a)
 		}

@@ -57,7 +57,11 @@ func describe(out state.Output) string {
 		if out.Err != nil {
 			return fmt.Sprintf("reply %d: %s", out.Request, out.Err.Message)
 		}
-		return fmt.Sprintf("reply %d: done", out.Request)
+		s := fmt.Sprintf("reply %d: done", out.Request)
+		for _, w := range out.Warnings {
+			s += "; warning: " + w
+		}
+		return s
 	}
 	return ""
 }
@@ -223,6 +227,12 @@ func describeAllocatorEvent(e allocator.Event) string {
 		s := fmt.Sprintf("role %s weight=%d", e.Name, e.Weight)
 		if e.Limit != nil {
 			s += " limit=" + e.Limit.String()
+		}
+		if e.Guarantee != nil {
+			s += " guarantee=" + e.Guarantee.String()
+		}
+		if e.Starved > 0 {
+			s += fmt.Sprintf(" starved=%s", e.Starved)
 		}
 		return s
 	case *allocator.Held:

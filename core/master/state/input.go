@@ -2,6 +2,7 @@ package state
 
 import (
 	"github.com/mezzo-os/mezzo/sdk/allocator"
+	"github.com/mezzo-os/mezzo/sdk/resource"
 
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
@@ -168,17 +169,39 @@ type Teardown struct {
 	FrameworkID string
 }
 
-// SetRole is an operator's order: set a role's weight, guarantee and limit,
-// durably. The reply comes when it is written.
-type SetRole struct {
+// SetQuota is an operator's order: set a role's guarantee, limit or both,
+// durably. The reply comes when it is written, perhaps with warnings. It is
+// refused when it makes no sense in the tree of roles, or when the role uses
+// more than the limit already and Force is not set; offers beyond the limit are
+// taken back either way.
+type SetQuota struct {
 	Request Request
-	Role    Role
+	Role    string
+	// Guarantee and Limit are the new ones; nil: it stays as it is. One that is
+	// empty means none. A limit may hold zeros, which forbid.
+	Guarantee, Limit *resource.Quantities
+	Force            bool
 }
 
-// RemoveRole is an operator's order: go back to the role's first values.
-type RemoveRole struct {
+// RemoveQuota is an operator's order: forget what operators have set of a
+// role's quota. What the configuration says counts again.
+type RemoveQuota struct {
 	Request Request
-	Name    string
+	Role    string
+}
+
+// SetWeights is an operator's order: set the weights of roles, durably; all of
+// them or none.
+type SetWeights struct {
+	Request Request
+	Weights []RoleWeight
+}
+
+// RoleWeight is a role's weight in thousandths; 0: that of the configuration,
+// or else 1000.
+type RoleWeight struct {
+	Role   string
+	Weight uint64
 }
 
 func (Tick) input()               {}
@@ -198,5 +221,6 @@ func (PublishNow) input()         {}
 func (Reconfigure) input()        {}
 func (KillTask) input()           {}
 func (Teardown) input()           {}
-func (SetRole) input()            {}
-func (RemoveRole) input()         {}
+func (SetQuota) input()           {}
+func (RemoveQuota) input()        {}
+func (SetWeights) input()         {}

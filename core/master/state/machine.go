@@ -38,6 +38,10 @@ type Machine struct {
 	filters  filterHeap
 	removals removalLimit
 	dirty    dirty
+	// watched counts the roles with a guarantee; starving are those of them that
+	// are to be looked at when the step ends.
+	watched  int
+	starving []*role
 	// offered are frameworks with offers that are to be sent in this step.
 	offered []*framework
 }
@@ -84,6 +88,7 @@ func (m *Machine) Step(now time.Time, in Input) []Output {
 	m.take(in)
 	m.expireFilters()
 	m.sendOffers()
+	m.settleStarvation()
 	m.flushAllocator()
 	m.flushRegistry()
 	m.publish()
@@ -130,10 +135,12 @@ func (m *Machine) take(in Input) {
 		m.orderKill(in)
 	case Teardown:
 		m.orderTeardown(in)
-	case SetRole:
-		m.orderSetRole(in)
-	case RemoveRole:
-		m.orderRemoveRole(in)
+	case SetQuota:
+		m.orderSetQuota(in)
+	case RemoveQuota:
+		m.orderRemoveQuota(in)
+	case SetWeights:
+		m.orderSetWeights(in)
 	default:
 		panic(fmt.Sprintf("state: unknown input %T", in))
 	}

@@ -48,35 +48,3 @@ func (m *Machine) orderTeardown(in Teardown) {
 		m.reply(in.Request, nil)
 	})
 }
-
-// orderSetRole is an operator's wish to set a role, which counts once it is
-// durable.
-func (m *Machine) orderSetRole(in SetRole) {
-	if err := checkRole(in.Role); err != nil {
-		m.reply(in.Request, &OrderError{OrderInvalid, err.Error()})
-		return
-	}
-	m.writeRole(in.Role, func() {
-		r := m.role(in.Role.Name)
-		set := in.Role
-		r.set = &set
-		m.applyRole(r)
-		m.enforceLimit(r.name)
-		m.reply(in.Request, nil)
-	})
-}
-
-// orderRemoveRole is an operator's wish to go back to a role's first values.
-func (m *Machine) orderRemoveRole(in RemoveRole) {
-	r := m.roles[in.Name]
-	if r == nil || r.set == nil {
-		m.reply(in.Request, &OrderError{OrderNotFound, fmt.Sprintf("nothing was set for role %q", in.Name)})
-		return
-	}
-	m.write(rolePrefix+in.Name, nil, func() {
-		r.set = nil
-		m.applyRole(r)
-		m.enforceLimit(r.name)
-		m.reply(in.Request, nil)
-	})
-}

@@ -93,10 +93,12 @@ type Publish struct {
 	RolesRemoved      []string
 }
 
-// Reply answers an operator's order. Err is nil when it was carried out.
+// Reply answers an operator's order. Err is nil when it was carried out; then
+// Warnings say what the operator may not have meant.
 type Reply struct {
-	Request Request
-	Err     *OrderError
+	Request  Request
+	Err      *OrderError
+	Warnings []string
 }
 
 // OrderErrorCode says what kind of error an order met.
@@ -107,6 +109,8 @@ const (
 	OrderNotFound OrderErrorCode = iota + 1
 	OrderInvalid
 	OrderAmbiguous
+	// OrderRefused: it could be carried out, and it would do harm.
+	OrderRefused
 )
 
 // OrderError says why an order was not carried out.

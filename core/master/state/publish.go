@@ -3,6 +3,8 @@ package state
 import (
 	"slices"
 	"time"
+
+	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
 // dirty is what changed since views were last published. Each object knows
@@ -57,12 +59,21 @@ func (m *Machine) touchOffer(o *offer) {
 	m.touchRole(o.role)
 }
 
+// touchRole: something of the role changed, and so something of those above it.
 func (m *Machine) touchRole(name string) {
-	r := m.role(name)
-	if !r.dirty {
-		r.dirty = true
-		m.dirty.roles = append(m.dirty.roles, r)
+	touch := func(r *role) {
+		if !r.dirty {
+			r.dirty = true
+			m.dirty.roles = append(m.dirty.roles, r)
+		}
 	}
+	touch(m.role(name))
+	for up := resource.ParentRole(name); up != ""; up = resource.ParentRole(up) {
+		if r := m.roles[up]; r != nil {
+			touch(r)
+		}
+	}
+	m.recheckStarvation(name, false)
 }
 
 // removeTaskView: a completed task is forgotten.
@@ -165,8 +176,9 @@ func (m *Machine) taskKnown(key TaskKey) bool {
 }
 
 func (m *Machine) publishRole(r *role, p *Publish) {
-	totals := m.books.RoleTotals(r.name).Own
-	if r.first == nil && r.set == nil && len(r.frameworks) == 0 && len(totals.Used) == 0 && len(totals.Offered) == 0 {
+	sums := m.books.RoleTotals(r.name)
+	totals := sums.Own
+	if !r.known() && len(totals.Used) == 0 && len(totals.Offered) == 0 {
 		delete(m.roles, r.name)
 		if r.shown {
 			p.RolesRemoved = append(p.RolesRemoved, r.name)
@@ -177,7 +189,8 @@ func (m *Machine) publishRole(r *role, p *Publish) {
 	s := r.settings()
 	p.Roles = append(p.Roles, &RoleView{
 		Name: r.name, Weight: s.Weight, Guarantee: s.Guarantee, Limit: s.Limit,
-		Used: totals.Used, Offered: totals.Offered, Frameworks: sortedKeys(r.frameworks),
+		Used: totals.Used, Offered: totals.Offered, Consumed: sums.Consumed, Frameworks: sortedKeys(r.frameworks),
+		WeightSet: r.set.weight != 0, QuotaSet: r.set.quota, WeightConfigured: r.first != nil && r.first.Weight != 0 && r.first.Weight != defaultWeight,
 	})
 }
 

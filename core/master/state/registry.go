@@ -46,11 +46,16 @@ type frameworkRecord struct {
 	Registered time.Time `json:"registered"`
 }
 
+// roleRecord is what an operator has set for a role.
 type roleRecord struct {
-	Version   int              `json:"version"`
-	Weight    uint64           `json:"weight"`
+	Version int          `json:"version"`
+	Weight  uint64       `json:"weight,omitempty"` // thousandths; 0: not set
+	Quota   *quotaRecord `json:"quota,omitempty"`  // nil: not set
+}
+
+type quotaRecord struct {
 	Guarantee map[string]int64 `json:"guarantee,omitempty"`
-	Limit     map[string]int64 `json:"limit,omitempty"`
+	Limit     map[string]int64 `json:"limit,omitempty"` // empty: no limit
 }
 
 // registry collects what is to be written and writes it in batches, one at a
@@ -161,10 +166,17 @@ func (m *Machine) writeFramework(f *framework, done func()) {
 	}), done)
 }
 
-func (m *Machine) writeRole(r Role, done func()) {
-	m.write(rolePrefix+r.Name, encodeRecord(roleRecord{
-		Version: recordVersion, Weight: r.Weight, Guarantee: quantityMap(r.Guarantee), Limit: quantityMap(r.Limit),
-	}), done)
+// writeRole writes what is set for a role, or deletes the entry when nothing is.
+func (m *Machine) writeRole(name string, o override, done func()) {
+	if o.empty() {
+		m.write(rolePrefix+name, nil, done)
+		return
+	}
+	rec := roleRecord{Version: recordVersion, Weight: o.weight}
+	if o.quota {
+		rec.Quota = &quotaRecord{Guarantee: quantityMap(o.guarantee), Limit: quantityMap(o.limit)}
+	}
+	m.write(rolePrefix+name, encodeRecord(rec), done)
 }
 
 func quantityMap(q resource.Quantities) map[string]int64 {
@@ -221,10 +233,11 @@ func (m *Machine) recoverEntry(e Entry) error {
 		if err := read(&rec, &rec.Version); err != nil {
 			return err
 		}
-		m.recoverRole(Role{
-			Name: e.Key[len(rolePrefix):], Weight: rec.Weight,
-			Guarantee: quantitiesOf(rec.Guarantee), Limit: quantitiesOf(rec.Limit),
-		})
+		set := override{weight: rec.Weight}
+		if rec.Quota != nil {
+			set.quota, set.guarantee, set.limit = true, quantitiesOf(rec.Quota.Guarantee), quantitiesOf(rec.Quota.Limit)
+		}
+		m.recoverRole(e.Key[len(rolePrefix):], set)
 		return nil
 	}
 	return fmt.Errorf("registry entry %q is of no known kind; it was written by a newer master", e.Key)

@@ -2,7 +2,6 @@ package state
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/resource"
@@ -13,27 +12,54 @@ const defaultWeight = 1000
 // role is what the master knows of a role besides what is held in it.
 type role struct {
 	name string
-	// first is what the configuration says, if it does; set is what an operator
-	// has set since, if one has.
-	first, set *Role
-	frameworks map[string]bool
-	shown      bool // a view of it has been published
-	dirty      bool
+	// first is what the configuration says, if it does.
+	first *Role
+	// set is what operators have set since and is durable. wanted is set with
+	// the orders that are still being written: what an order is checked against,
+	// so that two at a time cannot pass together what neither may alone.
+	set, wanted override
+	frameworks  map[string]bool
+	starvation  starvation
+	shown       bool // a view of it has been published
+	dirty       bool
 }
 
+// override is what an operator has set for a role, in place of its first values.
+type override struct {
+	// weight in thousandths; 0: not set.
+	weight uint64
+	// quota: guarantee and limit are set, to nothing perhaps.
+	quota            bool
+	guarantee, limit resource.Quantities
+}
+
+func (o override) empty() bool { return o.weight == 0 && !o.quota }
+
 // settings are what counts for the role.
-func (r *role) settings() Role {
+func (r *role) settings() Role { return r.with(r.set) }
+
+// with is what counts for the role if this is set.
+func (r *role) with(o override) Role {
 	out := Role{Name: r.name}
 	if r.first != nil {
 		out = *r.first
 	}
-	if r.set != nil {
-		out = *r.set
+	if o.weight != 0 {
+		out.Weight = o.weight
+	}
+	if o.quota {
+		out.Guarantee, out.Limit = o.guarantee, o.limit
 	}
 	if out.Weight == 0 {
 		out.Weight = defaultWeight
 	}
 	return out
+}
+
+// known is whether somebody has said something of the role, or is subscribed to
+// it.
+func (r *role) known() bool {
+	return r.first != nil || !r.set.empty() || !r.wanted.empty() || len(r.frameworks) > 0
 }
 
 func (m *Machine) role(name string) *role {
@@ -75,9 +101,9 @@ func (m *Machine) configureRole(c Role) error {
 	return nil
 }
 
-func (m *Machine) recoverRole(c Role) {
-	r := m.role(c.Name)
-	r.set = &c
+func (m *Machine) recoverRole(name string, o override) {
+	r := m.role(name)
+	r.set, r.wanted = o, o
 	m.applyRole(r)
 }
 
@@ -90,35 +116,15 @@ func (m *Machine) applyRole(r *role) {
 		m.books.SetLimit(r.name, s.Limit)
 	}
 	m.books.SetGuarantee(r.name, s.Guarantee)
+	m.watchStarvation(r, s.Guarantee)
 	m.tellAlways(m.allocatorRole(r))
 	m.touchRole(r.name)
 }
 
 func (m *Machine) allocatorRole(r *role) *allocator.RoleUpdated {
 	s := r.settings()
-	return &allocator.RoleUpdated{Name: s.Name, Weight: s.Weight, Guarantee: s.Guarantee, Limit: s.Limit}
-}
-
-// enforceLimit takes back offers in a role and below it when its limit was
-// lowered, so that what is offered already cannot exceed it.
-func (m *Machine) enforceLimit(name string) {
-	limit, limited := m.books.Limit(name)
-	if !limited {
-		return
-	}
-	over := func() bool {
-		consumed := m.books.RoleTotals(name).Consumed
-		return slices.ContainsFunc(limit, func(q resource.Quantity) bool { return consumed.Get(q.Name) > q.Amount })
-	}
-	if !over() {
-		return
-	}
-	for _, id := range sortedKeys(m.frameworks) {
-		for _, o := range inOrder(m.frameworks[id].offers) {
-			if resource.IsAncestorOrSelf(name, o.role) && over() {
-				m.rescind(o, "the limit of role "+name+" was lowered")
-			}
-		}
+	return &allocator.RoleUpdated{
+		Name: s.Name, Weight: s.Weight, Guarantee: s.Guarantee, Limit: s.Limit, Starved: r.starvation.lasting(m.now),
 	}
 }
 
@@ -126,6 +132,7 @@ func (m *Machine) joinRoles(f *framework) {
 	for _, name := range f.roles {
 		m.role(name).frameworks[f.id] = true
 		m.touchRole(name)
+		m.recheckStarvation(name, true)
 	}
 }
 
@@ -133,5 +140,6 @@ func (m *Machine) leaveRoles(f *framework) {
 	for _, name := range f.roles {
 		delete(m.role(name).frameworks, f.id)
 		m.touchRole(name)
+		m.recheckStarvation(name, true)
 	}
 }

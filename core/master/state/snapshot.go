@@ -55,7 +55,7 @@ func (m *Machine) allocatorOpened(in AllocatorOpened) {
 	}})
 	tell := func(e allocator.Event) { s.events = append(s.events, e) }
 	for _, name := range sortedKeys(m.roles) {
-		if r := m.roles[name]; r.first != nil || r.set != nil || len(r.frameworks) > 0 {
+		if r := m.roles[name]; r.known() {
 			tell(m.allocatorRole(r))
 		}
 	}

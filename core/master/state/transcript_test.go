@@ -83,7 +83,10 @@ func (s *script) master(d *datadriven.TestData) {
 		case "role":
 			r := state.Role{Name: v}
 			if len(a.Vals) > 1 {
-				r.Limit = resource.MustParse(a.Vals[1]).Quantities()
+				r.Limit = *quantities(a.Vals[1])
+			}
+			if len(a.Vals) > 2 {
+				r.Guarantee = *quantities(a.Vals[2])
 			}
 			cfg.Roles = append(cfg.Roles, r)
 		case "tell_tasks":
@@ -390,22 +393,40 @@ func (s *script) operator(a args) []state.Output {
 		return s.w.step(state.KillTask{Request: 7, TaskID: a.words[1], FrameworkID: a.get("framework", "")})
 	case "teardown":
 		return s.w.step(state.Teardown{Request: 7, FrameworkID: a.words[1]})
-	case "role":
-		r := state.Role{Name: a.words[1], Weight: uint64(s.number(a.get("weight", "1000")))}
-		if l := a.get("limit", ""); l != "" {
-			r.Limit = resource.MustParse(l).Quantities()
+	case "quota":
+		in := state.SetQuota{Request: 7, Role: a.words[1], Force: a.get("force", "") == "true"}
+		if _, set := a.named["limit"]; set {
+			in.Limit = quantities(a.named["limit"])
 		}
-		if g := a.get("guarantee", ""); g != "" {
-			r.Guarantee = resource.MustParse(g).Quantities()
+		if _, set := a.named["guarantee"]; set {
+			in.Guarantee = quantities(a.named["guarantee"])
 		}
-		return s.w.step(state.SetRole{Request: 7, Role: r})
+		return s.w.step(in)
 	case "reconfigure":
 		return s.w.step(state.Reconfigure{Request: 7, Config: *s.changed(a)})
 	case "unset":
-		return s.w.step(state.RemoveRole{Request: 7, Name: a.words[1]})
+		return s.w.step(state.RemoveQuota{Request: 7, Role: a.words[1]})
+	case "weights":
+		in := state.SetWeights{Request: 7}
+		for _, w := range a.words[1:] {
+			role, weight, _ := strings.Cut(w, ":")
+			in.Weights = append(in.Weights, state.RoleWeight{Role: role, Weight: uint64(s.number(weight))})
+		}
+		return s.w.step(in)
 	}
 	s.t.Fatalf("unknown order %q", a.words[0])
 	return nil
+}
+
+// quantities reads "cpus:4;gpus:0", zeros included; empty for none.
+func quantities(text string) *resource.Quantities {
+	list := resource.Quantities{}
+	for _, part := range strings.Split(text, ";") {
+		if name, _, ok := strings.Cut(part, ":"); ok {
+			list = append(list, resource.Quantity{Name: name, Amount: resource.MustParse(part).Get(name)})
+		}
+	}
+	return &list
 }
 
 func (s *script) listTasks() string {

@@ -116,11 +116,18 @@ type OfferView struct {
 // RoleView is a role at one moment: one that an operator has set, that a
 // framework is subscribed to, or that resources are held in.
 type RoleView struct {
-	Name       string
-	Weight     uint64 // thousandths
-	Guarantee  resource.Quantities
-	Limit      resource.Quantities
-	Used       resource.Quantities // scalars, over all agents; without its descendants'
-	Offered    resource.Quantities
+	Name      string
+	Weight    uint64 // thousandths
+	Guarantee resource.Quantities
+	Limit     resource.Quantities
+	Used      resource.Quantities // scalars, over all agents; without its descendants'
+	Offered   resource.Quantities
+	// Consumed is what counts toward guarantee and limit: with its descendants',
+	// offers and reservations included, revocable and shared resources not.
+	Consumed   resource.Quantities
 	Frameworks []string
+	// WeightSet and QuotaSet: an operator has set them; else they are those of
+	// the configuration, if it has any. WeightConfigured: it has
+	// a weight other than 1.
+	WeightSet, QuotaSet, WeightConfigured bool
 }

@@ -360,17 +360,21 @@ type Agent struct {
 	// "deactivated", "withheld".
 	State string `protobuf:"bytes,3,opt,name=state" json:"state,omitempty"`
 	// Why, where the state needs one.
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason" json:"reason,omitempty"`
-	Version       string                 `protobuf:"bytes,5,opt,name=version" json:"version,omitempty"`
-	RpcAddress    string                 `protobuf:"bytes,6,opt,name=rpc_address,json=rpcAddress" json:"rpc_address,omitempty"`
-	HttpAddress   string                 `protobuf:"bytes,7,opt,name=http_address,json=httpAddress" json:"http_address,omitempty"`
-	Resources     *structpb.Struct       `protobuf:"bytes,8,opt,name=resources" json:"resources,omitempty"`
-	Allocated     *structpb.Struct       `protobuf:"bytes,9,opt,name=allocated" json:"allocated,omitempty"`
-	Offered       *structpb.Struct       `protobuf:"bytes,10,opt,name=offered" json:"offered,omitempty"`
-	Attributes    *structpb.Struct       `protobuf:"bytes,11,opt,name=attributes" json:"attributes,omitempty"`
-	Tasks         uint64                 `protobuf:"varint,12,opt,name=tasks" json:"tasks,omitempty"`
-	Registered    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=registered" json:"registered,omitempty"`
-	Reregistered  *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=reregistered" json:"reregistered,omitempty"`
+	Reason       string                 `protobuf:"bytes,4,opt,name=reason" json:"reason,omitempty"`
+	Version      string                 `protobuf:"bytes,5,opt,name=version" json:"version,omitempty"`
+	RpcAddress   string                 `protobuf:"bytes,6,opt,name=rpc_address,json=rpcAddress" json:"rpc_address,omitempty"`
+	HttpAddress  string                 `protobuf:"bytes,7,opt,name=http_address,json=httpAddress" json:"http_address,omitempty"`
+	Resources    *structpb.Struct       `protobuf:"bytes,8,opt,name=resources" json:"resources,omitempty"`
+	Allocated    *structpb.Struct       `protobuf:"bytes,9,opt,name=allocated" json:"allocated,omitempty"`
+	Offered      *structpb.Struct       `protobuf:"bytes,10,opt,name=offered" json:"offered,omitempty"`
+	Attributes   *structpb.Struct       `protobuf:"bytes,11,opt,name=attributes" json:"attributes,omitempty"`
+	Tasks        uint64                 `protobuf:"varint,12,opt,name=tasks" json:"tasks,omitempty"`
+	Registered   *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=registered" json:"registered,omitempty"`
+	Reregistered *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=reregistered" json:"reregistered,omitempty"`
+	// When it is planned to be unavailable; unset: it is not.
+	Unavailability *Unavailability `protobuf:"bytes,15,opt,name=unavailability" json:"unavailability,omitempty"`
+	// How the frameworks that were asked to leave have answered.
+	InverseOffers []*InverseOffer `protobuf:"bytes,16,rep,name=inverse_offers,json=inverseOffers" json:"inverse_offers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -503,6 +507,136 @@ func (x *Agent) GetReregistered() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Agent) GetUnavailability() *Unavailability {
+	if x != nil {
+		return x.Unavailability
+	}
+	return nil
+}
+
+func (x *Agent) GetInverseOffers() []*InverseOffer {
+	if x != nil {
+		return x.InverseOffers
+	}
+	return nil
+}
+
+// Unavailability is a planned window.
+type Unavailability struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Start *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start" json:"start,omitempty"`
+	// 0: no end is planned.
+	DurationSeconds float64 `protobuf:"fixed64,2,opt,name=duration_seconds,json=durationSeconds" json:"duration_seconds,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Unavailability) Reset() {
+	*x = Unavailability{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unavailability) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unavailability) ProtoMessage() {}
+
+func (x *Unavailability) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unavailability.ProtoReflect.Descriptor instead.
+func (*Unavailability) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Unavailability) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *Unavailability) GetDurationSeconds() float64 {
+	if x != nil {
+		return x.DurationSeconds
+	}
+	return 0
+}
+
+// InverseOffer is a wish that a framework leave an agent.
+type InverseOffer struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	FrameworkId string                 `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
+	// "outstanding", "accepted", "declined".
+	Status        string                 `protobuf:"bytes,2,opt,name=status" json:"status,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InverseOffer) Reset() {
+	*x = InverseOffer{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InverseOffer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InverseOffer) ProtoMessage() {}
+
+func (x *InverseOffer) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InverseOffer.ProtoReflect.Descriptor instead.
+func (*InverseOffer) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *InverseOffer) GetFrameworkId() string {
+	if x != nil {
+		return x.FrameworkId
+	}
+	return ""
+}
+
+func (x *InverseOffer) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *InverseOffer) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 type ListFrameworksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Also those that are gone, as far as the master remembers them.
@@ -513,7 +647,7 @@ type ListFrameworksRequest struct {
 
 func (x *ListFrameworksRequest) Reset() {
 	*x = ListFrameworksRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[6]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +659,7 @@ func (x *ListFrameworksRequest) String() string {
 func (*ListFrameworksRequest) ProtoMessage() {}
 
 func (x *ListFrameworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[6]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +672,7 @@ func (x *ListFrameworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFrameworksRequest.ProtoReflect.Descriptor instead.
 func (*ListFrameworksRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{6}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListFrameworksRequest) GetCompleted() bool {
@@ -557,7 +691,7 @@ type ListFrameworksResponse struct {
 
 func (x *ListFrameworksResponse) Reset() {
 	*x = ListFrameworksResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[7]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +703,7 @@ func (x *ListFrameworksResponse) String() string {
 func (*ListFrameworksResponse) ProtoMessage() {}
 
 func (x *ListFrameworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[7]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +716,7 @@ func (x *ListFrameworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFrameworksResponse.ProtoReflect.Descriptor instead.
 func (*ListFrameworksResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{7}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListFrameworksResponse) GetFrameworks() []*Framework {
@@ -619,7 +753,7 @@ type Framework struct {
 
 func (x *Framework) Reset() {
 	*x = Framework{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[8]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +765,7 @@ func (x *Framework) String() string {
 func (*Framework) ProtoMessage() {}
 
 func (x *Framework) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[8]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +778,7 @@ func (x *Framework) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Framework.ProtoReflect.Descriptor instead.
 func (*Framework) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{8}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Framework) GetId() string {
@@ -787,7 +921,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[9]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +933,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[9]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +946,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{9}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListTasksRequest) GetFrameworkId() string {
@@ -852,7 +986,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[10]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +998,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[10]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +1011,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{10}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -914,7 +1048,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[11]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1060,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[11]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1073,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{11}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Task) GetId() string {
@@ -1062,7 +1196,7 @@ type ListOffersRequest struct {
 
 func (x *ListOffersRequest) Reset() {
 	*x = ListOffersRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[12]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1208,7 @@ func (x *ListOffersRequest) String() string {
 func (*ListOffersRequest) ProtoMessage() {}
 
 func (x *ListOffersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[12]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1221,7 @@ func (x *ListOffersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffersRequest.ProtoReflect.Descriptor instead.
 func (*ListOffersRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{12}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{14}
 }
 
 type ListOffersResponse struct {
@@ -1099,7 +1233,7 @@ type ListOffersResponse struct {
 
 func (x *ListOffersResponse) Reset() {
 	*x = ListOffersResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[13]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1245,7 @@ func (x *ListOffersResponse) String() string {
 func (*ListOffersResponse) ProtoMessage() {}
 
 func (x *ListOffersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[13]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1258,7 @@ func (x *ListOffersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffersResponse.ProtoReflect.Descriptor instead.
 func (*ListOffersResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{13}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListOffersResponse) GetOffers() []*Offer {
@@ -1149,7 +1283,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[14]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1295,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[14]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1308,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{14}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Offer) GetId() string {
@@ -1234,7 +1368,7 @@ type ListRolesRequest struct {
 
 func (x *ListRolesRequest) Reset() {
 	*x = ListRolesRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[15]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1380,7 @@ func (x *ListRolesRequest) String() string {
 func (*ListRolesRequest) ProtoMessage() {}
 
 func (x *ListRolesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[15]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1393,7 @@ func (x *ListRolesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolesRequest.ProtoReflect.Descriptor instead.
 func (*ListRolesRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{15}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{17}
 }
 
 type ListRolesResponse struct {
@@ -1271,7 +1405,7 @@ type ListRolesResponse struct {
 
 func (x *ListRolesResponse) Reset() {
 	*x = ListRolesResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[16]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1417,7 @@ func (x *ListRolesResponse) String() string {
 func (*ListRolesResponse) ProtoMessage() {}
 
 func (x *ListRolesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[16]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1430,7 @@ func (x *ListRolesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolesResponse.ProtoReflect.Descriptor instead.
 func (*ListRolesResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{16}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListRolesResponse) GetRoles() []*Role {
@@ -1317,13 +1451,20 @@ type Role struct {
 	DominantShare    float64                `protobuf:"fixed64,7,opt,name=dominant_share,json=dominantShare" json:"dominant_share,omitempty"`
 	DominantResource string                 `protobuf:"bytes,8,opt,name=dominant_resource,json=dominantResource" json:"dominant_resource,omitempty"`
 	Frameworks       []string               `protobuf:"bytes,9,rep,name=frameworks" json:"frameworks,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// What counts toward guarantee and limit: with the roles below it, offers
+	// and reservations included, revocable and shared resources not.
+	Consumed *structpb.Struct `protobuf:"bytes,10,opt,name=consumed" json:"consumed,omitempty"`
+	// Where weight and quota come from: "operator", "configuration", or empty
+	// when they are the defaults.
+	WeightSource  string `protobuf:"bytes,11,opt,name=weight_source,json=weightSource" json:"weight_source,omitempty"`
+	QuotaSource   string `protobuf:"bytes,12,opt,name=quota_source,json=quotaSource" json:"quota_source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[17]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1335,7 +1476,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[17]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1348,7 +1489,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{17}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Role) GetName() string {
@@ -1414,6 +1555,532 @@ func (x *Role) GetFrameworks() []string {
 	return nil
 }
 
+func (x *Role) GetConsumed() *structpb.Struct {
+	if x != nil {
+		return x.Consumed
+	}
+	return nil
+}
+
+func (x *Role) GetWeightSource() string {
+	if x != nil {
+		return x.WeightSource
+	}
+	return ""
+}
+
+func (x *Role) GetQuotaSource() string {
+	if x != nil {
+		return x.QuotaSource
+	}
+	return ""
+}
+
+// SetQuotaRequest: amounts are numbers by resource name. An unset guarantee or
+// limit stays as it is; an empty one means none. A resource that a limit does
+// not name is not limited; one with 0 is forbidden.
+type SetQuotaRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Role      string                 `protobuf:"bytes,1,opt,name=role" json:"role,omitempty"`
+	Guarantee *structpb.Struct       `protobuf:"bytes,2,opt,name=guarantee" json:"guarantee,omitempty"`
+	Limit     *structpb.Struct       `protobuf:"bytes,3,opt,name=limit" json:"limit,omitempty"`
+	// Set the limit although the role uses more: then nothing more is offered to
+	// it, and what runs goes on.
+	Force         bool `protobuf:"varint,4,opt,name=force" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetQuotaRequest) Reset() {
+	*x = SetQuotaRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetQuotaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetQuotaRequest) ProtoMessage() {}
+
+func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetQuotaRequest.ProtoReflect.Descriptor instead.
+func (*SetQuotaRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SetQuotaRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *SetQuotaRequest) GetGuarantee() *structpb.Struct {
+	if x != nil {
+		return x.Guarantee
+	}
+	return nil
+}
+
+func (x *SetQuotaRequest) GetLimit() *structpb.Struct {
+	if x != nil {
+		return x.Limit
+	}
+	return nil
+}
+
+func (x *SetQuotaRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type SetQuotaResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the operator may not have meant, as sentences.
+	Warnings      []string `protobuf:"bytes,1,rep,name=warnings" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetQuotaResponse) Reset() {
+	*x = SetQuotaResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetQuotaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetQuotaResponse) ProtoMessage() {}
+
+func (x *SetQuotaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetQuotaResponse.ProtoReflect.Descriptor instead.
+func (*SetQuotaResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SetQuotaResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type GetQuotaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: all roles that have one. With a role, NOT_FOUND when it has none.
+	Role          string `protobuf:"bytes,1,opt,name=role" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetQuotaRequest) Reset() {
+	*x = GetQuotaRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetQuotaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetQuotaRequest) ProtoMessage() {}
+
+func (x *GetQuotaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetQuotaRequest.ProtoReflect.Descriptor instead.
+func (*GetQuotaRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *GetQuotaRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+type GetQuotaResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Quotas        []*Quota               `protobuf:"bytes,1,rep,name=quotas" json:"quotas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetQuotaResponse) Reset() {
+	*x = GetQuotaResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetQuotaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetQuotaResponse) ProtoMessage() {}
+
+func (x *GetQuotaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetQuotaResponse.ProtoReflect.Descriptor instead.
+func (*GetQuotaResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GetQuotaResponse) GetQuotas() []*Quota {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
+}
+
+type Quota struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Role      string                 `protobuf:"bytes,1,opt,name=role" json:"role,omitempty"`
+	Guarantee *structpb.Struct       `protobuf:"bytes,2,opt,name=guarantee" json:"guarantee,omitempty"`
+	Limit     *structpb.Struct       `protobuf:"bytes,3,opt,name=limit" json:"limit,omitempty"`
+	Consumed  *structpb.Struct       `protobuf:"bytes,4,opt,name=consumed" json:"consumed,omitempty"`
+	// "operator" or "configuration".
+	Source        string `protobuf:"bytes,5,opt,name=source" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quota) Reset() {
+	*x = Quota{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quota) ProtoMessage() {}
+
+func (x *Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quota.ProtoReflect.Descriptor instead.
+func (*Quota) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Quota) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Quota) GetGuarantee() *structpb.Struct {
+	if x != nil {
+		return x.Guarantee
+	}
+	return nil
+}
+
+func (x *Quota) GetLimit() *structpb.Struct {
+	if x != nil {
+		return x.Limit
+	}
+	return nil
+}
+
+func (x *Quota) GetConsumed() *structpb.Struct {
+	if x != nil {
+		return x.Consumed
+	}
+	return nil
+}
+
+func (x *Quota) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+type RemoveQuotaRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveQuotaRequest) Reset() {
+	*x = RemoveQuotaRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveQuotaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveQuotaRequest) ProtoMessage() {}
+
+func (x *RemoveQuotaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveQuotaRequest.ProtoReflect.Descriptor instead.
+func (*RemoveQuotaRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RemoveQuotaRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+type RemoveQuotaResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Warnings      []string               `protobuf:"bytes,1,rep,name=warnings" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveQuotaResponse) Reset() {
+	*x = RemoveQuotaResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveQuotaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveQuotaResponse) ProtoMessage() {}
+
+func (x *RemoveQuotaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveQuotaResponse.ProtoReflect.Descriptor instead.
+func (*RemoveQuotaResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RemoveQuotaResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type SetWeightsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Weights       []*RoleWeight          `protobuf:"bytes,1,rep,name=weights" json:"weights,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetWeightsRequest) Reset() {
+	*x = SetWeightsRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetWeightsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetWeightsRequest) ProtoMessage() {}
+
+func (x *SetWeightsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetWeightsRequest.ProtoReflect.Descriptor instead.
+func (*SetWeightsRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SetWeightsRequest) GetWeights() []*RoleWeight {
+	if x != nil {
+		return x.Weights
+	}
+	return nil
+}
+
+type SetWeightsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetWeightsResponse) Reset() {
+	*x = SetWeightsResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetWeightsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetWeightsResponse) ProtoMessage() {}
+
+func (x *SetWeightsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetWeightsResponse.ProtoReflect.Descriptor instead.
+func (*SetWeightsResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{28}
+}
+
+type RoleWeight struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Role  string                 `protobuf:"bytes,1,opt,name=role" json:"role,omitempty"`
+	// From 0.001 to 1000000; 0: back to that of the configuration, or 1.
+	Weight        float64 `protobuf:"fixed64,2,opt,name=weight" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoleWeight) Reset() {
+	*x = RoleWeight{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoleWeight) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoleWeight) ProtoMessage() {}
+
+func (x *RoleWeight) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoleWeight.ProtoReflect.Descriptor instead.
+func (*RoleWeight) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RoleWeight) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *RoleWeight) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
 type ListPluginsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1422,7 +2089,7 @@ type ListPluginsRequest struct {
 
 func (x *ListPluginsRequest) Reset() {
 	*x = ListPluginsRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[18]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +2101,7 @@ func (x *ListPluginsRequest) String() string {
 func (*ListPluginsRequest) ProtoMessage() {}
 
 func (x *ListPluginsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[18]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +2114,7 @@ func (x *ListPluginsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPluginsRequest.ProtoReflect.Descriptor instead.
 func (*ListPluginsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{18}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{30}
 }
 
 type ListPluginsResponse struct {
@@ -1459,7 +2126,7 @@ type ListPluginsResponse struct {
 
 func (x *ListPluginsResponse) Reset() {
 	*x = ListPluginsResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[19]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +2138,7 @@ func (x *ListPluginsResponse) String() string {
 func (*ListPluginsResponse) ProtoMessage() {}
 
 func (x *ListPluginsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[19]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +2151,7 @@ func (x *ListPluginsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPluginsResponse.ProtoReflect.Descriptor instead.
 func (*ListPluginsResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{19}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListPluginsResponse) GetPlugins() []*Plugin {
@@ -1519,7 +2186,7 @@ type Plugin struct {
 
 func (x *Plugin) Reset() {
 	*x = Plugin{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[20]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +2198,7 @@ func (x *Plugin) String() string {
 func (*Plugin) ProtoMessage() {}
 
 func (x *Plugin) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[20]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +2211,7 @@ func (x *Plugin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plugin.ProtoReflect.Descriptor instead.
 func (*Plugin) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{20}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Plugin) GetId() string {
@@ -1656,7 +2323,7 @@ type KillTaskRequest struct {
 
 func (x *KillTaskRequest) Reset() {
 	*x = KillTaskRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[21]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1668,7 +2335,7 @@ func (x *KillTaskRequest) String() string {
 func (*KillTaskRequest) ProtoMessage() {}
 
 func (x *KillTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[21]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1681,7 +2348,7 @@ func (x *KillTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillTaskRequest.ProtoReflect.Descriptor instead.
 func (*KillTaskRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{21}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *KillTaskRequest) GetTaskId() string {
@@ -1706,7 +2373,7 @@ type KillTaskResponse struct {
 
 func (x *KillTaskResponse) Reset() {
 	*x = KillTaskResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[22]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +2385,7 @@ func (x *KillTaskResponse) String() string {
 func (*KillTaskResponse) ProtoMessage() {}
 
 func (x *KillTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[22]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +2398,7 @@ func (x *KillTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillTaskResponse.ProtoReflect.Descriptor instead.
 func (*KillTaskResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{22}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{34}
 }
 
 type TeardownRequest struct {
@@ -1743,7 +2410,7 @@ type TeardownRequest struct {
 
 func (x *TeardownRequest) Reset() {
 	*x = TeardownRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[23]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +2422,7 @@ func (x *TeardownRequest) String() string {
 func (*TeardownRequest) ProtoMessage() {}
 
 func (x *TeardownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[23]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +2435,7 @@ func (x *TeardownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TeardownRequest.ProtoReflect.Descriptor instead.
 func (*TeardownRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{23}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TeardownRequest) GetFrameworkId() string {
@@ -1786,7 +2453,7 @@ type TeardownResponse struct {
 
 func (x *TeardownResponse) Reset() {
 	*x = TeardownResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[24]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +2465,7 @@ func (x *TeardownResponse) String() string {
 func (*TeardownResponse) ProtoMessage() {}
 
 func (x *TeardownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[24]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,21 +2478,24 @@ func (x *TeardownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TeardownResponse.ProtoReflect.Descriptor instead.
 func (*TeardownResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{24}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{36}
 }
 
 type ExplainRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	FrameworkId   string                 `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
-	Role          string                 `protobuf:"bytes,2,opt,name=role" json:"role,omitempty"`
-	Agents        bool                   `protobuf:"varint,3,opt,name=agents" json:"agents,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The framework's id, the beginning of it, or its name.
+	FrameworkId string `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
+	// Empty: all its roles.
+	Role string `protobuf:"bytes,2,opt,name=role" json:"role,omitempty"`
+	// Whether to explain agent by agent.
+	Agents        bool `protobuf:"varint,3,opt,name=agents" json:"agents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[25]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +2507,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[25]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +2520,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{25}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExplainRequest) GetFrameworkId() string {
@@ -1875,15 +2545,20 @@ func (x *ExplainRequest) GetAgents() bool {
 }
 
 type ExplainResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Roles         []*RoleExplanation     `protobuf:"bytes,1,rep,name=roles" json:"roles,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Roles     []*RoleExplanation     `protobuf:"bytes,1,rep,name=roles" json:"roles,omitempty"`
+	Framework *Framework             `protobuf:"bytes,2,opt,name=framework" json:"framework,omitempty"`
+	// What stands against offers in any of its roles, what weighs most first.
+	Causes []*Cause `protobuf:"bytes,3,rep,name=causes" json:"causes,omitempty"`
+	// Why the allocator gave no answer; empty when it did.
+	AllocatorError string `protobuf:"bytes,4,opt,name=allocator_error,json=allocatorError" json:"allocator_error,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[26]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2570,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[26]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,12 +2583,126 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{26}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExplainResponse) GetRoles() []*RoleExplanation {
 	if x != nil {
 		return x.Roles
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetFramework() *Framework {
+	if x != nil {
+		return x.Framework
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetCauses() []*Cause {
+	if x != nil {
+		return x.Causes
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetAllocatorError() string {
+	if x != nil {
+		return x.AllocatorError
+	}
+	return ""
+}
+
+// Cause is one thing that stands against offers.
+type Cause struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A word for programs: "disconnected", "suppressed", "filtered", "limit",
+	// "unanswered", "headroom", "nothing_free", "too_small", "offered_elsewhere",
+	// "agents_inactive", "no_agents", "allocator", "order". More may be added.
+	Kind string `protobuf:"bytes,1,opt,name=kind" json:"kind,omitempty"`
+	// A sentence for people.
+	Text string `protobuf:"bytes,2,opt,name=text" json:"text,omitempty"`
+	// How many agents it concerns, when it concerns agents.
+	Agents uint32 `protobuf:"varint,3,opt,name=agents" json:"agents,omitempty"`
+	// When it passes by itself; 0: it does not, or nobody knows.
+	RemainingSeconds float64 `protobuf:"fixed64,4,opt,name=remaining_seconds,json=remainingSeconds" json:"remaining_seconds,omitempty"`
+	// What somebody could do about it; may be empty.
+	Advice string `protobuf:"bytes,5,opt,name=advice" json:"advice,omitempty"`
+	// Particulars, a line each.
+	Details       []string `protobuf:"bytes,6,rep,name=details" json:"details,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cause) Reset() {
+	*x = Cause{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cause) ProtoMessage() {}
+
+func (x *Cause) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cause.ProtoReflect.Descriptor instead.
+func (*Cause) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Cause) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Cause) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Cause) GetAgents() uint32 {
+	if x != nil {
+		return x.Agents
+	}
+	return 0
+}
+
+func (x *Cause) GetRemainingSeconds() float64 {
+	if x != nil {
+		return x.RemainingSeconds
+	}
+	return 0
+}
+
+func (x *Cause) GetAdvice() string {
+	if x != nil {
+		return x.Advice
+	}
+	return ""
+}
+
+func (x *Cause) GetDetails() []string {
+	if x != nil {
+		return x.Details
 	}
 	return nil
 }
@@ -1929,13 +2718,15 @@ type RoleExplanation struct {
 	Positions      uint32                 `protobuf:"varint,7,opt,name=positions" json:"positions,omitempty"`
 	Reasons        []*ReasonCount         `protobuf:"bytes,8,rep,name=reasons" json:"reasons,omitempty"`
 	Agents         []*AgentExplanation    `protobuf:"bytes,9,rep,name=agents" json:"agents,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What the master knows to stand against offers, what weighs most first.
+	Causes        []*Cause `protobuf:"bytes,10,rep,name=causes" json:"causes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RoleExplanation) Reset() {
 	*x = RoleExplanation{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[27]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2738,7 @@ func (x *RoleExplanation) String() string {
 func (*RoleExplanation) ProtoMessage() {}
 
 func (x *RoleExplanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[27]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2751,7 @@ func (x *RoleExplanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleExplanation.ProtoReflect.Descriptor instead.
 func (*RoleExplanation) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{27}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RoleExplanation) GetRole() string {
@@ -2026,6 +2817,13 @@ func (x *RoleExplanation) GetAgents() []*AgentExplanation {
 	return nil
 }
 
+func (x *RoleExplanation) GetCauses() []*Cause {
+	if x != nil {
+		return x.Causes
+	}
+	return nil
+}
+
 type ReasonCount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason" json:"reason,omitempty"`
@@ -2036,7 +2834,7 @@ type ReasonCount struct {
 
 func (x *ReasonCount) Reset() {
 	*x = ReasonCount{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[28]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2846,7 @@ func (x *ReasonCount) String() string {
 func (*ReasonCount) ProtoMessage() {}
 
 func (x *ReasonCount) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[28]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2859,7 @@ func (x *ReasonCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasonCount.ProtoReflect.Descriptor instead.
 func (*ReasonCount) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{28}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReasonCount) GetReason() string {
@@ -2084,13 +2882,16 @@ type AgentExplanation struct {
 	Hostname         string                 `protobuf:"bytes,2,opt,name=hostname" json:"hostname,omitempty"`
 	Reason           string                 `protobuf:"bytes,3,opt,name=reason" json:"reason,omitempty"`
 	RemainingSeconds float64                `protobuf:"fixed64,4,opt,name=remaining_seconds,json=remainingSeconds" json:"remaining_seconds,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The agent's state, and what is free on it.
+	State         string           `protobuf:"bytes,5,opt,name=state" json:"state,omitempty"`
+	Free          *structpb.Struct `protobuf:"bytes,6,opt,name=free" json:"free,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AgentExplanation) Reset() {
 	*x = AgentExplanation{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[29]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2903,7 @@ func (x *AgentExplanation) String() string {
 func (*AgentExplanation) ProtoMessage() {}
 
 func (x *AgentExplanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[29]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2916,7 @@ func (x *AgentExplanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentExplanation.ProtoReflect.Descriptor instead.
 func (*AgentExplanation) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{29}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AgentExplanation) GetAgentId() string {
@@ -2146,6 +2947,20 @@ func (x *AgentExplanation) GetRemainingSeconds() float64 {
 	return 0
 }
 
+func (x *AgentExplanation) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *AgentExplanation) GetFree() *structpb.Struct {
+	if x != nil {
+		return x.Free
+	}
+	return nil
+}
+
 type ReloadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2154,7 +2969,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2981,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2994,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{30}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{43}
 }
 
 // ReloadResponse is what came of a Reload. With `failed` nothing has changed and
@@ -2199,7 +3014,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +3026,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +3039,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{31}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReloadResponse) GetChanges() []*ReloadChange {
@@ -2268,7 +3083,7 @@ type ReloadChange struct {
 
 func (x *ReloadChange) Reset() {
 	*x = ReloadChange{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +3095,7 @@ func (x *ReloadChange) String() string {
 func (*ReloadChange) ProtoMessage() {}
 
 func (x *ReloadChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +3108,7 @@ func (x *ReloadChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadChange.ProtoReflect.Descriptor instead.
 func (*ReloadChange) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{32}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReloadChange) GetWhat() string {
@@ -2325,7 +3140,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2337,7 +3152,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2350,7 +3165,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{33}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{46}
 }
 
 // WatchEvent is one change, or a part of the snapshot. The snapshot is told as
@@ -2380,7 +3195,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +3207,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +3220,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{34}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WatchEvent) GetNumber() uint64 {
@@ -2631,7 +3446,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2643,7 +3458,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2656,7 +3471,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{35}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SnapshotEnd) GetNext() uint64 {
@@ -2676,7 +3491,7 @@ type TaskKey struct {
 
 func (x *TaskKey) Reset() {
 	*x = TaskKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2688,7 +3503,7 @@ func (x *TaskKey) String() string {
 func (*TaskKey) ProtoMessage() {}
 
 func (x *TaskKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2701,7 +3516,7 @@ func (x *TaskKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskKey.ProtoReflect.Descriptor instead.
 func (*TaskKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{36}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *TaskKey) GetFrameworkId() string {
@@ -2750,7 +3565,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\vunreachable\x18\x04 \x01(\x04R\vunreachable\"\x13\n" +
 	"\x11ListAgentsRequest\"F\n" +
 	"\x12ListAgentsResponse\x120\n" +
-	"\x06agents\x18\x01 \x03(\v2\x18.mezzo.operator.v1.AgentR\x06agents\"\xab\x04\n" +
+	"\x06agents\x18\x01 \x03(\v2\x18.mezzo.operator.v1.AgentR\x06agents\"\xbe\x05\n" +
 	"\x05Agent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x14\n" +
@@ -2771,7 +3586,16 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\n" +
 	"registered\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"registered\x12>\n" +
-	"\freregistered\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\freregistered\"5\n" +
+	"\freregistered\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\freregistered\x12I\n" +
+	"\x0eunavailability\x18\x0f \x01(\v2!.mezzo.operator.v1.UnavailabilityR\x0eunavailability\x12F\n" +
+	"\x0einverse_offers\x18\x10 \x03(\v2\x1f.mezzo.operator.v1.InverseOfferR\rinverseOffers\"m\n" +
+	"\x0eUnavailability\x120\n" +
+	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12)\n" +
+	"\x10duration_seconds\x18\x02 \x01(\x01R\x0fdurationSeconds\"{\n" +
+	"\fInverseOffer\x12!\n" +
+	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\tR\x06status\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"5\n" +
 	"\x15ListFrameworksRequest\x12\x1c\n" +
 	"\tcompleted\x18\x01 \x01(\bR\tcompleted\"V\n" +
 	"\x16ListFrameworksResponse\x12<\n" +
@@ -2839,7 +3663,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\acreated\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\x12\n" +
 	"\x10ListRolesRequest\"B\n" +
 	"\x11ListRolesResponse\x12-\n" +
-	"\x05roles\x18\x01 \x03(\v2\x17.mezzo.operator.v1.RoleR\x05roles\"\xf6\x02\n" +
+	"\x05roles\x18\x01 \x03(\v2\x17.mezzo.operator.v1.RoleR\x05roles\"\xf3\x03\n" +
 	"\x04Role\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\x01R\x06weight\x125\n" +
@@ -2851,7 +3675,39 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x11dominant_resource\x18\b \x01(\tR\x10dominantResource\x12\x1e\n" +
 	"\n" +
 	"frameworks\x18\t \x03(\tR\n" +
-	"frameworks\"\x14\n" +
+	"frameworks\x123\n" +
+	"\bconsumed\x18\n" +
+	" \x01(\v2\x17.google.protobuf.StructR\bconsumed\x12#\n" +
+	"\rweight_source\x18\v \x01(\tR\fweightSource\x12!\n" +
+	"\fquota_source\x18\f \x01(\tR\vquotaSource\"\xa1\x01\n" +
+	"\x0fSetQuotaRequest\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x125\n" +
+	"\tguarantee\x18\x02 \x01(\v2\x17.google.protobuf.StructR\tguarantee\x12-\n" +
+	"\x05limit\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x05limit\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\".\n" +
+	"\x10SetQuotaResponse\x12\x1a\n" +
+	"\bwarnings\x18\x01 \x03(\tR\bwarnings\"%\n" +
+	"\x0fGetQuotaRequest\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\"D\n" +
+	"\x10GetQuotaResponse\x120\n" +
+	"\x06quotas\x18\x01 \x03(\v2\x18.mezzo.operator.v1.QuotaR\x06quotas\"\xce\x01\n" +
+	"\x05Quota\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x125\n" +
+	"\tguarantee\x18\x02 \x01(\v2\x17.google.protobuf.StructR\tguarantee\x12-\n" +
+	"\x05limit\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x05limit\x123\n" +
+	"\bconsumed\x18\x04 \x01(\v2\x17.google.protobuf.StructR\bconsumed\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\tR\x06source\"(\n" +
+	"\x12RemoveQuotaRequest\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\"1\n" +
+	"\x13RemoveQuotaResponse\x12\x1a\n" +
+	"\bwarnings\x18\x01 \x03(\tR\bwarnings\"L\n" +
+	"\x11SetWeightsRequest\x127\n" +
+	"\aweights\x18\x01 \x03(\v2\x1d.mezzo.operator.v1.RoleWeightR\aweights\"\x14\n" +
+	"\x12SetWeightsResponse\"8\n" +
+	"\n" +
+	"RoleWeight\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\x01R\x06weight\"\x14\n" +
 	"\x12ListPluginsRequest\"J\n" +
 	"\x13ListPluginsResponse\x123\n" +
 	"\aplugins\x18\x01 \x03(\v2\x19.mezzo.operator.v1.PluginR\aplugins\"\x8c\x03\n" +
@@ -2882,9 +3738,19 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x0eExplainRequest\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x16\n" +
-	"\x06agents\x18\x03 \x01(\bR\x06agents\"K\n" +
+	"\x06agents\x18\x03 \x01(\bR\x06agents\"\xe2\x01\n" +
 	"\x0fExplainResponse\x128\n" +
-	"\x05roles\x18\x01 \x03(\v2\".mezzo.operator.v1.RoleExplanationR\x05roles\"\xd8\x02\n" +
+	"\x05roles\x18\x01 \x03(\v2\".mezzo.operator.v1.RoleExplanationR\x05roles\x12:\n" +
+	"\tframework\x18\x02 \x01(\v2\x1c.mezzo.operator.v1.FrameworkR\tframework\x120\n" +
+	"\x06causes\x18\x03 \x03(\v2\x18.mezzo.operator.v1.CauseR\x06causes\x12'\n" +
+	"\x0fallocator_error\x18\x04 \x01(\tR\x0eallocatorError\"\xa6\x01\n" +
+	"\x05Cause\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x16\n" +
+	"\x06agents\x18\x03 \x01(\rR\x06agents\x12+\n" +
+	"\x11remaining_seconds\x18\x04 \x01(\x01R\x10remainingSeconds\x12\x16\n" +
+	"\x06advice\x18\x05 \x01(\tR\x06advice\x12\x18\n" +
+	"\adetails\x18\x06 \x03(\tR\adetails\"\x8a\x03\n" +
 	"\x0fRoleExplanation\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x18\n" +
 	"\asummary\x18\x02 \x01(\tR\asummary\x12\x1e\n" +
@@ -2897,15 +3763,19 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\bposition\x18\x06 \x01(\rR\bposition\x12\x1c\n" +
 	"\tpositions\x18\a \x01(\rR\tpositions\x128\n" +
 	"\areasons\x18\b \x03(\v2\x1e.mezzo.operator.v1.ReasonCountR\areasons\x12;\n" +
-	"\x06agents\x18\t \x03(\v2#.mezzo.operator.v1.AgentExplanationR\x06agents\"=\n" +
+	"\x06agents\x18\t \x03(\v2#.mezzo.operator.v1.AgentExplanationR\x06agents\x120\n" +
+	"\x06causes\x18\n" +
+	" \x03(\v2\x18.mezzo.operator.v1.CauseR\x06causes\"=\n" +
 	"\vReasonCount\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06agents\x18\x02 \x01(\rR\x06agents\"\x8e\x01\n" +
+	"\x06agents\x18\x02 \x01(\rR\x06agents\"\xd1\x01\n" +
 	"\x10AgentExplanation\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12+\n" +
-	"\x11remaining_seconds\x18\x04 \x01(\x01R\x10remainingSeconds\"\x0f\n" +
+	"\x11remaining_seconds\x18\x04 \x01(\x01R\x10remainingSeconds\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12+\n" +
+	"\x04free\x18\x06 \x01(\v2\x17.google.protobuf.StructR\x04free\"\x0f\n" +
 	"\rReloadRequest\"\xc0\x01\n" +
 	"\x0eReloadResponse\x129\n" +
 	"\achanges\x18\x01 \x03(\v2\x1f.mezzo.operator.v1.ReloadChangeR\achanges\x129\n" +
@@ -2939,7 +3809,8 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x04next\x18\x01 \x01(\x04R\x04next\"E\n" +
 	"\aTaskKey\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x17\n" +
-	"\atask_id\x18\x02 \x01(\tR\x06taskId2\x98\b\n" +
+	"\atask_id\x18\x02 \x01(\tR\x06taskId2\xfb\n" +
+	"\n" +
 	"\bOperator\x12K\n" +
 	"\tGetStatus\x12#.mezzo.operator.v1.GetStatusRequest\x1a\x19.mezzo.operator.v1.Status\x12Y\n" +
 	"\n" +
@@ -2951,7 +3822,12 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\tListRoles\x12#.mezzo.operator.v1.ListRolesRequest\x1a$.mezzo.operator.v1.ListRolesResponse\x12\\\n" +
 	"\vListPlugins\x12%.mezzo.operator.v1.ListPluginsRequest\x1a&.mezzo.operator.v1.ListPluginsResponse\x12S\n" +
 	"\bKillTask\x12\".mezzo.operator.v1.KillTaskRequest\x1a#.mezzo.operator.v1.KillTaskResponse\x12S\n" +
-	"\bTeardown\x12\".mezzo.operator.v1.TeardownRequest\x1a#.mezzo.operator.v1.TeardownResponse\x12P\n" +
+	"\bTeardown\x12\".mezzo.operator.v1.TeardownRequest\x1a#.mezzo.operator.v1.TeardownResponse\x12S\n" +
+	"\bSetQuota\x12\".mezzo.operator.v1.SetQuotaRequest\x1a#.mezzo.operator.v1.SetQuotaResponse\x12S\n" +
+	"\bGetQuota\x12\".mezzo.operator.v1.GetQuotaRequest\x1a#.mezzo.operator.v1.GetQuotaResponse\x12\\\n" +
+	"\vRemoveQuota\x12%.mezzo.operator.v1.RemoveQuotaRequest\x1a&.mezzo.operator.v1.RemoveQuotaResponse\x12Y\n" +
+	"\n" +
+	"SetWeights\x12$.mezzo.operator.v1.SetWeightsRequest\x1a%.mezzo.operator.v1.SetWeightsResponse\x12P\n" +
 	"\aExplain\x12!.mezzo.operator.v1.ExplainRequest\x1a\".mezzo.operator.v1.ExplainResponse\x12M\n" +
 	"\x06Reload\x12 .mezzo.operator.v1.ReloadRequest\x1a!.mezzo.operator.v1.ReloadResponse\x12I\n" +
 	"\x05Watch\x12\x1f.mezzo.operator.v1.WatchRequest\x1a\x1d.mezzo.operator.v1.WatchEvent0\x01BGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
@@ -2968,7 +3844,7 @@ func file_mezzo_operator_v1_operator_proto_rawDescGZIP() []byte {
 	return file_mezzo_operator_v1_operator_proto_rawDescData
 }
 
-var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),       // 0: mezzo.operator.v1.GetStatusRequest
 	(*Status)(nil),                 // 1: mezzo.operator.v1.Status
@@ -2976,123 +3852,160 @@ var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(*ListAgentsRequest)(nil),      // 3: mezzo.operator.v1.ListAgentsRequest
 	(*ListAgentsResponse)(nil),     // 4: mezzo.operator.v1.ListAgentsResponse
 	(*Agent)(nil),                  // 5: mezzo.operator.v1.Agent
-	(*ListFrameworksRequest)(nil),  // 6: mezzo.operator.v1.ListFrameworksRequest
-	(*ListFrameworksResponse)(nil), // 7: mezzo.operator.v1.ListFrameworksResponse
-	(*Framework)(nil),              // 8: mezzo.operator.v1.Framework
-	(*ListTasksRequest)(nil),       // 9: mezzo.operator.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),      // 10: mezzo.operator.v1.ListTasksResponse
-	(*Task)(nil),                   // 11: mezzo.operator.v1.Task
-	(*ListOffersRequest)(nil),      // 12: mezzo.operator.v1.ListOffersRequest
-	(*ListOffersResponse)(nil),     // 13: mezzo.operator.v1.ListOffersResponse
-	(*Offer)(nil),                  // 14: mezzo.operator.v1.Offer
-	(*ListRolesRequest)(nil),       // 15: mezzo.operator.v1.ListRolesRequest
-	(*ListRolesResponse)(nil),      // 16: mezzo.operator.v1.ListRolesResponse
-	(*Role)(nil),                   // 17: mezzo.operator.v1.Role
-	(*ListPluginsRequest)(nil),     // 18: mezzo.operator.v1.ListPluginsRequest
-	(*ListPluginsResponse)(nil),    // 19: mezzo.operator.v1.ListPluginsResponse
-	(*Plugin)(nil),                 // 20: mezzo.operator.v1.Plugin
-	(*KillTaskRequest)(nil),        // 21: mezzo.operator.v1.KillTaskRequest
-	(*KillTaskResponse)(nil),       // 22: mezzo.operator.v1.KillTaskResponse
-	(*TeardownRequest)(nil),        // 23: mezzo.operator.v1.TeardownRequest
-	(*TeardownResponse)(nil),       // 24: mezzo.operator.v1.TeardownResponse
-	(*ExplainRequest)(nil),         // 25: mezzo.operator.v1.ExplainRequest
-	(*ExplainResponse)(nil),        // 26: mezzo.operator.v1.ExplainResponse
-	(*RoleExplanation)(nil),        // 27: mezzo.operator.v1.RoleExplanation
-	(*ReasonCount)(nil),            // 28: mezzo.operator.v1.ReasonCount
-	(*AgentExplanation)(nil),       // 29: mezzo.operator.v1.AgentExplanation
-	(*ReloadRequest)(nil),          // 30: mezzo.operator.v1.ReloadRequest
-	(*ReloadResponse)(nil),         // 31: mezzo.operator.v1.ReloadResponse
-	(*ReloadChange)(nil),           // 32: mezzo.operator.v1.ReloadChange
-	(*WatchRequest)(nil),           // 33: mezzo.operator.v1.WatchRequest
-	(*WatchEvent)(nil),             // 34: mezzo.operator.v1.WatchEvent
-	(*SnapshotEnd)(nil),            // 35: mezzo.operator.v1.SnapshotEnd
-	(*TaskKey)(nil),                // 36: mezzo.operator.v1.TaskKey
-	(*timestamppb.Timestamp)(nil),  // 37: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 38: google.protobuf.Struct
-	(v1.TaskState)(0),              // 39: mezzo.v1.TaskState
-	(v1.TaskStatus_Reason)(0),      // 40: mezzo.v1.TaskStatus.Reason
+	(*Unavailability)(nil),         // 6: mezzo.operator.v1.Unavailability
+	(*InverseOffer)(nil),           // 7: mezzo.operator.v1.InverseOffer
+	(*ListFrameworksRequest)(nil),  // 8: mezzo.operator.v1.ListFrameworksRequest
+	(*ListFrameworksResponse)(nil), // 9: mezzo.operator.v1.ListFrameworksResponse
+	(*Framework)(nil),              // 10: mezzo.operator.v1.Framework
+	(*ListTasksRequest)(nil),       // 11: mezzo.operator.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),      // 12: mezzo.operator.v1.ListTasksResponse
+	(*Task)(nil),                   // 13: mezzo.operator.v1.Task
+	(*ListOffersRequest)(nil),      // 14: mezzo.operator.v1.ListOffersRequest
+	(*ListOffersResponse)(nil),     // 15: mezzo.operator.v1.ListOffersResponse
+	(*Offer)(nil),                  // 16: mezzo.operator.v1.Offer
+	(*ListRolesRequest)(nil),       // 17: mezzo.operator.v1.ListRolesRequest
+	(*ListRolesResponse)(nil),      // 18: mezzo.operator.v1.ListRolesResponse
+	(*Role)(nil),                   // 19: mezzo.operator.v1.Role
+	(*SetQuotaRequest)(nil),        // 20: mezzo.operator.v1.SetQuotaRequest
+	(*SetQuotaResponse)(nil),       // 21: mezzo.operator.v1.SetQuotaResponse
+	(*GetQuotaRequest)(nil),        // 22: mezzo.operator.v1.GetQuotaRequest
+	(*GetQuotaResponse)(nil),       // 23: mezzo.operator.v1.GetQuotaResponse
+	(*Quota)(nil),                  // 24: mezzo.operator.v1.Quota
+	(*RemoveQuotaRequest)(nil),     // 25: mezzo.operator.v1.RemoveQuotaRequest
+	(*RemoveQuotaResponse)(nil),    // 26: mezzo.operator.v1.RemoveQuotaResponse
+	(*SetWeightsRequest)(nil),      // 27: mezzo.operator.v1.SetWeightsRequest
+	(*SetWeightsResponse)(nil),     // 28: mezzo.operator.v1.SetWeightsResponse
+	(*RoleWeight)(nil),             // 29: mezzo.operator.v1.RoleWeight
+	(*ListPluginsRequest)(nil),     // 30: mezzo.operator.v1.ListPluginsRequest
+	(*ListPluginsResponse)(nil),    // 31: mezzo.operator.v1.ListPluginsResponse
+	(*Plugin)(nil),                 // 32: mezzo.operator.v1.Plugin
+	(*KillTaskRequest)(nil),        // 33: mezzo.operator.v1.KillTaskRequest
+	(*KillTaskResponse)(nil),       // 34: mezzo.operator.v1.KillTaskResponse
+	(*TeardownRequest)(nil),        // 35: mezzo.operator.v1.TeardownRequest
+	(*TeardownResponse)(nil),       // 36: mezzo.operator.v1.TeardownResponse
+	(*ExplainRequest)(nil),         // 37: mezzo.operator.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 38: mezzo.operator.v1.ExplainResponse
+	(*Cause)(nil),                  // 39: mezzo.operator.v1.Cause
+	(*RoleExplanation)(nil),        // 40: mezzo.operator.v1.RoleExplanation
+	(*ReasonCount)(nil),            // 41: mezzo.operator.v1.ReasonCount
+	(*AgentExplanation)(nil),       // 42: mezzo.operator.v1.AgentExplanation
+	(*ReloadRequest)(nil),          // 43: mezzo.operator.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 44: mezzo.operator.v1.ReloadResponse
+	(*ReloadChange)(nil),           // 45: mezzo.operator.v1.ReloadChange
+	(*WatchRequest)(nil),           // 46: mezzo.operator.v1.WatchRequest
+	(*WatchEvent)(nil),             // 47: mezzo.operator.v1.WatchEvent
+	(*SnapshotEnd)(nil),            // 48: mezzo.operator.v1.SnapshotEnd
+	(*TaskKey)(nil),                // 49: mezzo.operator.v1.TaskKey
+	(*timestamppb.Timestamp)(nil),  // 50: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),        // 51: google.protobuf.Struct
+	(v1.TaskState)(0),              // 52: mezzo.v1.TaskState
+	(v1.TaskStatus_Reason)(0),      // 53: mezzo.v1.TaskStatus.Reason
 }
 var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
-	37, // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
+	50, // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
 	2,  // 1: mezzo.operator.v1.Status.agents:type_name -> mezzo.operator.v1.Counts
 	2,  // 2: mezzo.operator.v1.Status.frameworks:type_name -> mezzo.operator.v1.Counts
 	2,  // 3: mezzo.operator.v1.Status.tasks:type_name -> mezzo.operator.v1.Counts
-	38, // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
-	38, // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
-	38, // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
-	20, // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
+	51, // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
+	51, // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
+	51, // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
+	32, // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
 	5,  // 8: mezzo.operator.v1.ListAgentsResponse.agents:type_name -> mezzo.operator.v1.Agent
-	38, // 9: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
-	38, // 10: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
-	38, // 11: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
-	38, // 12: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
-	37, // 13: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
-	37, // 14: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
-	8,  // 15: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
-	38, // 16: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
-	38, // 17: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
-	37, // 18: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
-	37, // 19: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
-	37, // 20: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
-	11, // 21: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
-	39, // 22: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
-	40, // 23: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	38, // 24: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
-	37, // 25: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
-	37, // 26: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
-	37, // 27: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
-	14, // 28: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
-	38, // 29: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
-	37, // 30: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
-	17, // 31: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
-	38, // 32: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
-	38, // 33: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
-	38, // 34: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
-	38, // 35: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
-	20, // 36: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	37, // 37: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
-	27, // 38: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
-	28, // 39: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
-	29, // 40: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
-	32, // 41: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
-	32, // 42: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
-	35, // 43: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
-	5,  // 44: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
-	8,  // 45: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
-	11, // 46: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
-	36, // 47: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
-	14, // 48: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
-	17, // 49: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
-	20, // 50: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
-	0,  // 51: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
-	3,  // 52: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
-	6,  // 53: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
-	9,  // 54: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
-	12, // 55: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
-	15, // 56: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
-	18, // 57: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
-	21, // 58: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
-	23, // 59: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
-	25, // 60: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
-	30, // 61: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	33, // 62: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
-	1,  // 63: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
-	4,  // 64: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
-	7,  // 65: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
-	10, // 66: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
-	13, // 67: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
-	16, // 68: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
-	19, // 69: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
-	22, // 70: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
-	24, // 71: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
-	26, // 72: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
-	31, // 73: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	34, // 74: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
-	63, // [63:75] is the sub-list for method output_type
-	51, // [51:63] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	51, // 9: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
+	51, // 10: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
+	51, // 11: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
+	51, // 12: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
+	50, // 13: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
+	50, // 14: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
+	6,  // 15: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	7,  // 16: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	50, // 17: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
+	50, // 18: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
+	10, // 19: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
+	51, // 20: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
+	51, // 21: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
+	50, // 22: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
+	50, // 23: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
+	50, // 24: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
+	13, // 25: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
+	52, // 26: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
+	53, // 27: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	51, // 28: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
+	50, // 29: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
+	50, // 30: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
+	50, // 31: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
+	16, // 32: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
+	51, // 33: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
+	50, // 34: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
+	19, // 35: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
+	51, // 36: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
+	51, // 37: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
+	51, // 38: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
+	51, // 39: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
+	51, // 40: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
+	51, // 41: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
+	51, // 42: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
+	24, // 43: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
+	51, // 44: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
+	51, // 45: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
+	51, // 46: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
+	29, // 47: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
+	32, // 48: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
+	50, // 49: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
+	40, // 50: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
+	10, // 51: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
+	39, // 52: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
+	41, // 53: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
+	42, // 54: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
+	39, // 55: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
+	51, // 56: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
+	45, // 57: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
+	45, // 58: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
+	48, // 59: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
+	5,  // 60: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
+	10, // 61: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
+	13, // 62: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
+	49, // 63: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
+	16, // 64: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
+	19, // 65: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
+	32, // 66: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
+	0,  // 67: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
+	3,  // 68: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
+	8,  // 69: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
+	11, // 70: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
+	14, // 71: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
+	17, // 72: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
+	30, // 73: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
+	33, // 74: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
+	35, // 75: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
+	20, // 76: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
+	22, // 77: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
+	25, // 78: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
+	27, // 79: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
+	37, // 80: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
+	43, // 81: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	46, // 82: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
+	1,  // 83: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
+	4,  // 84: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
+	9,  // 85: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
+	12, // 86: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
+	15, // 87: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
+	18, // 88: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
+	31, // 89: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
+	34, // 90: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
+	36, // 91: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
+	21, // 92: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
+	23, // 93: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
+	26, // 94: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
+	28, // 95: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
+	38, // 96: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
+	44, // 97: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	47, // 98: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
+	83, // [83:99] is the sub-list for method output_type
+	67, // [67:83] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_operator_proto_init() }
@@ -3100,7 +4013,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 	if File_mezzo_operator_v1_operator_proto != nil {
 		return
 	}
-	file_mezzo_operator_v1_operator_proto_msgTypes[34].OneofWrappers = []any{
+	file_mezzo_operator_v1_operator_proto_msgTypes[47].OneofWrappers = []any{
 		(*WatchEvent_SnapshotEnd)(nil),
 		(*WatchEvent_Agent)(nil),
 		(*WatchEvent_AgentRemoved)(nil),
@@ -3121,7 +4034,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_operator_proto_rawDesc), len(file_mezzo_operator_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,10 @@ const (
 	Operator_ListPlugins_FullMethodName    = "/mezzo.operator.v1.Operator/ListPlugins"
 	Operator_KillTask_FullMethodName       = "/mezzo.operator.v1.Operator/KillTask"
 	Operator_Teardown_FullMethodName       = "/mezzo.operator.v1.Operator/Teardown"
+	Operator_SetQuota_FullMethodName       = "/mezzo.operator.v1.Operator/SetQuota"
+	Operator_GetQuota_FullMethodName       = "/mezzo.operator.v1.Operator/GetQuota"
+	Operator_RemoveQuota_FullMethodName    = "/mezzo.operator.v1.Operator/RemoveQuota"
+	Operator_SetWeights_FullMethodName     = "/mezzo.operator.v1.Operator/SetWeights"
 	Operator_Explain_FullMethodName        = "/mezzo.operator.v1.Operator/Explain"
 	Operator_Reload_FullMethodName         = "/mezzo.operator.v1.Operator/Reload"
 	Operator_Watch_FullMethodName          = "/mezzo.operator.v1.Operator/Watch"
@@ -48,7 +52,20 @@ type OperatorClient interface {
 	KillTask(ctx context.Context, in *KillTaskRequest, opts ...grpc.CallOption) (*KillTaskResponse, error)
 	// Teardown ends a framework and all its tasks.
 	Teardown(ctx context.Context, in *TeardownRequest, opts ...grpc.CallOption) (*TeardownResponse, error)
-	// Explain asks the allocator why a framework is not being offered more.
+	// SetQuota sets a role's guarantee, limit or both, durably. It fails with
+	// INVALID_ARGUMENT when they make no sense in the tree of roles, and with
+	// FAILED_PRECONDITION when the role uses more than the limit already and
+	// `force` is not set.
+	SetQuota(ctx context.Context, in *SetQuotaRequest, opts ...grpc.CallOption) (*SetQuotaResponse, error)
+	// GetQuota lists the roles that have a guarantee or a limit.
+	GetQuota(ctx context.Context, in *GetQuotaRequest, opts ...grpc.CallOption) (*GetQuotaResponse, error)
+	// RemoveQuota forgets what operators have set: what the master's
+	// configuration says counts again. NOT_FOUND when nothing was set.
+	RemoveQuota(ctx context.Context, in *RemoveQuotaRequest, opts ...grpc.CallOption) (*RemoveQuotaResponse, error)
+	// SetWeights sets the weights of roles, durably: all of them or none.
+	SetWeights(ctx context.Context, in *SetWeightsRequest, opts ...grpc.CallOption) (*SetWeightsResponse, error)
+	// Explain says why a framework is not being offered more: what the master
+	// knows, and what the allocator answers.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// Reload has the process read its configuration again and change what changed.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
@@ -155,6 +172,46 @@ func (c *operatorClient) Teardown(ctx context.Context, in *TeardownRequest, opts
 	return out, nil
 }
 
+func (c *operatorClient) SetQuota(ctx context.Context, in *SetQuotaRequest, opts ...grpc.CallOption) (*SetQuotaResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetQuotaResponse)
+	err := c.cc.Invoke(ctx, Operator_SetQuota_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) GetQuota(ctx context.Context, in *GetQuotaRequest, opts ...grpc.CallOption) (*GetQuotaResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetQuotaResponse)
+	err := c.cc.Invoke(ctx, Operator_GetQuota_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) RemoveQuota(ctx context.Context, in *RemoveQuotaRequest, opts ...grpc.CallOption) (*RemoveQuotaResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveQuotaResponse)
+	err := c.cc.Invoke(ctx, Operator_RemoveQuota_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) SetWeights(ctx context.Context, in *SetWeightsRequest, opts ...grpc.CallOption) (*SetWeightsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetWeightsResponse)
+	err := c.cc.Invoke(ctx, Operator_SetWeights_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *operatorClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ExplainResponse)
@@ -209,7 +266,20 @@ type OperatorServer interface {
 	KillTask(context.Context, *KillTaskRequest) (*KillTaskResponse, error)
 	// Teardown ends a framework and all its tasks.
 	Teardown(context.Context, *TeardownRequest) (*TeardownResponse, error)
-	// Explain asks the allocator why a framework is not being offered more.
+	// SetQuota sets a role's guarantee, limit or both, durably. It fails with
+	// INVALID_ARGUMENT when they make no sense in the tree of roles, and with
+	// FAILED_PRECONDITION when the role uses more than the limit already and
+	// `force` is not set.
+	SetQuota(context.Context, *SetQuotaRequest) (*SetQuotaResponse, error)
+	// GetQuota lists the roles that have a guarantee or a limit.
+	GetQuota(context.Context, *GetQuotaRequest) (*GetQuotaResponse, error)
+	// RemoveQuota forgets what operators have set: what the master's
+	// configuration says counts again. NOT_FOUND when nothing was set.
+	RemoveQuota(context.Context, *RemoveQuotaRequest) (*RemoveQuotaResponse, error)
+	// SetWeights sets the weights of roles, durably: all of them or none.
+	SetWeights(context.Context, *SetWeightsRequest) (*SetWeightsResponse, error)
+	// Explain says why a framework is not being offered more: what the master
+	// knows, and what the allocator answers.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// Reload has the process read its configuration again and change what changed.
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
@@ -252,6 +322,18 @@ func (UnimplementedOperatorServer) KillTask(context.Context, *KillTaskRequest) (
 }
 func (UnimplementedOperatorServer) Teardown(context.Context, *TeardownRequest) (*TeardownResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Teardown not implemented")
+}
+func (UnimplementedOperatorServer) SetQuota(context.Context, *SetQuotaRequest) (*SetQuotaResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetQuota not implemented")
+}
+func (UnimplementedOperatorServer) GetQuota(context.Context, *GetQuotaRequest) (*GetQuotaResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetQuota not implemented")
+}
+func (UnimplementedOperatorServer) RemoveQuota(context.Context, *RemoveQuotaRequest) (*RemoveQuotaResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveQuota not implemented")
+}
+func (UnimplementedOperatorServer) SetWeights(context.Context, *SetWeightsRequest) (*SetWeightsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetWeights not implemented")
 }
 func (UnimplementedOperatorServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
@@ -445,6 +527,78 @@ func _Operator_Teardown_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Operator_SetQuota_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetQuotaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).SetQuota(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_SetQuota_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).SetQuota(ctx, req.(*SetQuotaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_GetQuota_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetQuotaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).GetQuota(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_GetQuota_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).GetQuota(ctx, req.(*GetQuotaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_RemoveQuota_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveQuotaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).RemoveQuota(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_RemoveQuota_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).RemoveQuota(ctx, req.(*RemoveQuotaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_SetWeights_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetWeightsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).SetWeights(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_SetWeights_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).SetWeights(ctx, req.(*SetWeightsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Operator_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ExplainRequest)
 	if err := dec(in); err != nil {
@@ -534,6 +688,22 @@ var Operator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Teardown",
 			Handler:    _Operator_Teardown_Handler,
+		},
+		{
+			MethodName: "SetQuota",
+			Handler:    _Operator_SetQuota_Handler,
+		},
+		{
+			MethodName: "GetQuota",
+			Handler:    _Operator_GetQuota_Handler,
+		},
+		{
+			MethodName: "RemoveQuota",
+			Handler:    _Operator_RemoveQuota_Handler,
+		},
+		{
+			MethodName: "SetWeights",
+			Handler:    _Operator_SetWeights_Handler,
 		},
 		{
 			MethodName: "Explain",
