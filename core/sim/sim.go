@@ -188,7 +188,6 @@ func (w *world) concerned(subjects []string) []string {
 type trace struct {
 	lines []line
 	hash  hash.Hash64
-	log   func(string)
 }
 
 type line struct {
