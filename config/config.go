@@ -31,13 +31,13 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// Defaults are the settings that the caller knows and a file may leave out.
+// Defaults are the settings that the caller knows.
 type Defaults struct {
 	// Executable is the path of the running program; plugin_dir is `plugins`
 	// beside it when the file does not set it.
 	Executable string
-	// DataDir is used when the file does not set data_dir. With neither, the
-	// configuration is in error.
+	// DataDir, when set, goes before data_dir of the file, and what lies in it
+	// by default goes with it. With neither, the configuration is in error.
 	DataDir string
 }
 

@@ -254,3 +254,21 @@ func TestWriteDiagnosticsFormats(t *testing.T) {
 	}
 	golden(t, filepath.Join("testdata", "formats.golden"), out.String())
 }
+
+// A data directory that the caller names takes with it what lies there by
+// default, and nothing that the file places elsewhere.
+func TestCallersDataDir(t *testing.T) {
+	file, _ := Load([]string{write(t, "both.hcl", "data_dir = \"/file\"\nmaster {}\nagent {}\n")})
+	master, _ := file.ForMaster(Defaults{DataDir: "/flag"})
+	agent, _ := file.ForAgent(Defaults{DataDir: "/flag"})
+	got := []string{master.DataDir, master.Registry.File, agent.DataDir, agent.WorkDir}
+	if diff := cmp.Diff([]string{"/flag", "/flag/registry.db", "/flag", "/flag/work"}, got); diff != "" {
+		t.Errorf("the caller's directory (-want +got):\n%s", diff)
+	}
+	file, _ = Load([]string{write(t, "both.hcl", "data_dir = \"/file\"\nmaster {}\nagent { work_dir = \"/work\" }\nregistry \"bbolt\" { file = \"/db\" }\n")})
+	master, _ = file.ForMaster(Defaults{DataDir: "/flag"})
+	agent, _ = file.ForAgent(Defaults{DataDir: "/flag"})
+	if master.Registry.File != "/db" || agent.WorkDir != "/work" {
+		t.Errorf("what the file places elsewhere: %s, %s", master.Registry.File, agent.WorkDir)
+	}
+}

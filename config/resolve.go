@@ -86,9 +86,9 @@ func (f *File) ForAgent(defaults Defaults) (*Agent, hcl.Diagnostics) {
 
 // directories gives the data and the plugin directory.
 func (f *File) directories(d *decoder, defaults Defaults) (data, plugins string) {
-	data, plugins = f.base.dataDir, f.base.pluginDir
+	data, plugins = defaults.DataDir, f.base.pluginDir
 	if data == "" {
-		data = defaults.DataDir
+		data = f.base.dataDir
 	}
 	if data == "" {
 		d.add(f.NoDataDir())

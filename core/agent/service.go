@@ -63,39 +63,43 @@ type Service struct {
 
 // NewService opens listeners, database and plugin host, and starts the
 // isolators. After an error nothing is left running.
-func NewService(ctx context.Context, o ServiceOptions) (s *Service, err error) {
+func NewService(ctx context.Context, o ServiceOptions) (*Service, error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
 	if o.Authorizer == nil {
 		o.Authorizer = rpc.AllowAll{}
 	}
-	s = &Service{o: o, ready: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
-	if err := s.listen(); err != nil {
+	s := &Service{o: o, ready: make(chan struct{})}
+	if err := s.open(ctx); err != nil {
+		s.close()
 		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Service) open(ctx context.Context) (err error) {
+	if err := s.listen(); err != nil {
+		return err
 	}
 	// A directory of its own: a master on the same data_dir has one, too.
-	if s.host, err = pluginhost.New(pluginhost.Options{Logger: o.Logger, DataDir: filepath.Join(o.Config.DataDir, "agent")}); err != nil {
-		return nil, err
+	dir := filepath.Join(s.o.Config.DataDir, "agent")
+	if s.host, err = pluginhost.New(pluginhost.Options{Logger: s.o.Logger, DataDir: dir}); err != nil {
+		return err
 	}
 	var isolators []Isolator
-	for _, block := range o.Config.Isolators {
-		p, err := StartPlugin(ctx, s.host, pluginhost.FromConfig(block, o.Config.PluginDir))
+	for _, block := range s.o.Config.Isolators {
+		p, err := StartPlugin(ctx, s.host, pluginhost.FromConfig(block, s.o.Config.PluginDir))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		isolators = append(isolators, p)
 	}
 	if s.agent, err = s.newAgent(isolators); err != nil {
-		return nil, err
+		return err
 	}
 	operatorv1.RegisterAgentOperatorServer(s.rpc, s.agent)
-	return s, nil
+	return nil
 }
 
 func (s *Service) listen() (err error) {

@@ -117,6 +117,9 @@ func (d *dev) prepare() error {
 			return err
 		}
 	}
+	if err := d.readConfigs(); err != nil {
+		return err
+	}
 	if d.o.dir == "" {
 		d.temporary = true
 		if d.o.dir, err = os.MkdirTemp("", "mezzo-dev-"); err != nil {
@@ -130,10 +133,7 @@ func (d *dev) prepare() error {
 	if d.o.dir, err = filepath.Abs(d.o.dir); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(d.o.dir, 0o755); err != nil {
-		return err
-	}
-	return d.readConfigs()
+	return os.MkdirAll(d.o.dir, 0o755)
 }
 
 // readConfigs finds out for whom the configuration is: one that has only a

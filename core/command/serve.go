@@ -97,7 +97,6 @@ func (c *cli) master(ctx context.Context, f serveFlags) error {
 	if err := c.resolved(file, diags); err != nil {
 		return err
 	}
-	override(&settings.DataDir, f.dataDir)
 	override(&settings.PluginDir, f.pluginDir)
 	override(&settings.RPC, f.rpc)
 	override(&settings.HTTP, f.http)

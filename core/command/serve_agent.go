@@ -84,7 +84,6 @@ func (c *cli) agentSettings(file *config.File, defaults config.Defaults, f agent
 	if err := c.resolved(file, diags); err != nil {
 		return nil, err
 	}
-	override(&settings.DataDir, f.dataDir)
 	override(&settings.PluginDir, f.pluginDir)
 	override(&settings.RPC, f.rpc)
 	override(&settings.HTTP, f.http)

@@ -1,0 +1,263 @@
+package test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// badConfigs are configurations that nothing may start with. PLUGINS, TAKEN
+// and DIR stand for what a test has.
+var badConfigs = map[string]struct {
+	text string
+	// says are words of the answer; FILE stands for the configuration's path.
+	says []string
+	// agent is that it is an agent that refuses it.
+	agent bool
+	// notDev is that `mezzo dev` does not mind.
+	notDev bool
+	// startOnly is that a check does not look at it.
+	startOnly bool
+}{
+	"unknown attribute": {
+		text: "master {\n  offer_timeot = \"5m\"\n}\n",
+		says: []string{"on FILE line 4, column 3, in master", "offer_timeot", `Did you mean "offer_timeout"?`},
+	},
+	"syntax": {
+		text: "master {\n  offer_timeout = \n}\n",
+		says: []string{"on FILE line 4", "Invalid expression"},
+	},
+	"duplicate allocator": {
+		text: "master {}\nallocator \"drf\" {}\nallocator \"priority\" {}\n",
+		says: []string{"Duplicate allocator block", "on FILE line 4, column 1", "on FILE line 5, column 1", "exactly one allocator"},
+	},
+	"missing binary": {
+		text: "master {}\nallocator \"drff\" {}\n",
+		says: []string{`allocator "drff": its binary does not exist`, "declared at: FILE:4", "PLUGINS/mezzo-allocator-drff", "mezzo-allocator-drf"},
+	},
+	"wrong checksum": {
+		text: "master {}\nallocator \"drf\" {\n  checksum = \"sha256:" + strings.Repeat("0", 64) + "\"\n}\n",
+		says: []string{"its binary is not the one that is pinned", "declared at: FILE:4", "expected: sha256:" + strings.Repeat("0", 64), "found:    sha256:", "mezzo plugin lock FILE"},
+	},
+	"unknown setting of a plugin": {
+		text: "master {}\nallocator \"drf\" {\n  config {\n    fair_sharing_exclude = [\"gpus\"]\n  }\n}\n",
+		says: []string{"on FILE line 6, column 5", "fair_sharing_exclude", `Did you mean "fair_sharing_excluded"?`},
+	},
+	"setting that a plugin rejects": {
+		text: "master {}\nallocator \"drf\" {\n  config {\n    fair_sharing_excluded = [\"gpus\", \"\"]\n  }\n}\n",
+		says: []string{"on FILE line 6, column 38", "empty resource name"},
+	},
+	"setting that an isolator rejects": {
+		text:  "agent {}\nisolator \"cgroups\" {\n  config {\n    controllers = [\"cpu\", \"cpus\"]\n  }\n}\n",
+		says:  []string{"on FILE line 6, column 27", "unknown controller", "cpus"},
+		agent: true,
+	},
+	"missing isolator": {
+		text:  "agent {}\nisolator \"containerd\" {}\n",
+		says:  []string{`isolator "containerd": its binary does not exist`, "declared at: FILE:4"},
+		agent: true,
+	},
+	"port in use": {
+		text:      "master {\n  rpc = \"TAKEN\"\n}\n",
+		says:      []string{"TAKEN", "address already in use", "choose another"},
+		startOnly: true,
+	},
+	"TLS files missing": {
+		text: "master {}\nagent {}\ntls {\n  ca   = \"ca.pem\"\n  cert = \"cert.pem\"\n  key  = \"key.pem\"\n}\n",
+		says: []string{"on FILE line 5, column 1, in tls", `ca = "DIR/ca.pem": no such file`, `cert = "DIR/cert.pem": no such file`, `key = "DIR/key.pem": no such file`},
+	},
+	"beyond loopback without TLS": {
+		text: "master {\n  rpc = \"0.0.0.0:0\"\n}\n",
+		says: []string{"on FILE line 4, column 9, in master", "Listener without TLS", "insecure = true"},
+	},
+	"what is still to come": {
+		text: "master {}\nelection \"zookeeper\" {\n  servers = [\"z1:2181\"]\n}\nregistry \"zookeeper\" {}\nframework \"mesos\" {}\n",
+		says: []string{"on FILE line 4, column 1", "on FILE line 7, column 1", "on FILE line 8, column 1", "not in this version"},
+	},
+	"agent to find masters by ZooKeeper": {
+		text:  "agent {\n  masters = [\"zk://z1:2181/mezzo\"]\n}\n",
+		says:  []string{"on FILE line 4, column 13, in agent", "not in this version"},
+		agent: true, notDev: true, // which finds the master itself
+	},
+}
+
+// TestBadConfigStartsNothing is that a configuration that is wrong gives an
+// error with its place and exit 1, whoever reads it, and leaves nothing.
+func TestBadConfigStartsNothing(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for name, bad := range badConfigs {
+		t.Run(name, func(t *testing.T) {
+			dir := tempDir(t)
+			plugins := ownPlugins(t, dir)
+			stand := strings.NewReplacer("TAKEN", taken.Addr().String(), "DIR", dir, "PLUGINS", plugins)
+			file := writeFile(t, filepath.Join(dir, "bad.hcl"),
+				fmt.Sprintf("data_dir = %q\nplugin_dir = %q\n%s", filepath.Join(dir, "data"), plugins, stand.Replace(bad.text)))
+			scratch := filepath.Join(dir, "tmp")
+			if err := os.Mkdir(scratch, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			refused := func(t *testing.T, args ...string) {
+				t.Helper()
+				r := mezzoAs(t, func(cmd *exec.Cmd) { cmd.Env = append(os.Environ(), "TMPDIR="+scratch) }, args...)
+				if r.code != 1 || strings.Contains(r.stdout, "ready") {
+					t.Errorf("mezzo %v: exit %d, stdout %q; want exit 1 and no ready line", args, r.code, r.stdout)
+				}
+				for _, words := range bad.says {
+					words = stand.Replace(words)
+					// The remedy names a FILE of its own.
+					if !strings.Contains(words, "lock FILE") {
+						words = strings.ReplaceAll(words, "FILE", file)
+					}
+					if !strings.Contains(r.stderr, words) {
+						t.Errorf("mezzo %v does not say %q:\n%s", args, words, r.stderr)
+					}
+				}
+				if left := processesNaming(dir); len(left) > 0 {
+					t.Errorf("mezzo %v left %q", args, left)
+				}
+				if left, _ := os.ReadDir(scratch); len(left) > 0 {
+					t.Errorf("mezzo %v left %v in the temporary directory", args, left)
+				}
+			}
+			if !bad.startOnly {
+				refused(t, "config", "check", file)
+			}
+			loopback := []string{"--http", "127.0.0.1:0"}
+			if bad.agent {
+				refused(t, append([]string{"agent", "--config", file, "--rpc", "127.0.0.1:0"}, loopback...)...)
+			} else {
+				refused(t, append([]string{"master", "--config", file}, loopback...)...)
+			}
+			if bad.notDev {
+				return
+			}
+			rpc := "127.0.0.1:0"
+			if bad.startOnly {
+				rpc = taken.Addr().String() // dev's flags win over the file
+			}
+			refused(t, append([]string{"dev", "--config", file, "--rpc", rpc}, loopback...)...)
+		})
+	}
+}
+
+// TestExamplesRun starts what people copy, on free ports and with a directory
+// of the test's.
+func TestExamplesRun(t *testing.T) {
+	t.Parallel()
+	examples := filepath.Join("..", "config", "examples")
+	for _, name := range []string{"single.hcl", "dev.hcl", "trusted-network.hcl"} {
+		if r := mezzo(t, nil, "config", "check", "--data-dir", "/var/lib/mezzo", filepath.Join(examples, name)); r.code != 0 || r.stdout+r.stderr != "" {
+			t.Errorf("config check %s: %+v, want nothing", name, r)
+		}
+	}
+	for _, name := range []string{"master.hcl", "agent.hcl"} {
+		if r := mezzo(t, nil, "config", "check", filepath.Join(examples, name)); r.code != 1 || !strings.Contains(r.stderr, "not in this version") {
+			t.Errorf("config check %s: %+v, want to hear what is still to come", name, r)
+		}
+	}
+
+	// One file and one data_dir for both processes, as the README has it.
+	single := filepath.Join(examples, "single.hcl")
+	dir := filepath.Join(tempDir(t), "mezzo")
+	ports := []string{"--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0"}
+	master := serve(t, nil, append([]string{"master", "--config", single, "--data-dir", dir}, ports...)...)
+	serve(t, nil, append([]string{"agent", "--config", single, "--data-dir", dir, "--master", master.fields["rpc"], "--end-tasks"}, ports...)...)
+	if r := mezzo(t, []string{"MEZZO_ADDRESS=" + master.fields["rpc"]}, "run", "--", "echo", "single"); r.stdout != "single\n" || r.code != 0 {
+		t.Errorf("run on single.hcl: %+v", r)
+	}
+
+	serve(t, nil, append([]string{"master", "--config", filepath.Join(examples, "trusted-network.hcl"), "--data-dir", filepath.Join(tempDir(t), "m")}, ports...)...)
+
+	c := startDev(t, "--config", filepath.Join(examples, "dev.hcl"))
+	if r := c.mezzo("run", "--role", "services", "--", "echo", "dev"); r.stdout != "dev\n" || r.code != 0 {
+		t.Errorf("run on dev.hcl: %+v", r)
+	}
+}
+
+func TestPluginLockPinsBinaries(t *testing.T) {
+	t.Parallel()
+	for _, changed := range []string{"mezzo-allocator-drf", "mezzo-isolator-cgroups", "mezzo-shim"} {
+		t.Run(changed, func(t *testing.T) {
+			t.Parallel()
+			dir := tempDir(t)
+			plugins := ownPlugins(t, dir)
+			file := writeFile(t, filepath.Join(dir, "mezzo.hcl"),
+				fmt.Sprintf("data_dir = %q\nplugin_dir = %q\nmaster {\n  rpc = \"127.0.0.1:0\"\n  http = \"127.0.0.1:0\"\n}\nagent {\n  masters = [\"127.0.0.1:1\"]\n  rpc = \"127.0.0.1:0\"\n  http = \"127.0.0.1:0\"\n}\n", filepath.Join(dir, "data"), plugins))
+			if r := mezzo(t, nil, "plugin", "lock", file); r.code != 0 || !strings.Contains(r.stdout, filepath.Join(dir, "mezzo.lock.hcl")) {
+				t.Fatalf("plugin lock: %+v", r)
+			}
+			if r := mezzo(t, nil, "config", "check", file); r.code != 0 || r.stderr != "" {
+				t.Fatalf("config check after the lock: %+v", r)
+			}
+			f, err := os.OpenFile(filepath.Join(plugins, changed), os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteString("changed"); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			verb := "agent"
+			if changed == "mezzo-allocator-drf" {
+				verb = "master"
+			}
+			pinned := regexp.MustCompile(`(?m)is not the one that is pinned\n  expected: sha256:[0-9a-f]{64}\n  found:    sha256:[0-9a-f]{64}$`)
+			for _, args := range [][]string{{"config", "check", file}, {verb, "--config", file}} {
+				r := mezzo(t, nil, args...)
+				if r.code != 1 || !pinned.MatchString(r.stderr) || !strings.Contains(r.stderr, changed) || !strings.Contains(r.stderr, "mezzo plugin lock FILE") {
+					t.Errorf("mezzo %v with a changed %s: %+v", args, changed, r)
+				}
+			}
+			if left := processesNaming(dir); len(left) > 0 {
+				t.Errorf("left: %q", left)
+			}
+			// The remedy works.
+			if r := mezzo(t, nil, "plugin", "lock", file); r.code != 0 {
+				t.Fatalf("plugin lock again: %+v", r)
+			}
+			if changed == "mezzo-allocator-drf" {
+				serve(t, nil, "master", "--config", file)
+			} else if r := mezzo(t, nil, "config", "check", file); r.code != 0 {
+				t.Errorf("config check after the second lock: %+v", r)
+			}
+		})
+	}
+}
+
+func TestPluginInspect(t *testing.T) {
+	t.Parallel()
+	plugins := filepath.Join(bin, "plugins")
+	r := mezzo(t, nil, "plugin", "inspect", filepath.Join(plugins, "mezzo-isolator-cgroups"))
+	for _, words := range []string{`isolator "cgroups", version`, "sha256:", ",mezzo-shim=sha256:", "mezzo.isolator.v1", "controllers # string list", `"cpu","memory","pids"`} {
+		if r.code != 0 || !strings.Contains(r.stdout, words) {
+			t.Errorf("inspect does not say %q: %+v", words, r)
+		}
+	}
+	r = mezzo(t, nil, "plugin", "inspect", "--json", filepath.Join(plugins, "mezzo-allocator-drf"))
+	if r.code != 0 || !strings.Contains(r.stdout, `"name": "drf"`) {
+		t.Errorf("inspect --json: %+v", r)
+	}
+	for path, words := range map[string]string{
+		"/bin/true": "it exited with status 0 before it was ready",
+		filepath.Join(plugins, "mezzo-allocator-none"): "its binary does not exist",
+		plugins: "is a directory",
+		writeFile(t, filepath.Join(tempDir(t), "text"), "no program"): "",
+	} {
+		r := mezzo(t, nil, "plugin", "inspect", path)
+		if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, words) || !strings.Contains(r.stderr, filepath.Base(path)) || !strings.Contains(r.stderr, "what to do:") {
+			t.Errorf("inspect %s: %+v, want %q", path, r, words)
+		}
+	}
+}
