@@ -1,8 +1,8 @@
 # A master of a highly available cluster: several of these, one ZooKeeper.
 #
-# An example for a coming version: this one has no ZooKeeper, no preemption and
-# no framework adapters yet, and refuses the file. `mezzo config check` says
-# where. Start from single.hcl or trusted-network.hcl instead.
+# An example for a coming version: this one has no ZooKeeper and no framework
+# adapters yet, and refuses the file. `mezzo config check` says where. Start
+# from single.hcl or trusted-network.hcl instead.
 
 data_dir   = "/var/lib/mezzo"
 plugin_dir = "/usr/lib/mezzo/plugins"

@@ -17,7 +17,7 @@ const version = "0.1.0"
 // it: they are the cluster's, whatever allocates.
 type config struct {
 	FairSharingExcluded []string           `hcl:"fair_sharing_excluded" help:"Names of scalar resources that do not count as a share, such as scarce gpus that few frameworks use."`
-	Preempt             *allocator.Preempt `hcl:"preempt" help:"When tasks may be ended for roles that are starved. Without this block, never."`
+	Preempt             *allocator.Preempt `hcl:"preempt,block" help:"When tasks may be ended for roles that are starved. Without this block, never."`
 }
 
 // Validate implements plugin.Validator.
