@@ -283,17 +283,25 @@ func (m *Machine) launchFailed(in LaunchFailed) {
 		m.failLaunches(c, in.Message)
 	case c.phase == launching:
 		m.failLaunch(c.launch, c, in.Message)
-	default: // the others of its group go on, or are killed with it
+	default:
+		// Its process may run all the same, if the call was cut off: so it has not
+		// ended before it is cleaned up. The others of its group go on until then.
 		m.launchDone(c)
-		t := c.task
-		s := m.launchFailure(t, in.Message)
-		if t.kill != nil {
-			s = m.newStatus(t, mezzov1.TaskState_TASK_KILLED, fromAgent)
-			because(s, mezzov1.TaskStatus_REASON_TASK_KILLED_DURING_LAUNCH, join(t.kill.message, "The task was killed before it was launched"))
-		}
-		m.finishTask(t, s)
+		c.failure = in.Message
 		m.cleanup(c)
 	}
+}
+
+// startFailed ends a task of whose process nothing is left, if there ever was
+// one.
+func (m *Machine) startFailed(c *container) {
+	t := c.task
+	s := m.launchFailure(t, c.failure)
+	if t.kill != nil {
+		s = m.newStatus(t, mezzov1.TaskState_TASK_KILLED, fromAgent)
+		because(s, mezzov1.TaskStatus_REASON_TASK_KILLED_DURING_LAUNCH, join(t.kill.message, "The task was killed before it was launched"))
+	}
+	m.finishTask(t, s)
 }
 
 func (m *Machine) launchFailure(t *task, message string) *mezzov1.TaskStatus {
@@ -415,9 +423,14 @@ func (m *Machine) cleanup(c *container) {
 }
 
 func (m *Machine) cleanedUp(in CleanedUp) {
-	if c := m.containers[in.Container]; c != nil && c.phase == cleaning {
-		m.dropContainer(c)
+	c := m.containers[in.Container]
+	if c == nil || c.phase != cleaning {
+		return
 	}
+	if c.task != nil && !c.task.ended() {
+		m.startFailed(c)
+	}
+	m.dropContainer(c)
 }
 
 func (m *Machine) dropContainer(c *container) {

@@ -134,7 +134,8 @@ type container struct {
 	latest     string
 	launch     *launch // until the task runs
 	limitation *isolatorv1.Limitation
-	waited     bool // Wait was asked for
+	failure    string // why its start failed, while its task has not ended yet
+	waited     bool   // Wait was asked for
 }
 
 func (c *container) parent() string {

@@ -173,6 +173,7 @@ type containerRecord struct {
 	Networks   [][]byte     `json:"networks,omitempty"`
 	Sandbox    string       `json:"sandbox"`
 	Limitation []byte       `json:"limitation,omitempty"`
+	Failure    string       `json:"failure,omitempty"`
 }
 
 type linkRecord struct {
@@ -184,7 +185,7 @@ type linkRecord struct {
 func (c *container) records() []Record {
 	r := containerRecord{
 		Version: recordVersion, Run: c.executor.run, Framework: c.executor.framework.id,
-		State: "launching", PID: c.pid, Netns: c.netns, Sandbox: c.sandbox,
+		State: "launching", PID: c.pid, Netns: c.netns, Sandbox: c.sandbox, Failure: c.failure,
 	}
 	switch c.phase {
 	case running, unknown:
@@ -446,7 +447,7 @@ func (m *Machine) readContainer(d *decoder) {
 		d.fail("names executor run %q, which is not recorded", r.Run)
 		return
 	}
-	c := &container{stored: stored{known: true}, id: d.record.Key, executor: e, pid: r.PID, netns: r.Netns, sandbox: r.Sandbox}
+	c := &container{stored: stored{known: true}, id: d.record.Key, executor: e, pid: r.PID, netns: r.Netns, sandbox: r.Sandbox, failure: r.Failure}
 	for _, l := range r.Chain {
 		c.chain = append(c.chain, Link(l))
 	}

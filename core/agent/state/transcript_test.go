@@ -193,7 +193,7 @@ func command(t *testing.T, w *world, d *datadriven.TestData) {
 				}
 			}
 		}
-		w.settle()
+		settleUnlessHeld(w, d)
 	case "ack":
 		name := arg(d, "update", "")
 		var last *linkv1.StatusUpdate
