@@ -8,12 +8,15 @@ import (
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/allocator/engine"
 	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
+	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
 // allocation is the allocator's plugin: whether its process runs.
 type allocation struct {
 	sessions  uint64
 	downUntil time.Duration
+	// rogueUntil: sessions that begin before are of a plugin gone mad.
+	rogueUntil time.Duration
 }
 
 // session is one stream between a master and its allocator. The encoder is the
@@ -31,6 +34,9 @@ type session struct {
 	seen    uint64
 	tick    time.Duration
 	over    bool
+	// rogue: what the engine decides is changed at random, so that its mirror is
+	// of no account. The core must hold all the same.
+	rogue bool
 }
 
 // toCore is a message of the allocator.
@@ -50,7 +56,7 @@ func (w *world) openSession(m *master) {
 		return
 	}
 	w.allocation.sessions++
-	s := &session{id: state.Session(w.allocation.sessions), w: w, master: m, encoder: allocator.NewEncoder(), began: w.now}
+	s := &session{id: state.Session(w.allocation.sessions), w: w, master: m, encoder: allocator.NewEncoder(), began: w.now, rogue: w.now < w.allocation.rogueUntil}
 	s.down = pipe{w: w, deliver: s.atAllocator}
 	s.up = pipe{w: w, deliver: s.atMaster}
 	m.session = s
@@ -86,7 +92,10 @@ func (s *session) atAllocator(content any) {
 			return
 		}
 		if err := s.engine.Apply(s.now(), x); err != nil {
-			s.w.fail(s.subjects(), "the engine does not understand the master: %v", err)
+			if !s.rogue {
+				s.w.fail(s.subjects(), "the engine does not understand the master: %v", err)
+			}
+			s.w.endSession(s.master, err.Error())
 			return
 		}
 		s.turn()
@@ -102,7 +111,7 @@ func (s *session) turn() {
 		return
 	}
 	decisions, _ := s.engine.Run(s.now())
-	if err := s.engine.Audit(); err != nil {
+	if err := s.engine.Audit(); err != nil && !s.rogue {
 		w.fail(s.subjects(), "the engine's own books: %v", err)
 		return
 	}
@@ -144,12 +153,52 @@ func (s *session) atMaster(content any) {
 		if err != nil {
 			decision = &state.Malformed{Number: d.GetNumber(), Reason: allocator.ReasonOf(err), Message: err.Error()}
 		}
+		if s.rogue {
+			decision = s.madden(decision)
+		}
 		if o, ok := decision.(*allocator.Offer); ok {
 			s.w.note([]string{m.name, o.Agent, o.Framework}, "allocator: offer %d: %s of %s to %s in %s", o.Number, o.Resources, o.Agent, o.Framework, o.Role)
 		}
 		in.Decisions = append(in.Decisions, decision)
 	}
 	m.step(in)
+}
+
+// madden changes a decision into one that no sane allocator would make.
+func (s *session) madden(d allocator.Decision) allocator.Decision {
+	w := s.w
+	o, ok := d.(*allocator.Offer)
+	if !ok {
+		return d
+	}
+	mad := *o
+	switch w.pick(8) {
+	case 0:
+		mad.Resources = mad.Resources.Add(mad.Resources.Filter(func(k resource.Kind) bool { return k.Type() == resource.TypeScalar }))
+	case 1:
+		mad.Framework = s.anyFramework()
+	case 2:
+		if ids := sorted(s.master.views.agents); len(ids) > 0 {
+			mad.Agent = ids[w.pick(len(ids))]
+		}
+	case 3:
+		mad.Role = roleNames[w.pick(len(roleNames))]
+	case 4:
+		mad.Number -= min(mad.Number, uint64(w.pick(4)))
+	case 5:
+		return &allocator.Rescind{Number: mad.Number, Offer: uint64(w.pick(int(mad.Number) + 1))}
+	case 6:
+		mad.Resources = nil
+	}
+	return &mad
+}
+
+func (s *session) anyFramework() string {
+	ids := sorted(s.master.views.frameworks)
+	if len(ids) == 0 {
+		return "nobody"
+	}
+	return ids[s.w.pick(len(ids))]
 }
 
 // end ends the session at both ends; the master is told if it lives.

@@ -28,6 +28,7 @@ type container struct {
 	deadline time.Duration // 0: none
 	waited   uint64        // the agent's life that waits for its end
 	gone     bool
+	orphan   bool // no agent remembers it
 }
 
 func (c *container) running() bool {
@@ -364,7 +365,12 @@ func (h *host) cleanup(out agentstate.Cleanup) {
 	h.submit(&op{container: out.Container, isolators: namesOf(out.Chain), run: func() agentstate.Input {
 		if c := h.containers[out.Container]; c != nil && (h.w.cfg.plant != plantForgottenContainer || !h.w.chance(0.1)) {
 			for _, id := range sorted(h.containers) {
-				if h.containers[id].parent == c.id && h.containers[id].running() {
+				if h.containers[id].parent != c.id || !h.containers[id].running() {
+					continue
+				}
+				if nested := h.containers[id]; nested.orphan {
+					nested.end(&isolatorv1.ExitStatus{Signal: 9, Known: true}) // nobody knew that it is nested
+				} else {
 					h.w.fail([]string{h.name, h.containers[id].task.id}, "%s: root %s is removed while %s runs in it", h.name, short(c.id), h.containers[id].task.id)
 				}
 			}

@@ -13,6 +13,7 @@ type Fault string
 const (
 	AgentCrash        Fault = "agent crash"        // its process ends and is started again
 	HostReboot        Fault = "host reboot"        // all its containers end, unseen
+	DiskLoss          Fault = "disk loss"          // an agent's disk is empty; it begins anew beside its old containers
 	SlowDisk          Fault = "slow disk"          // an agent's writes take seconds
 	IsolatorCrash     Fault = "isolator crash"     // a plugin of an agent ends, and is back after a while
 	LinkCut           Fault = "link cut"           // an agent's stream breaks
@@ -23,6 +24,7 @@ const (
 	MasterFailover    Fault = "master failover"    // another leads, and the old one does not know
 	RegistryFailure   Fault = "registry failure"   // writes fail for a while
 	AllocatorCrash    Fault = "allocator crash"    // the plugin ends, and is back after a while
+	RogueAllocator    Fault = "rogue allocator"    // the plugin asks for what it likes
 	SessionCut        Fault = "session cut"        // the stream to the allocator breaks
 	SchedulerCut      Fault = "scheduler cut"      // a scheduler's stream breaks
 	SchedulerFailover Fault = "scheduler failover" // a second instance takes over
@@ -37,8 +39,8 @@ var faultWeights = []struct {
 	fault  Fault
 	weight int
 }{
-	{AgentCrash, 12}, {HostReboot, 3}, {SlowDisk, 4}, {IsolatorCrash, 8}, {LinkCut, 8}, {Partition, 6}, {PartitionUp, 4}, {PartitionDown, 4},
-	{MasterCrash, 6}, {MasterFailover, 4}, {RegistryFailure, 3}, {AllocatorCrash, 5}, {SessionCut, 3}, {SchedulerCut, 6}, {SchedulerFailover, 5},
+	{AgentCrash, 12}, {HostReboot, 3}, {DiskLoss, 1}, {SlowDisk, 4}, {IsolatorCrash, 8}, {LinkCut, 8}, {Partition, 6}, {PartitionUp, 4}, {PartitionDown, 4},
+	{MasterCrash, 6}, {MasterFailover, 4}, {RegistryFailure, 3}, {AllocatorCrash, 5}, {RogueAllocator, 2}, {SessionCut, 3}, {SchedulerCut, 6}, {SchedulerFailover, 5},
 	{SlowNetwork, 2}, {OperatorKill, 3}, {OperatorTeardown, 1}, {OperatorRole, 2},
 }
 
@@ -112,6 +114,9 @@ func (w *world) strike(f Fault) {
 	case HostReboot:
 		h.reboot()
 		w.after(w.outage(), h.boot)
+	case DiskLoss:
+		h.loseDisk()
+		w.after(w.outage(), h.boot)
 	case SlowDisk:
 		h.slowDisk = true
 		w.after(w.outage(), func() { h.slowDisk = false })
@@ -125,6 +130,9 @@ func (w *world) strike(f Fault) {
 		h.partition(f != PartitionDown, f != PartitionUp)
 	case AllocatorCrash:
 		w.crashAllocator(w.between(50*time.Millisecond, 2*time.Second))
+	case RogueAllocator:
+		w.allocation.rogueUntil = w.now + w.outage()
+		w.crashAllocator(w.between(50*time.Millisecond, time.Second))
 	case SchedulerCut:
 		if s.cur != nil {
 			s.cur.fail("cut")
@@ -175,8 +183,8 @@ func (w *world) strikeMaster(f Fault, s *scheduler) {
 			return
 		}
 		m.step(state.SetWeights{Request: 4, Weights: []state.RoleWeight{{Role: name, Weight: uint64(500 * w.pick(7))}}})
-		limit := w.randomLimit()
-		m.step(state.SetQuota{Request: 5, Role: name, Limit: &limit, Force: w.chance(0.5)})
+		limit, guarantee := w.randomLimit(), w.randomLimit()
+		m.step(state.SetQuota{Request: 5, Role: name, Limit: &limit, Guarantee: &guarantee, Force: w.chance(0.5)})
 	}
 }
 
@@ -220,13 +228,19 @@ func (w *world) heal() {
 	w.note([]string{everybody}, "HEALED: nothing goes wrong from here on")
 	w.healed = true
 	w.registry.failing = false
-	w.allocation.downUntil = 0
+	w.allocation.downUntil, w.allocation.rogueUntil = 0, 0
 	for _, m := range append([]*master(nil), w.masters...) {
 		if m != w.leader {
 			m.crash("another leads")
 		}
 	}
 	w.elect()
+	if s := w.leader.session; s != nil && s.rogue {
+		w.endSession(w.leader, "it is of no use")
+	}
+	for _, name := range roleNames {
+		w.leader.step(state.RemoveQuota{Request: 6, Role: name})
+	}
 	for _, h := range w.hosts {
 		h.slowDisk = false
 		h.rejoin()

@@ -264,19 +264,19 @@ func (h *host) refuseEpoch(l *link, msg *linkv1.MasterMessage) {
 		msg = proto.Clone(msg).(*linkv1.MasterMessage)
 		msg.Epoch = h.epoch
 	}
-	obeyed := false
+	refused, obeyed := false, false
 	for _, out := range h.m.Step(w.time(), agentstate.LinkMessage{Session: l.session, Message: msg}) {
 		switch out.(type) {
-		case agentstate.Disconnect, agentstate.Log, agentstate.Connect:
-		case agentstate.SendMaster:
-			obeyed = obeyed || msg.GetPing() == nil
+		case agentstate.Disconnect:
+			refused = true
+		case agentstate.Log, agentstate.Connect:
 		default:
 			obeyed = true
 		}
 		h.carryOut(out)
 	}
-	if obeyed {
-		w.fail([]string{h.name, l.master.name}, "%s obeys %s of epoch %d after it has heard epoch %d: %s", h.name, l.master.name, l.master.epoch, h.epoch, describeMaster(msg))
+	if obeyed || !refused {
+		w.fail([]string{h.name, l.master.name}, "%s listens to %s of epoch %d after it has heard epoch %d: %s", h.name, l.master.name, l.master.epoch, h.epoch, describeMaster(msg))
 	}
 	h.step(agentstate.Tick{}) // sets the timer
 }
@@ -325,6 +325,15 @@ func (h *host) reboot() {
 		c.gone = true
 	}
 	clear(h.containers)
+}
+
+// loseDisk ends the agent and all that it remembers. Its containers run on.
+func (h *host) loseDisk() {
+	h.crash("its disk is lost")
+	for _, c := range h.containers {
+		c.orphan = true
+	}
+	clear(h.disk)
 }
 
 // tearOps decides what became of operations that were cut off: each is done

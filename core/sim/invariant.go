@@ -87,7 +87,7 @@ func (w *world) checkViews(m *master) {
 	}
 	for _, key := range m.sortedTasks() {
 		t := m.views.tasks[key]
-		if a := m.views.agents[t.AgentID]; a == nil || a.State == state.AgentUnreachable || t.Completed || t.Finished != (time.Time{}) || terminal(t.State) {
+		if a := m.views.agents[t.AgentID]; a == nil || a.State == state.AgentUnreachable || t.Completed || !t.Finished.IsZero() || nowhere(t.State) || t.State == mezzov1.TaskState_TASK_UNREACHABLE {
 			continue
 		}
 		add(t.AgentID, "task "+key.TaskID, t.Resources)
@@ -95,6 +95,38 @@ func (w *world) checkViews(m *master) {
 	for _, id := range sorted(m.views.agents) {
 		if a := m.views.agents[id]; a.State != state.AgentUnreachable && !a.Total.Contains(sum[id]) {
 			w.fail([]string{m.name, id}, "%s: offers and tasks of agent %s are %s, it has %s", m.name, id, sum[id], a.Total)
+		}
+	}
+}
+
+// patience is how long an agent's resources may be free, while somebody wants
+// offers, until that is held to be a mistake: longer than any filter.
+const patience = 12 * time.Second
+
+// checkOffered: in a healed cluster what is free is offered, as long as somebody
+// wants offers.
+func (w *world) checkOffered() {
+	m := w.leader
+	wanted := false
+	for _, s := range w.schedulers {
+		wanted = wanted || s.subscribed && !s.suppressed && s.cur.master == m
+	}
+	if !w.healed || w.closing || !wanted {
+		clear(w.free)
+		return
+	}
+	least := resource.MustParse("cpus:0.1;mem:64")
+	for _, id := range sorted(m.views.agents) {
+		a := m.views.agents[id]
+		if a.State != state.AgentActive || !a.Offered.IsEmpty() || !a.Total.Minus(a.Used.Unallocate()).Contains(least) {
+			delete(w.free, id)
+			continue
+		}
+		since, known := w.free[id]
+		if !known {
+			w.free[id] = w.now
+		} else if w.now-since > patience {
+			w.fail([]string{m.name, id}, "%s of agent %s are free since %v and not offered, and there are frameworks that want offers", a.Total.Minus(a.Used.Unallocate()), id, since)
 		}
 	}
 }
@@ -117,7 +149,7 @@ func (m *master) sortedTasks() []state.TaskKey {
 // the engine believes what the master has in its books.
 func (w *world) checkMirror(m *master) {
 	s := m.session
-	if s == nil || !s.quiet() {
+	if s == nil || s.rogue || !s.quiet() {
 		return
 	}
 	mirror, err := s.mirror()
@@ -224,6 +256,12 @@ func (w *world) checkAgreement() {
 	}
 }
 
+// remembered is whether some agent knows that this is its id. One that has lost
+// its disk does not, nor one that was cut off before it was told.
+func (w *world) remembered(agent string) bool {
+	return slices.ContainsFunc(w.hosts, func(h *host) bool { return h.m.View().AgentID == agent })
+}
+
 // checkTask is checkAgreement for one task.
 func (w *world) checkTask(l *life, running []*container) {
 	subjects := []string{l.key.id, l.key.framework}
@@ -241,6 +279,8 @@ func (w *world) checkTask(l *life, running []*container) {
 		switch {
 		case r.over():
 			w.report.Ended++
+		case !w.remembered(r.agent) && (nowhere(r.believed) || r.believed == mezzov1.TaskState_TASK_UNREACHABLE):
+			w.report.Ended++ // its agent has lost all memory of it
 		case len(r.updates) > 0:
 			w.fail(append(subjects, r.agent), "task %s was %s and runs nowhere; its scheduler was never told of its end", r.id, r.updates[len(r.updates)-1].GetState())
 		case l.started != "":
@@ -279,7 +319,7 @@ func (w *world) checkNothingLeft() {
 	}
 	for _, key := range w.order {
 		l := w.lives[key]
-		if r := l.sched.tasks[key.id]; !l.abandoned && len(r.updates) > 0 && !r.over() {
+		if r := l.sched.tasks[key.id]; !l.abandoned && w.remembered(r.agent) && len(r.updates) > 0 && !r.over() {
 			w.fail([]string{key.id, r.agent}, "task %s has ended, and its scheduler was not told", key.id)
 		}
 	}
@@ -302,12 +342,12 @@ func (w *world) checkNothingLeft() {
 	}
 	m := w.leader
 	for _, id := range sorted(m.views.agents) {
-		if a := m.views.agents[id]; !a.Used.IsEmpty() || a.Tasks > 0 {
+		if a := m.views.agents[id]; a.State != state.AgentUnreachable && (!a.Used.IsEmpty() || a.Tasks > 0) {
 			w.fail([]string{m.name, id}, "%s: %s are used on agent %s, where nothing runs (%d tasks)", m.name, a.Used, id, a.Tasks)
 		}
 	}
 	for _, key := range m.sortedTasks() {
-		if t := m.views.tasks[key]; !t.Completed && t.Status != nil {
+		if t := m.views.tasks[key]; !t.Completed && w.remembered(t.AgentID) {
 			w.fail([]string{m.name, key.TaskID}, "%s still has task %s as %s", m.name, key.TaskID, t.State)
 		}
 	}

@@ -11,7 +11,7 @@ const (
 	// checkEvery is how often what is too dear to check after every step is.
 	checkEvery = 500 * time.Millisecond
 	// recovery is how long a healed cluster launches tasks as before.
-	recovery = 20 * time.Second
+	recovery = 30 * time.Second
 	// settling is how long it then has until everybody must agree: longer than
 	// any back-off and failover timeout.
 	settling = 100 * time.Second
@@ -65,12 +65,14 @@ func (w *world) watch() {
 			w.checkViews(m)
 			w.checkMirror(m)
 		}
+		w.checkOffered()
 		w.watch()
 	})
 }
 
+// randomLimit is a limit, or a guarantee, of a role; mostly none.
 func (w *world) randomLimit() resource.Quantities {
-	if w.chance(0.5) {
+	if w.chance(0.6) {
 		return nil
 	}
 	return resource.NewQuantities(resource.Quantity{Name: "cpus", Amount: resource.Scalar(500 * (1 + w.pick(10)))})

@@ -181,6 +181,7 @@ func (m *master) publish(p state.Publish) {
 	}
 	for _, o := range p.Offers {
 		v.offers[o.ID] = o
+		delete(m.w.free, o.AgentID)
 	}
 	for _, id := range p.OffersRemoved {
 		delete(v.offers, id)

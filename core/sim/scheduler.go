@@ -131,10 +131,7 @@ func (s *scheduler) begin() {
 	if w.chance(0.5) {
 		add(mezzov1.FrameworkInfo_Capability_TASK_KILLING_STATE)
 	}
-	s.info.Roles = []string{roleNames[w.pick(len(roleNames))]}
-	if second := roleNames[w.pick(len(roleNames))]; w.chance(0.3) && second != s.info.Roles[0] {
-		s.info.Roles = append(s.info.Roles, second)
-	}
+	s.info.Roles = w.someRoles()
 }
 
 // live does now and then what a scheduler does of its own accord.
@@ -162,7 +159,28 @@ func (s *scheduler) live() {
 		s.revive()
 	case w.chance(0.2):
 		s.killAgain()
+	case w.chance(0.05):
+		s.change()
 	}
+}
+
+// change changes the framework's roles.
+func (s *scheduler) change() {
+	s.info = proto.Clone(s.info).(*mezzov1.FrameworkInfo)
+	s.info.Roles = s.w.someRoles()
+	s.suppressed = false
+	s.w.note([]string{s.name, s.id}, "%s goes to roles %v", s.name, s.info.Roles)
+	info := proto.Clone(s.info).(*mezzov1.FrameworkInfo)
+	info.Id = &mezzov1.FrameworkID{Value: proto.String(s.id)}
+	s.call(&schedulerv1.Call{Type: schedulerv1.Call_UPDATE_FRAMEWORK.Enum(), UpdateFramework: &schedulerv1.Call_UpdateFramework{FrameworkInfo: info}})
+}
+
+func (w *world) someRoles() []string {
+	roles := []string{roleNames[w.pick(len(roleNames))]}
+	if second := roleNames[w.pick(len(roleNames))]; w.chance(0.3) && second != roles[0] {
+		roles = append(roles, second)
+	}
+	return roles
 }
 
 func (s *scheduler) suppress() {
@@ -363,7 +381,9 @@ func (x *stream) atScheduler(content any) {
 	case schedulerv1.Event_OFFERS:
 		s.offered(e.GetOffers().GetOffers())
 	case schedulerv1.Event_RESCIND:
-		s.drop(e.GetRescind().GetOfferId().GetValue())
+		if s.w.healed || s.w.chance(0.8) { // else it is used although it is gone
+			s.drop(e.GetRescind().GetOfferId().GetValue())
+		}
 	case schedulerv1.Event_UPDATE:
 		s.update(e.GetUpdate().GetStatus())
 	case schedulerv1.Event_ERROR:

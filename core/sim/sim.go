@@ -124,6 +124,7 @@ type world struct {
 	order      []taskKey // of lives, by launch
 	// healed: no fault happens any more. closing: nothing is launched either.
 	healed, closing bool
+	free            map[string]time.Duration // agents with something free, and since when
 	links           uint64
 	streams         uint64
 }
@@ -133,7 +134,7 @@ var began = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newWorld(cfg Config) *world {
 	w := &world{
-		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x6d657a7a6f)), lives: map[taskKey]*life{},
+		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x6d657a7a6f)), lives: map[taskKey]*life{}, free: map[string]time.Duration{},
 		report: Report{Seed: cfg.Seed, Faults: map[Fault]int{}},
 	}
 	w.trace.hash = fnv.New64a()

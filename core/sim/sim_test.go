@@ -105,7 +105,7 @@ func TestDeterminism(t *testing.T) {
 
 // TestPlantedBugs proves that the invariants find bugs.
 func TestPlantedBugs(t *testing.T) {
-	const within = 40
+	const within = 60
 	for p := plantNone + 1; p < plantCount; p++ {
 		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
