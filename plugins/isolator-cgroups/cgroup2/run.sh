@@ -24,7 +24,9 @@ busybox=$(command -v busybox || true)
 
 kernel=$(ls "$cache"/vmlinuz-* 2>/dev/null | head -n 1 || true)
 if [ -z "$kernel" ]; then
-	package=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-[0-9]/ { print $2; exit }')
+	kernel_package() { apt-cache depends linux-image-amd64 2>/dev/null | awk '/Depends: linux-image-[0-9]/ { print $2; exit }'; }
+	package=$(kernel_package)
+	if [ -z "$package" ] && apt-get update -qq; then package=$(kernel_package); fi
 	[ -n "$package" ] || { echo "cgroup2: apt knows no kernel; run 'apt-get update'" >&2; exit 1; }
 	(cd "$work" && apt-get download -q "$package" >/dev/null && dpkg-deb --fsys-tarfile linux-image-*.deb | tar -x --wildcards './boot/vmlinuz-*')
 	mv "$work"/boot/vmlinuz-* "$cache/"
