@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
 
@@ -13,9 +14,10 @@ const maxPriority = 1_000_000
 // config is the allocator's `config` block. It says nothing of weights and
 // quota: they are the cluster's, whatever allocates.
 type config struct {
-	Roles               []roleConfig      `hcl:"role,block" help:"What is special about a role."`
-	Frameworks          []frameworkConfig `hcl:"framework,block" help:"What is special about the frameworks of one name."`
-	FairSharingExcluded []string          `hcl:"fair_sharing_excluded" help:"Names of scalar resources that do not count as a share, neither among equals nor for a floor, such as scarce gpus."`
+	Roles               []roleConfig       `hcl:"role,block" help:"What is special about a role."`
+	Frameworks          []frameworkConfig  `hcl:"framework,block" help:"What is special about the frameworks of one name."`
+	Preempt             *allocator.Preempt `hcl:"preempt,block" help:"When tasks of those who are served later may be ended for those who are served first. Without this block, never."`
+	FairSharingExcluded []string           `hcl:"fair_sharing_excluded" help:"Names of scalar resources that do not count as a share, neither among equals nor for a floor, such as scarce gpus."`
 }
 
 // roleConfig is one `role` block.

@@ -89,5 +89,6 @@ func definition() allocator.Definition {
 		Summary:   "Strict priority: the higher priority is served first, equals fairly, and a role may have a floor.",
 		NewConfig: func() any { return new(config) },
 		NewPolicy: func(c any) (allocator.Policy, []plugin.Diagnostic) { return newPriority(c.(*config)), nil },
+		Preempt:   func(c any) *allocator.Preempt { return c.(*config).Preempt },
 	}
 }
