@@ -22,7 +22,7 @@ func (l *Ledger) Audit() error {
 		l.auditAgent(a, wrong)
 		b := fresh.agents[id]
 		for _, o := range l.OffersOn(id) {
-			fresh.enter(&o)
+			fresh.enter(&o, b, fresh.framework(o.Framework))
 		}
 		for _, u := range l.UsesOn(id) {
 			if err := fresh.Recover(u.Key, u.Role, u.Resources); err != nil {

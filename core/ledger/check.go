@@ -55,8 +55,13 @@ func refuse(reason Reason, format string, args ...any) *Refusal {
 // nothing. It returns nil if the offer may be made, or the first thing that
 // forbids it.
 func (l *Ledger) CheckOffer(o Offer) *Refusal {
-	a, f := l.agents[o.Agent], l.frameworks[o.Framework]
-	o.Resources = bare(o.Resources)
+	o.Resources = o.Resources.Unallocate()
+	return l.checkOffer(&o, l.agents[o.Agent], l.frameworks[o.Framework])
+}
+
+// checkOffer checks a proposal for this agent and framework, either of which may
+// be nil.
+func (l *Ledger) checkOffer(o *Offer, a *agent, f *framework) *Refusal {
 	switch {
 	case o.ID == "":
 		return refuse(Malformed, "the offer has no id")

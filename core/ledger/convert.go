@@ -31,7 +31,7 @@ type Conversion struct {
 // ErrInUse (a shared resource that another offer or use has), or a *Refusal with
 // the reason Limit.
 func (l *Ledger) Convert(c Conversion) error {
-	c.From, c.To = bare(c.From), bare(c.To)
+	c.From, c.To = c.From.Unallocate(), c.To.Unallocate()
 	a := l.agents[c.Agent]
 	if a == nil {
 		return fmt.Errorf("agent %s: %w", c.Agent, ErrUnknownAgent)

@@ -178,7 +178,7 @@ func New() *Ledger {
 // What is held stays held, even if it is no longer in the total: withdraw the
 // offers concerned (Excess) if the total shrank.
 func (l *Ledger) SetAgent(id string, total resource.Resources) {
-	total = bare(total)
+	total = total.Unallocate()
 	a := l.agents[id]
 	if a == nil {
 		a = &agent{id: id, offers: make(map[string]*Offer), uses: make(map[Key]*Use), holdings: make(map[holder]*holding)}
@@ -282,19 +282,18 @@ func (l *Ledger) dropFramework(f *framework) {
 // Offer checks a proposal and enters it. It returns nil, or why it is refused;
 // then nothing has changed.
 func (l *Ledger) Offer(o Offer) *Refusal {
-	o.Resources = bare(o.Resources)
-	if r := l.CheckOffer(o); r != nil {
+	o.Resources = o.Resources.Unallocate()
+	a, f := l.agents[o.Agent], l.frameworks[o.Framework]
+	if r := l.checkOffer(&o, a, f); r != nil {
 		return r
 	}
-	l.enter(&o)
+	l.enter(&o, a, f)
 	return nil
 }
 
-func (l *Ledger) enter(o *Offer) {
-	a := l.agents[o.Agent]
+func (l *Ledger) enter(o *Offer, a *agent, f *framework) {
 	l.offers[o.ID] = o
 	a.offers[o.ID] = o
-	f := l.framework(o.Framework)
 	f.offers[o.ID] = o
 	l.attach(a, f, o.Role)
 	l.hold(a, f, o.Role, offered, o.Resources)
@@ -336,7 +335,7 @@ func (l *Ledger) Use(offers []string, key Key, r resource.Resources) error {
 	if a.uses[key] != nil {
 		return fmt.Errorf("%s: %w", key, ErrExists)
 	}
-	r = bare(r)
+	r = r.Unallocate()
 	parts, err := draw(from, r.NonShared())
 	if err != nil {
 		return fmt.Errorf("%s: %w", key, err)
@@ -447,20 +446,10 @@ func (l *Ledger) Recover(key Key, role string, r resource.Resources) error {
 	if a.uses[key] != nil {
 		return fmt.Errorf("%s: %w", key, ErrExists)
 	}
-	r = bare(r)
+	r = r.Unallocate()
 	a.uses[key] = &Use{Key: key, Role: role, Resources: r}
 	f := l.framework(key.Framework)
 	l.attach(a, f, role)
 	l.hold(a, f, role, used, r)
 	return nil
-}
-
-// bare returns the resources without allocation info.
-func bare(r resource.Resources) resource.Resources {
-	for i := range r {
-		if r[i].Kind.Allocation() != "" {
-			return r.Unallocate()
-		}
-	}
-	return r
 }

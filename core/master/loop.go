@@ -12,6 +12,7 @@ import (
 	"github.com/mezzo-os/mezzo/core/rpc"
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 )
 
@@ -254,10 +255,10 @@ func (l *loop) sendScheduler(id state.Stream, event *schedulerv1.Event) {
 	}
 	for _, part := range parts(event) {
 		class := rpc.Control
-		if part.GetType() == schedulerv1.Event_MESSAGE {
+		if event.GetType() == schedulerv1.Event_MESSAGE {
 			class = rpc.Bulk
 		}
-		if err := stream.sender.Push(part, proto.Size(part), class); err != nil {
+		if err := stream.sender.Push(part.event, part.size, class); err != nil {
 			l.metrics.cut.WithLabelValues("scheduler").Inc()
 			l.logger.Warn("a scheduler is disconnected", "framework", stream.name, "peer", stream.peer, "reason", err)
 			delete(l.streams, id)
@@ -268,23 +269,41 @@ func (l *loop) sendScheduler(id state.Stream, event *schedulerv1.Event) {
 	}
 }
 
-// parts cuts an event of many offers into several of fewer.
-func parts(event *schedulerv1.Event) []*schedulerv1.Event {
+// part is an event, or one of the events that a large one became.
+type part struct {
+	event *schedulerv1.Event
+	size  int // in bytes, about
+}
+
+// eventFrame is about what an event takes beside its offers, and an offer
+// beside its contents.
+const eventFrame = 8
+
+// parts cuts an event of many offers into several of fewer. Each offer is
+// measured once.
+func parts(event *schedulerv1.Event) []part {
 	offers := event.GetOffers().GetOffers()
-	if len(offers) < 2 || proto.Size(event) <= chunk {
-		return []*schedulerv1.Event{event}
+	if len(offers) < 2 {
+		return []part{{event, proto.Size(event)}}
 	}
-	var out []*schedulerv1.Event
-	first, size := 0, 0
+	var out []part
+	first, size := 0, eventFrame
 	for i, offer := range offers {
-		n := proto.Size(offer)
-		if size > 0 && size+n > chunk {
-			out = append(out, &schedulerv1.Event{Type: event.Type, Offers: &schedulerv1.Event_Offers{Offers: offers[first:i]}})
-			first, size = i, 0
+		n := proto.Size(offer) + eventFrame
+		if i > first && size+n > chunk {
+			out = append(out, part{offersEvent(event, offers[first:i]), size})
+			first, size = i, eventFrame
 		}
 		size += n
 	}
-	return append(out, &schedulerv1.Event{Type: event.Type, Offers: &schedulerv1.Event_Offers{Offers: offers[first:]}})
+	if first == 0 {
+		return []part{{event, size}}
+	}
+	return append(out, part{offersEvent(event, offers[first:]), size})
+}
+
+func offersEvent(whole *schedulerv1.Event, offers []*mezzov1.Offer) *schedulerv1.Event {
+	return &schedulerv1.Event{Type: whole.Type, Offers: &schedulerv1.Event_Offers{Offers: offers}}
 }
 
 func (l *loop) answer(id state.Caller, result *schedulerv1.CallResult) {

@@ -179,13 +179,13 @@ func TestLargeOfferEventsGoInParts(t *testing.T) {
 	}
 	next := 0
 	for _, part := range parts(event) {
-		if size := proto.Size(part); size > chunk+chunk/10 {
-			t.Errorf("a part has %d bytes", size)
+		if size := proto.Size(part.event); size > chunk+chunk/10 || part.size < size || part.size > size+size/10+64 {
+			t.Errorf("a part has %d bytes and is counted as %d", size, part.size)
 		}
-		if part.GetType() != schedulerv1.Event_OFFERS {
-			t.Errorf("a part is %s", part.GetType())
+		if part.event.GetType() != schedulerv1.Event_OFFERS {
+			t.Errorf("a part is %s", part.event.GetType())
 		}
-		for _, offer := range part.GetOffers().GetOffers() {
+		for _, offer := range part.event.GetOffers().GetOffers() {
 			if got := offer.GetId().GetValue(); got != fmt.Sprint(next) {
 				t.Fatalf("offer %s comes, want %d", got, next)
 			}
@@ -196,7 +196,7 @@ func TestLargeOfferEventsGoInParts(t *testing.T) {
 		t.Errorf("%d offers are in the parts", next)
 	}
 	small := &schedulerv1.Event{Type: schedulerv1.Event_HEARTBEAT.Enum()}
-	if got := parts(small); len(got) != 1 || got[0] != small {
+	if got := parts(small); len(got) != 1 || got[0].event != small {
 		t.Errorf("a small event became %v", got)
 	}
 }

@@ -398,6 +398,9 @@ func (a Resources) Map(change func(Kind) Kind) Resources {
 // allocated to before.
 func (a Resources) Allocate(role string) Resources {
 	h := Kind{}.WithAllocation(role).allocation
+	if !slices.ContainsFunc(a, func(r Resource) bool { return r.Kind.allocation != h }) {
+		return a
+	}
 	return a.Map(func(k Kind) Kind { k.allocation = h; return k })
 }
 

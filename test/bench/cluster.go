@@ -76,8 +76,8 @@ func (c *cluster) startMaster(ctx context.Context, rpc string) (err error) {
 
 func (c *cluster) address() string { return c.master.fields["rpc"] }
 
-// close ends all that the cluster has started.
-func (c *cluster) close() {
+// hangUp ends the schedulers' subscriptions.
+func (c *cluster) hangUp() {
 	if c.cancel != nil {
 		c.cancel()
 	}
@@ -87,6 +87,12 @@ func (c *cluster) close() {
 	for _, s := range c.schedulers {
 		s.Wait()
 	}
+	c.conns, c.schedulers = nil, nil
+}
+
+// close ends all that the cluster has started.
+func (c *cluster) close() {
+	c.hangUp()
 	if c.swarm != nil {
 		c.swarm.Close()
 	}

@@ -35,6 +35,9 @@ func (b *bench) cycles(ctx context.Context) error {
 	t := b.table("Cycle through plugin, ledger and master, until the last offer is read by its scheduler, milliseconds",
 		"workload", "agents x frameworks", "Mesos", "budget", "cycle", "", "engine's part", "processor: master", "plugin", "load")
 	for _, name := range []string{workload.B, workload.D, workload.E} {
+		if !b.wants(name) && !(name == workload.B && b.wants(workload.C2)) {
+			continue
+		}
 		for _, s := range b.sizesOf(name) {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -80,7 +83,7 @@ func (c *cluster) timed(ctx context.Context, n int, trigger func()) (lap, error)
 	return lap{last.Sub(began) - c.batch, after - before, m, p}, err
 }
 
-func (b *bench) laps(t *table, name string, s size, laps []lap) {
+func (b *bench) row(t *table, name string, s size, laps []lap) {
 	var whole, engine, master, plugin []time.Duration
 	for _, l := range laps {
 		whole, engine = append(whole, l.whole), append(engine, l.engine)
@@ -94,7 +97,7 @@ func (b *bench) rounds() int {
 	if b.quick {
 		return 2
 	}
-	return 5
+	return b.laps
 }
 
 // agentOf is an agent of the workloads.
@@ -146,8 +149,8 @@ func (b *bench) clusterFree(ctx context.Context, t *table, s size) error {
 		}
 		c.declineAll(0)
 	}
-	b.laps(t, workload.B, s, laps)
-	if s.agents*s.frameworks > clusterFilters {
+	b.row(t, workload.B, s, laps)
+	if s.agents*s.frameworks > clusterFilters || !b.wants(workload.C2) {
 		return nil
 	}
 	return b.clusterFiltered(ctx, t, s, c, revive)
@@ -199,7 +202,7 @@ func (b *bench) clusterFiltered(ctx context.Context, t *table, s size, c *cluste
 		laps = append(laps, l)
 		c.take() // its framework keeps the offer
 	}
-	b.laps(t, workload.C2, s, laps)
+	b.row(t, workload.C2, s, laps)
 	return nil
 }
 
@@ -260,7 +263,7 @@ func (b *bench) clusterTasks(ctx context.Context, t *table, name string, s size)
 		}
 		laps = append(laps, l)
 	}
-	b.laps(t, name, s, laps)
+	b.row(t, name, s, laps)
 	return nil
 }
 

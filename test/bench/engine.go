@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/mezzo-os/mezzo/sdk/allocator/engine/workload"
@@ -19,6 +21,9 @@ func (b *bench) engine(ctx context.Context) error {
 		rounds = 3
 	}
 	for _, name := range []string{workload.B, workload.C2, workload.C2All, workload.D, workload.E, workload.EAll} {
+		if !b.wants(base(name)) {
+			continue
+		}
 		for _, s := range b.sizesOf(base(name)) {
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -45,6 +50,9 @@ func base(name string) string {
 	}
 	return name
 }
+
+// wants says whether a workload is to be run.
+func (b *bench) wants(name string) bool { return slices.Contains(strings.Split(b.only, ","), name) }
 
 func (b *bench) engineOne(t *table, name string, s size, rounds int) error {
 	var took []time.Duration

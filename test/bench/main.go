@@ -34,6 +34,8 @@ type bench struct {
 	dir    string // of everything that the run writes
 	sizes  []size
 	quick  bool
+	laps   int     // of each workload through a master
+	only   string  // workloads
 	agents int     // of the registration
 	scale  float64 // this machine's calibration by that of Mesos's figures
 	failed int     // sections that could not be measured
@@ -70,6 +72,8 @@ func run(ctx context.Context) int {
 	only := flag.String("only", strings.Join(names, ","), "the sections to run")
 	limit := flag.Duration("limit", 15*time.Minute, "the most time for all of it")
 	flag.BoolVar(&b.quick, "quick", false, "few rounds, for a first look")
+	flag.IntVar(&b.laps, "rounds", 5, "rounds of each workload through a master")
+	flag.StringVar(&b.only, "workloads", "b,c1,c2,d,e", "the allocation workloads to run")
 	flag.IntVar(&b.agents, "agents", 10_000, "the agents of section register")
 	flag.StringVar(&b.bin, "bin", "bin", "where mezzo lies, and plugins/ beside it")
 	flag.Parse()

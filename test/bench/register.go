@@ -100,6 +100,11 @@ func (b *bench) registerAgain(ctx context.Context, t *table) error {
 	if err != nil {
 		return err
 	}
+	if err := c.quiet(ctx); err != nil {
+		return err
+	}
+	// The schedulers stay away: a new leader knows them from its registry.
+	c.hangUp()
 	var took []time.Duration
 	for range failovers {
 		if err := c.quiet(ctx); err != nil {

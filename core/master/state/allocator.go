@@ -381,7 +381,7 @@ func (m *Machine) decide(s *session, d allocator.Decision) {
 		a := m.agents[d.Agent]
 		if a == nil || a.phase != present {
 			refuse(allocator.RefusedUnknownAgent, fmt.Sprintf("agent %s is not known", d.Agent))
-		} else if r := m.makeOffer(d); r != nil {
+		} else if r := m.makeOffer(d, a); r != nil {
 			refuse(allocator.RefusalReason(r.Reason), r.Message)
 		} else if next := m.sessions.preparing; next != nil {
 			// The one that decided knows; the one that prepares has to be told.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/mezzo-os/mezzo/core/ledger"
+
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 // Machine is the master's state. It is not safe for concurrent use.
@@ -44,6 +46,8 @@ type Machine struct {
 	starving []*role
 	// offered are frameworks with offers that are to be sent in this step.
 	offered []*framework
+	// forms remembers how frameworks are told of lists of resources.
+	forms map[offeredForm][]*mezzov1.Resource
 }
 
 // New makes a machine from what the registry holds. It fails if that cannot be

@@ -2,8 +2,8 @@ package state
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -33,12 +33,12 @@ type offer struct {
 }
 
 // makeOffer enters a proposal that the ledger has to accept first.
-func (m *Machine) makeOffer(d *allocator.Offer) *ledger.Refusal {
-	id := fmt.Sprintf("%s-O%d", m.cfg.MasterID, m.offerSerial)
+func (m *Machine) makeOffer(d *allocator.Offer, a *agent) *ledger.Refusal {
+	id := m.cfg.MasterID + "-O" + strconv.FormatUint(m.offerSerial, 10)
 	if r := m.books.Offer(ledger.Offer{ID: id, Agent: d.Agent, Framework: d.Framework, Role: d.Role, Resources: d.Resources}); r != nil {
 		return r
 	}
-	f, a := m.frameworks[d.Framework], m.agents[d.Agent]
+	f := m.frameworks[d.Framework]
 	o := &offer{
 		id: id, serial: m.offerSerial, decision: d.Number, framework: f, agent: a,
 		role: d.Role, resources: d.Resources.Unallocate(), created: m.now,
@@ -147,7 +147,7 @@ func (m *Machine) sendOffers() {
 		for _, o := range f.pending {
 			if m.offers[o.id] == o {
 				o.sent = true
-				list = append(list, o.proto())
+				list = append(list, m.offerProto(o))
 			}
 		}
 		clear(f.pending)
@@ -160,13 +160,43 @@ func (m *Machine) sendOffers() {
 	m.offered = m.offered[:0]
 }
 
-// proto is the offer as a framework is told of it, in the inner form.
-func (o *offer) proto() *mezzov1.Offer {
+// offeredForm names a list of resources in a role. The list is known by where
+// it lies: it is never changed, and kept from being used again by the map that
+// has it as a key.
+type offeredForm struct {
+	first  *resource.Resource
+	length int
+	role   string
+}
+
+// formsLimit bounds what is remembered of offers' resources.
+const formsLimit = 4096
+
+// offerResources is what an offer has, as frameworks are told of it. Agents are
+// alike, so that most offers have the same list.
+func (m *Machine) offerResources(o *offer) []*mezzov1.Resource {
+	if len(o.resources) == 0 {
+		return nil
+	}
+	key := offeredForm{&o.resources[0], len(o.resources), o.role}
+	form, known := m.forms[key]
+	if !known {
+		form = o.resources.Allocate(o.role).ToProto()
+		if m.forms == nil || len(m.forms) >= formsLimit {
+			m.forms = map[offeredForm][]*mezzov1.Resource{}
+		}
+		m.forms[key] = form
+	}
+	return form
+}
+
+// offerProto is the offer as a framework is told of it, in the inner form.
+func (m *Machine) offerProto(o *offer) *mezzov1.Offer {
 	a, f := o.agent, o.framework
 	p := &mezzov1.Offer{
 		Id: &mezzov1.OfferID{Value: proto.String(o.id)}, FrameworkId: f.pid, AgentId: a.pid,
 		Hostname: proto.String(a.hostname), Url: a.url, Attributes: a.info.GetAttributes(), Domain: a.info.GetDomain(),
-		Resources:      o.resources.Allocate(o.role).ToProto(),
+		Resources:      m.offerResources(o),
 		AllocationInfo: &mezzov1.Resource_AllocationInfo{Role: proto.String(o.role)},
 	}
 	var ids []string

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -138,11 +137,11 @@ func (m *Machine) completeTask(t *task) {
 	f.past = append(f.past, t)
 	t.completed = true
 	m.touchTask(t)
-	if over := len(f.past) - m.cfg.MaxCompletedTasks; over > 0 {
-		for _, old := range f.past[:over] {
-			m.removeTaskView(old)
-		}
-		f.past = slices.Delete(f.past, 0, over)
+	for len(f.past) > m.cfg.MaxCompletedTasks {
+		m.removeTaskView(f.past[0])
+		// The rest stays where it is; append moves it once in a while.
+		f.past[0] = nil
+		f.past = f.past[1:]
 	}
 	m.touchFramework(f)
 	m.dropIfIdle(f)
