@@ -42,7 +42,7 @@ it again after an upgrade.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: c.pluginLock,
 	}
-	group.AddCommand(inspect, lock)
+	group.AddCommand(inspect, c.pluginVerifyCommand(), lock)
 	return group
 }
 

@@ -40,6 +40,7 @@ func checkInactiveAgent(c *scenario) {
 }
 
 func checkDepartedAgent(c *scenario) {
+	c.needs = []string{"revive"}
 	s := c.session()
 	s.tell(&allocator.FrameworkUpdated{ID: "f", Name: "f", Roles: []string{"*"}, Suppressed: []string{"*"}, Active: true})
 	s.newAgent("a", "cpus:4;mem:4096")

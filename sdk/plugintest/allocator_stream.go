@@ -49,6 +49,7 @@ func checkUnknown(c *scenario) {
 }
 
 func checkDuplicates(c *scenario) {
+	c.needs = []string{"revive", checkFrameworks}
 	s := c.session()
 	twice := func(e allocator.Event) { s.tell(e, e); s.acknowledged() }
 	twice(&allocator.RoleUpdated{Name: "*"})

@@ -333,6 +333,23 @@ func (b *books) enough(f *bookFramework, role string, r resource.Resources) bool
 	return slices.ContainsFunc(sets, func(s resource.Quantities) bool { return r.Quantities().Contains(s) })
 }
 
+// rebase forgets when facts were told: a snapshot tells them all.
+func (b *books) rebase() {
+	b.tightened, b.agentRemoved, b.frameworkRemoved = 0, 0, 0
+	for _, a := range b.agents {
+		a.shrunk, a.idle = 0, 0
+	}
+	for _, f := range b.frameworks {
+		f.changed = 0
+		for role := range f.suppressed {
+			f.suppressed[role] = 0
+		}
+	}
+	for i := range b.filters {
+		b.filters[i].since = 0
+	}
+}
+
 // snapshot is the state of the books as events.
 func (b *books) snapshot(now time.Time, outstanding []*allocator.Offer) []allocator.Event {
 	var events []allocator.Event

@@ -263,6 +263,7 @@ type scenario struct {
 	rule    rule
 	verdict *verdict
 	undo    []func()
+	needs   []string // rules that this one stands on, besides basics
 }
 
 func (c *scenario) cleanup() {
@@ -291,7 +292,6 @@ func (c *scenario) violated(name string, lines ...string) {
 	v := c.suite.verdicts[name]
 	if v == nil {
 		v = c.verdict
-		name = c.rule.name
 	}
 	if v.by[c.rule.name] == nil {
 		v.by[c.rule.name] = lines

@@ -1,14 +1,19 @@
 package plugintest_test
 
 import (
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/allocator/engine"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 	"github.com/mezzo-os/mezzo/sdk/plugintest"
+	"github.com/mezzo-os/mezzo/sdk/plugintest/broken"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -20,4 +25,74 @@ func TestEngine(t *testing.T) {
 		Name: "fair", Version: "1.0.0",
 		NewPolicy: func(any) (allocator.Policy, []plugin.Diagnostic) { return &engine.DominantShare{}, nil },
 	}.Plugin()))
+}
+
+// Every fault is found by the check of its own, and by no other.
+func TestBroken(t *testing.T) {
+	tests := map[string][]string{
+		"none":                    nil,
+		"over-commit":             {"over-commit"},
+		"offers-twice":            {"over-commit"},
+		"ignores-filters":         {"filters"},
+		"filters-for-ever":        {"filter-expiry"},
+		"filters-all-roles":       {"filter-scope"},
+		"ignores-revive":          {"revive"},
+		"ignores-suppression":     {"suppression"},
+		"ignores-limits":          {"limits"},
+		"ignores-reservations":    {"roles", "capabilities"}, // refined reservations too
+		"ignores-capabilities":    {"capabilities"},
+		"ignores-min-allocatable": {"min-allocatable"},
+		"offers-inactive-agents":  {"inactive-agents"},
+		"offers-departed-agents":  {"departed-agents"},
+		"offers-dead-frameworks":  {"inactive-frameworks"},
+		"ignores-refusals":        {"refusals"},
+		"forgets-after-snapshot":  {"snapshot"},
+		"never-offers":            {"offers"},
+		"dies-on-unknown-events":  {"unknown-events"},
+		"dies-on-duplicates":      {"duplicate-events"},
+		"floods":                  {"rate"},
+		"spams":                   {"over-commit", "refusals", "rate"},
+		"stops-reading":           {"burst"},
+		"reads-nothing":           {"acknowledges"},
+		"never-acknowledges":      {"acknowledges"},
+		"never-ready":             {"ready"},
+		"wrong-session":           {"decisions"},
+		"chatters":                {"idle"},
+	}
+	// They wait far more than they work: all at once, however few the cores.
+	reports := map[string]*plugintest.Report{}
+	var mu sync.Mutex
+	var running sync.WaitGroup
+	for _, fault := range broken.Faults() {
+		running.Go(func() {
+			report, err := plugintest.Verify(t.Context(), plugintest.Local(broken.With(fault)), plugintest.Options{Patience: 4 * time.Second})
+			if err != nil {
+				t.Errorf("%s: %v", fault, err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			reports[fault] = report
+		})
+	}
+	running.Wait()
+	for fault, report := range reports {
+		t.Run(fault, func(t *testing.T) {
+			want, known := tests[fault]
+			if !known {
+				t.Fatalf("no test says which check finds the fault %q", fault)
+			}
+			var got []string
+			for _, c := range report.Checks {
+				if c.Outcome == plugintest.Failed {
+					got = append(got, c.Name)
+				}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				var text strings.Builder
+				_ = report.Write(&text)
+				t.Errorf("failed checks (-want +got):\n%s\n%s", diff, &text)
+			}
+		})
+	}
 }

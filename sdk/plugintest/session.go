@@ -35,7 +35,6 @@ type core struct {
 	ready   bool
 	ended   bool   // the snapshot
 	decided uint64 // the last decision
-	dead    error  // why the stream is over
 
 	offers   []*allocator.Offer // outstanding
 	arrivals []time.Time        // of decisions
@@ -83,34 +82,35 @@ func (c *scenario) sessionWith(b *books, outstanding []*allocator.Offer) *core {
 		out: make(chan *allocatorv1.FromCore, 4096), in: make(chan incoming, 1024), next: 1, agentNo: map[string]uint32{},
 		offers: outstanding, decided: b.begin.FirstDecision - 1,
 	}
+	b.rebase()
 	c.undo = append(c.undo, s.cut)
-	go s.pump()
-	go s.read()
+	go s.pump(ctx)
+	go s.read(ctx)
 	s.send(&allocatorv1.FromCore{Begin: b.begin.Proto()})
 	s.snapshot(b.snapshot(time.Now(), outstanding)...)
 	return s
 }
 
 // pump sends, so that a plugin that does not read holds nobody up.
-func (s *core) pump() {
+func (s *core) pump(ctx context.Context) {
 	for {
 		select {
 		case m := <-s.out:
 			if s.stream.Send(m) != nil {
 				return // Recv says why
 			}
-		case <-s.stream.Context().Done():
+		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-func (s *core) read() {
+func (s *core) read(ctx context.Context) {
 	for {
 		m, err := s.stream.Recv()
 		select {
 		case s.in <- incoming{m, err}:
-		case <-s.stream.Context().Done():
+		case <-ctx.Done():
 			return
 		}
 		if err != nil {
@@ -220,15 +220,14 @@ func (s *core) failf(format string, args ...any) {
 		// What failed may follow from that; the violation has a check of its own.
 		s.c.skipf("%s, after decisions that broke another rule", fmt.Sprintf(format, args...))
 	}
-	s.c.verdict.fail(s.evidence(fmt.Sprintf(format, args...))...)
-	runtime.Goexit()
+	if name := s.broken(); name != "" {
+		s.c.skipf("%s, which may follow from the failure of %s", fmt.Sprintf(format, args...), name)
+	}
+	s.lost(format, args...)
 }
 
 // inconclusive ends a scenario whose rule could not be tried.
 func (s *core) inconclusive(format string, args ...any) {
-	if s.dead != nil {
-		s.failf("the stream ended: %v", s.dead)
-	}
 	s.c.skipf(format, args...)
 }
 
@@ -238,10 +237,27 @@ func (s *core) lost(format string, args ...any) {
 	runtime.Goexit()
 }
 
+// basics are rules without which no other can be tried.
+var basics = []string{"ready", "acknowledges", "offers"}
+
+// broken returns a rule that this scenario's stands on and that is broken.
+func (s *core) broken() string {
+	for _, name := range append(basics, s.c.needs...) {
+		if v := s.c.suite.verdicts[name]; v != s.c.verdict && v.Outcome == Failed {
+			return name
+		}
+	}
+	return ""
+}
+
 // await handles what comes until a condition holds; false when it took longer
-// than the suite's patience.
+// than the suite's patience. What stands on a broken rule is not waited for.
 func (s *core) await(condition func() bool) bool {
-	return s.awaitFor(s.c.suite.options.Patience, condition)
+	patience := s.c.suite.options.Patience
+	if s.broken() != "" {
+		patience = s.c.suite.options.Quiet
+	}
+	return s.awaitFor(patience, condition)
 }
 
 func (s *core) awaitFor(d time.Duration, condition func() bool) bool {
@@ -274,21 +290,21 @@ func (s *core) settle() {
 	}
 }
 
+// acknowledged waits until everything told was acknowledged.
 func (s *core) acknowledged() {
 	last := s.next - 1
-	if !s.await(func() bool { return s.acked >= last }) {
-		s.c.violated("acknowledges", s.evidence(fmt.Sprintf("event %d was told, and %v later events_seen is %d", last, s.c.suite.options.Patience, s.acked))...)
-		if s.c.rule.name == "burst" {
-			s.lost("event %d was told, and %v later events_seen is %d", last, s.c.suite.options.Patience, s.acked)
-		}
+	if s.await(func() bool { return s.acked >= last }) {
+		return
+	}
+	if s.broken() != "" {
 		s.inconclusive("event %d is not acknowledged", last)
 	}
+	s.lost("event %d was told, and %v later events_seen is %d", last, s.c.suite.options.Patience, s.acked)
 }
 
 // receive handles one message of the allocator's.
 func (s *core) receive(m incoming) {
 	if m.err != nil {
-		s.dead = m.err
 		lines := s.evidence(fmt.Sprintf("the stream ended: %v", m.err))
 		if p := s.c.suite.current; p != nil && p.Output != nil {
 			for _, line := range p.Output() {

@@ -1,0 +1,346 @@
+// Package broken is an allocator that is wrong on purpose, in whatever way it
+// is told: the conformance suite must find every fault, and a master must live
+// with all of them.
+//
+// It is the SDK's engine, which is right, with somebody in the middle of its
+// stream: events are changed on their way in, decisions on their way out.
+package broken
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/sdk/allocator"
+	"github.com/mezzo-os/mezzo/sdk/allocator/engine"
+	"github.com/mezzo-os/mezzo/sdk/plugin"
+	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
+)
+
+// Config is what may stand in the plugin's config block.
+type Config struct {
+	Fault string `hcl:"fault" default:"none" help:"What the allocator does wrong."`
+}
+
+// Validate finds faults that there are not.
+func (c *Config) Validate() []plugin.Diagnostic {
+	if _, known := faults[c.Fault]; !known {
+		return []plugin.Diagnostic{plugin.Errorf("unknown fault", "fault", "%q is none of: %s.", c.Fault, strings.Join(Faults(), ", "))}
+	}
+	return nil
+}
+
+// Faults are the names of all faults; "none" is among them.
+func Faults() []string { return slices.Sorted(maps.Keys(faults)) }
+
+// Definition is the plugin, called "broken".
+func Definition() plugin.Definition { return With("") }
+
+// With is the plugin with this fault, whatever its configuration says; with the
+// configuration's if it is empty.
+func With(fault string) plugin.Definition {
+	var mu sync.Mutex
+	right := allocator.Definition{
+		Name: "broken", Version: "1.0.0", Summary: "An allocator that is wrong on purpose, for tests.",
+		NewConfig: func() any { return new(Config) },
+		NewPolicy: func(config any) (allocator.Policy, []plugin.Diagnostic) {
+			mu.Lock()
+			defer mu.Unlock()
+			if fault == "" {
+				fault = config.(*Config).Fault
+			}
+			return &engine.DominantShare{}, nil
+		},
+	}.Plugin()
+	out := right
+	out.Register = func(r grpc.ServiceRegistrar) {
+		var c catcher
+		right.Register(&c)
+		allocatorv1.RegisterAllocatorServer(r, &server{AllocatorServer: c.caught, fault: func() tampering {
+			mu.Lock()
+			defer mu.Unlock()
+			return faults[fault]
+		}})
+	}
+	return out
+}
+
+// catcher is a registrar that keeps what is registered.
+type catcher struct{ caught allocatorv1.AllocatorServer }
+
+func (c *catcher) RegisterService(_ *grpc.ServiceDesc, impl any) {
+	c.caught = impl.(allocatorv1.AllocatorServer)
+}
+
+type server struct {
+	allocatorv1.AllocatorServer
+	fault func() tampering
+}
+
+// Allocate serves a session with somebody in the middle.
+func (s *server) Allocate(stream grpc.BidiStreamingServer[allocatorv1.FromCore, allocatorv1.FromAllocator]) error {
+	return s.AllocatorServer.Allocate(&tampered{BidiStreamingServer: stream, fault: s.fault(), copies: 1})
+}
+
+// tampering is one way to be wrong. Each function may be nil.
+type tampering struct {
+	begin func(*allocatorv1.Begin)
+	// event changes an event; false drops it, but counts it.
+	event func(e *allocatorv1.Event, snapshot bool) bool
+	// receive is called for every message before its events, send before one
+	// goes out; an error ends the session.
+	receive func(t *tampered, m *allocatorv1.FromCore) error
+	send    func(t *tampered, m *allocatorv1.FromAllocator) error
+	// copies is how often every decision is sent; 0: once.
+	copies uint64
+}
+
+// tampered is the stream between a core and the engine.
+type tampered struct {
+	grpc.BidiStreamingServer[allocatorv1.FromCore, allocatorv1.FromAllocator]
+	fault  tampering
+	copies uint64
+	first  uint64 // decision
+	events int    // read
+
+	mu       sync.Mutex // of sending
+	seen     uint64     // the last events_seen sent
+	chatting sync.Once
+}
+
+func (t *tampered) Recv() (*allocatorv1.FromCore, error) {
+	m, err := t.BidiStreamingServer.Recv()
+	if err != nil {
+		return nil, err
+	}
+	if b := m.GetBegin(); b != nil {
+		t.first, t.copies = b.GetFirstDecision(), max(1, t.fault.copies)
+		if t.fault.begin != nil {
+			t.fault.begin(b)
+		}
+	}
+	if t.fault.receive != nil {
+		if err := t.fault.receive(t, m); err != nil {
+			return nil, err
+		}
+	}
+	b := m.GetBatch()
+	t.events += len(b.GetEvents())
+	if seen := b.GetDecisionsSeen(); seen >= t.first {
+		b.DecisionsSeen = t.inner(seen)
+	}
+	for _, list := range [][]*allocatorv1.Event{b.GetDefinitions(), b.GetEvents()} {
+		for _, e := range list {
+			if r := e.GetRefused(); r != nil && r.GetDecision() >= t.first {
+				r.Decision = t.inner(r.GetDecision())
+			}
+			if t.fault.event != nil && !t.fault.event(e, b.GetSnapshot()) {
+				e.Event = nil
+			}
+		}
+	}
+	return m, nil
+}
+
+// inner is the engine's number of a decision that bears this one outside.
+func (t *tampered) inner(number uint64) uint64 { return t.first + (number-t.first)/t.copies }
+
+func (t *tampered) Send(m *allocatorv1.FromAllocator) error {
+	if t.copies > 1 {
+		var out []*allocatorv1.Decision
+		for _, d := range m.GetDecisions() {
+			for i := range t.copies {
+				out = append(out, &allocatorv1.Decision{Number: t.first + (d.GetNumber()-t.first)*t.copies + i, Decision: d.GetDecision()})
+			}
+		}
+		m.Decisions = out
+	}
+	if t.fault.send != nil {
+		if err := t.fault.send(t, m); err != nil {
+			return err
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.seen = m.GetEventsSeen()
+	return t.BidiStreamingServer.Send(m)
+}
+
+// double makes an agent seem twice as large, if it has nothing but scalars.
+func double(a *allocatorv1.AgentUpdated) {
+	q := a.GetTotal()
+	if len(q.GetKinds()) == len(q.GetAmounts()) {
+		for i := range q.GetAmounts() {
+			q.Amounts[i] *= 2
+		}
+	}
+}
+
+// filterAllRoles takes what a framework refuses in one role as refused in all.
+func filterAllRoles(_ *tampered, m *allocatorv1.FromCore) error {
+	for _, e := range m.GetBatch().GetEvents() {
+		r := e.GetReleased()
+		for role := uint32(1); r.GetRefuseMs() > 0 && role < 8; role++ {
+			m.Batch.Definitions = append(m.Batch.Definitions, &allocatorv1.Event{Event: &allocatorv1.Event_Filter{Filter: &allocatorv1.Filter{
+				Framework: r.GetFramework(), Role: role, Agent: r.GetAgent(), Quantities: r.GetQuantities(), RemainingMs: r.GetRefuseMs()}}})
+		}
+	}
+	return nil
+}
+
+// diesOnDuplicates ends the session at an event that is told twice in a batch.
+func diesOnDuplicates(_ *tampered, m *allocatorv1.FromCore) error {
+	var last *allocatorv1.Event
+	for _, e := range m.GetBatch().GetEvents() {
+		if e.GetEvent() != nil && proto.Equal(e, last) {
+			return status.Error(codes.Internal, "that was told before")
+		}
+		last = e
+	}
+	return nil
+}
+
+// chatter sends without end, and says nothing.
+func chatter(t *tampered, m *allocatorv1.FromAllocator) error {
+	if !m.GetReady() {
+		return nil
+	}
+	t.chatting.Do(func() {
+		go func() {
+			for tick := time.NewTicker(2 * time.Millisecond); ; {
+				select {
+				case <-t.Context().Done():
+					tick.Stop()
+					return
+				case <-tick.C:
+					t.mu.Lock()
+					_ = t.BidiStreamingServer.Send(&allocatorv1.FromAllocator{Session: m.GetSession(), EventsSeen: t.seen})
+					t.mu.Unlock()
+				}
+			}
+		}()
+	})
+	return nil
+}
+
+// stopReadingAfter is how many events an allocator reads that stops reading.
+const stopReadingAfter = 2000
+
+var faults = map[string]tampering{
+	"none": {},
+	// Offers more than there is: to it every agent is twice as large.
+	"over-commit": {event: func(e *allocatorv1.Event, _ bool) bool {
+		double(e.GetAgent())
+		double(e.GetRefused().GetAgent())
+		return true
+	}},
+	"offers-twice": {copies: 2},
+	"ignores-filters": {event: func(e *allocatorv1.Event, _ bool) bool {
+		if r := e.GetReleased(); r != nil {
+			r.RefuseMs, r.Declined = 0, false
+		}
+		return e.GetFilter() == nil
+	}},
+	"filters-for-ever": {event: func(e *allocatorv1.Event, _ bool) bool {
+		if r := e.GetReleased(); r.GetRefuseMs() > 0 {
+			r.RefuseMs = 1 << 40
+		}
+		return true
+	}},
+	"filters-all-roles": {receive: filterAllRoles},
+	"ignores-revive":    {event: func(e *allocatorv1.Event, _ bool) bool { return e.GetRevived() == nil }},
+	"ignores-suppression": {event: func(e *allocatorv1.Event, _ bool) bool {
+		if f := e.GetFramework(); f != nil {
+			f.Suppressed = nil
+		}
+		return e.GetSuppressed() == nil
+	}},
+	"ignores-limits": {event: func(e *allocatorv1.Event, _ bool) bool {
+		if r := e.GetRole(); r != nil {
+			r.Limit = nil
+		}
+		return true
+	}},
+	"ignores-reservations": {event: func(e *allocatorv1.Event, _ bool) bool {
+		if k := e.GetKind(); k != nil {
+			k.Reservations = nil
+		}
+		return true
+	}},
+	"ignores-capabilities": {event: func(e *allocatorv1.Event, _ bool) bool {
+		if f := e.GetFramework(); f != nil {
+			f.Capabilities = 31
+		}
+		return true
+	}},
+	"ignores-min-allocatable": {begin: func(b *allocatorv1.Begin) {
+		b.MinAllocatable = []*allocatorv1.NamedQuantities{{Names: []string{"cpus"}, Thousandths: []int64{1}}}
+	}},
+	"offers-inactive-agents": {event: func(e *allocatorv1.Event, _ bool) bool {
+		if a := e.GetAgent(); a != nil {
+			a.Active = true
+		}
+		return true
+	}},
+	"offers-departed-agents": {event: func(e *allocatorv1.Event, _ bool) bool { return e.GetAgentRemoved() == nil }},
+	"offers-dead-frameworks": {event: func(e *allocatorv1.Event, _ bool) bool {
+		if f := e.GetFramework(); f != nil {
+			f.Active = true
+		}
+		return e.GetFrameworkRemoved() == nil
+	}},
+	"ignores-refusals": {event: func(e *allocatorv1.Event, _ bool) bool { return e.GetRefused() == nil }},
+	"forgets-after-snapshot": {event: func(e *allocatorv1.Event, snapshot bool) bool {
+		if a := e.GetAgent(); a != nil && snapshot {
+			a.Holdings = nil
+		}
+		return !snapshot || e.GetFilter() == nil
+	}},
+	"never-offers": {send: func(_ *tampered, m *allocatorv1.FromAllocator) error {
+		m.Decisions = nil
+		return nil
+	}},
+	"dies-on-unknown-events": {receive: func(_ *tampered, m *allocatorv1.FromCore) error {
+		for _, e := range m.GetBatch().GetEvents() {
+			if e.GetEvent() == nil {
+				return status.Error(codes.Internal, "what is that?")
+			}
+		}
+		return nil
+	}},
+	"dies-on-duplicates": {receive: diesOnDuplicates},
+	"floods":             {begin: func(b *allocatorv1.Begin) { b.MaxDecisionsPerSecond = 0 }},
+	"spams":              {copies: 500, begin: func(b *allocatorv1.Begin) { b.MaxDecisionsPerSecond = 0 }},
+	"stops-reading": {receive: func(t *tampered, _ *allocatorv1.FromCore) error {
+		if t.events > stopReadingAfter {
+			<-t.Context().Done()
+		}
+		return nil
+	}},
+	"reads-nothing": {receive: func(t *tampered, m *allocatorv1.FromCore) error {
+		if m.GetBatch() != nil && !m.GetBatch().GetSnapshot() {
+			<-t.Context().Done()
+		}
+		return nil
+	}},
+	"never-acknowledges": {send: func(_ *tampered, m *allocatorv1.FromAllocator) error {
+		m.EventsSeen = 0
+		return nil
+	}},
+	"never-ready": {send: func(_ *tampered, m *allocatorv1.FromAllocator) error {
+		m.Ready = false
+		return nil
+	}},
+	"wrong-session": {send: func(_ *tampered, m *allocatorv1.FromAllocator) error {
+		m.Session++
+		return nil
+	}},
+	"chatters": {send: chatter},
+}
