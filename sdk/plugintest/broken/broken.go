@@ -317,7 +317,7 @@ var faults = map[string]tampering{
 	}},
 	"dies-on-duplicates": {receive: diesOnDuplicates},
 	"floods":             {begin: func(b *allocatorv1.Begin) { b.MaxDecisionsPerSecond = 0 }},
-	"spams":              {copies: 500, begin: func(b *allocatorv1.Begin) { b.MaxDecisionsPerSecond = 0 }},
+	"spams":              {copies: 100, begin: func(b *allocatorv1.Begin) { b.MaxDecisionsPerSecond = 0 }},
 	"stops-reading": {receive: func(t *tampered, _ *allocatorv1.FromCore) error {
 		if t.events > stopReadingAfter {
 			<-t.Context().Done()
