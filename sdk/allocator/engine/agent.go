@@ -37,6 +37,7 @@ type agent struct {
 	left     time.Duration
 
 	maintenance *maintenance // nil: none is planned
+	tasks       []task       // what could be revoked, in no order
 }
 
 // holding is what a client holds on an agent.
@@ -290,6 +291,7 @@ func (e *Engine) total(v vector, quantity uint32) int64 {
 
 // removeAgent forgets an agent and what is held on it.
 func (e *Engine) removeAgent(a *agent) {
+	e.dropTasks(a, nil)
 	_ = e.setHoldings(a, nil) // no list, no error
 	e.setTotal(a, vector{})
 	e.dropFilters(a)

@@ -52,6 +52,12 @@ func (e *Engine) applyOne(now time.Duration, event *allocatorv1.Event) error {
 			e.changed(c)
 			e.askFramework(c.framework, false)
 		}
+	case *allocatorv1.Event_TaskStarted:
+		return e.taskStarted(v.TaskStarted)
+	case *allocatorv1.Event_TaskEnded:
+		e.taskEnded(now, v.TaskEnded.GetNumber())
+	case *allocatorv1.Event_Requested:
+		e.requested(v.Requested)
 	case *allocatorv1.Event_InverseOffer:
 		e.inverseOfferStatus(now, v.InverseOffer)
 	case *allocatorv1.Event_Filter:
@@ -108,6 +114,9 @@ func (e *Engine) roleUpdated(u *allocatorv1.RoleUpdated) (err error) {
 		r.node.Weight = weight
 		e.touch(r.node)
 	}
+	if !e.ready {
+		r.starved = time.Duration(min(u.GetStarvedMs(), maxRefuse)) * time.Millisecond
+	}
 	e.setQuota(r, u)
 	return nil
 }
@@ -144,6 +153,9 @@ func (e *Engine) released(now time.Duration, r *allocatorv1.Released) error {
 			soft = now + e.minRefuse()
 		}
 		e.addFilter(now, a, c, v, hard, soft)
+		if e.preempt != nil && r.GetDeclined() {
+			e.spoilt(now, c, v)
+		}
 	}
 	e.freed(a)
 	return nil
@@ -205,7 +217,8 @@ func (e *Engine) converted(now time.Duration, v *allocatorv1.Converted) error {
 func (e *Engine) refused(now time.Duration, r *allocatorv1.Refused) error {
 	at := sort.Search(len(e.inflight), func(i int) bool { return e.inflight[i].number >= r.GetDecision() })
 	known := at < len(e.inflight) && e.inflight[at].number == r.GetDecision()
-	aside := !known && e.inverseRefused(now, r.GetDecision()) // not the agent's fault
+	// Not the agent's fault.
+	aside := !known && (e.inverseRefused(now, r.GetDecision()) || e.revokeRefused(now, r))
 	var a *agent
 	if known {
 		a = e.inflight[at].agent

@@ -94,7 +94,7 @@ func (e *Engine) find(now time.Duration, n *node, a *agent) (*client, vector) {
 		if a.tried.has(c.index) {
 			continue
 		}
-		v, verdict := e.consider(now, a, c)
+		v, verdict := e.consider(now, a, c, a.free)
 		switch {
 		case verdict.reason == reasonNone:
 			return c, v
@@ -125,7 +125,7 @@ func (e *Engine) findDeclined(now time.Duration, a *agent) (found *client, offer
 		if !slices.Contains(ready, c.index) {
 			return false
 		}
-		v, verdict := e.consider(now, a, c)
+		v, verdict := e.consider(now, a, c, a.free)
 		if verdict.reason != reasonDeclined || !verdict.yields {
 			return false
 		}
@@ -144,7 +144,8 @@ type verdict struct {
 }
 
 // consider works out what a client may have on an agent and would take.
-func (e *Engine) consider(now time.Duration, a *agent, c *client) (vector, verdict) {
+// free is what is taken to be free on it.
+func (e *Engine) consider(now time.Duration, a *agent, c *client, free vector) (vector, verdict) {
 	f := c.framework
 	switch {
 	case a.gpus && e.begin.GetFilterGpuResources() && !f.can(allocatorv1.FrameworkCapability_FRAMEWORK_CAPABILITY_GPU_RESOURCES):
@@ -155,7 +156,7 @@ func (e *Engine) consider(now time.Duration, a *agent, c *client) (vector, verdi
 	case !a.meets(c.constraints):
 		return vector{}, verdict{reason: reasonConstraints}
 	}
-	v := a.free
+	v := free
 	if a.special {
 		v = e.visible(v, c)
 		if v.empty() {
@@ -225,6 +226,9 @@ func (e *Engine) visible(v vector, c *client) vector {
 // offer makes a decision and applies it to the mirror.
 func (e *Engine) offer(a *agent, c *client, v vector) {
 	e.hold(a, c, v)
+	if len(c.framework.requests) > 0 {
+		e.answerRequests(c.framework, a, v)
+	}
 	for n := &c.node; n.parent != nil; n = n.parent {
 		e.moveServed(n, n.served+1)
 	}

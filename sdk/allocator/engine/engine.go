@@ -61,7 +61,10 @@ type Engine struct {
 	asking     []*agent // of those, to be looked at
 	armed      bool     // due is set
 
-	preempt *Preempt // nil: nothing is ever revoked
+	preempt    *preemption       // nil: nothing is ever revoked
+	taskAgents map[uint64]uint32 // an agent's number by a task's
+	sizes      map[string]*size
+	sizeKey    []byte
 
 	ready    bool
 	applied  uint64 // the last event
@@ -168,6 +171,9 @@ func (e *Engine) Next() (time.Duration, bool) {
 			at, ok = due, true
 		}
 	}
+	if look, due := e.lookDue(); due && (!ok || max(look, e.paused) < at) {
+		at, ok = max(look, e.paused), true
+	}
 	return at, ok
 }
 
@@ -179,10 +185,14 @@ func (e *Engine) Run(now time.Duration) ([]*allocatorv1.Decision, Report) {
 		return nil, Report{}
 	}
 	e.tick(now)
-	if !e.work() || now < max(e.due, e.paused) || !e.budget.any(now) {
-		return nil, Report{}
+	var report Report
+	if e.work() && now >= max(e.due, e.paused) && e.budget.any(now) {
+		report = e.cycle(now)
 	}
-	report := e.cycle(now)
+	if at, ok := e.lookDue(); ok && now >= max(at, e.paused) && e.budget.any(now) {
+		e.look(now)
+		report.Ran = report.Ran || len(e.out) > 0
+	}
 	out := e.out
 	e.out = nil
 	return out, report

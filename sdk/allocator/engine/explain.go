@@ -123,7 +123,7 @@ func (e *Engine) verdictFor(now time.Duration, a *agent, c *client) verdict {
 		return verdict{reason: reasonFull}
 	}
 	e.sharedGiven = false
-	_, v := e.consider(now, a, c)
+	_, v := e.consider(now, a, c, a.free)
 	if v.reason == reasonNone {
 		v.reason = reasonOffered
 	}

@@ -13,6 +13,7 @@ type framework struct {
 	capabilities uint32
 	active       bool
 	clients      []*client
+	requests     []request
 }
 
 func (f *framework) can(c allocatorv1.FrameworkCapability) bool {
@@ -35,6 +36,9 @@ type client struct {
 	holdings    int // agents on which it holds something
 	filters     int
 	filteredOn  bitset // agents on which it has filters, or had
+	tasks       int
+	size        vector // of the last task that started
+	hunger      hunger
 }
 
 func (c *client) wants() bool { return c.framework.active && c.subscribed && !c.suppressed }
@@ -120,6 +124,9 @@ func (e *Engine) frameworkUpdated(u *allocatorv1.FrameworkUpdated) (err error) {
 		e.leaving = append(e.leaving, c)
 	}
 	e.askFramework(f, !f.active)
+	if !f.active {
+		f.requests = nil
+	}
 	return nil
 }
 
@@ -220,6 +227,7 @@ func (e *Engine) frameworkRemoved(number uint32) {
 
 // releaseAll gives back what a framework holds on an agent.
 func (e *Engine) releaseAll(a *agent, f *framework) {
+	e.dropTasks(a, f)
 	released := false
 	for _, h := range slices.Clone(a.held) {
 		if h.client.framework == f {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 )
 
 // node is a candidate's place in the tree.
@@ -21,6 +22,7 @@ type node struct {
 	role     *role   // of a role's group of frameworks
 	stale    bool    // the rank is to be computed again
 	unsorted bool    // children are not in order, for a moment
+	look     look
 }
 
 // before is the order of service among siblings.
@@ -46,6 +48,8 @@ type role struct {
 	node   *node
 	group  *node // its own frameworks
 	quota  quota
+	// starved is for how long it had been when the session began.
+	starved time.Duration
 }
 
 // below reports whether r is o or stands below it.

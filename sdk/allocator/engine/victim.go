@@ -1,0 +1,307 @@
+package engine
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
+)
+
+// planAll chooses tasks to revoke for clients that have been starved for long,
+// in the order of service.
+func (e *Engine) planAll(now time.Duration, hungry []*client) {
+	p := e.preempt
+	p.revoking = map[uint64]bool{}
+	for i := range p.underWay {
+		p.revoking[p.underWay[i].task] = true
+	}
+	e.findVictims()
+	left := planned
+	for _, c := range hungry {
+		found := false
+		for left > 0 && e.budget.any(now) && e.starved(c) {
+			victims := e.plan(now, c, left)
+			if len(victims) == 0 {
+				break
+			}
+			found = true
+			left -= len(victims)
+			for _, t := range victims {
+				e.revoke(now, t, c)
+			}
+			if c.hunger.vain > 0 {
+				break // one try: what it got before it declined
+			}
+			e.findRichestAgain()
+		}
+		if h := &c.hunger; found {
+			h.awaiting = true
+		} else if left > 0 && !e.isServed(c) {
+			h.vain, h.since = min(h.vain+1, maxVain), now
+		}
+	}
+	p.agents, p.revoking = nil, nil
+}
+
+// isServed reports whether something is under way for a client.
+func (e *Engine) isServed(c *client) bool {
+	return slices.ContainsFunc(e.preempt.underWay, func(r revocation) bool { return r.to == c })
+}
+
+// findRichestAgain is findRichest after something was planned.
+func (e *Engine) findRichestAgain() {
+	e.preempt.check++
+	e.findRichest()
+}
+
+// findVictims lists the agents with tasks, that with the youngest first, and
+// puts each agent's tasks in that order.
+func (e *Engine) findVictims() {
+	p := e.preempt
+	for _, a := range e.agents {
+		if a == nil || !a.active || len(a.tasks) == 0 {
+			continue
+		}
+		slices.SortFunc(a.tasks, younger)
+		p.agents = append(p.agents, a)
+	}
+	slices.SortFunc(p.agents, func(a, b *agent) int {
+		return cmp.Or(younger(a.tasks[0], b.tasks[0]), cmp.Compare(a.number, b.number))
+	})
+}
+
+func younger(a, b task) int {
+	return cmp.Or(cmp.Compare(b.started, a.started), cmp.Compare(b.number, a.number))
+}
+
+// plan returns the fewest tasks of one agent, the youngest if there are several
+// such choices, whose end would let the client be served there; at most most.
+func (e *Engine) plan(now time.Duration, c *client, most int) []task {
+	var best []task
+	tries := further
+	for _, a := range e.preempt.agents {
+		if now < a.left {
+			continue
+		}
+		if found := e.planOn(now, c, a, most); len(found) > 0 {
+			best, most = found, len(found)-1
+		}
+		if len(best) > 0 {
+			if tries--; tries < 0 || most == 0 {
+				break
+			}
+		}
+	}
+	return best
+}
+
+// planOn is plan for one agent.
+func (e *Engine) planOn(now time.Duration, c *client, a *agent, most int) []task {
+	switch _, verdict := e.consider(now, a, c, a.free); verdict.reason {
+	case reasonNone, reasonGPUs, reasonRegion, reasonConstraints:
+		return nil // it is offered without, or would not be offered it at all
+	}
+	// One that is enough.
+	for _, t := range a.tasks {
+		if e.take(c, t) {
+			served := e.wouldServe(now, c, a, []task{t})
+			e.giveBack(c, t)
+			if served {
+				return []task{t}
+			}
+		}
+	}
+	if most < 2 {
+		return nil
+	}
+	// The youngest together, less those that are not needed.
+	var chosen []task
+	served := false
+	for _, t := range a.tasks {
+		if e.take(c, t) {
+			chosen = append(chosen, t)
+			if served = e.wouldServe(now, c, a, chosen); served {
+				break
+			}
+		}
+	}
+	for i := len(chosen) - 2; served && i >= 0; i-- {
+		without := slices.Delete(slices.Clone(chosen), i, i+1)
+		e.giveBack(c, chosen[i])
+		if e.wouldServe(now, c, a, without) {
+			chosen = without
+		} else {
+			e.pass(chosen[i].client, c, chosen[i].size.amount, 1)
+		}
+	}
+	for _, t := range chosen {
+		e.giveBack(c, t)
+	}
+	if !served || len(chosen) > most {
+		return nil
+	}
+	return chosen
+}
+
+// take counts a task as the client's if it may be taken for it, and reports
+// whether that is so: its role keeps its guarantees, and either the client's
+// role lacks some of its own, or it is still served no later than the victim.
+func (e *Engine) take(c *client, t task) bool {
+	if t.client == c || e.clients[t.client.index] != t.client || e.preempt.revoking[t.number] || t.size.amount.empty() {
+		return false
+	}
+	e.account(t.client, t.size.amount, -1)
+	allowed := e.keepsGuarantees(t)
+	helps := allowed && e.helpsGuarantee(c, t)
+	e.account(c, t.size.amount, 1)
+	if allowed && !helps {
+		poor, rich := siblings(&c.node, &t.client.node)
+		allowed = !e.rankOf(rich).before(e.rankOf(poor))
+	}
+	if !allowed {
+		e.giveBack(c, t)
+	}
+	return allowed
+}
+
+func (e *Engine) giveBack(c *client, t task) { e.pass(t.client, c, t.size.amount, -1) }
+
+// keepsGuarantees reports whether the task's role and those above it have their
+// guarantees, of what the task had, now that it is counted out.
+func (e *Engine) keepsGuarantees(t task) bool {
+	for r := t.client.role; r != nil; r = r.parent {
+		for _, g := range r.quota.guarantee {
+			if e.countable(t.size.amount, g.quantity) > 0 && r.quota.consumed(g.quantity) < g.thousandths {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// helpsGuarantee reports whether the task has something of what a guarantee of
+// the client's role, or one above it, lacks, and is not held below that role.
+func (e *Engine) helpsGuarantee(c *client, t task) bool {
+	for r := c.role; r != nil && !t.client.role.below(r); r = r.parent {
+		for _, g := range r.quota.guarantee {
+			if e.countable(t.size.amount, g.quantity) > 0 && r.quota.consumed(g.quantity) < g.thousandths {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// siblings returns the nodes above a and b, or a and b themselves, that have
+// the same parent.
+func siblings(a, b *node) (*node, *node) {
+	above := map[*node]*node{} // a's, by their parent
+	for ; a.parent != nil; a = a.parent {
+		above[a.parent] = a
+	}
+	for above[b.parent] == nil {
+		b = b.parent
+	}
+	return above[b.parent], b
+}
+
+// wouldServe reports whether the client would be offered what is free on the
+// agent without the tasks, and would likely use it. The tasks are counted as
+// the client's already.
+func (e *Engine) wouldServe(now time.Duration, c *client, a *agent, tasks []task) bool {
+	free := a.free
+	for _, t := range tasks {
+		free = e.kinds.add(free, t.size.amount)
+		e.account(c, t.size.amount, -1)
+	}
+	v, verdict := e.consider(now, a, c, free)
+	for _, t := range tasks {
+		e.account(c, t.size.amount, 1)
+	}
+	return verdict.reason == reasonNone && !e.declined(now, c, v) && c.framework.requestedOn(e, a, v)
+}
+
+// declined reports whether the client declined as much as v lately.
+func (e *Engine) declined(now time.Duration, c *client, v vector) bool {
+	if h := &c.hunger; now < h.forget && len(h.declined) > 0 {
+		for q, most := range h.declined {
+			if e.total(v, uint32(q)) > most {
+				return false
+			}
+		}
+		for q := len(h.declined); q < len(e.cluster.Names); q++ {
+			if e.total(v, uint32(q)) > 0 {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// revoke makes a decision. What it moves stays counted until the look is over.
+func (e *Engine) revoke(now time.Duration, t task, to *client) {
+	p := e.preempt
+	e.budget.spend()
+	e.pass(t.client, to, t.size.amount, 1)
+	p.revoking[t.number] = true
+	why := fmt.Sprintf("role %q has been starved for %s", to.role.name, (now - to.hunger.since).Round(time.Second))
+	p.underWay = append(p.underWay, revocation{
+		decision: e.next, task: t.number, victim: t.client, to: to, size: t.size.amount,
+		until: now + p.GracePeriod + max(p.GracePeriod, time.Minute),
+	})
+	e.out = append(e.out, &allocatorv1.Decision{Number: e.next, Decision: &allocatorv1.Decision_Revoke{Revoke: &allocatorv1.RevokeDecision{
+		Task: t.number, GraceMs: uint64(p.GracePeriod / time.Millisecond), Reason: why}}})
+	e.next++
+}
+
+// taskEnded forgets a task. What was revoked is its new owner's for a moment,
+// in which it is offered.
+func (e *Engine) taskEnded(now time.Duration, number uint64) {
+	number32, known := e.taskAgents[number]
+	if !known {
+		return
+	}
+	a := e.agents[number32]
+	e.dropTask(a, slices.IndexFunc(a.tasks, func(t task) bool { return t.number == number }))
+	for i := range e.preempt.underWay {
+		if r := &e.preempt.underWay[i]; r.task == number && !r.ended {
+			r.ended, r.until = true, now+settling
+			e.preempt.refusals = 0
+		}
+	}
+}
+
+// revokeRefused reports whether the decision was a revocation, which then is no
+// longer under way. The core may not allow any, or not so many: it is left
+// alone for a while, longer for each refusal in a row.
+func (e *Engine) revokeRefused(now time.Duration, r *allocatorv1.Refused) bool {
+	p := e.preempt
+	if p == nil {
+		return false
+	}
+	i := slices.IndexFunc(p.underWay, func(x revocation) bool { return x.decision == r.GetDecision() })
+	if i < 0 {
+		return false
+	}
+	p.underWay = slices.Delete(p.underWay, i, i+1)
+	if now < p.paused {
+		return true // one of several
+	}
+	pause := revokePause
+	if r.GetReason() == allocatorv1.RefusalReason_REFUSAL_REASON_REVOCATION_DISABLED {
+		pause = disabledPause
+	}
+	p.paused = now + pause<<p.refusals
+	p.refusals = min(p.refusals+1, 6)
+	return true
+}
+
+// After a refused revocation none is proposed for this long, and for twice as
+// long for each in a row, up to 64 times.
+const (
+	revokePause   = 10 * time.Second
+	disabledPause = time.Minute
+)
