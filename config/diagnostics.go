@@ -160,3 +160,11 @@ func shorten(before, marked, after string, width int) (string, string, string) {
 	}
 	return string(b), string(m), string(a)
 }
+
+// DiagnosticText is what WriteDiagnostics prints of a file's diagnostics, plain
+// and without a limit of width; empty when there are none.
+func DiagnosticText(f *File, diags hcl.Diagnostics) string {
+	var out bytes.Buffer
+	_ = WriteDiagnostics(&out, f.Sources(), diags, Format{}) // into memory
+	return out.String()
+}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/hcl/v2"
@@ -89,20 +92,18 @@ func (c *cli) masterCommand() *cobra.Command {
 }
 
 func (c *cli) master(ctx context.Context, f serveFlags) error {
-	file, defaults, err := c.load(f)
+	defaults, err := c.defaults(f.dataDir)
 	if err != nil {
 		return err
 	}
-	settings, diags := file.ForMaster(defaults)
+	read := func() (*config.Master, *config.File, hcl.Diagnostics) { return f.readMaster(defaults) }
+	settings, file, diags := read()
 	if err := c.resolved(file, diags); err != nil {
 		return err
 	}
-	override(&settings.PluginDir, f.pluginDir)
-	override(&settings.RPC, f.rpc)
-	override(&settings.HTTP, f.http)
-	override(&settings.LogLevel, f.logLevel)
 	m, err := master.New(master.Options{
 		Config: *settings, Logger: newLogger(c.err, "master", settings.LogLevel, settings.LogJSON), Version: Version(),
+		Reread: read,
 	})
 	if err != nil {
 		return c.refused(file, err)
@@ -117,7 +118,36 @@ func (c *cli) master(ctx context.Context, f serveFlags) error {
 		case <-ctx.Done():
 		}
 	}()
+	hangups, stop := hangups()
+	defer stop()
+	go m.ReloadOn(ctx, hangups)
 	return c.refused(file, m.Run(ctx))
+}
+
+// readMaster reads what a master is to do: files, and flags before them.
+func (f *serveFlags) readMaster(defaults config.Defaults) (*config.Master, *config.File, hcl.Diagnostics) {
+	file, diags := config.Load(f.configs)
+	if diags.HasErrors() {
+		return nil, file, diags
+	}
+	settings, more := file.ForMaster(defaults)
+	diags = append(diags, more...)
+	if settings == nil {
+		return nil, file, diags
+	}
+	override(&settings.PluginDir, f.pluginDir)
+	override(&settings.RPC, f.rpc)
+	override(&settings.HTTP, f.http)
+	override(&settings.LogLevel, f.logLevel)
+	return settings, file, append(diags, settings.Check()...)
+}
+
+// hangups are the SIGHUPs that come from now on: each asks for a reload. One
+// that comes while another waits adds nothing.
+func hangups() (signals <-chan os.Signal, stop func()) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	return c, func() { signal.Stop(c) }
 }
 
 // refused prints an error with the operator's lines, where it has places.

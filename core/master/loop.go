@@ -43,6 +43,9 @@ type loop struct {
 	orders   map[state.Request]chan<- state.Reply
 	sessions map[state.Session]*session
 	request  state.Request
+	// allocator is the one that is current; takeOver makes another one that.
+	allocator func() *allocatorRun
+	takeOver  func(*allocatorRun)
 
 	// batch is what this turn has for the allocator, joined.
 	batch state.AllocatorBatch
@@ -143,8 +146,7 @@ func (l *loop) handle(input any) {
 		l.orders[l.request] = in.reply
 		l.step(in.input(l.request))
 	case *session:
-		l.sessions[in.id] = in
-		l.step(state.AllocatorOpened{Session: in.id})
+		l.openSession(in)
 	case state.AllocatorClosed:
 		if _, open := l.sessions[in.Session]; open {
 			delete(l.sessions, in.Session)
@@ -153,6 +155,19 @@ func (l *loop) handle(input any) {
 	case step:
 		l.step(in)
 	}
+}
+
+func (l *loop) openSession(s *session) {
+	opened := state.AllocatorOpened{Session: s.id, Prepare: s.prepare}
+	switch {
+	case s.prepare:
+		opened.Config = s.run.config
+	case l.allocator() != s.run:
+		s.cut("another allocator has taken over")
+		return
+	}
+	l.sessions[s.id] = s
+	l.step(opened)
 }
 
 // step takes one input through the machine, and then what came of it.
@@ -200,9 +215,17 @@ func (l *loop) carryOut(output state.Output) {
 		}
 	case state.AllocatorBatch:
 		l.addBatch(out)
+	case state.AllocatorCurrent:
+		if s, open := l.sessions[out.Replaced]; open {
+			delete(l.sessions, out.Replaced)
+			s.cut("another allocator has taken over")
+		}
+		if s, open := l.sessions[out.Session]; open {
+			l.takeOver(s.run)
+		}
 	case state.CloseAllocator:
 		if s, open := l.sessions[out.Session]; open {
-			l.logger.Error("the allocator broke its contract; its stream is begun again", "session", out.Session, "reason", out.Reason)
+			l.logger.Error("the allocator did not do its part; its stream is ended", "session", out.Session, "reason", out.Reason)
 			delete(l.sessions, out.Session)
 			s.cut(out.Reason)
 		}

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
 
@@ -60,6 +61,12 @@ type Options struct {
 	// Allocator, when set, is used instead of a plugin's process: for tests
 	// and benchmarks.
 	Allocator grpc.ClientConnInterface
+	// Reread reads the configuration again, for Reload. The settings are nil when
+	// there is an error; the file is never nil. Nil: there is none to read.
+	Reread func() (*config.Master, *config.File, hcl.Diagnostics)
+	// SwapTimeout bounds the time from the launch of an allocator that is to take
+	// over until it does; 0: 2 min.
+	SwapTimeout time.Duration
 	// HandshakeTimeout is how long a client has to begin; 0: 10 s.
 	HandshakeTimeout time.Duration
 	// HeartbeatInterval is how often schedulers get a HEARTBEAT; 0: 15 s.
@@ -80,11 +87,16 @@ type Master struct {
 	rpc        *rpc.Server
 	http       *http.Server
 
-	term      atomic.Pointer[term] // nil while it does not lead
-	termMu    sync.Mutex
-	termNews  chan struct{} // closed and replaced when term changes
-	allocator atomic.Pointer[allocatorConn]
-	sessions  atomic.Uint64
+	term     atomic.Pointer[term] // nil while it does not lead
+	termMu   sync.Mutex
+	termNews chan struct{} // closed and replaced when term changes
+	sessions atomic.Uint64
+
+	config      atomic.Pointer[config.Master] // what counts now; see Reload
+	allocator   atomic.Pointer[allocatorRun]  // the current one
+	allocatorMu sync.Mutex                    // held while another one takes over
+	reloading   sync.Mutex
+	loggers     []hclog.Logger // that follow log_level
 
 	life       context.Context // of what Run starts
 	background sync.WaitGroup
@@ -111,6 +123,7 @@ func New(o Options) (m *Master, err error) {
 		}
 		return 0
 	})
+	m.config.Store(&o.Config)
 	defer func() {
 		if err != nil {
 			m.close()
@@ -144,8 +157,10 @@ func (m *Master) listen() (err error) {
 	if c.TLS != nil {
 		tls = &client.Files{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key}
 	}
+	rpcLogger, httpLogger := m.logger.Named("rpc"), m.logger.Named("http")
+	m.loggers = []hclog.Logger{m.logger, rpcLogger, httpLogger}
 	if m.rpc, err = rpc.Listen(rpc.Options{
-		Address: c.RPC, TLS: tls, Insecure: c.Insecure, Logger: m.logger.Named("rpc"), HandshakeTimeout: m.options.HandshakeTimeout,
+		Address: c.RPC, TLS: tls, Insecure: c.Insecure, Logger: rpcLogger, HandshakeTimeout: m.options.HandshakeTimeout,
 	}); err != nil {
 		return err
 	}
@@ -154,7 +169,7 @@ func (m *Master) listen() (err error) {
 	linkv1.RegisterAgentLinkServer(m.rpc, &agentService{master: m})
 	schedulerv1.RegisterSchedulerServer(m.rpc, &schedulerService{master: m})
 	m.http, err = http.Listen(http.Options{
-		Title: "Mezzo master", Address: c.HTTP, TLS: tls, Insecure: c.Insecure, Logger: m.logger.Named("http"),
+		Title: "Mezzo master", Address: c.HTTP, TLS: tls, Insecure: c.Insecure, Logger: httpLogger,
 		Metrics: m.metrics.registry, Ready: m.readiness, Queries: queries(operator),
 	})
 	return err
@@ -165,7 +180,7 @@ func (m *Master) readiness() error {
 	if _, err := m.leading(); err != nil {
 		return err
 	}
-	if m.allocator.Load() == nil {
+	if m.allocatorConn() == nil {
 		return errors.New("the allocator is not running")
 	}
 	return nil

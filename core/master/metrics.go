@@ -19,6 +19,7 @@ type metrics struct {
 	links    prometheus.Gauge
 	refused  *prometheus.CounterVec
 	cut      *prometheus.CounterVec
+	swaps    *prometheus.CounterVec
 }
 
 func newMetrics(m *mirror, waiting func() int) *metrics {
@@ -37,10 +38,13 @@ func newMetrics(m *mirror, waiting func() int) *metrics {
 		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mezzo_master_streams_cut_total", Help: "Streams that were ended because what waited for the peer reached its bound.",
 		}, []string{"peer"}),
+		swaps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mezzo_master_allocator_swaps_total", Help: "How often another allocator was to take over, by what came of it: done or failed.",
+		}, []string{"outcome"}),
 	}
 	inbox := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mezzo_master_loop_queue_bytes", Help: "What waits for the event loop."},
 		func() float64 { return float64(waiting()) })
-	out.registry.MustRegister(inbox, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, &gauges{mirror: m},
+	out.registry.MustRegister(inbox, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, out.swaps, &gauges{mirror: m},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return out
 }

@@ -45,8 +45,10 @@ type mirror struct {
 type change struct {
 	publish state.Publish
 	plugin  *operatorv1.Plugin
-	reset   bool
-	applied chan<- struct{} // closed when all changes up to this one are applied
+	// pluginRemoved is the id of a plugin that another has replaced.
+	pluginRemoved string
+	reset         bool
+	applied       chan<- struct{} // closed when all changes up to this one are applied
 }
 
 func newMirror() *mirror {
@@ -130,6 +132,7 @@ func (m *mirror) apply(c *change) {
 	if c.plugin != nil {
 		m.plugins[c.plugin.Id] = c.plugin
 	}
+	delete(m.plugins, c.pluginRemoved)
 	m.applyAgents(&c.publish)
 	m.applyFrameworks(&c.publish)
 	m.applyTasks(&c.publish)

@@ -203,13 +203,13 @@ func (s *operatorService) Explain(ctx context.Context, q *operatorv1.ExplainRequ
 	if err := s.query(ctx); err != nil {
 		return nil, err
 	}
-	conn := s.master.allocator.Load()
+	conn := s.master.allocatorConn()
 	if conn == nil {
 		return nil, unavailable("the allocator is not running now; `mezzo plugins` says why")
 	}
 	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
 	defer cancel()
-	answer, err := allocatorv1.NewAllocatorClient(conn.conn).Explain(ctx, &allocatorv1.ExplainRequest{
+	answer, err := allocatorv1.NewAllocatorClient(conn).Explain(ctx, &allocatorv1.ExplainRequest{
 		FrameworkId: q.FrameworkId, Role: q.Role, Agents: q.Agents,
 	})
 	switch {

@@ -32,10 +32,12 @@ const (
 // session is one stream to the allocator. The loop pushes events, a goroutine
 // encodes and sends them, another reads decisions; both use the encoder.
 type session struct {
-	id     state.Session
-	stream grpc.BidiStreamingClient[allocatorv1.FromCore, allocatorv1.FromAllocator]
-	cancel context.CancelCauseFunc
-	sender *rpc.Sender[func() error]
+	id      state.Session
+	run     *allocatorRun
+	prepare bool // it is to take over; see state.AllocatorOpened
+	stream  grpc.BidiStreamingClient[allocatorv1.FromCore, allocatorv1.FromAllocator]
+	cancel  context.CancelCauseFunc
+	sender  *rpc.Sender[func() error]
 
 	mu      sync.Mutex // of the encoder
 	encoder *allocator.Encoder
@@ -119,7 +121,7 @@ func (s *session) cut(reason string) {
 }
 
 // runSession opens a stream to the allocator and serves it until it ends.
-func (t *term) runSession(ctx context.Context, conn grpc.ClientConnInterface) error {
+func (t *term) runSession(ctx context.Context, run *allocatorRun, conn grpc.ClientConnInterface, prepare bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stream, err := allocatorv1.NewAllocatorClient(conn).Allocate(ctx)
@@ -127,7 +129,7 @@ func (t *term) runSession(ctx context.Context, conn grpc.ClientConnInterface) er
 		return fmt.Errorf("allocator: open its stream: %w", rpc.FromStatus(err))
 	}
 	s := &session{
-		id: state.Session(t.master.sessions.Add(1)), stream: stream, cancel: cancel, encoder: allocator.NewEncoder(),
+		id: state.Session(t.master.sessions.Add(1)), run: run, prepare: prepare, stream: stream, cancel: cancel, encoder: allocator.NewEncoder(),
 		sender: rpc.NewSender(sessionQueue, func(send func() error) error { return send() }),
 	}
 	if err := t.inbox.post(s); err != nil {
@@ -179,12 +181,18 @@ func (t *term) readDecisions(s *session) error {
 			t.master.metrics.cycle.Observe(float64(cycle.DurationNs) / 1e9)
 		}
 		if message.Ready {
-			if err := t.inbox.post(state.AllocatorReady{Session: s.id}); err != nil {
+			if err := t.inbox.post(state.AllocatorReady{Session: s.id, EventsSeen: message.EventsSeen}); err != nil {
 				return err
 			}
 		}
 		if len(message.Decisions) == 0 {
-			continue // it only confirmed events
+			// It only confirmed events, which matters while it is to catch up.
+			if s.prepare && t.master.allocator.Load() != s.run {
+				if err := t.inbox.post(state.AllocatorSeen{Session: s.id, EventsSeen: message.EventsSeen}); err != nil {
+					return err
+				}
+			}
+			continue
 		}
 		in := state.AllocatorDecisions{Session: s.id, EventsSeen: message.EventsSeen, Decisions: s.decode(message.Decisions)}
 		if err := t.inbox.put(in, proto.Size(message)); err != nil {

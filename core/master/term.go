@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/config"
 	"github.com/mezzo-os/mezzo/core/election"
 	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/core/registry"
@@ -94,16 +95,17 @@ func (m *Master) newTerm(ctx context.Context) (*term, error) {
 		master: m, id: fmt.Sprintf("%x-%d", random, epoch), epoch: epoch, elected: time.Now(),
 		inbox: newInbox(), writes: make(chan state.RegistryWrite, 1), over: make(chan struct{}),
 	}
-	machine, err := state.New(m.stateConfig(t, uint64(binary.BigEndian.Uint32(random[:]))), recovered, t.elected)
+	machine, err := state.New(m.stateConfig(m.config.Load(), t, uint64(binary.BigEndian.Uint32(random[:]))), recovered, t.elected)
 	if err != nil {
 		return nil, err
 	}
 	t.loop = newLoop(machine, t.inbox, m.logger, m.metrics, m.mirror, t.writes)
+	t.loop.allocator, t.loop.takeOver = m.allocator.Load, m.takeOver
 	return t, nil
 }
 
-func (m *Master) stateConfig(t *term, seed uint64) state.Config {
-	c := m.options.Config
+// stateConfig is what a configuration says to a term's machine.
+func (m *Master) stateConfig(c *config.Master, t *term, seed uint64) state.Config {
 	out := state.Config{
 		MasterID: t.id, Epoch: t.epoch, Version: m.options.Version, MasterInfo: m.masterInfo(t.id), Seed: seed,
 		OfferTimeout: c.OfferTimeout, PingInterval: c.AgentPingInterval, PingTimeouts: c.AgentPingTimeouts,

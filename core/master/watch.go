@@ -178,6 +178,11 @@ func eventsOf(c *change) []func() *operatorv1.WatchEvent {
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_RoleRemoved{RoleRemoved: name}}
 		})
 	}
+	if id := c.pluginRemoved; id != "" {
+		add(func() *operatorv1.WatchEvent {
+			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_PluginRemoved{PluginRemoved: id}}
+		})
+	}
 	if c.plugin != nil {
 		add(func() *operatorv1.WatchEvent {
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Plugin{Plugin: c.plugin}}

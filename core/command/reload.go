@@ -1,0 +1,127 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mezzo-os/mezzo/sdk/client"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+)
+
+// reloadTimeout bounds one reload: a plugin that takes over may need a while.
+const reloadTimeout = 5 * time.Minute
+
+func (c *cli) reloadCommand() *cobra.Command {
+	var agent string
+	cmd := &cobra.Command{
+		Use: "reload", Short: "Apply the changed configuration of a running master or agent", Args: cobra.NoArgs,
+		Long: `Has the process at --address (a master, or an agent) read its configuration files
+again and change what changed; SIGHUP to the process does the same. It prints what
+it changed, and what differs but counts only after a restart. With an error in the
+configuration, or a plugin that does not take over, nothing changes, and the error
+is printed with its line.`,
+		Example: "  mezzo reload\n  mezzo reload --address 10.0.0.7:5063\n  mezzo reload --agent a1.example.com",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.reload(cmd.Context(), agent) },
+	}
+	cmd.Flags().StringVar(&agent, "agent", "", "reload this agent (its id or host name), which the master at --address knows")
+	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd)
+	return cmd
+}
+
+func (c *cli) reload(ctx context.Context, agent string) error {
+	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
+	defer cancel()
+	addresses := c.client.addresses
+	if agent != "" {
+		address, err := c.agentAddress(ctx, agent)
+		if err != nil {
+			return err
+		}
+		addresses = []string{address}
+	}
+	failed := false
+	for _, address := range addresses {
+		answer, err := c.reloadOne(ctx, address)
+		if err != nil {
+			return fmt.Errorf("reload %s: %w", address, plain(err))
+		}
+		if err := c.showReload(answer); err != nil {
+			return err
+		}
+		failed = failed || answer.GetFailed()
+	}
+	if failed {
+		return &exitError{code: 1}
+	}
+	return nil
+}
+
+// reloadOne reloads whatever serves at an address: a master or an agent.
+func (c *cli) reloadOne(ctx context.Context, address string) (*operatorv1.ReloadResponse, error) {
+	options, err := c.client.options()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := client.Dial(address, options)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	answer, err := operatorv1.NewOperatorClient(conn).Reload(ctx, &operatorv1.ReloadRequest{}, grpc.WaitForReady(false))
+	if status.Code(err) == codes.Unimplemented {
+		return operatorv1.NewAgentOperatorClient(conn).Reload(ctx, &operatorv1.ReloadRequest{})
+	}
+	return answer, err
+}
+
+// agentAddress asks the master where an agent is.
+func (c *cli) agentAddress(ctx context.Context, agent string) (address string, err error) {
+	err = c.withOperator(ctx, func(ctx context.Context, o operatorv1.OperatorClient) error {
+		list, err := o.ListAgents(ctx, &operatorv1.ListAgentsRequest{})
+		if err != nil {
+			return err
+		}
+		for _, a := range list.GetAgents() {
+			if a.GetId() != agent && a.GetHostname() != agent {
+				continue
+			}
+			if address != "" {
+				return usage("several agents have the host name %q: give the id of one, as mezzo agents prints it", agent)
+			}
+			address = a.GetRpcAddress()
+		}
+		if address == "" {
+			return fmt.Errorf("no agent has the id or the host name %q", agent)
+		}
+		return nil
+	})
+	return address, err
+}
+
+func (c *cli) showReload(r *operatorv1.ReloadResponse) error {
+	if c.json {
+		return c.writeJSON(r)
+	}
+	fmt.Fprint(c.err, r.GetDiagnostics())
+	if r.GetFailed() {
+		fmt.Fprintln(c.err, "mezzo: nothing has changed")
+		return nil
+	}
+	for _, change := range r.GetChanges() {
+		fmt.Fprintf(c.out, "changed %s: %s -> %s\n", change.GetWhat(), change.GetFrom(), change.GetTo())
+	}
+	if len(r.GetChanges()) == 0 {
+		fmt.Fprintln(c.out, "nothing to change")
+	}
+	for _, change := range r.GetRestart() {
+		fmt.Fprintf(c.out, "needs a restart, not applied: %s: %s -> %s\n", change.GetWhat(), change.GetFrom(), change.GetTo())
+	}
+	return nil
+}

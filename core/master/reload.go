@@ -1,0 +1,319 @@
+package master
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/core/pluginhost"
+	"github.com/mezzo-os/mezzo/core/rpc"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+)
+
+// Reload reads the configuration again, changes what changed, and says what that
+// was. What is wrong with the configuration, or with an allocator that is to
+// take over, is in the answer, with the operator's lines, and in the log; then
+// nothing has changed. An error means that the reload was not tried.
+func (m *Master) Reload(ctx context.Context) (*operatorv1.ReloadResponse, error) {
+	if m.options.Reread == nil {
+		return nil, conflict("this master has no configuration to read again")
+	}
+	select {
+	case <-m.ready:
+	default:
+		return nil, unavailable("the master is still starting")
+	}
+	if !m.reloading.TryLock() {
+		return nil, conflict("a reload is under way")
+	}
+	defer m.reloading.Unlock()
+	next, file, diags := m.options.Reread()
+	out := &operatorv1.ReloadResponse{Diagnostics: config.DiagnosticText(file, diags)}
+	if diags.HasErrors() || next == nil {
+		out.Failed = true
+	} else if err := m.apply(ctx, next, out); err != nil {
+		out.Failed, out.Changes, out.Restart = true, nil, nil
+		out.Diagnostics += errorText(file, err)
+	}
+	m.logReload(out)
+	return out, nil
+}
+
+func (m *Master) logReload(out *operatorv1.ReloadResponse) {
+	if out.Failed {
+		m.logger.Error("the configuration was not reloaded; nothing has changed", "diagnostics", out.Diagnostics)
+		return
+	}
+	for _, c := range out.Changes {
+		m.logger.Info("reload: changed", "what", c.What, "from", c.From, "to", c.To)
+	}
+	for _, c := range out.Restart {
+		m.logger.Warn("reload: differs, and counts only after a restart", "what", c.What, "from", c.From, "to", c.To)
+	}
+	if out.Diagnostics != "" {
+		m.logger.Warn("reload: the configuration was taken, with warnings", "diagnostics", out.Diagnostics)
+	}
+	m.logger.Info("the configuration was reloaded", "changes", len(out.Changes), "need_restart", len(out.Restart))
+}
+
+// apply compares and changes. What can fail is done first.
+func (m *Master) apply(ctx context.Context, next *config.Master, out *operatorv1.ReloadResponse) error {
+	now := m.config.Load()
+	live, session, restart := compare(now, next)
+	roles := compareRoles(now.Roles, next.Roles, m.setRoles())
+	applied := merge(now, next)
+	run := m.allocator.Load()
+	why := run.differs(applied)
+	if len(session) > 0 && why == "" {
+		why = "a session with the new settings"
+	}
+	out.Changes, out.Restart = slices.Concat(live, session, roles), restart
+	if why != "" {
+		out.Changes = append(out.Changes, &operatorv1.ReloadChange{
+			What: "allocator", From: run.block.Name, To: fmt.Sprintf("%s (%s)", applied.Allocator.Name, why),
+		})
+	}
+	if err := m.reconfigure(ctx, applied, why != "", len(live)+len(roles) > 0); err != nil {
+		return err
+	}
+	m.config.Store(applied)
+	if now.LogLevel != applied.LogLevel {
+		for _, l := range m.loggers {
+			l.SetLevel(hclog.LevelFromString(applied.LogLevel))
+		}
+	}
+	if run := m.allocator.Load(); run.instance != nil {
+		run.instance.SetLogLevel(applied.Allocator.LogLevel)
+	}
+	return nil
+}
+
+// reconfigure gives the machine its part: with another allocator's session, in
+// one step, or alone.
+func (m *Master) reconfigure(ctx context.Context, next *config.Master, swap, settings bool) error {
+	t := m.term.Load()
+	var cfg *state.Config
+	if t != nil {
+		c := m.stateConfig(next, t, 0)
+		cfg = &c
+	}
+	if swap {
+		return m.swapAllocator(ctx, next, cfg)
+	}
+	if cfg == nil || !settings {
+		return nil
+	}
+	orders := &operatorService{master: m}
+	_, err := orders.carryOut(ctx, func(r state.Request) state.Input { return state.Reconfigure{Request: r, Config: *cfg} })
+	return err
+}
+
+// merge is the running configuration with what may change while a master runs.
+func merge(now, next *config.Master) *config.Master {
+	out := *now
+	out.OfferTimeout, out.BatchInterval, out.MinRefuse = next.OfferTimeout, next.BatchInterval, next.MinRefuse
+	out.MaxDecisionsPerSecond, out.AgentRemovalsPerMinute = next.MaxDecisionsPerSecond, next.AgentRemovalsPerMinute
+	out.MaxCompletedFrameworks, out.MaxCompletedTasks = next.MaxCompletedFrameworks, next.MaxCompletedTasks
+	out.Revocation, out.Roles = next.Revocation, next.Roles
+	out.Allocator, out.PluginDir, out.LogLevel = next.Allocator, next.PluginDir, next.LogLevel
+	out.Files = next.Files
+	return &out
+}
+
+// difference adds a change when two values differ.
+func difference(list []*operatorv1.ReloadChange, what string, from, to any) []*operatorv1.ReloadChange {
+	a, b := fmt.Sprint(from), fmt.Sprint(to)
+	if a == b {
+		return list
+	}
+	return append(list, &operatorv1.ReloadChange{What: what, From: a, To: b})
+}
+
+// compare lists what differs: what is taken over at once, what needs another
+// session of the allocator besides, and what needs a restart.
+func compare(now, next *config.Master) (live, session, restart []*operatorv1.ReloadChange) {
+	live = difference(live, "offer_timeout", now.OfferTimeout, next.OfferTimeout)
+	live = difference(live, "agent_removals_per_minute", now.AgentRemovalsPerMinute, next.AgentRemovalsPerMinute)
+	live = difference(live, "max_completed_frameworks", now.MaxCompletedFrameworks, next.MaxCompletedFrameworks)
+	live = difference(live, "max_completed_tasks", now.MaxCompletedTasks, next.MaxCompletedTasks)
+	live = difference(live, "revocation min_grace", now.Revocation.MinGrace, next.Revocation.MinGrace)
+	live = difference(live, "revocation max_per_minute", now.Revocation.MaxPerMinute, next.Revocation.MaxPerMinute)
+	live = difference(live, "log_level", now.LogLevel, next.LogLevel)
+	live = difference(live, "plugin_dir", now.PluginDir, next.PluginDir)
+
+	session = difference(session, "batch_interval", now.BatchInterval, next.BatchInterval)
+	session = difference(session, "min_refuse", now.MinRefuse, next.MinRefuse)
+	session = difference(session, "max_decisions_per_second", now.MaxDecisionsPerSecond, next.MaxDecisionsPerSecond)
+	// An allocator is told of tasks only where it may revoke them.
+	session = difference(session, "revocation enabled", now.Revocation.Enabled, next.Revocation.Enabled)
+
+	restart = difference(restart, "data_dir", now.DataDir, next.DataDir)
+	restart = difference(restart, "rpc", now.RPC, next.RPC)
+	restart = difference(restart, "http", now.HTTP, next.HTTP)
+	restart = difference(restart, "hostname", now.Hostname, next.Hostname)
+	restart = difference(restart, "agent_ping_interval", now.AgentPingInterval, next.AgentPingInterval)
+	restart = difference(restart, "agent_ping_timeouts", now.AgentPingTimeouts, next.AgentPingTimeouts)
+	restart = difference(restart, "agent_reregister_timeout", now.AgentReregisterTimeout, next.AgentReregisterTimeout)
+	restart = difference(restart, "tls", tlsText(now.TLS), tlsText(next.TLS))
+	restart = difference(restart, "insecure", now.Insecure, next.Insecure)
+	restart = difference(restart, "log_json", now.LogJSON, next.LogJSON)
+	restart = difference(restart, "election", electionText(now.Election), electionText(next.Election))
+	restart = difference(restart, "registry", registryText(now.Registry), registryText(next.Registry))
+	restart = difference(restart, "framework", pluginNames(now.Frameworks), pluginNames(next.Frameworks))
+	return live, session, restart
+}
+
+func tlsText(t *config.TLS) string {
+	if t == nil {
+		return "none"
+	}
+	return fmt.Sprintf("ca %s, cert %s, key %s", t.CA, t.Cert, t.Key)
+}
+
+func electionText(e config.Election) string {
+	return strings.TrimSpace(fmt.Sprintf("%s %s%s", e.Kind, strings.Join(e.Servers, ","), e.Path))
+}
+
+func registryText(r config.Registry) string {
+	return strings.TrimSpace(fmt.Sprintf("%s %s%s%s", r.Kind, r.File, strings.Join(r.Servers, ","), r.Path))
+}
+
+func pluginNames(list []config.Plugin) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	names := make([]string, len(list))
+	for i, p := range list {
+		names[i] = p.Name
+	}
+	return strings.Join(names, ", ")
+}
+
+// setRoles are the roles of which an operator has set something.
+func (m *Master) setRoles() map[string]bool {
+	set := map[string]bool{}
+	for _, r := range m.mirror.listRoles() {
+		set[r.Name] = r.WeightSet || r.QuotaSet
+	}
+	return set
+}
+
+// compareRoles lists the roles whose first values differ, by name.
+func compareRoles(now, next []config.Role, set map[string]bool) []*operatorv1.ReloadChange {
+	var out []*operatorv1.ReloadChange
+	texts := func(list []config.Role) map[string]string {
+		out := map[string]string{}
+		for _, r := range list {
+			s := fmt.Sprintf("weight %g", r.Weight)
+			if r.Guarantee != "" {
+				s += ", guarantee " + r.Guarantee
+			}
+			if r.Limit != "" {
+				s += ", limit " + r.Limit
+			}
+			out[r.Name] = s
+		}
+		return out
+	}
+	from, to := texts(now), texts(next)
+	var names []string
+	for _, r := range slices.Concat(now, next) {
+		names = append(names, r.Name)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		n := len(out)
+		out = difference(out, fmt.Sprintf("role %q", name), or(from[name], "none"), or(to[name], "none"))
+		if len(out) > n && set[name] {
+			out[n].To += " (what an operator has set of it stays)"
+		}
+	}
+	return out
+}
+
+func or(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}
+
+// differs says why a configuration's allocator is not the one that runs; empty:
+// it is.
+func (r *allocatorRun) differs(c *config.Master) string {
+	if r.instance == nil {
+		return "" // Options.Allocator
+	}
+	next := c.Allocator
+	path := next.Binary(c.PluginDir)
+	generation := r.instance.Current()
+	switch {
+	case next.Name != r.block.Name:
+		return "another policy"
+	case path != r.binary:
+		return "another file: " + path
+	case next.Checksum != r.block.Checksum:
+		return "another checksum"
+	case generation == nil:
+		return "it does not run now"
+	}
+	if sum, err := pluginhost.Checksum(path); err != nil || sum != generation.Checksum {
+		return "the file is another"
+	}
+	// What it was given is compared, not what is written: a comment is no change,
+	// and a file that the configuration reads may be one.
+	given, diags := config.DecodePlugin(*next, generation.Description.GetSchema())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if diags.HasErrors() || !bytes.Equal(given, r.given) {
+		return "another config"
+	}
+	return ""
+}
+
+// errorText shows an error with the operator's lines where it has any.
+func errorText(file *config.File, err error) string {
+	var diags hcl.Diagnostics
+	if errors.As(err, &diags) && len(diags) > 0 {
+		return config.DiagnosticText(file, diags)
+	}
+	return err.Error() + "\n"
+}
+
+// reloadTimeout bounds a reload that nobody waits for.
+const reloadTimeout = 5 * time.Minute
+
+// ReloadOn reloads whenever there is a signal, until ctx ends; the outcome is
+// logged.
+func (m *Master) ReloadOn(ctx context.Context, signals <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+		}
+		reloading, cancel := context.WithTimeout(ctx, reloadTimeout)
+		if _, err := m.Reload(reloading); err != nil {
+			m.logger.Warn("the configuration was not reloaded", "reason", err)
+		}
+		cancel()
+	}
+}
+
+// Reload has the configuration read again.
+func (s *operatorService) Reload(ctx context.Context, _ *operatorv1.ReloadRequest) (*operatorv1.ReloadResponse, error) {
+	if err := s.master.authorize(ctx, rpc.Administer, rpc.Object{ID: "reload"}); err != nil {
+		return nil, err
+	}
+	return s.master.Reload(ctx)
+}
