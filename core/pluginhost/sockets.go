@@ -20,6 +20,9 @@ const maxSocketBase = 60
 type socketDir struct {
 	path string
 	lock *os.File
+	// temporary is that it is not in the data directory, and so ends with its
+	// owner.
+	temporary bool
 }
 
 // openSocketDir takes and sweeps the socket directory that belongs to a data
@@ -27,30 +30,64 @@ type socketDir struct {
 // in the system's temporary directory.
 func openSocketDir(dataDir string) (*socketDir, error) {
 	path := filepath.Join(dataDir, "run")
-	if len(path) > maxSocketBase {
+	temporary := len(path) > maxSocketBase
+	if temporary {
 		sum := sha256.Sum256([]byte(dataDir))
 		path = filepath.Join(shortTempDir(), fmt.Sprintf("mezzo-%d-%s", os.Geteuid(), hex.EncodeToString(sum[:6])))
 	}
-	if err := ownDir(path); err != nil {
-		return nil, fmt.Errorf("socket directory: %w", err)
+	s := &socketDir{path: path, temporary: temporary}
+	for attempt := 1; ; attempt++ {
+		again, err := s.take()
+		switch {
+		case again && attempt < maxTakes:
+			continue
+		case errors.Is(err, syscall.EWOULDBLOCK):
+			return nil, fmt.Errorf("another process runs plugins from data directory %s; stop it, or set another data_dir", dataDir)
+		case err != nil:
+			return nil, fmt.Errorf("socket directory %s: %w", path, err)
+		case again:
+			return nil, fmt.Errorf("socket directory %s: other processes remove it again and again", path)
+		}
+		if err := s.sweep(); err != nil {
+			s.lock.Close()
+			return nil, fmt.Errorf("socket directory: sweep: %w", err)
+		}
+		return s, nil
 	}
-	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+}
+
+// maxTakes bounds how often a directory that is removed is made again.
+const maxTakes = 100
+
+// take makes the directory and locks it. again is that a predecessor has just
+// removed it.
+func (s *socketDir) take() (again bool, err error) {
+	switch err := ownDir(s.path); {
+	case errors.Is(err, os.ErrNotExist):
+		return true, err
+	case err != nil:
+		return false, err
+	}
+	name := filepath.Join(s.path, "lock")
+	lock, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if errors.Is(err, os.ErrNotExist) {
+		return true, err
+	}
 	if err != nil {
-		return nil, fmt.Errorf("socket directory: %w", err)
+		return false, err
 	}
 	if err := takeLock(lock); err != nil {
 		lock.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another process runs plugins from data directory %s; stop it, or set another data_dir", dataDir)
-		}
-		return nil, fmt.Errorf("socket directory: lock %s: %w", lock.Name(), err)
+		return false, fmt.Errorf("lock %s: %w", name, err)
 	}
-	s := &socketDir{path: path, lock: lock}
-	if err := s.sweep(); err != nil {
-		lock.Close()
-		return nil, fmt.Errorf("socket directory: sweep: %w", err)
+	// The lock counts only while its file is the one that others find.
+	held, err := lock.Stat()
+	if found, statErr := os.Stat(name); err == nil && statErr == nil && os.SameFile(held, found) {
+		s.lock = lock
+		return false, nil
 	}
-	return s, nil
+	lock.Close()
+	return true, nil
 }
 
 // shortTempDir is the system's temporary directory, unless its path is too long
@@ -116,8 +153,13 @@ func (s *socketDir) attempt() (string, error) {
 	return os.MkdirTemp(s.path, "p")
 }
 
-// close gives the directory back, empty.
+// close gives the directory back, empty, or removes it when it is temporary.
 func (s *socketDir) close() error {
 	err := s.sweep()
+	if s.temporary && err == nil {
+		// While the lock is held: who waits for it notices, and makes another.
+		err = os.Remove(s.lock.Name())
+		_ = os.Remove(s.path) // unless somebody has begun to take it
+	}
 	return errors.Join(err, s.lock.Close())
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -354,6 +356,39 @@ func TestLongDataDir(t *testing.T) {
 	if err := host.Close(r.context()); err != nil {
 		t.Error(err)
 	}
+	if _, err := os.Stat(host.sockets.path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket directory outside of the data directory is left: %v", err)
+	}
+}
+
+// TestTemporarySocketsChangeHands is that a directory that is removed at the end
+// has one owner at a time all the same.
+func TestTemporarySocketsChangeHands(t *testing.T) {
+	long := filepath.Join(t.TempDir(), strings.Repeat("long/", 30))
+	var owners atomic.Int32
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 10 {
+				s, err := openSocketDir(long)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := owners.Add(1); n != 1 {
+					t.Errorf("%d owners at once", n)
+				}
+				if _, err := s.attempt(); err != nil {
+					t.Error(err)
+				}
+				owners.Add(-1)
+				if err := s.close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestCallsAreMeasured(t *testing.T) {
