@@ -2,4 +2,4 @@
 
 package sim
 
-const defaultSeeds = 60
+const defaultSeeds = 30
