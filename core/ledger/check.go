@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -134,25 +135,60 @@ func orNothing(r resource.Resources) string {
 }
 
 // CheckRevocation checks whether a use may be taken away as far as the books go:
-// no role may fall below its guarantee by it. Whether revocation is allowed at
-// all, its grace period and its rate are for the caller to check.
-func (l *Ledger) CheckRevocation(key Key) *Refusal {
+// no role may fall below its guarantee by it, when the other uses are gone too:
+// those that end with it, and those whose revocation is under way. Others that
+// are not in the books count for nothing, and one that is named twice once.
+// Whether revocation is allowed at all, its grace period and its rate are for
+// the caller to check.
+func (l *Ledger) CheckRevocation(key Key, others ...Key) *Refusal {
 	u, ok := l.UseOf(key)
 	if !ok {
 		return refuse(Malformed, "%s is not running", key)
 	}
-	for n := l.nearest(u.Role); n != nil; n = n.parent {
+	uses := map[Key]Use{key: u}
+	roles := map[string]bool{u.Role: true}
+	for _, k := range others {
+		if o, ok := l.UseOf(k); ok {
+			uses[k], roles[o.Role] = o, true
+		}
+	}
+	// All roles that lose something are checked: a use that ends with this one
+	// may be in another role.
+	for _, name := range slices.Sorted(maps.Keys(roles)) {
+		if r := l.checkGuarantees(name, key, uses); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// checkGuarantees looks whether a role or one above it would fall below its
+// guarantee without these uses.
+func (l *Ledger) checkGuarantees(name string, key Key, uses map[Key]Use) *Refusal {
+	for n := l.nearest(name); n != nil; n = n.parent {
+		if len(n.guarantee) == 0 {
+			continue
+		}
 		var loss tally
-		for i := range u.Resources {
-			if n.charges(u.Resources[i].Kind) {
-				loss.addOne(&u.Resources[i], +1)
+		for _, u := range uses {
+			if !resource.IsAncestorOrSelf(n.name, u.Role) {
+				continue
+			}
+			for i := range u.Resources {
+				if n.charges(u.Resources[i].Kind) {
+					loss.addOne(&u.Resources[i], +1)
+				}
 			}
 		}
 		for _, q := range loss {
 			least, guaranteed := n.guarantee.Lookup(q.Name)
 			if have := n.consumed(q.Name); guaranteed && have-q.Amount < least {
-				return refuse(RevocationBounds, "role %s is guaranteed %s:%s; it consumes %s, and without %s it would fall below",
-					n.name, q.Name, least, have, key)
+				also := ""
+				if len(uses) > 1 {
+					also = fmt.Sprintf(" and %d more that end with it or are being revoked", len(uses)-1)
+				}
+				return refuse(RevocationBounds, "role %s is guaranteed %s:%s; it consumes %s, and without %s%s it would fall below",
+					n.name, q.Name, least, have, key, also)
 			}
 		}
 	}

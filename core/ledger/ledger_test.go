@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -535,7 +536,23 @@ func TestCheckRevocation(t *testing.T) {
 	if r := l.CheckRevocation(task("X")); r == nil || r.Message != "task X of framework F on agent A is not running" {
 		t.Errorf("an unknown task: %v", r)
 	}
+	// What ends with it, or is being revoked, counts as gone; each once, and in
+	// its own role's guarantee too.
+	l.SetGuarantee("a", resource.Quantities(cpus(1*resource.Unit)))
+	if r := l.CheckRevocation(task("T"), task("T"), task("X")); r != nil {
+		t.Errorf("named twice: %v", r)
+	}
+	if r := l.CheckRevocation(task("T"), task("U")); r == nil ||
+		r.Message != "role a is guaranteed cpus:1; it consumes 3, and without task T of framework F on agent A and 1 more that end with it or are being revoked it would fall below" {
+		t.Errorf("two that are below the guarantee together: %v", r)
+	}
 	l.SetGuarantee("a", nil)
+	l.SetGuarantee("c", resource.Quantities(cpus(2*resource.Unit))) // one is reserved to it
+	mustOffer(t, l, offer("2", "c", "cpus:1"))
+	must(t, l, l.Use([]string{"2"}, task("V"), parse("cpus:1")))
+	if r := l.CheckRevocation(task("T"), task("V")); r == nil || !strings.HasPrefix(r.Message, "role c is guaranteed cpus:2") {
+		t.Errorf("one that ends with it, in another role: %v", r)
+	}
 	if r := l.CheckRevocation(task("T")); r != nil {
 		t.Errorf("without a guarantee: %v", r)
 	}

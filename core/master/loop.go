@@ -229,6 +229,8 @@ func (l *loop) carryOut(output state.Output) {
 			delete(l.sessions, out.Session)
 			s.cut(out.Reason)
 		}
+	case state.Revoked:
+		l.metrics.revoked.WithLabelValues(out.Role).Inc()
 	case state.RegistryWrite:
 		l.writes <- out
 	case state.Publish:

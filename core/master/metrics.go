@@ -6,7 +6,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/sdk/allocator"
+	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
 // metrics are what /metrics shows. Gauges of what the mirror holds are read
@@ -20,6 +22,7 @@ type metrics struct {
 	refused  *prometheus.CounterVec
 	cut      *prometheus.CounterVec
 	swaps    *prometheus.CounterVec
+	revoked  *prometheus.CounterVec
 }
 
 func newMetrics(m *mirror, waiting func() int) *metrics {
@@ -41,10 +44,13 @@ func newMetrics(m *mirror, waiting func() int) *metrics {
 		swaps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mezzo_master_allocator_swaps_total", Help: "How often another allocator was to take over, by what came of it: done or failed.",
 		}, []string{"outcome"}),
+		revoked: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mezzo_master_tasks_revoked_total", Help: "Tasks that the allocator took the resources of, by the role that lost them.",
+		}, []string{"role"}),
 	}
 	inbox := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mezzo_master_loop_queue_bytes", Help: "What waits for the event loop."},
 		func() float64 { return float64(waiting()) })
-	out.registry.MustRegister(inbox, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, out.swaps, &gauges{mirror: m},
+	out.registry.MustRegister(inbox, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, out.swaps, out.revoked, &gauges{mirror: m},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return out
 }
@@ -65,12 +71,21 @@ var (
 	tasksDesc      = prometheus.NewDesc("mezzo_master_tasks", "Tasks that the master knows, by state.", []string{"state"}, nil)
 	offersDesc     = prometheus.NewDesc("mezzo_master_offers", "Outstanding offers.", nil, nil)
 	restartsDesc   = prometheus.NewDesc("mezzo_plugin_restarts_total", "How often a plugin's process had to be replaced.", []string{"plugin"}, nil)
-	upDesc         = prometheus.NewDesc("mezzo_plugin_up", "Whether a plugin runs and is healthy or degraded.", []string{"plugin"}, nil)
+	// Of a role: per role and resource.
+	roleSharesDesc    = prometheus.NewDesc("mezzo_master_role_dominant_share", "A role's greatest share of any resource of the cluster, offers included, without the roles below it.", []string{"role"}, nil)
+	roleAllocatedDesc = prometheus.NewDesc("mezzo_master_role_allocated", "What the tasks and executors in a role hold, without the roles below it.", []string{"role", "resource"}, nil)
+	roleConsumedDesc  = prometheus.NewDesc("mezzo_master_role_quota_consumed", "What counts toward a role's guarantee and limit, where it has one.", []string{"role", "resource"}, nil)
+	roleGuaranteeDesc = prometheus.NewDesc("mezzo_master_role_guarantee", "What a role is guaranteed.", []string{"role", "resource"}, nil)
+	roleLimitDesc     = prometheus.NewDesc("mezzo_master_role_limit", "What a role may have at most.", []string{"role", "resource"}, nil)
+	awaitedDesc       = prometheus.NewDesc("mezzo_master_agents_awaited", "Agents that have not come back since this master began to lead.", nil, nil)
+
+	upDesc = prometheus.NewDesc("mezzo_plugin_up", "Whether a plugin runs and is healthy or degraded.", []string{"plugin"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{agentsDesc, frameworksDesc, tasksDesc, offersDesc, restartsDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{agentsDesc, frameworksDesc, tasksDesc, offersDesc, restartsDesc, upDesc, roleSharesDesc,
+		roleAllocatedDesc, roleConsumedDesc, roleGuaranteeDesc, roleLimitDesc, awaitedDesc} {
 		out <- d
 	}
 }
@@ -81,6 +96,10 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	m := g.mirror
+	total := m.totals().total
+	for _, r := range m.listRoles() {
+		collectRole(gauge, r, total)
+	}
 	m.view.RLock()
 	defer m.view.RUnlock()
 	for s, n := range m.agentStates {
@@ -92,6 +111,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	for s, n := range m.taskStates {
 		gauge(tasksDesc, float64(n), strings.ToLower(s.String()))
 	}
+	gauge(awaitedDesc, float64(m.awaited))
 	gauge(offersDesc, float64(len(m.offers)))
 	for id, p := range m.plugins {
 		out <- prometheus.MustNewConstMetric(restartsDesc, prometheus.CounterValue, float64(p.Restarts), id)
@@ -100,5 +120,23 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 			up = 1
 		}
 		gauge(upDesc, up, id)
+	}
+}
+
+// collectRole tells what a role has and may have. Roles are few: operators
+// name them.
+func collectRole(gauge func(*prometheus.Desc, float64, ...string), r *state.RoleView, total resource.Quantities) {
+	share, _ := dominantShare(r, total)
+	gauge(roleSharesDesc, share, r.Name)
+	each := func(d *prometheus.Desc, list resource.Quantities) {
+		for _, q := range list {
+			gauge(d, q.Amount.Float(), r.Name, q.Name)
+		}
+	}
+	each(roleAllocatedDesc, r.Used)
+	each(roleGuaranteeDesc, r.Guarantee)
+	each(roleLimitDesc, r.Limit)
+	if len(r.Guarantee) > 0 || r.Limit != nil {
+		each(roleConsumedDesc, r.Consumed)
 	}
 }

@@ -38,6 +38,7 @@ type mirror struct {
 	agentStates     map[state.AgentState]int
 	frameworkStates map[state.FrameworkState]int
 	taskStates      map[mezzov1.TaskState]int
+	awaited         int // agents that have not come back since it began to lead
 }
 
 // change is what is to be applied: a publication, a plugin's status, or a new
@@ -70,6 +71,7 @@ func (m *mirror) clear() {
 	m.agentStates = map[state.AgentState]int{}
 	m.frameworkStates = map[state.FrameworkState]int{}
 	m.taskStates = map[mezzov1.TaskState]int{}
+	m.awaited = 0
 }
 
 func (m *mirror) publish(p state.Publish) { m.put(change{publish: p}) }
@@ -155,6 +157,9 @@ func (m *mirror) applyAgents(p *state.Publish) {
 	forget := func(id string) {
 		if old := m.agents[id]; old != nil {
 			m.agentStates[old.State]--
+			if old.Awaited {
+				m.awaited--
+			}
 			delete(m.agents, id)
 		}
 	}
@@ -162,6 +167,9 @@ func (m *mirror) applyAgents(p *state.Publish) {
 		forget(a.ID)
 		m.agents[a.ID] = a
 		m.agentStates[a.State]++
+		if a.Awaited {
+			m.awaited++
+		}
 	}
 	for _, id := range p.AgentsRemoved {
 		forget(id)
@@ -374,4 +382,7 @@ func (m *mirror) counts(s *operatorv1.Status) {
 		}
 	}
 	s.Offers = uint64(len(m.offers))
+	if s.Leadership == "leading" && m.awaited > 0 {
+		s.Leadership = "recovering"
+	}
 }

@@ -113,6 +113,11 @@ func (m *Master) stateConfig(c *config.Master, t *term, seed uint64) state.Confi
 		MaxCompletedFrameworks: c.MaxCompletedFrameworks, MaxCompletedTasks: c.MaxCompletedTasks,
 		BatchInterval: c.BatchInterval, MinRefuse: c.MinRefuse, MaxDecisionsPerSecond: c.MaxDecisionsPerSecond,
 		HeartbeatInterval: m.options.HeartbeatInterval,
+		Revocation: state.Revocation{
+			Enabled: c.Revocation.Enabled, MinGrace: c.Revocation.MinGrace, MaxPerMinute: c.Revocation.MaxPerMinute,
+		},
+		// Only one that may revoke has to know every task.
+		TellTasks: c.Revocation.Enabled,
 		// Many changes of one agent or framework become one of its view.
 		PublishInterval: publishInterval,
 	}

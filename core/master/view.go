@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/sdk/allocator"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
@@ -83,13 +84,29 @@ func attributeMessage(list []*mezzov1.Attribute) *structpb.Struct {
 }
 
 func agentMessage(v *state.AgentView) *operatorv1.Agent {
-	return &operatorv1.Agent{
+	out := &operatorv1.Agent{
 		Id: v.ID, Hostname: v.Hostname, State: string(v.State), Reason: v.Reason, Version: v.Version,
 		RpcAddress: v.RPCAddress, HttpAddress: v.HTTPAddress,
 		Resources: resourceMessage(v.Total), Allocated: resourceMessage(v.Used), Offered: resourceMessage(v.Offered),
 		Attributes: attributeMessage(v.Attributes), Tasks: uint64(v.Tasks),
 		Registered: timestamp(v.Registered), Reregistered: timestamp(v.Reregistered),
 	}
+	if u := v.Unavailability; u != nil {
+		out.Unavailability = &operatorv1.Unavailability{Start: timestamp(u.Start), DurationSeconds: u.Duration.Seconds()}
+	}
+	for _, x := range v.InverseOffers {
+		out.InverseOffers = append(out.InverseOffers, &operatorv1.InverseOffer{
+			FrameworkId: x.FrameworkID, Status: inverseStates[x.State], Since: timestamp(x.Since),
+		})
+	}
+	return out
+}
+
+// inverseStates are how an inverse offer stands, for operators.
+var inverseStates = map[allocator.InverseOfferState]string{
+	allocator.InverseOfferOutstanding: "outstanding",
+	allocator.InverseOfferAccepted:    "accepted",
+	allocator.InverseOfferDeclined:    "declined",
 }
 
 func frameworkMessage(v *state.FrameworkView) *operatorv1.Framework {
@@ -160,14 +177,16 @@ const (
 
 // share fills in the role's greatest share of what there is.
 func share(out *operatorv1.Role, v *state.RoleView, total resource.Quantities) {
-	held := v.Used.Add(v.Offered)
-	for _, q := range held {
-		all := total.Get(q.Name)
-		if all <= 0 {
-			continue
-		}
-		if s := float64(q.Amount) / float64(all); s > out.DominantShare {
-			out.DominantShare, out.DominantResource = s, q.Name
+	out.DominantShare, out.DominantResource = dominantShare(v, total)
+}
+
+func dominantShare(v *state.RoleView, total resource.Quantities) (share float64, of string) {
+	for _, q := range v.Used.Add(v.Offered) {
+		if all := total.Get(q.Name); all > 0 {
+			if s := float64(q.Amount) / float64(all); s > share {
+				share, of = s, q.Name
+			}
 		}
 	}
+	return share, of
 }

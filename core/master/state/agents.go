@@ -64,6 +64,9 @@ type agent struct {
 	filters   map[filterKey]*filter
 	live      int // tasks that have not ended
 
+	// maintenance is nil unless an unavailability is planned.
+	maintenance *maintenance
+
 	heard time.Time // when the last message came
 	timer timer     // ping, timeout of recovery, or forgetting, by phase
 	// marking: the registry is being told that it is unreachable.
@@ -228,6 +231,7 @@ func (m *Machine) agentLost(a *agent) {
 		m.closeLink(l, "the agent was marked unreachable; register again")
 	}
 	m.dropFilters(a)
+	m.dropInverse(a, "agent unreachable")
 	m.tellAgentRemoved(a)
 	m.loseTasks(a)
 	m.booksRemoveAgent(a)
@@ -264,6 +268,7 @@ func (m *Machine) forgetAgent(a *agent) {
 		a.waiting = nil
 		m.refuse(l, &linkv1.Refused{Reason: unknownAgent(a.id)})
 	}
+	m.dropUnavailability(a)
 	delete(m.agents, a.id)
 	m.write(agentPrefix+a.id, nil, nil)
 	m.dirty.agentsRemoved = append(m.dirty.agentsRemoved, a.id)

@@ -38,6 +38,8 @@ type session struct {
 	// change; unseen are the events that it has not confirmed.
 	config *Config
 	unseen []sent
+	// toldTasks: it was told of all tasks there were, and is told of new ones.
+	toldTasks bool
 }
 
 // sent is when the first of some events was sent, and the number of the last.
@@ -287,7 +289,7 @@ func (m *Machine) allocatorAgent(a *agent, holdings bool) *allocator.AgentUpdate
 		ID: a.id, Hostname: a.hostname, Version: a.version, Total: a.total, Attributes: a.attributes,
 		Region: a.info.GetDomain().GetFaultDomain().GetRegion().GetName(),
 		Zone:   a.info.GetDomain().GetFaultDomain().GetZone().GetName(),
-		Active: a.active(), HoldingsSet: holdings,
+		Active: a.active(), Unavailability: a.unavailability(), HoldingsSet: holdings,
 	}
 	if holdings {
 		for _, h := range m.books.HoldingsOn(a.id) {
@@ -352,8 +354,11 @@ func (m *Machine) decide(s *session, d allocator.Decision) {
 		s.events = append(s.events, r)
 		m.logf(Debug, "decision refused", "decision", number, "reason", reason.String(), "message", message)
 	}
-	if o, ok := d.(*allocator.Offer); ok {
-		agentID = o.Agent
+	switch d := d.(type) {
+	case *allocator.Offer:
+		agentID = d.Agent
+	case *allocator.InverseOffer:
+		agentID = d.Agent
 	}
 	if s.snapshot || !s.ready {
 		refuse(allocator.RefusedStaleSession, "the session is not ready: decisions are welcome after the snapshot's end, once the allocator has said so")
@@ -391,13 +396,21 @@ func (m *Machine) decide(s *session, d allocator.Decision) {
 			})
 		}
 	case *allocator.Rescind:
-		if o := m.byDecision[d.Offer]; o == nil {
-			refuse(allocator.RefusedUnknownOffer, fmt.Sprintf("offer %d is not outstanding", d.Offer))
-		} else {
+		if o := m.byDecision[d.Offer]; o != nil {
 			m.rescind(o, "the allocator takes it back")
+		} else if x := m.inverseByDecision(d.Offer); x != nil {
+			m.rescindInverse(x, "the allocator takes it back")
+		} else {
+			refuse(allocator.RefusedUnknownOffer, fmt.Sprintf("offer %d is not outstanding", d.Offer))
 		}
-	case *allocator.Revoke, *allocator.InverseOffer:
-		refuse(allocator.RefusedRevocationDisabled, "revocation is not enabled on this master")
+	case *allocator.Revoke:
+		if r := m.revoke(d); r != nil {
+			refuse(r.reason, r.message)
+		}
+	case *allocator.InverseOffer:
+		if r := m.makeInverseOffer(d); r != nil {
+			refuse(r.reason, r.message)
+		}
 	case *Malformed:
 		reason := d.Reason
 		if reason == 0 {

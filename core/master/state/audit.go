@@ -44,6 +44,17 @@ func (m *Machine) Audit() error {
 	m.auditFrameworks(wrong)
 	m.auditOffers(wrong)
 	m.auditFilters(wrong)
+	m.auditMaintenance(wrong)
+	for t := range m.revocations.underWay {
+		if !t.held || t.revoked == nil {
+			wrong("task %s is being revoked and holds nothing", t.use())
+		}
+	}
+	for number, t := range m.revocations.byNumber {
+		if !t.held || t.number != number {
+			wrong("task %s is known by number %d and holds nothing, or has another", t.use(), number)
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -190,5 +201,32 @@ func (m *Machine) auditFilters(wrong func(string, ...any)) {
 	}
 	if count != len(m.filters) {
 		wrong("%d filters are on agents, %d in the heap", count, len(m.filters))
+	}
+}
+
+func (m *Machine) auditMaintenance(wrong func(string, ...any)) {
+	outstanding := 0
+	for _, id := range sortedKeys(m.agents) {
+		a := m.agents[id]
+		if (a.maintenance != nil) != (m.maintained[id] == a) {
+			wrong("agent %s has a planned unavailability and is not listed, or the reverse", id)
+		}
+		if a.maintenance == nil {
+			continue
+		}
+		for fid, x := range a.maintenance.inverse {
+			if x.agent != a || x.framework.id != fid || !x.framework.connected() {
+				wrong("inverse offer %s of agent %s is to framework %s, which is another or not connected", x.id, id, fid)
+			}
+			if x.outstanding() {
+				outstanding++
+			}
+			if x.outstanding() != (m.inverse[x.id] == x) {
+				wrong("inverse offer %s is outstanding and not listed, or the reverse", x.id)
+			}
+		}
+	}
+	if outstanding != len(m.inverse) {
+		wrong("%d inverse offers are outstanding, listed are %d", outstanding, len(m.inverse))
 	}
 }

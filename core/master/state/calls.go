@@ -85,9 +85,16 @@ func (m *Machine) call(f *framework, c *schedulerv1.Call, principal string) *ref
 			return no
 		}
 		m.decline(f, c.GetDecline())
-	case schedulerv1.Call_ACCEPT_INVERSE_OFFERS, schedulerv1.Call_DECLINE_INVERSE_OFFERS:
-		// No inverse offer is ever made, so all of them are unknown, which is
-		// ignored.
+	case schedulerv1.Call_ACCEPT_INVERSE_OFFERS:
+		if no := missing(c.AcceptInverseOffers != nil, "accept_inverse_offers"); no != nil {
+			return no
+		}
+		m.answerInverse(f, c.GetAcceptInverseOffers().GetInverseOfferIds(), allocator.InverseOfferAccepted, c.GetAcceptInverseOffers().GetFilters())
+	case schedulerv1.Call_DECLINE_INVERSE_OFFERS:
+		if no := missing(c.DeclineInverseOffers != nil, "decline_inverse_offers"); no != nil {
+			return no
+		}
+		m.answerInverse(f, c.GetDeclineInverseOffers().GetInverseOfferIds(), allocator.InverseOfferDeclined, c.GetDeclineInverseOffers().GetFilters())
 	case schedulerv1.Call_REVIVE:
 		m.revive(f, c.GetRevive().GetRoles())
 	case schedulerv1.Call_SUPPRESS:

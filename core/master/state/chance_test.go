@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -60,7 +61,7 @@ func (c *cluster) act() {
 			c.swap()
 		}
 	case 19:
-		switch c.pick(8, "rare") {
+		switch c.pick(11, "rare") {
 		case 0:
 			c.takeOver()
 		case 1:
@@ -87,6 +88,14 @@ func (c *cluster) act() {
 			c.do(state.RemoveQuota{Request: 1, Role: "a"})
 		case 7:
 			c.resize(a)
+		case 8:
+			in := state.SetUnavailability{Request: 1, AgentID: a.id}
+			if c.pick(3, "planned") > 0 {
+				in.Window = &allocator.Unavailability{Start: epoch.Add(time.Duration(c.pick(100, "start")) * time.Minute), Duration: time.Hour}
+			}
+			c.do(in)
+		case 9, 10:
+			c.decideOnWork(a, f)
 		}
 	}
 }
@@ -216,6 +225,20 @@ func (c *cluster) decide(a *actorAgent, f *actorFramework) {
 	m.add(f.id, role, res)
 	m.offers[c.seq] = res
 	c.do(offerDecision(c.session, c.seq, a.id, f.id, role, res))
+}
+
+// decideOnWork revokes a task, or asks a framework to leave an agent.
+func (c *cluster) decideOnWork(a *actorAgent, f *actorFramework) {
+	if c.mirror == nil || c.mirror.snapshot {
+		return
+	}
+	c.do(state.AllocatorReady{Session: c.session})
+	c.seq = max(c.seq+1, c.mirror.begin.FirstDecision)
+	var d allocator.Decision = &allocator.InverseOffer{Number: c.seq, Agent: a.id, Framework: f.id}
+	if tasks := slices.Sorted(maps.Keys(c.mirror.tasks)); len(tasks) > 0 && c.pick(2, "revoke") == 0 {
+		d = &allocator.Revoke{Number: c.seq, Task: tasks[c.pick(len(tasks), "task")], Grace: time.Duration(c.pick(20, "grace")) * time.Second}
+	}
+	c.do(state.AllocatorDecisions{Session: c.session, Decisions: []allocator.Decision{d}})
 }
 
 // answer accepts or declines some offers of a framework.

@@ -69,6 +69,8 @@ type Config struct {
 	// TellTasks: the allocator is told of each task, which it needs to know only
 	// if it may revoke.
 	TellTasks bool
+	// Revocation bounds what the allocator may take back from running work.
+	Revocation Revocation
 	// SnapshotAgents is how many agents are told a step while a snapshot is
 	// written (256).
 	SnapshotAgents int

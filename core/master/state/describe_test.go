@@ -15,6 +15,7 @@ import (
 	"github.com/mezzo-os/mezzo/sdk/resource"
 
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 )
 
@@ -116,6 +117,9 @@ func describeMaster(msg *linkv1.MasterMessage) string {
 			s += fmt.Sprintf(" grace=%s", time.Duration(g.GetNanoseconds()))
 		}
 		return s
+	case *linkv1.MasterMessage_Revoke:
+		return fmt.Sprintf("REVOKE %s grace=%s: %s", refs([]*linkv1.TaskRef{x.Revoke.GetTask()}),
+			time.Duration(x.Revoke.GetGraceMs())*time.Millisecond, x.Revoke.GetReason())
 	case *linkv1.MasterMessage_Acknowledge:
 		return "ACKNOWLEDGE " + refs([]*linkv1.TaskRef{x.Acknowledge.GetTask()})
 	case *linkv1.MasterMessage_ShutdownFramework:
@@ -144,7 +148,7 @@ func describeEvent(e *schedulerv1.Event) string {
 				return err.Error()
 			}
 			s := fmt.Sprintf("OFFER %s role=%s agent=%s %s", o.GetId().GetValue(), o.GetAllocationInfo().GetRole(),
-				o.GetAgentId().GetValue(), res.Unallocate())
+				o.GetAgentId().GetValue(), res.Unallocate()) + window(o.GetUnavailability())
 			for _, x := range o.GetExecutorIds() {
 				s += " executor=" + x.GetValue()
 			}
@@ -153,6 +157,14 @@ func describeEvent(e *schedulerv1.Event) string {
 		return strings.Join(lines, " + ")
 	case schedulerv1.Event_RESCIND:
 		return "RESCIND " + e.GetRescind().GetOfferId().GetValue()
+	case schedulerv1.Event_INVERSE_OFFERS:
+		var lines []string
+		for _, o := range e.GetInverseOffers().GetInverseOffers() {
+			lines = append(lines, fmt.Sprintf("INVERSE OFFER %s agent=%s%s", o.GetId().GetValue(), o.GetAgentId().GetValue(), window(o.GetUnavailability())))
+		}
+		return strings.Join(lines, " + ")
+	case schedulerv1.Event_RESCIND_INVERSE_OFFER:
+		return "RESCIND INVERSE OFFER " + e.GetRescindInverseOffer().GetInverseOfferId().GetValue()
 	case schedulerv1.Event_UPDATE:
 		st := e.GetUpdate().GetStatus()
 		s := fmt.Sprintf("UPDATE %s %s source=%s", st.GetTaskId().GetValue(), strings.TrimPrefix(st.GetState().String(), "TASK_"),
@@ -187,6 +199,15 @@ func describeEvent(e *schedulerv1.Event) string {
 	return e.GetType().String()
 }
 
+// window is a planned unavailability, by when it begins from the epoch of the
+// tests; empty: none.
+func window(u *mezzov1.Unavailability) string {
+	if u == nil {
+		return ""
+	}
+	return fmt.Sprintf(" unavailable=%s+%s", time.Unix(0, u.GetStart().GetNanoseconds()).Sub(epoch), time.Duration(u.GetDuration().GetNanoseconds()))
+}
+
 func describeBatch(out state.AllocatorBatch) string {
 	b := out.Batch
 	var lines []string
@@ -213,6 +234,9 @@ func describeAllocatorEvent(e allocator.Event) string {
 	switch e := e.(type) {
 	case *allocator.AgentUpdated:
 		s := fmt.Sprintf("agent %s active=%v total=%s", e.ID, e.Active, e.Total)
+		if u := e.Unavailability; u != nil {
+			s += fmt.Sprintf(" unavailable=%s+%s", u.Start.Sub(epoch), u.Duration)
+		}
 		for _, h := range e.Holdings {
 			s += fmt.Sprintf(" held=%s/%s:%s", h.Framework, h.Role, h.Resources)
 		}
@@ -257,6 +281,13 @@ func describeAllocatorEvent(e allocator.Event) string {
 		return s
 	case *allocator.OfferOutstanding:
 		return fmt.Sprintf("offer %d %s %s/%s %s", e.Number, e.Agent, e.Framework, e.Role, e.Resources)
+	case *allocator.InverseOfferStatus:
+		s := fmt.Sprintf("inverse offer %d %s %s %s", e.Number, e.Agent, e.Framework,
+			[]string{"", "outstanding", "accepted", "declined", "rescinded"}[e.State])
+		if e.Refuse > 0 {
+			s += fmt.Sprintf(" refuse=%s", e.Refuse)
+		}
+		return s
 	case *allocator.Refused:
 		return fmt.Sprintf("refused %d %s: %s", e.Decision, strings.TrimPrefix(e.Reason.String(), "REFUSAL_REASON_"), e.Message)
 	case *allocator.Suppressed:

@@ -214,6 +214,7 @@ func (m *Machine) resubscribe(f *framework, in Subscribe, info *mezzov1.Framewor
 		m.emit(CloseScheduler{Stream: old, Reason: "another scheduler has taken the framework over"})
 		m.dropStream(f)
 		m.withdrawAll(f)
+		m.dropFrameworkInverse(f)
 	}
 	info = proto.Clone(info).(*mezzov1.FrameworkInfo)
 	info.User, info.Checkpoint = f.info.User, f.info.Checkpoint // as they were, silently
@@ -311,6 +312,7 @@ func (m *Machine) streamClosed(in StreamClosed) {
 	}
 	f.disconnected = m.now
 	m.withdrawAll(f)
+	m.dropFrameworkInverse(f)
 	m.dropFrameworkFilters(f, nil)
 	m.booksSetFramework(f)
 	m.tellFramework(f)
@@ -364,6 +366,7 @@ func (m *Machine) frameworkRemoved(f *framework, why string) {
 	f.removing = false
 	m.logf(Info, "framework removed", "framework_id", f.id, "name", f.info.GetName(), "reason", why, "tasks", len(f.tasks))
 	m.withdrawAll(f)
+	m.dropFrameworkInverse(f)
 	m.dropFrameworkFilters(f, nil)
 	m.timers.cancel(&f.clock)
 	if f.stream != "" {

@@ -146,12 +146,22 @@ type PublishNow struct{ Request Request }
 // Reconfigure is an operator's order: the configuration has changed. Of Config
 // counts what may change while a master leads: OfferTimeout, BatchInterval,
 // MinRefuse, MaxDecisionsPerSecond (the allocator learns of these three with its
-// next session only, as it does of TellTasks), UnreachablePerMinute, MaxCompletedFrameworks,
+// next session only, unlike TellTasks), Revocation, UnreachablePerMinute, MaxCompletedFrameworks,
 // MaxCompletedTasks, and the first values of roles. It is answered by Reply;
 // with an error nothing has changed.
 type Reconfigure struct {
 	Request Request
 	Config  Config
+}
+
+// SetUnavailability is an operator's order: an agent will not be there in this
+// window, or, with nil, no window is planned any more. It is durable; the reply
+// comes when it is written. Offers of the agent tell of it, and frameworks that
+// hold something there are asked to leave; nothing is killed for it.
+type SetUnavailability struct {
+	Request Request
+	AgentID string
+	Window  *allocator.Unavailability
 }
 
 // KillTask is an operator's order: end a task as its framework could. It is
@@ -223,4 +233,5 @@ func (KillTask) input()           {}
 func (Teardown) input()           {}
 func (SetQuota) input()           {}
 func (RemoveQuota) input()        {}
+func (SetUnavailability) input()  {}
 func (SetWeights) input()         {}

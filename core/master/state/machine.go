@@ -44,6 +44,13 @@ type Machine struct {
 	// are to be looked at when the step ends.
 	watched  int
 	starving []*role
+
+	revocations revocations
+	// maintained are the agents with a planned unavailability, inverse the
+	// outstanding inverse offers by id, asked those to be sent in this step.
+	maintained map[string]*agent
+	inverse    map[string]*inverseOffer
+	asked      []*inverseOffer
 	// offered are frameworks with offers that are to be sent in this step.
 	offered []*framework
 	// forms remembers how frameworks are told of lists of resources.
@@ -61,6 +68,7 @@ func New(cfg Config, recovered Recovered, now time.Time) (*Machine, error) {
 		links: map[Link]*link{}, agents: map[string]*agent{}, frameworks: map[string]*framework{},
 		finished: map[string]*framework{}, streams: map[Stream]*framework{}, offers: map[string]*offer{},
 		byDecision: map[uint64]*offer{}, roles: map[string]*role{}, books: ledger.New(),
+		maintained: map[string]*agent{}, inverse: map[string]*inverseOffer{},
 	}
 	m.registry.retry.fire = func() {}
 	m.dirty.timer.fire = func() { m.dirty.ready = true }
@@ -92,6 +100,7 @@ func (m *Machine) Step(now time.Time, in Input) []Output {
 	m.take(in)
 	m.expireFilters()
 	m.sendOffers()
+	m.sendInverseOffers()
 	m.settleStarvation()
 	m.flushAllocator()
 	m.flushRegistry()
@@ -145,6 +154,8 @@ func (m *Machine) take(in Input) {
 		m.orderRemoveQuota(in)
 	case SetWeights:
 		m.orderSetWeights(in)
+	case SetUnavailability:
+		m.orderUnavailability(in)
 	default:
 		panic(fmt.Sprintf("state: unknown input %T", in))
 	}

@@ -198,6 +198,7 @@ func (m *Machine) offerProto(o *offer) *mezzov1.Offer {
 		Hostname: proto.String(a.hostname), Url: a.url, Attributes: a.info.GetAttributes(), Domain: a.info.GetDomain(),
 		Resources:      m.offerResources(o),
 		AllocationInfo: &mezzov1.Resource_AllocationInfo{Role: proto.String(o.role)},
+		Unavailability: unavailabilityProto(a.unavailability()),
 	}
 	var ids []string
 	for key := range a.executors {

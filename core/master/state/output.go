@@ -70,6 +70,14 @@ type AllocatorCurrent struct {
 	Replaced Session
 }
 
+// Revoked tells that a task was asked to end since the allocator took its
+// resources back: for metrics.
+type Revoked struct {
+	Task    TaskKey
+	AgentID string
+	Role    string
+}
+
 // RegistryWrite: write the entries, all or none, then tell RegistryWritten. At
 // most one is under way at a time.
 type RegistryWrite struct {
@@ -149,6 +157,7 @@ func (AllocatorBegin) output()   {}
 func (AllocatorBatch) output()   {}
 func (CloseAllocator) output()   {}
 func (AllocatorCurrent) output() {}
+func (Revoked) output()          {}
 func (RegistryWrite) output()    {}
 func (Publish) output()          {}
 func (Reply) output()            {}

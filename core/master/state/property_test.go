@@ -105,7 +105,8 @@ func newCluster(rt *rapid.T) *cluster {
 	cfg := state.Config{
 		MasterID: "m", Version: "1.0", SnapshotAgents: 1, OfferTimeout: 20 * time.Second, MaxCompletedTasks: 5,
 		MaxCompletedFrameworks: 2, TellTasks: true,
-		Roles: []state.Role{{Name: "b", Limit: resource.MustParse("cpus:3").Quantities()}},
+		Revocation: state.Revocation{Enabled: true, MinGrace: 5 * time.Second, MaxPerMinute: 3},
+		Roles:      []state.Role{{Name: "b", Limit: resource.MustParse("cpus:3").Quantities()}},
 	}
 	c := &cluster{world: newWorld(rt, cfg), rt: rt, began: epoch, watcher: watcher{}}
 	for i := range 3 {
@@ -209,6 +210,8 @@ func (c *cluster) agentHears(out state.SendAgent) []state.Input {
 		}
 	case *linkv1.MasterMessage_Kill:
 		return c.end(a, state.TaskKey{FrameworkID: x.Kill.GetTask().GetFrameworkId(), TaskID: x.Kill.GetTask().GetTaskId()}, mezzov1.TaskState_TASK_KILLED)
+	case *linkv1.MasterMessage_Revoke:
+		return c.end(a, state.TaskKey{FrameworkID: x.Revoke.GetTask().GetFrameworkId(), TaskID: x.Revoke.GetTask().GetTaskId()}, mezzov1.TaskState_TASK_GONE)
 	case *linkv1.MasterMessage_ShutdownFramework:
 		return c.endFramework(a, x.ShutdownFramework.GetFrameworkId())
 	case *linkv1.MasterMessage_Acknowledge:
@@ -332,6 +335,22 @@ func (c *cluster) frameworkHears(out state.SendScheduler) []state.Input {
 		if len(f.offers) == before {
 			c.rt.Fatalf("offer %s rescinded that was never made, or twice", e.GetRescind().GetOfferId().GetValue())
 		}
+	case schedulerv1.Event_INVERSE_OFFERS:
+		var ins []state.Input
+		for _, o := range e.GetInverseOffers().GetInverseOffers() {
+			ids := []*mezzov1.OfferID{o.GetId()}
+			switch c.pick(3, "inverse offer") {
+			case 0:
+				ins = append(ins, call(f.id, f.stream, &schedulerv1.Call{
+					Type: schedulerv1.Call_ACCEPT_INVERSE_OFFERS.Enum(), AcceptInverseOffers: &schedulerv1.Call_AcceptInverseOffers{InverseOfferIds: ids},
+				}))
+			case 1:
+				ins = append(ins, call(f.id, f.stream, &schedulerv1.Call{
+					Type: schedulerv1.Call_DECLINE_INVERSE_OFFERS.Enum(), DeclineInverseOffers: &schedulerv1.Call_DeclineInverseOffers{InverseOfferIds: ids},
+				}))
+			}
+		}
+		return ins
 	case schedulerv1.Event_UPDATE:
 		st := e.GetUpdate().GetStatus()
 		id := st.GetTaskId().GetValue()

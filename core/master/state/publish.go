@@ -199,12 +199,14 @@ func (m *Machine) agentView(a *agent) *AgentView {
 		ID: a.id, Hostname: a.hostname, Version: a.info.GetVersion(), RPCAddress: a.info.GetRpcAddress(),
 		HTTPAddress: a.info.GetHttpAddress(), Endpoints: a.info.GetEndpoints(), Attributes: a.info.GetAttributes(),
 		Domain: a.info.GetDomain(), Total: a.total, Tasks: a.live, Registered: a.registered, Reregistered: a.reregistered,
+		Unavailability: a.unavailability(), InverseOffers: a.inverseViews(),
 	}
 	if b, ok := m.books.Agent(a.id); ok {
 		v.Used, v.Offered = b.Used, b.Offered
 	}
 	switch {
 	case a.phase == recovering:
+		v.Awaited = a.since.IsZero()
 		v.State, v.Reason = AgentDisconnected, "it has not come back since this master began to lead"
 	case a.phase == unreachable:
 		v.State, v.Unreachable = AgentUnreachable, a.since

@@ -13,6 +13,7 @@ type findings struct {
 	killed  []*linkv1.TaskRef
 	kills   []*linkv1.Kill
 	missing []*linkv1.TaskRef
+	revoked []*task // whose Revoke may have been lost with a link
 }
 
 // reconcileExecutors makes the master's executors those of the agent.
@@ -70,6 +71,9 @@ func (m *Machine) reconcileTasks(a *agent, reg *registration, owners []*framewor
 			m.update(f, m.announcement(t))
 		}
 		t.lost = false
+		if t.revoked != nil {
+			out.revoked = append(out.revoked, t)
+		}
 		if t.killed && !terminal(t.latest) {
 			if t.kill == nil {
 				out.killed = append(out.killed, t.ref())

@@ -31,7 +31,11 @@ func checkRoles(roles []Role) error {
 func (m *Machine) configure(c Config) {
 	c = c.withDefaults()
 	m.cfg.BatchInterval, m.cfg.MinRefuse, m.cfg.MaxDecisionsPerSecond = c.BatchInterval, c.MinRefuse, c.MaxDecisionsPerSecond
-	m.cfg.TellTasks = c.TellTasks
+	m.cfg.Revocation = c.Revocation
+	if m.cfg.TellTasks != c.TellTasks {
+		m.cfg.TellTasks = c.TellTasks
+		m.tellTasksAnew()
+	}
 	m.cfg.UnreachablePerMinute = c.UnreachablePerMinute
 	m.cfg.MaxCompletedFrameworks, m.cfg.MaxCompletedTasks = c.MaxCompletedFrameworks, c.MaxCompletedTasks
 	if m.cfg.OfferTimeout != c.OfferTimeout {
@@ -74,4 +78,21 @@ func (m *Machine) configureRoles(list []Role) {
 func (r Role) equal(other Role) bool {
 	same := func(a, b resource.Quantities) bool { return (a == nil) == (b == nil) && slices.Equal(a, b) }
 	return r.Name == other.Name && r.Weight == other.Weight && same(r.Guarantee, other.Guarantee) && same(r.Limit, other.Limit)
+}
+
+// tellTasksAnew tells the current session of all tasks, once it has to know of
+// them. The one that takes over just now was told by its own configuration.
+func (m *Machine) tellTasksAnew() {
+	s := m.sessions.current
+	if s == nil || m.cfg.TellTasks == s.toldTasks {
+		return
+	}
+	if s.toldTasks = m.cfg.TellTasks; !s.toldTasks {
+		return
+	}
+	for _, id := range sortedKeys(m.agents) {
+		if a := m.agents[id]; s.knows(a) {
+			m.tellTasks(s, a)
+		}
+	}
 }

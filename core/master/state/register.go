@@ -322,6 +322,9 @@ func (m *Machine) arrive(a *agent, l *link, reg *registration) {
 	for _, k := range found.kills {
 		m.send(l, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Kill{Kill: k}})
 	}
+	for _, t := range found.revoked {
+		m.sendRevoke(t)
+	}
 	if len(found.missing) > 0 {
 		m.send(l, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Reconcile{
 			Reconcile: &linkv1.ReconcileTasks{Tasks: found.missing},
@@ -430,6 +433,7 @@ func (m *Machine) unregister(a *agent) {
 	m.setPhase(a, gone)
 	a.since = m.now
 	m.dropFilters(a)
+	m.dropUnavailability(a)
 	m.tellAgentRemoved(a)
 	m.endTasks(a)
 	m.booksRemoveAgent(a)

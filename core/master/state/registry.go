@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -18,6 +19,8 @@ const (
 	agentPrefix     = "agents/"
 	frameworkPrefix = "frameworks/"
 	rolePrefix      = "roles/"
+	// of agents; an entry whose agent has none is left over and ignored.
+	unavailabilityPrefix = "unavailability/"
 )
 
 // recordVersion is written into every record. A record of a higher version was
@@ -56,6 +59,12 @@ type roleRecord struct {
 type quotaRecord struct {
 	Guarantee map[string]int64 `json:"guarantee,omitempty"`
 	Limit     map[string]int64 `json:"limit,omitempty"` // empty: no limit
+}
+
+type unavailabilityRecord struct {
+	Version  int           `json:"version"`
+	Start    time.Time     `json:"start"`
+	Duration time.Duration `json:"duration"` // nanoseconds; 0: no end
 }
 
 // registry collects what is to be written and writes it in batches, one at a
@@ -227,6 +236,16 @@ func (m *Machine) recoverEntry(e Entry) error {
 			return fmt.Errorf("registry entry %q cannot be read: %w; restore the registry from a backup", e.Key, err)
 		}
 		m.recoverFramework(e.Key[len(frameworkPrefix):], info, rec.Registered)
+		return nil
+	case strings.HasPrefix(e.Key, unavailabilityPrefix):
+		var rec unavailabilityRecord
+		if err := read(&rec, &rec.Version); err != nil {
+			return err
+		}
+		// Entries of agents come before this one, by their keys.
+		if a := m.agents[e.Key[len(unavailabilityPrefix):]]; a != nil && a.phase != gone {
+			m.setUnavailability(a, &allocator.Unavailability{Start: rec.Start, Duration: rec.Duration})
+		}
 		return nil
 	case strings.HasPrefix(e.Key, rolePrefix):
 		var rec roleRecord

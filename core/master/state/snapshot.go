@@ -48,10 +48,11 @@ func (m *Machine) allocatorOpened(in AllocatorOpened) {
 		cfg = in.Config.withDefaults()
 		s.config = &cfg
 	}
+	s.toldTasks = m.tellsTasks(s)
 	m.emit(AllocatorBegin{Session: s.id, Begin: allocator.Begin{
 		FirstDecision: s.seen + 1, BatchInterval: cfg.BatchInterval, MinRefuse: cfg.MinRefuse, Seed: m.cfg.Seed,
 		MaxDecisionsPerSecond: cfg.MaxDecisionsPerSecond, MinAllocatable: cfg.MinAllocatable,
-		FilterGPUResources: cfg.FilterGPUResources,
+		FilterGPUResources: cfg.FilterGPUResources, Region: m.cfg.Region,
 	}})
 	tell := func(e allocator.Event) { s.events = append(s.events, e) }
 	for _, name := range sortedKeys(m.roles) {
@@ -115,9 +116,14 @@ func (m *Machine) tellWholeAgent(s *session, a *agent) {
 			Number: o.decision, Agent: a.id, Framework: o.framework.id, Role: o.role, Resources: rest.Resources,
 		})
 	}
-	if !m.tellsTasks(s) {
-		return
+	m.tellInverses(s, a)
+	if m.tellsTasks(s) {
+		m.tellTasks(s, a)
 	}
+}
+
+// tellTasks tells a session of the tasks on an agent.
+func (m *Machine) tellTasks(s *session, a *agent) {
 	for _, t := range m.tasksOf(a) {
 		if t.held {
 			started := t.launched

@@ -43,7 +43,9 @@ type task struct {
 	// policy.
 	killed bool
 	kill   *mezzov1.KillPolicy
-	number uint64 // for the allocator
+	// revoked: the allocator had its resources taken back; it is ending.
+	revoked *revocation
+	number  uint64 // for the allocator
 	// completed: it is in framework.past.
 	completed bool
 
@@ -91,6 +93,7 @@ func (m *Machine) addTask(t *task) {
 // holding marks a task's resources as held; they are in the books already.
 func (m *Machine) holding(t *task) {
 	t.held = true
+	m.revocations.held(t)
 	t.agent.live++
 	t.framework.live++
 	m.touchAgent(t.agent)
@@ -112,6 +115,7 @@ func (m *Machine) endTask(t *task) {
 // unhold counts a task out, without touching the books.
 func (m *Machine) unhold(t *task) {
 	t.held = false
+	m.revocations.ended(t)
 	t.agent.live--
 	t.framework.live--
 	m.touchAgent(t.agent)

@@ -89,6 +89,8 @@ func (s *script) master(d *datadriven.TestData) {
 				r.Guarantee = *quantities(a.Vals[2])
 			}
 			cfg.Roles = append(cfg.Roles, r)
+		case "revocation": // (min_grace,max_per_minute)
+			cfg.TellTasks, cfg.Revocation = true, state.Revocation{Enabled: true, MinGrace: s.duration(v), MaxPerMinute: s.number(a.Vals[1])}
 		case "tell_tasks":
 			cfg.TellTasks = v == "true"
 		default:
@@ -361,8 +363,13 @@ func (s *script) allocator(a args) []state.Output {
 		w.seq++
 		return decide(&allocator.Rescind{Number: w.seq, Offer: uint64(s.number(a.words[1]))})
 	case "revoke":
-		w.seq++
-		return decide(&allocator.Revoke{Number: w.seq, Task: 1})
+		w.seq = max(w.seq+1, w.mirror.begin.FirstDecision)
+		return decide(&allocator.Revoke{
+			Number: w.seq, Task: uint64(s.number(a.words[1])), Grace: s.duration(a.get("grace", "30s")), Reason: "for a starved role",
+		})
+	case "ask": // FRAMEWORK AGENT
+		w.seq = max(w.seq+1, w.mirror.begin.FirstDecision)
+		return decide(&allocator.InverseOffer{Number: w.seq, Framework: a.words[1], Agent: a.words[2]})
 	case "malformed":
 		w.seq++
 		return decide(&state.Malformed{Number: w.seq, Message: "kind 7 is not known"})
@@ -378,6 +385,10 @@ func (s *script) changed(a args) *state.Config {
 	cfg := s.w.cfg
 	if d := a.get("offer_timeout", ""); d != "" {
 		cfg.OfferTimeout = s.duration(d)
+	}
+	if r := a.get("revocation", ""); r != "" {
+		cfg.Revocation.Enabled = r == "true"
+		cfg.TellTasks = cfg.Revocation.Enabled
 	}
 	cfg.Roles = nil
 	for _, text := range a.list("roles") { // name/weight/limit
@@ -400,6 +411,12 @@ func (s *script) operator(a args) []state.Output {
 		}
 		if _, set := a.named["guarantee"]; set {
 			in.Guarantee = quantities(a.named["guarantee"])
+		}
+		return s.w.step(in)
+	case "unavailable": // AGENT [START DURATION]
+		in := state.SetUnavailability{Request: 7, AgentID: a.words[1]}
+		if len(a.words) > 2 {
+			in.Window = &allocator.Unavailability{Start: epoch.Add(s.duration(a.words[2])), Duration: s.duration(a.words[3])}
 		}
 		return s.w.step(in)
 	case "reconfigure":
@@ -467,6 +484,14 @@ func (s *script) schedulerCall(verb, rest string, a args) []state.Output {
 			if strings.TrimSpace(op) != "" {
 				c.Accept.Operations = append(c.Accept.Operations, s.operation(fid, strings.TrimSpace(op)))
 			}
+		}
+	case "agree", "disagree":
+		if verb == "agree" {
+			c.Type = schedulerv1.Call_ACCEPT_INVERSE_OFFERS.Enum()
+			c.AcceptInverseOffers = &schedulerv1.Call_AcceptInverseOffers{InverseOfferIds: offerIDs(a.list("offers")...), Filters: s.filters(a)}
+		} else {
+			c.Type = schedulerv1.Call_DECLINE_INVERSE_OFFERS.Enum()
+			c.DeclineInverseOffers = &schedulerv1.Call_DeclineInverseOffers{InverseOfferIds: offerIDs(a.list("offers")...), Filters: s.filters(a)}
 		}
 	case "decline":
 		c.Type = schedulerv1.Call_DECLINE.Enum()

@@ -3,6 +3,7 @@ package state
 import (
 	"time"
 
+	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
@@ -36,6 +37,8 @@ type AgentView struct {
 	ID       string
 	Hostname string
 	State    AgentState
+	// Awaited: it has not come back since this master began to lead.
+	Awaited bool
 	// Reason says why, where the state needs it.
 	Reason      string
 	Version     string
@@ -52,6 +55,19 @@ type AgentView struct {
 	Registered   time.Time
 	Reregistered time.Time // zero when it never did
 	Unreachable  time.Time // since when; zero when it is reachable
+	// Unavailability is planned; nil: none is. InverseOffers are how the
+	// frameworks there were asked to leave, by their ids.
+	Unavailability *allocator.Unavailability
+	InverseOffers  []InverseOfferView
+}
+
+// InverseOfferView is how a framework was asked to leave an agent. It is never
+// changed.
+type InverseOfferView struct {
+	ID          string
+	FrameworkID string
+	State       allocator.InverseOfferState
+	Since       time.Time
 }
 
 // FrameworkView is a framework at one moment. It is never changed.

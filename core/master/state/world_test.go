@@ -198,6 +198,7 @@ type mirror struct {
 	agents     map[string]*mirrorAgent
 	frameworks map[string]*allocator.FrameworkUpdated
 	filters    int
+	tasks      map[uint64]bool
 	next       uint64
 	snapshot   bool
 	refused    []*allocator.Refused
@@ -210,7 +211,7 @@ type mirrorAgent struct {
 }
 
 func newMirror(b allocator.Begin) *mirror {
-	return &mirror{begin: b, agents: map[string]*mirrorAgent{}, frameworks: map[string]*allocator.FrameworkUpdated{}, next: 1, snapshot: true}
+	return &mirror{begin: b, agents: map[string]*mirrorAgent{}, frameworks: map[string]*allocator.FrameworkUpdated{}, tasks: map[uint64]bool{}, next: 1, snapshot: true}
 }
 
 func (r *mirror) apply(t reporter, b allocator.Batch) {
@@ -290,8 +291,16 @@ func (r *mirror) event(t reporter, e allocator.Event) {
 		if e.Agent != nil {
 			r.setAgent(e.Agent)
 		}
-	case *allocator.RoleUpdated, *allocator.Suppressed, *allocator.Revived, *allocator.Requested,
-		*allocator.TaskStarted, *allocator.TaskEnded:
+	case *allocator.InverseOfferStatus:
+		if a := r.agent(t, e.Agent); a.updated.Unavailability == nil && e.State != allocator.InverseOfferRescinded {
+			t.Fatalf("inverse offer %d of agent %s, which has no unavailability", e.Number, e.Agent)
+		}
+	case *allocator.TaskStarted:
+		r.agent(t, e.Agent)
+		r.tasks[e.Number] = true
+	case *allocator.TaskEnded:
+		delete(r.tasks, e.Number)
+	case *allocator.RoleUpdated, *allocator.Suppressed, *allocator.Revived, *allocator.Requested:
 	default:
 		t.Fatalf("unexpected event %T", e)
 	}
