@@ -8,11 +8,11 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/core/agent/state"
 	"github.com/mezzo-os/mezzo/core/rpc"
+	"github.com/mezzo-os/mezzo/sdk/client"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 )
 
@@ -65,10 +65,7 @@ func reason(err error) string {
 	if errors.Is(err, io.EOF) {
 		return "closed the stream"
 	}
-	if s, ok := status.FromError(err); ok {
-		return s.Message()
-	}
-	return err.Error()
+	return client.Reason(err)
 }
 
 // stream carries one session until it ends.

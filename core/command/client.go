@@ -74,7 +74,11 @@ func (c *cli) dial(ctx context.Context) (*grpc.ClientConn, error) {
 	}
 	conn, err := client.Leader(ctx, c.client.addresses, options)
 	if err != nil {
-		return nil, fmt.Errorf("%w (is it running? mezzo dev starts a cluster; --address or MEZZO_ADDRESS says where one is)", err)
+		hint := "is it running? mezzo dev starts a cluster; --address or MEZZO_ADDRESS says where one is"
+		if options.TLS == nil && strings.Contains(err.Error(), "TLS") {
+			hint = "--tls-ca, --tls-cert and --tls-key, or MEZZO_TLS_CA, MEZZO_TLS_CERT and MEZZO_TLS_KEY, give yours"
+		}
+		return nil, fmt.Errorf("%w (%s)", err, hint)
 	}
 	return conn, nil
 }

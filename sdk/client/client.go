@@ -102,6 +102,20 @@ func check(address string) error {
 	return nil
 }
 
+// Reason is an error of a call in words for people, without gRPC's wrapping.
+// TLS 1.3 and gRPC say little of a peer that hangs up, as one does that demands
+// TLS or a certificate: then this is said.
+func Reason(err error) string {
+	s, ok := status.FromError(err)
+	if !ok {
+		return err.Error()
+	}
+	if strings.Contains(s.Message(), "error reading server preface") && !strings.Contains(s.Message(), "tls:") {
+		return "it closed the connection at once: it may demand TLS and a certificate of its authority (" + s.Message() + ")"
+	}
+	return s.Message()
+}
+
 // Leader returns a connection to the leading master among addresses. All are
 // asked at once; a master that is still recovering after its election leads
 // too. The error says of each address why it was not it, and wraps
@@ -161,6 +175,6 @@ func ask(ctx context.Context, address string, o Options) (*grpc.ClientConn, erro
 	case status.Code(err) == codes.Unimplemented:
 		return nil, fmt.Errorf("%s: it is not a Mezzo master", address)
 	default:
-		return nil, fmt.Errorf("%s: %s", address, status.Convert(err).Message())
+		return nil, fmt.Errorf("%s: %s", address, Reason(err))
 	}
 }
