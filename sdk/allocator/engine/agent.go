@@ -96,7 +96,8 @@ func (e *Engine) setTotal(a *agent, total vector) bool {
 	e.count(a.total, -1)
 	e.count(total, 1)
 	a.total = total
-	e.reconsidered = e.reconsidered || len(e.limited) > 0
+	e.books++
+	e.moreRoom = true
 	a.gpus, a.special = false, false
 	e.kinds.each(total, func(k uint32, _ []int64) {
 		a.gpus = a.gpus || e.kinds[k].flags&kindGPU != 0
@@ -223,7 +224,7 @@ func (e *Engine) release(a *agent, c *client, v vector) vector {
 	} else {
 		a.free = e.kinds.add(a.free, e.exclusive(v))
 	}
-	e.unlimited(c)
+	e.gaveBack(c)
 	return v
 }
 

@@ -93,6 +93,7 @@ func (e *Engine) defineKind(d *allocatorv1.KindDefined) error {
 	if k.name == "gpus" {
 		k.flags |= kindGPU
 	}
+	e.specials = e.specials || k.flags&kindSpecial != 0
 	if d.GetIndivisible() || d.GetShared() {
 		k.flags |= kindWhole
 	}

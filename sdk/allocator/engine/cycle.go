@@ -39,6 +39,9 @@ func (e *Engine) cycle(now time.Duration) Report {
 		report.Agents++
 		report.Offers += e.serve(now, a)
 	}
+	if e.moreRoom = false; len(e.heldRoles) > 0 {
+		e.lookAgain(now, &report)
+	}
 	clear(batch)
 	e.spareDirty = batch[:0]
 	e.arm(now)
@@ -86,6 +89,10 @@ func (e *Engine) find(now time.Duration, n *node, a *agent) (*client, vector) {
 			if e.first && child.role != nil && !child.role.lacks() {
 				continue
 			}
+			if child.role != nil && len(e.limited) > 0 && !a.special && e.roomOf(child.role).closed {
+				e.holdBack(a, child.role)
+				continue
+			}
 			if c, v := e.find(now, child, a); c != nil {
 				return c, v
 			}
@@ -100,7 +107,7 @@ func (e *Engine) find(now time.Duration, n *node, a *agent) (*client, vector) {
 			return c, v
 		case verdict.cut:
 			// With more room it may have more, which its filters may let pass.
-			e.heldBack.add(a.number)
+			e.holdBack(a, c.role)
 		case verdict.reason != reasonGuarantee && !(e.sharedGiven && e.shared):
 			a.tried.add(c.index)
 			a.seen = a.free
@@ -163,7 +170,7 @@ func (e *Engine) consider(now time.Duration, a *agent, c *client, free vector) (
 			return v, verdict{reason: reasonReserved}
 		}
 	}
-	cut := false
+	whole, cut := v, false
 	if len(e.limited) > 0 {
 		v, cut = e.limit(c.role, v)
 	}
@@ -172,13 +179,19 @@ func (e *Engine) consider(now time.Duration, a *agent, c *client, free vector) (
 		smallest = e.common
 	}
 	if !e.worth(v, smallest) {
-		if cut {
+		if cut && e.worth(whole, smallest) {
 			return v, verdict{reason: reasonLimit, cut: true}
 		}
 		return v, verdict{reason: reasonSmall}
 	}
 	if e.first && !e.helps(c.role, v) {
 		return v, verdict{reason: reasonGuarantee, cut: cut}
+	}
+	if cut && c.filters > 0 {
+		// With more room it would not take it either.
+		if kind, until := e.filtered(now, a, c, whole); kind == blockHard {
+			return v, verdict{reason: reasonFiltered, until: until}
+		}
 	}
 	switch kind, until := e.filtered(now, a, c, v); kind {
 	case blockHard:
@@ -193,9 +206,12 @@ func (e *Engine) consider(now time.Duration, a *agent, c *client, free vector) (
 
 // helps reports whether v has something that the role's guarantee lacks.
 func (e *Engine) helps(r *role, v vector) bool {
-	for quantity := range uint32(len(e.cluster.Names)) {
-		if r.unmet(quantity) > 0 && e.countable(v, quantity) > 0 {
-			return true
+	e.keepForGuarantees()
+	for ; r != nil; r = r.parent {
+		for q, own := range r.quota.own {
+			if own > 0 && e.countable(v, uint32(q)) > 0 {
+				return true
+			}
 		}
 	}
 	return false

@@ -46,8 +46,12 @@ type Engine struct {
 	first        bool    // only roles whose guarantees are unmet are served
 	unreserved   []int64 // the cluster's, not revocable, by quantity
 	used         []int64 // what is held of it
-	heldBack     bitset  // agents with something held back by quota, by number
-	reconsidered bool    // what is held back is to be looked at again
+	kept         []int64 // what of it is to stay free for guarantees; as of keptAt
+	books        uint64  // rises with every change of what quota depends on
+	keptAt       uint64
+	heldRoles    []*role // those that agents are held back from
+	moreRoom     bool    // some of them may have more room than before
+	specials     bool    // some kind is kindSpecial
 	wakes        uint64  // rises when a client is woken on idle agents
 	idle         bitset  // agents with something worth an offer, by number
 	dirty        []*agent
@@ -112,6 +116,7 @@ func New(begin *allocatorv1.Begin, policy Policy) *Engine {
 		frameworks: make([]*framework, 1),
 		agents:     make([]*agent, 1),
 		ids:        map[string]*framework{},
+		books:      1,
 		next:       max(1, begin.GetFirstDecision()),
 		budget:     newBudget(begin.GetMaxDecisionsPerSecond()),
 	}
@@ -199,7 +204,9 @@ func (e *Engine) Run(now time.Duration) ([]*allocatorv1.Decision, Report) {
 }
 
 // work reports whether there is anything for a cycle.
-func (e *Engine) work() bool { return len(e.dirty) > 0 || len(e.asking) > 0 }
+func (e *Engine) work() bool {
+	return len(e.dirty) > 0 || len(e.asking) > 0 || e.moreRoom && len(e.heldRoles) > 0
+}
 
 // arm sets when the next cycle is due, once there is something for it.
 func (e *Engine) arm(now time.Duration) {
@@ -232,9 +239,6 @@ func (e *Engine) Apply(now time.Duration, b *allocatorv1.Batch) error {
 		e.applied = b.GetFirstEvent() + uint64(len(b.GetEvents())) - 1
 	}
 	e.acknowledge(b.GetDecisionsSeen())
-	if e.reconsidered {
-		e.reconsider()
-	}
 	e.arm(now)
 	if b.GetSnapshotEnd() {
 		e.ready = true
@@ -277,6 +281,26 @@ func (b bitset) remove(i uint32) {
 	if word := int(i >> 6); word < len(b) {
 		b[word] &^= 1 << (i & 63)
 	}
+}
+
+// after returns the first member after i, or else the first of all. There is one
+// at least.
+func (b bitset) after(i uint32) uint32 {
+	if len(b) == 0 {
+		return 0
+	}
+	start := int(i>>6) % len(b)
+	for n := 0; n <= len(b); n++ {
+		at := (start + n) % len(b)
+		word := b[at]
+		if n == 0 {
+			word &^= 1<<(i&63) | (1<<(i&63) - 1)
+		}
+		if word != 0 {
+			return uint32(at<<6 + trailingZeros(word))
+		}
+	}
+	return 0
 }
 
 // within reports whether every member is in o too.

@@ -152,6 +152,7 @@ func (e *Engine) setClient(c *client, s *allocatorv1.RoleSettings) {
 	if !had && len(c.smallest) == 0 {
 		return
 	}
+	e.books++
 	e.smallest = slices.Clone(e.common)
 	for _, other := range e.clients {
 		if other != nil {

@@ -27,6 +27,7 @@ type model struct {
 	offers     []*allocator.Offer // outstanding
 	made       int
 	limits     map[string]resource.Scalar // of cpus, by role
+	guarantees map[string]resource.Scalar // likewise
 }
 
 type modelFramework struct {
@@ -52,7 +53,7 @@ var modelRoles = []string{"*", "eng", "eng/web", "ops"}
 func newModel(t *rapid.T, tb testing.TB) *model {
 	begin := defaults()
 	begin.Seed = rapid.Uint64().Draw(t, "seed")
-	m := &model{world: newWorld(tb, begin, &engine.DominantShare{}), t: t, frameworks: map[string]*modelFramework{}, limits: map[string]resource.Scalar{}}
+	m := &model{world: newWorld(tb, begin, &engine.DominantShare{}), t: t, frameworks: map[string]*modelFramework{}, limits: map[string]resource.Scalar{}, guarantees: map[string]resource.Scalar{}}
 	m.refuse = func(*allocator.Offer) bool { return rapid.IntRange(0, 9).Draw(t, "refuse") == 0 }
 	return m
 }
@@ -158,34 +159,81 @@ func (m *model) setLimit(*rapid.T) {
 	m.tell(m.roleUpdated(role))
 }
 
+// setGuarantee guarantees a role and those below it CPUs, or ends that.
+func (m *model) setGuarantee(*rapid.T) {
+	role := rapid.SampledFrom(modelRoles).Draw(m.t, "role")
+	delete(m.guarantees, role)
+	if n := rapid.IntRange(-2, 10).Draw(m.t, "guarantee"); n > 0 {
+		m.guarantees[role] = resource.Scalar(n) * resource.Unit
+	}
+	m.tell(m.roleUpdated(role))
+}
+
 func (m *model) roleUpdated(role string) *allocator.RoleUpdated {
 	u := &allocator.RoleUpdated{Name: role}
 	if n, limited := m.limits[role]; limited {
 		u.Limit = resource.Quantities{{Name: "cpus", Amount: n}}
 	}
+	if n := m.guarantees[role]; n > 0 {
+		u.Guarantee = resource.Quantities{{Name: "cpus", Amount: n}}
+	}
 	return u
 }
 
-// room is how many CPUs more a role may have, unreserved.
-func (m *model) room(role string) resource.Scalar {
+// consumed is how many CPUs count against a role's quota.
+func (m *model) consumed(role string) (sum resource.Scalar) {
+	for h, r := range m.held {
+		if resource.IsAncestorOrSelf(role, h.role) {
+			sum += r.Unreserved().Get("cpus")
+		}
+	}
+	for _, total := range m.total {
+		for _, r := range total.Reserved() {
+			if r.Kind.Name() == "cpus" && resource.IsAncestorOrSelf(role, r.Kind.Role()) {
+				sum += r.Scalar
+			}
+		}
+	}
+	return sum
+}
+
+// short is by how many CPUs what is free falls short of what guarantees lack,
+// if a role is given some more first.
+func (m *model) short(role string, more resource.Scalar) resource.Scalar {
+	free := -more
+	for id := range m.total {
+		free += m.free(id).Unreserved().Get("cpus")
+	}
+	lack := func(r string) resource.Scalar {
+		n := m.guarantees[r] - m.consumed(r)
+		if resource.IsAncestorOrSelf(r, role) {
+			n -= more
+		}
+		return max(0, n)
+	}
+	// What eng/web lacks, eng has to have for it.
+	return max(0, lack("*")+lack("ops")+max(lack("eng"), lack("eng/web"))-free)
+}
+
+// limited is how many CPUs more a role's limits leave it.
+func (m *model) limited(role string) resource.Scalar {
 	room := resource.MaxScalar
 	for above, limit := range m.limits {
-		if !resource.IsAncestorOrSelf(above, role) {
-			continue
+		if resource.IsAncestorOrSelf(above, role) {
+			room = min(room, limit-m.consumed(above))
 		}
-		for h, r := range m.held {
-			if resource.IsAncestorOrSelf(above, h.role) {
-				limit -= r.Unreserved().Get("cpus")
-			}
+	}
+	return room
+}
+
+// room is how many CPUs more a role may have, unreserved: the most that leaves
+// guarantees no shorter. All amounts are whole.
+func (m *model) room(role string) resource.Scalar {
+	room := m.limited(role)
+	for more := resource.Unit; more <= min(room, 64*resource.Unit) && len(m.guarantees) > 0; more += resource.Unit {
+		if m.short(role, more) > m.short(role, 0) {
+			return more - resource.Unit
 		}
-		for _, total := range m.total {
-			for _, r := range total.Reserved() {
-				if r.Kind.Name() == "cpus" && resource.IsAncestorOrSelf(above, r.Kind.Role()) {
-					limit -= r.Scalar
-				}
-			}
-		}
-		room = min(room, limit)
 	}
 	return room
 }
@@ -350,11 +398,17 @@ func (m *model) check(o *allocator.Offer) {
 		m.t.Fatalf("%v was offered something, and does not want offers", h)
 	case !enough(o.Resources):
 		m.t.Fatalf("offer of %v is too small", o.Resources)
-	case o.Resources.Unreserved().Get("cpus") > 0 && m.room(o.Role) < 0:
-		m.t.Fatalf("offer of %v in role %s exceeds a limit by %v CPUs", o.Resources, o.Role, -m.room(o.Role))
+	case o.Resources.Unreserved().Get("cpus") > 0 && m.limited(o.Role) < 0:
+		m.t.Fatalf("offer of %v in role %s exceeds a limit by %v CPUs", o.Resources, o.Role, -m.limited(o.Role))
 	case !o.Resources.Equal(o.Resources.AllocatableTo(o.Role)):
 		m.t.Fatalf("offer of %v in role %s", o.Resources, o.Role)
 	}
+	after := m.short(o.Role, 0)
+	m.held[h] = m.held[h].Minus(o.Resources)
+	if before := m.short(o.Role, 0); after > before {
+		m.t.Fatalf("offer of %v in role %s: guarantees %v lack %v CPUs more than before", o.Resources, o.Role, m.guarantees, after-before)
+	}
+	m.held[h] = m.held[h].Add(o.Resources)
 	if blocked, soft := m.stands(h, o.Resources); blocked && !soft {
 		m.t.Fatalf("%v was offered %v, which it filters", h, o.Resources)
 	}
@@ -435,6 +489,7 @@ func TestAnyCore(t *testing.T) {
 			"suppress":        m.suppress,
 			"revive":          m.revive,
 			"setLimit":        m.setLimit,
+			"setGuarantee":    m.setGuarantee,
 			"decline":         m.declineOffer,
 			"decline more":    m.declineOffer,
 			"accept":          m.acceptOffer,

@@ -48,6 +48,8 @@ type role struct {
 	node   *node
 	group  *node // its own frameworks
 	quota  quota
+	room   headroom
+	held   []heldBack
 	// starved is for how long it had been when the session began.
 	starved time.Duration
 }
@@ -217,6 +219,7 @@ func (e *Engine) account(c *client, v vector, sign int64) {
 			if kind.flags&(kindRevocable|kindReserved) == 0 {
 				e.used = grown(e.used, int(kind.quantity))
 				e.used[kind.quantity] += amount
+				e.books++
 				for r := c.role; r != nil; r = r.parent {
 					r.quota.used = grown(r.quota.used, int(kind.quantity))
 					r.quota.used[kind.quantity] += amount
