@@ -6,6 +6,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/allocator/engine"
+	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
@@ -86,6 +87,11 @@ func (w *world) framework(id string, roles ...string) {
 func (w *world) run() []*allocator.Offer {
 	w.t.Helper()
 	decisions, _ := w.engine.Run(w.now)
+	return w.carryOut(decisions)
+}
+
+func (w *world) carryOut(decisions []*allocatorv1.Decision) []*allocator.Offer {
+	w.t.Helper()
 	var offers []*allocator.Offer
 	var refused []allocator.Event
 	for _, d := range decisions {
