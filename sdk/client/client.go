@@ -110,10 +110,13 @@ func Reason(err error) string {
 	if !ok {
 		return err.Error()
 	}
-	if strings.Contains(s.Message(), "error reading server preface") && !strings.Contains(s.Message(), "tls:") {
-		return "it closed the connection at once: it may demand TLS and a certificate of its authority (" + s.Message() + ")"
+	message := s.Message()
+	switch {
+	case strings.Contains(message, "tls:"):
+	case strings.Contains(message, "error reading server preface"), strings.HasSuffix(message, "write: broken pipe"), strings.HasSuffix(message, "connection reset by peer"):
+		return "it closed the connection: it may demand TLS and a certificate of its authority, or have ended (" + message + ")"
 	}
-	return s.Message()
+	return message
 }
 
 // Leader returns a connection to the leading master among addresses. All are
