@@ -42,6 +42,9 @@ func newWorld(t failer, c *config, weights map[string]uint64) *world {
 		t: t, encoder: allocator.NewEncoder(), engine: engine.New(begin().Proto(), newPriority(c)), next: 1,
 		agents: map[string]resource.Resources{}, held: map[holder]resource.Resources{}, filters: map[holder]time.Duration{},
 	}
+	if p := definition().Preempt(c); p != nil {
+		w.engine.Preempt(engine.Preempt{After: p.After, GracePeriod: p.GracePeriod})
+	}
 	w.apply(allocator.Batch{Snapshot: true, SnapshotEnd: true})
 	for role, weight := range weights {
 		w.tell(&allocator.RoleUpdated{Name: role, Weight: weight})

@@ -39,6 +39,7 @@ type client struct {
 	tasks       int
 	size        vector // of the last task that started
 	hunger      hunger
+	classes     []int64 // of those above it and its own, from the root, during a look
 }
 
 func (c *client) wants() bool { return c.framework.active && c.subscribed && !c.suppressed }

@@ -14,6 +14,11 @@ import (
 // under dominant resource fairness, when a task can pass from the richer to the
 // poorer without turning them round. So an end is never followed by one the
 // other way.
+//
+// Victims are taken from later classes of the policy first, then the youngest.
+// Shares bound what a client can be given of its own class; of a later class it
+// could be given everything, so that it is given a little more at a time than it
+// has been seen to use.
 type Preempt struct {
 	// After is for how long a client must have been starved.
 	After time.Duration
@@ -66,6 +71,8 @@ type hunger struct {
 	// declined, in a row; each doubles the time to the next.
 	vain     int
 	awaiting bool // it has not answered to what was revoked for it
+	// launched counts the tasks that it has started while it was starved.
+	launched int
 	// declined is the most that it declined of each quantity, until forget: it
 	// needs more of something.
 	declined []int64
@@ -86,7 +93,10 @@ const (
 )
 
 // fed is called when a task of the client started: it does use what it gets.
-func (h *hunger) fed() { h.vain, h.awaiting, h.declined = 0, false, nil }
+func (h *hunger) fed() {
+	h.vain, h.awaiting, h.declined = 0, false, nil
+	h.launched++
+}
 
 // spoilt is called when the client declined what it was offered.
 func (e *Engine) spoilt(now time.Duration, c *client, v vector) {
@@ -102,7 +112,7 @@ func (e *Engine) spoilt(now time.Duration, c *client, v vector) {
 	})
 	defer func() { h.forget = now + e.preempt.After<<(h.vain+2) }() // beyond the next plan
 	if h.awaiting {
-		h.awaiting, h.vain, h.since = false, min(h.vain+1, maxVain), now
+		h.awaiting, h.vain, h.since, h.launched = false, min(h.vain+1, maxVain), now, 0
 		p := e.preempt
 		p.underWay = slices.DeleteFunc(p.underWay, func(r revocation) bool { return r.ended && r.to == c })
 	}
@@ -139,7 +149,7 @@ func (e *Engine) look(now time.Duration) {
 				h.vain = 0
 			}
 		case !h.starved:
-			h.starved, h.since = true, now
+			h.starved, h.since, h.launched = true, now, 0
 			if !p.checked {
 				h.since -= c.role.starvedMs()
 			}
@@ -223,6 +233,22 @@ func (e *Engine) findRichest() {
 			return 0
 		})
 	}
+}
+
+// outranks reports whether a client is starved because somebody with tasks is
+// of a later class than it, or a role above it: then no share bounds what it may
+// ask for.
+func (e *Engine) outranks(c *client) bool {
+	if c.role.lacks() {
+		return false
+	}
+	for n := &c.node; n.parent != nil; n = n.parent {
+		above := &n.parent.look
+		if above.checked == e.preempt.check && above.rich[0].look.rank.Class > e.rankOf(n).Class {
+			return true
+		}
+	}
+	return false
 }
 
 // part is the largest share of the cluster's total that v is.

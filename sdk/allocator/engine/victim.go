@@ -22,6 +22,9 @@ func (e *Engine) planAll(now time.Duration, hungry []*client) {
 	for _, c := range hungry {
 		found := false
 		for left > 0 && e.budget.any(now) && e.starved(c) {
+			if e.outranks(c) && e.allowance(c) < 1 {
+				break
+			}
 			victims := e.plan(now, c, left)
 			if len(victims) == 0 {
 				break
@@ -45,6 +48,20 @@ func (e *Engine) planAll(now time.Duration, hungry []*client) {
 	p.agents, p.revoking = nil, nil
 }
 
+// allowance is how many tasks more may be revoked for a client that outranks
+// their owners. It could have them all, whether it has a use for them or not; so
+// it gets one, or as many as it needs to be served at all, and then a quarter as
+// many as it has started tasks since.
+func (e *Engine) allowance(c *client) int {
+	most := 1 + c.hunger.launched/4
+	for i := range e.preempt.underWay {
+		if e.preempt.underWay[i].to == c {
+			most--
+		}
+	}
+	return most
+}
+
 // isServed reports whether something is under way for a client.
 func (e *Engine) isServed(c *client) bool {
 	return slices.ContainsFunc(e.preempt.underWay, func(r revocation) bool { return r.to == c })
@@ -56,24 +73,45 @@ func (e *Engine) findRichestAgain() {
 	e.findRichest()
 }
 
-// findVictims lists the agents with tasks, that with the youngest first, and
-// puts each agent's tasks in that order.
+// findVictims lists the agents with tasks, that with the first victim first, and
+// puts each agent's tasks in that order: those of later classes before others,
+// then the youngest.
 func (e *Engine) findVictims() {
 	p := e.preempt
+	for _, c := range e.clients {
+		if c != nil && c.tasks > 0 {
+			c.classes = c.classes[:0]
+			for n := &c.node; n.parent != nil; n = n.parent {
+				c.classes = append(c.classes, n.look.rank.Class)
+			}
+			slices.Reverse(c.classes)
+		}
+	}
 	for _, a := range e.agents {
 		if a == nil || !a.active || len(a.tasks) == 0 {
 			continue
 		}
-		slices.SortFunc(a.tasks, younger)
+		slices.SortFunc(a.tasks, victimOrder)
 		p.agents = append(p.agents, a)
 	}
 	slices.SortFunc(p.agents, func(a, b *agent) int {
-		return cmp.Or(younger(a.tasks[0], b.tasks[0]), cmp.Compare(a.number, b.number))
+		return cmp.Or(victimOrder(a.tasks[0], b.tasks[0]), cmp.Compare(a.number, b.number))
 	})
 }
 
-func younger(a, b task) int {
-	return cmp.Or(cmp.Compare(b.started, a.started), cmp.Compare(b.number, a.number))
+func victimOrder(a, b task) int {
+	return cmp.Or(laterClass(a.client.classes, b.client.classes), cmp.Compare(b.started, a.started), cmp.Compare(b.number, a.number))
+}
+
+// laterClass compares the ways from the root to two clients; a class that one of
+// them lacks is 0.
+func laterClass(a, b []int64) int {
+	for i := range max(len(a), len(b)) {
+		if c := cmp.Compare(at(b, uint32(i)), at(a, uint32(i))); c != 0 {
+			return c
+		}
+	}
+	return 0
 }
 
 // plan returns the fewest tasks of one agent, the youngest if there are several
