@@ -44,6 +44,10 @@ test-cgroup2: ## The cgroups isolator on a cgroup v2 kernel, in QEMU
 sim: ## The cluster simulator over many seeds (SIM_SEEDS=300)
 	go test -count=1 -run TestSeeds ./core/sim -args -seeds=$(SIM_SEEDS)
 
+.PHONY: swap-torture
+swap-torture: ## Two hundred live swaps of the allocator under a thousand running tasks
+	go test -count=1 -timeout 15m -run TestLiveSwap -v ./test -args -swap-tasks=1000 -swap-rounds=100
+
 .PHONY: lint
 lint: $(TOOLS)/staticcheck ## Format, vet, static analysis, and whether generated code is fresh
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w): $$unformatted"; exit 1; fi

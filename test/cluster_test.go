@@ -49,6 +49,7 @@ func buildAndRun(m *testing.M) (int, error) {
 		"scheduler-hello":                  "../sdk/examples/scheduler-hello",
 		"plugins/mezzo-allocator-drf":      "../plugins/allocator-drf",
 		"plugins/mezzo-allocator-priority": "../plugins/allocator-priority",
+		"plugins/mezzo-allocator-faulty":   "./allocator-faulty",
 		"plugins/mezzo-isolator-cgroups":   "../plugins/isolator-cgroups",
 		"plugins/mezzo-shim":               "../plugins/isolator-cgroups/shim",
 	} {

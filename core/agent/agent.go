@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -194,8 +195,7 @@ func (a *Agent) serve(ctx context.Context) (err error) {
 		return err
 	}
 	for _, i := range a.options.Isolators {
-		client := a.boxes.isolators[i.Name()]
-		a.run(func(ctx context.Context) { client.watch(ctx, i) })
+		a.follow(a.boxes.client(i.Name()), i)
 	}
 	close(a.running)
 	err = a.loop(ctx)
@@ -221,11 +221,77 @@ func (a *Agent) reviveIsolators() error {
 			a.logger.Error("an isolator that containers still need cannot be launched; they stay until it is back", "isolator", name, "error", err)
 			continue
 		}
-		client := newIsolatorClient(name, a.logger, a.post, a.run)
-		a.boxes.isolators[name] = client
-		a.run(func(ctx context.Context) { client.watch(ctx, plugin) })
+		a.follow(a.addClient(name), plugin)
 	}
 	return nil
+}
+
+// addClient makes the client of an isolator, unless there is one.
+func (a *Agent) addClient(name string) *isolatorClient {
+	a.boxes.mu.Lock()
+	defer a.boxes.mu.Unlock()
+	client := a.boxes.isolators[name]
+	if client == nil {
+		client = newIsolatorClient(name, a.logger, a.post, a.run)
+		a.boxes.isolators[name] = client
+	}
+	return client
+}
+
+// follow has a client follow its plugin, once, until it is retired.
+func (a *Agent) follow(client *isolatorClient, plugin Isolator) {
+	client.following.Do(func() {
+		a.run(func(ctx context.Context) {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			defer context.AfterFunc(client.over, cancel)()
+			client.watch(ctx, plugin)
+		})
+	})
+}
+
+// SetIsolators says which isolators the configuration has now, in order. One
+// that is new is used from now on; one that is gone keeps what it has a part in,
+// until nothing is left and Options.Retire is called. A plugin that took the
+// place of another behind the same Isolator needs no word of it here.
+func (a *Agent) SetIsolators(list []Isolator) error {
+	if len(list) == 0 {
+		return errors.New("agent: no isolator")
+	}
+	var names []string
+	for _, i := range list {
+		a.addClient(i.Name())
+		names = append(names, i.Name())
+	}
+	a.boxes.mu.Lock()
+	a.boxes.order = names
+	a.boxes.mu.Unlock()
+	// The machine has to know an isolator before it hears of it.
+	select {
+	case a.inputs <- state.SetIsolators{Isolators: names}:
+	case <-a.ended:
+		return ErrStopped
+	}
+	for _, i := range list {
+		a.follow(a.boxes.client(i.Name()), i)
+	}
+	return nil
+}
+
+// retire ends what there is of an isolator that nothing needs any more.
+func (a *Agent) retire(name string) {
+	a.boxes.mu.Lock()
+	client := a.boxes.isolators[name]
+	if client == nil || slices.Contains(a.boxes.order, name) {
+		a.boxes.mu.Unlock()
+		return
+	}
+	delete(a.boxes.isolators, name)
+	a.boxes.mu.Unlock()
+	client.retire()
+	if a.options.Retire != nil {
+		a.run(func(context.Context) { a.options.Retire(name) })
+	}
 }
 
 // exit is the machine's wish to end, as an error.
@@ -321,6 +387,8 @@ func (a *Agent) do(outputs []state.Output) error {
 			}
 		case state.Recover:
 			a.boxes.recover(o)
+		case state.Retire:
+			a.retire(o.Isolator)
 		case state.ClaimContainers:
 			a.boxes.claim(o)
 		case state.Launch:

@@ -23,18 +23,36 @@ const launchesAtOnce = 32
 // containers does what the machine asks for with containers. For each container
 // one thing is done at a time, in order; Wait and Kill run beside that.
 type containers struct {
-	isolators map[string]*isolatorClient // by name; does not change
-	order     []string                   // of the configuration
-	work      *workDir
-	logs      *isolatorv1.Logs
-	endpoint  string // the agent's rpc address, for what runs here
-	hostname  string
-	post      func(context.Context, state.Input)
-	run       func(func(context.Context))
-	slots     chan struct{}
+	work     *workDir
+	logs     *isolatorv1.Logs
+	endpoint string // the agent's rpc address, for what runs here
+	hostname string
+	post     func(context.Context, state.Input)
+	run      func(func(context.Context))
+	slots    chan struct{}
 
-	mu      sync.Mutex
-	workers map[string]*worker
+	mu        sync.Mutex
+	workers   map[string]*worker
+	isolators map[string]*isolatorClient // by name, retired ones too
+	order     []string                   // of the configuration
+}
+
+// client is the isolator of that name, or nil.
+func (c *containers) client(name string) *isolatorClient {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.isolators[name]
+}
+
+// listed are the isolators of the configuration, in order.
+func (c *containers) listed() []*isolatorClient {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []*isolatorClient
+	for _, name := range c.order {
+		list = append(list, c.isolators[name])
+	}
+	return list
 }
 
 // worker is a container that something is to be done with.
@@ -107,9 +125,9 @@ func (c *containers) claim(o state.ClaimContainers) {
 
 func (c *containers) claimOne(ctx context.Context, p *state.Plan) ([]state.Claim, error) {
 	var claims []state.Claim
-	for _, name := range c.order {
-		claim := state.Claim{Isolator: name}
-		err := c.isolators[name].call(ctx, claimTimeout, "claim", func(ctx context.Context, i isolatorv1.IsolatorClient) error {
+	for _, isolator := range c.listed() {
+		claim := state.Claim{Isolator: isolator.name}
+		err := isolator.call(ctx, claimTimeout, "claim", func(ctx context.Context, i isolatorv1.IsolatorClient) error {
 			answer, err := i.Claim(ctx, &isolatorv1.ClaimRequest{Container: p.Container, Task: p.Task})
 			claim.Claim, claim.Reason = answer.GetClaim(), answer.GetReason()
 			return err
@@ -195,7 +213,7 @@ func (c *containers) make(ctx context.Context, p *state.Plan) (*state.Created, e
 }
 
 func (c *containers) isolator(name string) (*isolatorClient, error) {
-	if i := c.isolators[name]; i != nil {
+	if i := c.client(name); i != nil {
 		return i, nil
 	}
 	return nil, fmt.Errorf("isolator %s has a part in the container and is not in the agent's configuration: add it again", name)
@@ -395,7 +413,7 @@ func (c *containers) remove(ctx context.Context, o state.Cleanup) {
 
 // recover gives an isolator what it had a part in, with paths as it knows them.
 func (c *containers) recover(o state.Recover) {
-	i := c.isolators[o.Isolator]
+	i := c.client(o.Isolator)
 	if i == nil {
 		return
 	}
@@ -410,8 +428,8 @@ func (c *containers) recover(o state.Recover) {
 // put together.
 func (c *containers) usage(ctx context.Context, ids []string) (map[string]*mezzov1.ResourceStatistics, error) {
 	all := map[string]*mezzov1.ResourceStatistics{}
-	for _, name := range c.order {
-		err := c.isolators[name].call(ctx, usageTimeout, "usage", func(ctx context.Context, i isolatorv1.IsolatorClient) error {
+	for _, isolator := range c.listed() {
+		err := isolator.call(ctx, usageTimeout, "usage", func(ctx context.Context, i isolatorv1.IsolatorClient) error {
 			answer, err := i.Usage(ctx, &isolatorv1.UsageRequest{Containers: ids})
 			if status.Code(err) == codes.Unimplemented {
 				return nil

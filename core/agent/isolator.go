@@ -38,6 +38,10 @@ type isolatorClient struct {
 	post   func(context.Context, state.Input)
 	run    func(func(context.Context))
 
+	following sync.Once          // of its plugin
+	over      context.Context    // ends when it is retired
+	retire    context.CancelFunc // ends over
+
 	mu      sync.Mutex
 	conn    grpc.ClientConnInterface // nil: no process
 	ended   context.CancelFunc       // of what belongs to conn
@@ -48,7 +52,9 @@ type isolatorClient struct {
 }
 
 func newIsolatorClient(name string, logger hclog.Logger, post func(context.Context, state.Input), run func(func(context.Context))) *isolatorClient {
-	return &isolatorClient{name: name, logger: logger.With("isolator", name), post: post, run: run, changed: make(chan struct{}), reason: "has not started yet"}
+	i := &isolatorClient{name: name, logger: logger.With("isolator", name), post: post, run: run, changed: make(chan struct{}), reason: "has not started yet"}
+	i.over, i.retire = context.WithCancel(context.Background())
+	return i
 }
 
 // watch follows the plugin until the context ends.

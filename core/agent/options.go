@@ -47,6 +47,10 @@ type Options struct {
 	// such containers stay as they are until the isolator is configured again.
 	Revive func(name string, spec []byte) (Isolator, error)
 
+	// Retire is called, on a goroutine of its own, when an isolator is neither
+	// configured nor needed by any container. May be nil.
+	Retire func(name string)
+
 	// Plugins is what GetState says of the plugins; nil: nothing.
 	Plugins func() []*operatorv1.Plugin
 	// Authorizer is asked about every read of a sandbox and of the state; nil:

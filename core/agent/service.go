@@ -10,9 +10,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
@@ -39,6 +41,9 @@ type ServiceOptions struct {
 	Config  config.Agent
 	Logger  hclog.Logger
 	Version string
+	// Reread reads the configuration again, for Reload. The settings are nil when
+	// there is an error; the file is never nil. Nil: there is none to read.
+	Reread func() (*config.Agent, *config.File, hcl.Diagnostics)
 	// Authorizer decides who may do what; nil: rpc.AllowAll.
 	Authorizer rpc.Authorizer
 	// EndTasks ends all tasks when the agent is stopped. Otherwise they run on,
@@ -59,6 +64,13 @@ type Service struct {
 	host  *pluginhost.Host
 	agent *Agent
 	ready chan struct{}
+
+	reloading sync.Mutex
+	config    config.Agent   // what counts now; see Reload
+	loggers   []hclog.Logger // that follow log_level
+
+	mu      sync.Mutex
+	plugins map[string]*Plugin // isolators by name, retired ones too
 }
 
 // NewService opens listeners, database and plugin host, and starts the
@@ -93,23 +105,26 @@ func (s *Service) open(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		s.plugins[p.name] = p
 		isolators = append(isolators, p)
 	}
 	if s.agent, err = s.newAgent(isolators); err != nil {
 		return err
 	}
-	operatorv1.RegisterAgentOperatorServer(s.rpc, s.agent)
+	operatorv1.RegisterAgentOperatorServer(s.rpc, &operatorService{Agent: s.agent, service: s})
 	return nil
 }
 
 func (s *Service) listen() (err error) {
 	c := s.o.Config
 	files := s.files()
-	if s.rpc, err = rpc.Listen(rpc.Options{Address: c.RPC, TLS: files, Insecure: c.Insecure, Logger: s.o.Logger.Named("rpc")}); err != nil {
+	rpcLogger, httpLogger := s.o.Logger.Named("rpc"), s.o.Logger.Named("http")
+	s.loggers = []hclog.Logger{s.o.Logger, rpcLogger, httpLogger}
+	if s.rpc, err = rpc.Listen(rpc.Options{Address: c.RPC, TLS: files, Insecure: c.Insecure, Logger: rpcLogger}); err != nil {
 		return err
 	}
 	s.http, err = http.Listen(http.Options{
-		Title: "Mezzo agent", Address: c.HTTP, TLS: files, Insecure: c.Insecure, Logger: s.o.Logger.Named("http"),
+		Title: "Mezzo agent", Address: c.HTTP, TLS: files, Insecure: c.Insecure, Logger: httpLogger,
 		Ready: s.readiness, Queries: map[string]http.Query{"state": {One: s.queryState}},
 	})
 	return err
@@ -158,7 +173,8 @@ func (s *Service) newAgent(isolators []Isolator) (*Agent, error) {
 		DataDir: c.DataDir, WorkDir: c.WorkDir, Hostname: hostname, Version: s.o.Version,
 		RPCAddress: s.rpc.Address(), HTTPAddress: s.http.Address(), Masters: c.Masters, Dial: dial,
 		Resources: resources.ToProto(), Attributes: attributes(c.Attributes), Isolators: isolators, Revive: s.revive,
-		Plugins: s.plugins, Authorizer: s.o.Authorizer, RegistrationBackoff: c.RegistrationBackoff, PingTimeout: c.PingTimeout,
+		Retire: s.retire,
+		Plugins: s.listPlugins, Authorizer: s.o.Authorizer, RegistrationBackoff: c.RegistrationBackoff, PingTimeout: c.PingTimeout,
 		LogSize: c.LogSize, LogFiles: c.LogFiles, Logger: s.o.Logger,
 	})
 }
@@ -182,10 +198,13 @@ func (s *Service) revive(name string, spec []byte) (Isolator, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.plugins[name] = p
 	return p, nil
 }
 
-func (s *Service) plugins() []*operatorv1.Plugin {
+func (s *Service) listPlugins() []*operatorv1.Plugin {
 	var list []*operatorv1.Plugin
 	for _, status := range s.host.Status() {
 		list = append(list, status.ToProto("agent"))

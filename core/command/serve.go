@@ -37,20 +37,6 @@ func (f *serveFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.logLevel, "log-level", "", "trace, debug, info, warn or error")
 }
 
-// load reads the files. It prints what is wrong with them.
-func (c *cli) load(f serveFlags) (*config.File, config.Defaults, error) {
-	defaults, err := c.defaults(f.dataDir)
-	if err != nil {
-		return nil, defaults, err
-	}
-	file, diags := config.Load(f.configs)
-	c.diagnose(file, diags)
-	if diags.HasErrors() {
-		return nil, defaults, &exitError{code: 1}
-	}
-	return file, defaults, nil
-}
-
 // resolved prints the diagnostics of resolving a file, and fails on errors.
 func (c *cli) resolved(file *config.File, diags hcl.Diagnostics) error {
 	c.diagnose(file, diags)

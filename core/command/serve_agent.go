@@ -45,15 +45,16 @@ same data directory recovers them; with --end-tasks they end with it.`,
 }
 
 func (c *cli) agent(ctx context.Context, f agentFlags) error {
-	file, defaults, err := c.load(f.serveFlags)
+	defaults, err := c.defaults(f.dataDir)
 	if err != nil {
 		return err
 	}
-	settings, err := c.agentSettings(file, defaults, f)
-	if err != nil {
+	if err := f.check(); err != nil {
 		return err
 	}
-	if err := c.resolved(file, settings.Check()); err != nil {
+	read := func() (*config.Agent, *config.File, hcl.Diagnostics) { return f.readAgent(defaults) }
+	settings, file, diags := read()
+	if err := c.resolved(file, diags); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(settings.DataDir, 0o755); err != nil {
@@ -61,7 +62,7 @@ func (c *cli) agent(ctx context.Context, f agentFlags) error {
 	}
 	s, err := agent.NewService(ctx, agent.ServiceOptions{
 		Config: *settings, Logger: newLogger(c.err, "agent", settings.LogLevel, settings.LogJSON), Version: Version(),
-		EndTasks: f.endTasks, ResourcesShare: f.share, PortsPart: f.ports,
+		Reread: read, EndTasks: f.endTasks, ResourcesShare: f.share, PortsPart: f.ports,
 	})
 	if err != nil {
 		return c.refused(file, err)
@@ -76,13 +77,37 @@ func (c *cli) agent(ctx context.Context, f agentFlags) error {
 		case <-ctx.Done():
 		}
 	}()
+	hangups, stop := hangups()
+	defer stop()
+	go s.ReloadOn(ctx, hangups)
 	return c.refused(file, s.Run(ctx))
 }
 
-func (c *cli) agentSettings(file *config.File, defaults config.Defaults, f agentFlags) (*config.Agent, error) {
-	settings, diags := file.ForAgent(defaults)
-	if err := c.resolved(file, diags); err != nil {
-		return nil, err
+// check says what is wrong with the flags.
+func (f *agentFlags) check() error {
+	if len(f.masters) > 0 {
+		if err := config.CheckMasters(f.masters); err != nil {
+			return usage("--master: %v", err)
+		}
+	}
+	if f.resources != "" {
+		if _, err := resource.Parse(f.resources); err != nil {
+			return usage("--resources: %v", err)
+		}
+	}
+	return nil
+}
+
+// readAgent reads what an agent is to do: files, and flags before them.
+func (f *agentFlags) readAgent(defaults config.Defaults) (*config.Agent, *config.File, hcl.Diagnostics) {
+	file, diags := config.Load(f.configs)
+	if diags.HasErrors() {
+		return nil, file, diags
+	}
+	settings, more := file.ForAgent(defaults)
+	diags = append(diags, more...)
+	if settings == nil {
+		return nil, file, diags
 	}
 	override(&settings.PluginDir, f.pluginDir)
 	override(&settings.RPC, f.rpc)
@@ -91,15 +116,7 @@ func (c *cli) agentSettings(file *config.File, defaults config.Defaults, f agent
 	override(&settings.Resources, f.resources)
 	override(&settings.Hostname, f.hostname)
 	if len(f.masters) > 0 {
-		if err := config.CheckMasters(f.masters); err != nil {
-			return nil, usage("--master: %v", err)
-		}
 		settings.Masters, settings.MastersRange = f.masters, hcl.Range{}
 	}
-	if f.resources != "" {
-		if _, err := resource.Parse(f.resources); err != nil {
-			return nil, usage("--resources: %v", err)
-		}
-	}
-	return settings, nil
+	return settings, file, append(diags, settings.Check()...)
 }

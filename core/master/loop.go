@@ -145,6 +145,8 @@ func (l *loop) handle(input any) {
 		l.request++
 		l.orders[l.request] = in.reply
 		l.step(in.input(l.request))
+	case inspection:
+		l.inspect(in)
 	case *session:
 		l.openSession(in)
 	case state.AllocatorClosed:

@@ -83,6 +83,11 @@ type IsolatorHealth struct {
 	Reason   string // why not: a sentence
 }
 
+// SetIsolators says that the configuration has other isolators now, or another
+// order: all of them. One that is gone from it is kept until no container names
+// it; then comes Retire.
+type SetIsolators struct{ Isolators []string }
+
 // Claimed is the answer to Claim.
 type Claimed struct {
 	Launch uint64 // of the Claim
@@ -150,6 +155,7 @@ func (LinkMessage) input()       {}
 func (IsolatorUp) input()        {}
 func (IsolatorRecovered) input() {}
 func (IsolatorHealth) input()    {}
+func (SetIsolators) input()      {}
 func (Claimed) input()           {}
 func (Created) input()           {}
 func (Started) input()           {}
@@ -192,6 +198,10 @@ type Recover struct {
 	Isolator string
 	Known    []*isolatorv1.Known // Sandbox is relative to the work directory
 }
+
+// Retire says that an isolator is neither configured nor needed any more: its
+// plugin, if there is one, can be stopped.
+type Retire struct{ Isolator string }
 
 // Claim asks every isolator, in the order of the configuration, about every
 // container of a launch, and to answer with Claimed.
@@ -273,6 +283,7 @@ func (Connect) output()         {}
 func (Disconnect) output()      {}
 func (SendMaster) output()      {}
 func (Recover) output()         {}
+func (Retire) output()          {}
 func (ClaimContainers) output() {}
 func (Launch) output()          {}
 func (Start) output()           {}

@@ -235,6 +235,8 @@ func (m *Machine) handle(in Input) {
 		m.isolatorRecovered(in)
 	case IsolatorHealth:
 		m.isolatorHealth(in)
+	case SetIsolators:
+		m.setIsolators(in)
 	case Claimed:
 		m.claimed(in)
 	case Created:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corelink "github.com/mezzo-os/mezzo/core/link"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
@@ -279,6 +280,33 @@ func (m *Machine) Retired() map[string][]byte {
 	return list
 }
 
+// setIsolators takes over which isolators the configuration has, and in which
+// order.
+func (m *Machine) setIsolators(in SetIsolators) {
+	before := m.withheld()
+	var list []*isolator
+	for _, name := range in.Isolators {
+		i := m.isolator(name)
+		if i == nil {
+			i = &isolator{name: name, reason: "has not started yet"}
+		}
+		i.configured = true
+		list = append(list, i)
+	}
+	var retired []*isolator
+	for _, i := range m.isolators {
+		if !slices.Contains(list, i) {
+			i.configured = false
+			retired = append(retired, i)
+		}
+	}
+	slices.SortFunc(retired, func(a, b *isolator) int { return strings.Compare(a.name, b.name) })
+	m.isolators = append(list, retired...)
+	m.log(Info, "isolators of the configuration", "isolators", strings.Join(in.Isolators, " "))
+	m.retireIsolators()
+	m.withheldMayChange(before)
+}
+
 // retireIsolators forgets isolators that are neither configured nor needed.
 func (m *Machine) retireIsolators() {
 	gone := func(i *isolator) bool {
@@ -300,6 +328,7 @@ func (m *Machine) retireIsolators() {
 	for _, i := range m.isolators {
 		if gone(i) {
 			m.forget(i)
+			m.effect(Retire{Isolator: i.name})
 		}
 	}
 	m.isolators = slices.DeleteFunc(m.isolators, gone)

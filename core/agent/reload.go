@@ -1,0 +1,253 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/core/pluginhost"
+	"github.com/mezzo-os/mezzo/core/rpc"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+)
+
+// reloadTimeout bounds a reload that nobody waits for.
+const reloadTimeout = 5 * time.Minute
+
+// operatorService is the agent's own, and what concerns its whole process.
+type operatorService struct {
+	*Agent
+	service *Service
+}
+
+// Reload has the configuration read again.
+func (s *operatorService) Reload(ctx context.Context, _ *operatorv1.ReloadRequest) (*operatorv1.ReloadResponse, error) {
+	if err := s.authorize(ctx, rpc.Administer, rpc.Object{ID: "reload"}); err != nil {
+		return nil, err
+	}
+	return s.service.Reload(ctx)
+}
+
+// ReloadOn reloads whenever there is a signal, until ctx ends; the outcome is
+// logged.
+func (s *Service) ReloadOn(ctx context.Context, signals <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+		}
+		reloading, cancel := context.WithTimeout(ctx, reloadTimeout)
+		if _, err := s.Reload(reloading); err != nil {
+			s.o.Logger.Warn("the configuration was not reloaded", "reason", status.Convert(err).Message())
+		}
+		cancel()
+	}
+}
+
+// Reload reads the configuration again, changes the isolators and the log level
+// where they changed, and says what else differs. With an error in the
+// configuration, or an isolator that does not start, the answer says so, and
+// nothing has changed but what the answer lists. An error means that the reload
+// was not tried.
+func (s *Service) Reload(ctx context.Context) (*operatorv1.ReloadResponse, error) {
+	switch {
+	case s.o.Reread == nil:
+		return nil, status.Error(codes.FailedPrecondition, "this agent has no configuration to read again")
+	case s.readiness() != nil:
+		return nil, status.Error(codes.Unavailable, s.readiness().Error())
+	case !s.reloading.TryLock():
+		return nil, status.Error(codes.FailedPrecondition, "a reload is under way")
+	}
+	defer s.reloading.Unlock()
+	next, file, diags := s.o.Reread()
+	out := &operatorv1.ReloadResponse{Diagnostics: config.DiagnosticText(file, diags)}
+	if diags.HasErrors() || next == nil {
+		out.Failed = true
+	} else if err := s.apply(ctx, next, out); err != nil {
+		out.Failed = true
+		var place hcl.Diagnostics
+		if errors.As(err, &place) && len(place) > 0 {
+			out.Diagnostics += config.DiagnosticText(file, place)
+		} else {
+			out.Diagnostics += err.Error() + "\n"
+		}
+	}
+	s.logReload(out)
+	return out, nil
+}
+
+func (s *Service) logReload(out *operatorv1.ReloadResponse) {
+	for _, c := range out.Changes {
+		s.o.Logger.Info("reload: changed", "what", c.What, "from", c.From, "to", c.To)
+	}
+	for _, c := range out.Restart {
+		s.o.Logger.Warn("reload: differs, and counts only after a restart", "what", c.What, "from", c.From, "to", c.To)
+	}
+	if out.Failed {
+		s.o.Logger.Error("the configuration was not reloaded", "diagnostics", out.Diagnostics)
+		return
+	}
+	s.o.Logger.Info("the configuration was reloaded", "changes", len(out.Changes), "need_restart", len(out.Restart))
+}
+
+// apply changes what differs. All that is new is started or tried before
+// anything that runs is touched.
+func (s *Service) apply(ctx context.Context, next *config.Agent, out *operatorv1.ReloadResponse) error {
+	now := &s.config
+	change := func(what, from, to string) {
+		out.Changes = append(out.Changes, &operatorv1.ReloadChange{What: what, From: from, To: to})
+	}
+	added, changed, err := s.prepareIsolators(ctx, next)
+	if err != nil {
+		return err
+	}
+	for _, c := range changed {
+		if err := c.plugin.replace(ctx, c.spec); err != nil {
+			s.forget(added)
+			return err
+		}
+		change(fmt.Sprintf("isolator %q", c.plugin.name), "as it was", c.why)
+	}
+	var list []Isolator
+	var names, before []string
+	for _, block := range next.Isolators {
+		list = append(list, s.plugin(block.Name))
+		names = append(names, block.Name)
+	}
+	for _, block := range now.Isolators {
+		before = append(before, block.Name)
+	}
+	if !slices.Equal(names, before) {
+		if err := s.agent.SetIsolators(list); err != nil {
+			return err
+		}
+		change("isolators", strings.Join(before, ", "), strings.Join(names, ", "))
+	}
+	for _, block := range next.Isolators {
+		s.plugin(block.Name).setLogLevel(block.LogLevel)
+	}
+	if now.LogLevel != next.LogLevel {
+		change("log_level", now.LogLevel, next.LogLevel)
+		for _, l := range s.loggers {
+			l.SetLevel(hclog.LevelFromString(next.LogLevel))
+		}
+	}
+	out.Restart = needRestart(now, next)
+	now.Isolators, now.LogLevel, now.PluginDir = next.Isolators, next.LogLevel, next.PluginDir
+	return nil
+}
+
+// replacement is an isolator whose process is to be replaced.
+type replacement struct {
+	plugin *Plugin
+	spec   pluginhost.Spec
+	why    string
+}
+
+// prepareIsolators starts the isolators that are new, and tries those whose
+// configuration is. With an error none of the new ones is left.
+func (s *Service) prepareIsolators(ctx context.Context, next *config.Agent) (added []string, changed []replacement, err error) {
+	for _, block := range next.Isolators {
+		spec := pluginhost.FromConfig(block, next.PluginDir)
+		plugin := s.plugin(block.Name)
+		if plugin == nil {
+			if plugin, err = StartPlugin(ctx, s.host, spec); err != nil {
+				break
+			}
+			s.mu.Lock()
+			s.plugins[block.Name] = plugin
+			s.mu.Unlock()
+			added = append(added, block.Name)
+			continue
+		}
+		if why := plugin.differs(block, next.PluginDir); why != "" {
+			if err = pluginhost.Check(ctx, spec, pluginhost.Options{}); err != nil {
+				break
+			}
+			changed = append(changed, replacement{plugin, spec, why})
+		}
+	}
+	if err != nil {
+		s.forget(added)
+	}
+	return added, changed, err
+}
+
+func (s *Service) plugin(name string) *Plugin {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.plugins[name]
+}
+
+// forget stops isolators that nobody knows of yet.
+func (s *Service) forget(names []string) {
+	for _, name := range names {
+		s.mu.Lock()
+		p := s.plugins[name]
+		delete(s.plugins, name)
+		s.mu.Unlock()
+		p.stop()
+	}
+}
+
+// retire stops an isolator that is neither configured nor needed. It waits for a
+// reload that is under way, which may want it again.
+func (s *Service) retire(name string) {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	if slices.ContainsFunc(s.config.Isolators, func(p config.Plugin) bool { return p.Name == name }) || s.plugin(name) == nil {
+		return
+	}
+	s.o.Logger.Info("no container needs the isolator any more, and the configuration does not have it", "isolator", name)
+	s.forget([]string{name})
+}
+
+// needRestart lists what differs and counts only after a restart.
+func needRestart(now, next *config.Agent) []*operatorv1.ReloadChange {
+	var out []*operatorv1.ReloadChange
+	compare := func(what string, from, to any) {
+		if a, b := fmt.Sprint(from), fmt.Sprint(to); a != b {
+			out = append(out, &operatorv1.ReloadChange{What: what, From: a, To: b})
+		}
+	}
+	tls := func(t *config.TLS) string {
+		if t == nil {
+			return "none"
+		}
+		return fmt.Sprintf("ca %s, cert %s, key %s", t.CA, t.Cert, t.Key)
+	}
+	names := func(list []config.Plugin) []string {
+		var out []string
+		for _, p := range list {
+			out = append(out, p.Name)
+		}
+		return out
+	}
+	compare("data_dir", now.DataDir, next.DataDir)
+	compare("work_dir", now.WorkDir, next.WorkDir)
+	compare("masters", strings.Join(now.Masters, ", "), strings.Join(next.Masters, ", "))
+	compare("rpc", now.RPC, next.RPC)
+	compare("http", now.HTTP, next.HTTP)
+	compare("hostname", now.Hostname, next.Hostname)
+	compare("resources", now.Resources, next.Resources)
+	compare("attributes", now.Attributes, next.Attributes)
+	compare("registration_backoff", now.RegistrationBackoff, next.RegistrationBackoff)
+	compare("ping_timeout", now.PingTimeout, next.PingTimeout)
+	compare("log_size", now.LogSize, next.LogSize)
+	compare("log_files", now.LogFiles, next.LogFiles)
+	compare("log_json", now.LogJSON, next.LogJSON)
+	compare("tls", tls(now.TLS), tls(next.TLS))
+	compare("insecure", now.Insecure, next.Insecure)
+	compare("framework", names(now.Frameworks), names(next.Frameworks))
+	return out
+}
