@@ -82,7 +82,7 @@ func NewService(ctx context.Context, o ServiceOptions) (*Service, error) {
 	if o.Authorizer == nil {
 		o.Authorizer = rpc.AllowAll{}
 	}
-	s := &Service{o: o, ready: make(chan struct{})}
+	s := &Service{o: o, ready: make(chan struct{}), config: o.Config, plugins: map[string]*Plugin{}}
 	if err := s.open(ctx); err != nil {
 		s.close()
 		return nil, err
@@ -173,7 +173,7 @@ func (s *Service) newAgent(isolators []Isolator) (*Agent, error) {
 		DataDir: c.DataDir, WorkDir: c.WorkDir, Hostname: hostname, Version: s.o.Version,
 		RPCAddress: s.rpc.Address(), HTTPAddress: s.http.Address(), Masters: c.Masters, Dial: dial,
 		Resources: resources.ToProto(), Attributes: attributes(c.Attributes), Isolators: isolators, Revive: s.revive,
-		Retire: s.retire,
+		Retire:  s.retire,
 		Plugins: s.listPlugins, Authorizer: s.o.Authorizer, RegistrationBackoff: c.RegistrationBackoff, PingTimeout: c.PingTimeout,
 		LogSize: c.LogSize, LogFiles: c.LogFiles, Logger: s.o.Logger,
 	})

@@ -146,6 +146,7 @@ func compare(now, next *config.Master) (live, session, restart []*operatorv1.Rel
 	live = difference(live, "agent_removals_per_minute", now.AgentRemovalsPerMinute, next.AgentRemovalsPerMinute)
 	live = difference(live, "max_completed_frameworks", now.MaxCompletedFrameworks, next.MaxCompletedFrameworks)
 	live = difference(live, "max_completed_tasks", now.MaxCompletedTasks, next.MaxCompletedTasks)
+	live = difference(live, "revocation enabled", now.Revocation.Enabled, next.Revocation.Enabled)
 	live = difference(live, "revocation min_grace", now.Revocation.MinGrace, next.Revocation.MinGrace)
 	live = difference(live, "revocation max_per_minute", now.Revocation.MaxPerMinute, next.Revocation.MaxPerMinute)
 	live = difference(live, "log_level", now.LogLevel, next.LogLevel)
@@ -154,8 +155,6 @@ func compare(now, next *config.Master) (live, session, restart []*operatorv1.Rel
 	session = difference(session, "batch_interval", now.BatchInterval, next.BatchInterval)
 	session = difference(session, "min_refuse", now.MinRefuse, next.MinRefuse)
 	session = difference(session, "max_decisions_per_second", now.MaxDecisionsPerSecond, next.MaxDecisionsPerSecond)
-	// An allocator is told of tasks only where it may revoke them.
-	session = difference(session, "revocation enabled", now.Revocation.Enabled, next.Revocation.Enabled)
 
 	restart = difference(restart, "data_dir", now.DataDir, next.DataDir)
 	restart = difference(restart, "rpc", now.RPC, next.RPC)
