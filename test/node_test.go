@@ -2,8 +2,10 @@ package test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,6 +60,7 @@ func TestAllocatorInNode(t *testing.T) {
 	if first == 0 {
 		t.Fatalf("the allocator: %v", c.plugin("allocator/node"))
 	}
+	refusesStrangers(t, first)
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +75,50 @@ func TestAllocatorInNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the allocator to end with its host", func() bool { return !alive(second) })
+}
+
+// refusesStrangers is that a plugin's sockets serve nobody without the host's
+// certificate.
+func refusesStrangers(t *testing.T, pid int) {
+	t.Helper()
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := map[string]bool{}
+	for _, link := range links {
+		target, _ := os.Readlink(link)
+		own[strings.TrimSuffix(strings.TrimPrefix(target, "socket:["), "]")] = true
+	}
+	table, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const listening = "00010000" // flags: the socket accepts connections
+	tried := 0
+	for line := range strings.Lines(string(table)) {
+		words := strings.Fields(line)
+		if len(words) != 8 || words[3] != listening || !own[words[6]] {
+			continue
+		}
+		tried++
+		plain, err := net.Dial("unix", words[7])
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := tls.Client(plain, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		// With TLS 1.3 the server's refusal comes after the handshake.
+		if _, err = conn.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "tls: ") {
+			t.Errorf("a stranger on %s: %v, want that TLS refuses it", words[7], err)
+		}
+		conn.Close()
+	}
+	if tried == 0 {
+		t.Errorf("process %d has no socket to try\n%s", pid, table)
+	}
 }
 
 // installNodeExample copies the example with the contracts and installs what it

@@ -11,9 +11,10 @@ package engine
 // it gets all that it may have there.
 //
 // The engine asks for a candidate's rank again whenever what the candidate
-// holds, its weight, or the cluster's total changed, and at no other time. So
-// Rank must be a function of its arguments alone, must not block, and must keep
-// neither of them. It is called by one goroutine at a time.
+// holds, its weight, or the cluster's total changed; and, where tasks may be
+// revoked, what it would be if the candidate held more or less. So Rank must be a
+// function of its arguments alone, must not block, and must keep neither of them.
+// It is called by one goroutine at a time.
 //
 // Example: dominant resource fairness is
 //
