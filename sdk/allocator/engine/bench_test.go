@@ -24,13 +24,13 @@ func heapBytes() float64 {
 
 // cycles measures Engine.Run alone; ns/event is what Engine.Apply costs for
 // each event told between cycles.
-func cycles(b *testing.B, name string, agents, frameworks int) {
+func cycles(b *testing.B, name string, v workload.Variant, agents, frameworks int) {
 	var took []time.Duration
 	var objects, bytes uint64
 	var applied time.Duration
 	var events int
 	base := heapBytes()
-	w, err := workload.New(name, agents, frameworks, workload.Meter{
+	w, err := workload.NewVariant(name, v, agents, frameworks, workload.Meter{
 		Cycle: func(run func()) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
@@ -81,27 +81,66 @@ func BenchmarkCycle(b *testing.B) {
 			if _, err := fmt.Sscanf(size, "%dx%d", &agents, &frameworks); err != nil {
 				b.Fatalf("-sizes: %q: want agents x frameworks, such as 1000x50", size)
 			}
-			b.Run(name+"/"+size, func(b *testing.B) { cycles(b, name, agents, frameworks) })
+			b.Run(name+"/"+size, func(b *testing.B) { cycles(b, name, workload.Variant{}, agents, frameworks) })
+		}
+	}
+}
+
+// BenchmarkRoles are the variants of Mesos's table with ten roles, with and
+// without a guarantee of 5 % for each, and with tasks that may be revoked.
+//
+//	go test -run '^$' -bench Roles -benchtime 9x ./sdk/allocator/engine
+func BenchmarkRoles(b *testing.B) {
+	for _, size := range [][2]int{{1000, 50}, {1000, 1000}, {10_000, 50}, {10_000, 1000}} {
+		for _, variant := range []struct {
+			name string
+			workload.Variant
+		}{
+			{"none", workload.Variant{Roles: 10}},
+			{"5%", workload.Variant{Roles: 10, Guarantee: 5}},
+			{"preempt", workload.Variant{Roles: 10, Preempt: true}},
+		} {
+			for _, name := range []string{workload.B, workload.C1, workload.D} {
+				b.Run(fmt.Sprintf("%s/%s/%dx%d", name, variant.name, size[0], size[1]), func(b *testing.B) {
+					cycles(b, name, variant.Variant, size[0], size[1])
+				})
+			}
+		}
+	}
+}
+
+// BenchmarkSteady is what a cycle costs in which always the same number of
+// tasks ended, on clusters of different sizes.
+//
+//	go test -run '^$' -bench Steady -benchtime 100x ./sdk/allocator/engine
+func BenchmarkSteady(b *testing.B) {
+	for _, quota := range []int64{0, 5} {
+		for _, agents := range []int{1000, 5000, 10_000, 50_000} {
+			b.Run(fmt.Sprintf("quota=%d%%/%d", quota, agents), func(b *testing.B) {
+				cycles(b, workload.D, workload.Variant{Roles: 10, Guarantee: quota, Ended: 100}, agents, 200)
+			})
 		}
 	}
 }
 
 // TestWorkloads: each workload comes round again and again, as it is described.
 func TestWorkloads(t *testing.T) {
-	for _, name := range workload.Names() {
-		for _, frameworks := range []int{1, 7} {
-			measured := 0
-			w, err := workload.New(name, 100, frameworks, workload.Meter{Cycle: func(run func()) { run(); measured++ }})
-			if err != nil {
-				t.Fatalf("%s, %d frameworks: %v", name, frameworks, err)
-			}
-			for range 5 {
-				if err := w.Round(); err != nil {
-					t.Fatalf("%s, %d frameworks: %v", name, frameworks, err)
+	for _, v := range []workload.Variant{{}, {Roles: 3}, {Roles: 3, Guarantee: 5}, {Roles: 2, Preempt: true, Ended: 5}} {
+		for _, name := range workload.Names() {
+			for _, frameworks := range []int{max(1, v.Roles), 7} {
+				measured := 0
+				w, err := workload.NewVariant(name, v, 100, frameworks, workload.Meter{Cycle: func(run func()) { run(); measured++ }})
+				if err != nil {
+					t.Fatalf("%s, %+v, %d frameworks: %v", name, v, frameworks, err)
 				}
-			}
-			if measured != 5 {
-				t.Errorf("%s: %d cycles in 5 rounds", name, measured)
+				for range 5 {
+					if err := w.Round(); err != nil {
+						t.Fatalf("%s, %+v, %d frameworks: %v", name, v, frameworks, err)
+					}
+				}
+				if measured != 5 {
+					t.Errorf("%s: %d cycles in 5 rounds", name, measured)
+				}
 			}
 		}
 	}

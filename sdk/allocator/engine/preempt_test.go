@@ -278,6 +278,23 @@ func TestGuaranteesAreMetByRevocation(t *testing.T) {
 	}
 }
 
+// What a role above both lacks is not met by passing on what is below it.
+func TestGuaranteesAboveBoth(t *testing.T) {
+	r := newRunning(t, defaults(), patient())
+	r.tell(&allocator.RoleUpdated{Name: "a", Guarantee: resource.Quantities{{Name: "cpus", Amount: 100 * resource.Unit}}},
+		&allocator.RoleUpdated{Name: "a/x", Weight: 9000})
+	r.wants("x", "a/x", "cpus:1", 9)
+	r.agent("one", "cpus:9")
+	r.pass(time.Second)
+	r.wants("y", "a/y", "cpus:1", 9)
+	r.agent("two", "cpus:1")
+	r.pass(time.Hour)
+	r.wantRevoked()
+	if r.cpus("a/x") != 9 || r.cpus("a/y") != 1 {
+		t.Errorf("x has %v, y %v, want 9 and 1", r.cpus("a/x"), r.cpus("a/y"))
+	}
+}
+
 // One task that is enough goes before several, and of several no more than are
 // needed.
 func TestFewestTasks(t *testing.T) {

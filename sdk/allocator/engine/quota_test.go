@@ -135,32 +135,57 @@ func TestWhatMakesRoom(t *testing.T) {
 		w := newWorld(t, defaults(), &engine.DominantShare{})
 		w.limit("f", 0)
 		w.framework("f", "f")
-		w.agent("agent", "cpus:20")
+		w.agent("one", "cpus:20")
+		w.agent("two", "cpus:20")
 		w.wantNone()
-		for n := int64(2); n <= 20; n += 2 {
+		for n := int64(2); n <= 40; n += 2 {
 			w.limit("f", n)
 			wantCPUs(w, 2)
 		}
 	})
-	t.Run("a limit that goes up and down", func(t *testing.T) {
+	t.Run("a limit that went down for long", func(t *testing.T) {
 		w := newWorld(t, defaults(), &engine.DominantShare{})
 		w.framework("f", "f")
-		w.limit("f", 0)
-		for i := range 12 { // each is held back with another room
-			w.limit("f", int64(i))
-			w.agent(fmt.Sprint("a", i), "cpus:30")
+		for n := int64(20); n > 0; n-- { // each is held back with another room
+			w.limit("f", n)
+			w.agent(fmt.Sprint("a", n), "cpus:30")
 			for _, o := range w.settle() {
-				w.decline(o, 0)
+				w.decline(o, 24*time.Hour)
 			}
-			w.tell(&allocator.Suppressed{Framework: "f", Roles: []string{"f"}})
-			w.tell(&allocator.Revived{Framework: "f", Roles: []string{"f"}})
-			w.tell(&allocator.Suppressed{Framework: "f", Roles: []string{"f"}})
+			w.wantNone()
 		}
-		w.limit("f", 0)
-		w.tell(&allocator.Revived{Framework: "f", Roles: []string{"f"}})
-		w.wantNone()
-		w.limit("f", 300)
-		wantCPUs(w, 300)
+		w.limit("f", 20) // more than was refused of a19
+		offers := w.settle()
+		if sum(offers) != 20 {
+			t.Fatalf("offers %v, want 20 CPUs", describe(offers))
+		}
+		w.limit("f", 1000)
+		wantCPUs(w, 570) // ten of the agent are within its filter
+	})
+	t.Run("a little more than it was", func(t *testing.T) {
+		w := newWorld(t, defaults(), &engine.DominantShare{})
+		w.framework("f", "f")
+		for n := int64(12); n > 0; n-- {
+			w.limit("f", n)
+			if n > 9 {
+				w.agent(fmt.Sprint("a", n), "cpus:30")
+			}
+			for _, o := range w.settle() {
+				w.decline(o, 24*time.Hour)
+			}
+			w.tell(&allocator.AgentRemoved{ID: "x"})
+			w.agent("x", "cpus:30")
+			for _, o := range w.settle() {
+				w.decline(o, 24*time.Hour)
+			}
+		}
+		w.tell(&allocator.AgentRemoved{ID: "x"})
+		delete(w.total, "x")
+		w.limit("f", 11) // more than was refused of a10 alone
+		offers := w.settle()
+		if len(offers) != 1 || offers[0].Agent != "a10" {
+			t.Fatalf("offers %v, want one of a10", describe(offers))
+		}
 	})
 	t.Run("more than a filter refuses", func(t *testing.T) {
 		w := newWorld(t, defaults(), &engine.DominantShare{})

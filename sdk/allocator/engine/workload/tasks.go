@@ -24,8 +24,11 @@ func NewTasks(agents, frameworks int) Tasks {
 
 // End returns the numbers of the tasks that end before the next cycle: one in a
 // hundred.
-func (t *Tasks) End() []int {
-	out := make([]int, len(t.Owner)/100)
+func (t *Tasks) End() []int { return t.EndSome(len(t.Owner) / 100) }
+
+// EndSome is End for n tasks.
+func (t *Tasks) EndSome(n int) []int {
+	out := make([]int, n)
 	for i := range out {
 		out[i] = 7919 * t.p % len(t.Owner)
 		t.p++
@@ -63,25 +66,47 @@ func (w *Workload) fill() error {
 		var out []*allocatorv1.Holding
 		for t := range TasksPerAgent {
 			owner := w.tasks.Owner[TasksPerAgent*i+t] + 1
-			out = append(out, &allocatorv1.Holding{Framework: owner, Role: 1, Quantities: w.use(t)})
+			out = append(out, &allocatorv1.Holding{Framework: owner, Role: w.role(owner), Quantities: w.use(t)})
 		}
 		return out
 	})
 	if err != nil {
 		return err
 	}
+	if w.Preempt {
+		for j, owner := range w.tasks.Owner {
+			w.start(j, owner+1)
+		}
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
 	return want(0, len(w.cycle()))
+}
+
+// start tells of a task, whose number is one more than its index.
+func (w *Workload) start(j int, framework uint32) {
+	w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_TaskStarted{TaskStarted: &allocatorv1.TaskStarted{
+		Number: uint64(j + 1), Agent: uint32(j/TasksPerAgent + 1), Framework: framework, Role: w.role(framework),
+		Quantities: w.use(j % TasksPerAgent), StartedNs: int64(w.now)}}})
 }
 
 // steady is a round of D and E: tasks end, a cycle, and the frameworks that
 // get offers launch just the tasks that ended.
 func (w *Workload) steady() error {
 	ended := map[uint32][]int{}
-	for _, j := range w.tasks.End() {
+	tasks := w.tasks.End
+	if w.Ended > 0 {
+		tasks = func() []int { return w.tasks.EndSome(w.Ended) }
+	}
+	for _, j := range tasks() {
+		if w.Preempt {
+			w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_TaskEnded{TaskEnded: &allocatorv1.TaskEnded{Number: uint64(j + 1)}}})
+		}
 		agent := uint32(j/TasksPerAgent + 1)
 		ended[agent] = append(ended[agent], j)
 		w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Released{Released: &allocatorv1.Released{
-			Agent: agent, Framework: w.tasks.Owner[j] + 1, Role: 1, Quantities: w.use(j % TasksPerAgent)}}})
+			Agent: agent, Framework: w.tasks.Owner[j] + 1, Role: w.role(w.tasks.Owner[j] + 1), Quantities: w.use(j % TasksPerAgent)}}})
 	}
 	if err := w.flush(); err != nil {
 		return err
@@ -97,6 +122,9 @@ func (w *Workload) steady() error {
 		o := d.GetOffer()
 		for _, j := range ended[o.GetAgent()] {
 			w.tasks.Owner[j] = o.GetFramework() - 1
+			if w.Preempt {
+				w.start(j, o.GetFramework())
+			}
 		}
 		if w.leavesSome() {
 			w.release(d, &allocatorv1.Quantities{Kinds: []uint32{disk, ports}, Amounts: []int64{512_000, 1, 32000, 0}}, 0, false)

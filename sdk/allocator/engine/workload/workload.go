@@ -57,9 +57,25 @@ type Meter struct {
 	Apply func(events int, run func())
 }
 
+// Variant is in what a workload differs from those of Mesos's table; the zero
+// Variant in nothing.
+type Variant struct {
+	// Roles: framework i, from 0, is in role i mod Roles. 0: all are in "*".
+	Roles int
+	// Guarantee is how many percent of the cluster's cpus and mem each role is
+	// guaranteed.
+	Guarantee int64
+	// Ended is how many tasks end before each cycle of D and E; 0: 1 %.
+	Ended int
+	// Preempt: the engine may revoke, and is told of tasks. They are never
+	// starved for long enough.
+	Preempt bool
+}
+
 // Workload is an engine in the state that a round begins with. It is for one
 // goroutine at a time.
 type Workload struct {
+	Variant
 	name       string
 	agents     int
 	frameworks int
@@ -75,11 +91,19 @@ type Workload struct {
 
 // New sets a workload up. Its Apply is metered in rounds only.
 func New(name string, agents, frameworks int, meter Meter) (*Workload, error) {
+	return NewVariant(name, Variant{}, agents, frameworks, meter)
+}
+
+// NewVariant is New for a variant.
+func NewVariant(name string, v Variant, agents, frameworks int, meter Meter) (*Workload, error) {
 	if !slices.Contains(Names(), name) {
 		return nil, fmt.Errorf("workload %q: want one of %v", name, Names())
 	}
-	w := &Workload{name: name, agents: agents, frameworks: frameworks, event: 1}
+	w := &Workload{Variant: v, name: name, agents: agents, frameworks: frameworks, event: 1}
 	w.engine = engine.New(&allocatorv1.Begin{FirstDecision: 1, Seed: 1}, &engine.DominantShare{})
+	if v.Preempt {
+		w.engine.Preempt(engine.Preempt{After: 100 * 24 * time.Hour, GracePeriod: time.Minute})
+	}
 	for i, kind := range []string{"cpus", "mem", "disk", "ports"} {
 		typ := allocatorv1.KindType_KIND_TYPE_SCALAR
 		if kind == "ports" {
@@ -87,7 +111,7 @@ func New(name string, agents, frameworks int, meter Meter) (*Workload, error) {
 		}
 		w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Kind{Kind: &allocatorv1.KindDefined{Number: uint32(i + 1), Name: kind, Type: typ}}})
 	}
-	w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Role{Role: &allocatorv1.RoleUpdated{Number: 1, Name: "*", Weight: 1000}}})
+	w.addRoles()
 	err := w.flush()
 	if err == nil {
 		err = w.engine.Apply(0, &allocatorv1.Batch{Snapshot: true, SnapshotEnd: true})
@@ -147,14 +171,31 @@ func (w *Workload) flush() (err error) {
 		run()
 	}
 	w.event += uint64(len(w.batch))
+	clear(w.batch)
 	w.batch = w.batch[:0]
 	return err
 }
 
+func (w *Workload) addRoles() {
+	for i := range max(1, w.Roles) {
+		u := &allocatorv1.RoleUpdated{Number: uint32(i + 1), Name: "*", Weight: 1000}
+		if w.Roles > 0 {
+			u.Name = fmt.Sprint("role", i)
+		}
+		if n := int64(w.agents) * w.Guarantee; n > 0 {
+			u.Guarantee = &allocatorv1.NamedQuantities{Names: []string{"cpus", "mem"}, Thousandths: []int64{24_000 * n / 100, 4096_000 * n / 100}}
+		}
+		w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Role{Role: u}})
+	}
+}
+
+// role is the number of a framework's role.
+func (w *Workload) role(framework uint32) uint32 { return (framework-1)%uint32(max(1, w.Roles)) + 1 }
+
 func (w *Workload) addFrameworks() error {
 	for i := range w.frameworks {
 		w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Framework{Framework: &allocatorv1.FrameworkUpdated{
-			Number: uint32(i + 1), Id: fmt.Sprint("framework", i+1), Roles: []uint32{1}, Active: true}}})
+			Number: uint32(i + 1), Id: fmt.Sprint("framework", i+1), Roles: []uint32{w.role(uint32(i + 1))}, Active: true}}})
 	}
 	return w.flush()
 }
@@ -203,7 +244,7 @@ func (w *Workload) release(d *allocatorv1.Decision, q *allocatorv1.Quantities, r
 	// As from the wire: in memory of its own.
 	q = &allocatorv1.Quantities{Kinds: slices.Clone(q.GetKinds()), Amounts: slices.Clone(q.GetAmounts())}
 	w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Released{Released: &allocatorv1.Released{
-		Agent: o.GetAgent(), Framework: o.GetFramework(), Role: 1, Quantities: q, RefuseMs: refuse, Declined: declined}}})
+		Agent: o.GetAgent(), Framework: o.GetFramework(), Role: o.GetRole(), Quantities: q, RefuseMs: refuse, Declined: declined}}})
 }
 
 func (w *Workload) releaseAll(decisions []*allocatorv1.Decision, refuse uint64, declined bool) {
@@ -237,7 +278,7 @@ func (w *Workload) declined() error {
 	}
 	w.releaseAll(decisions, 0, false)
 	for i := range w.frameworks { // back to where it began
-		w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Revived{Revived: &allocatorv1.Revived{Framework: uint32(i + 1), Roles: []uint32{1}}}})
+		w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Revived{Revived: &allocatorv1.Revived{Framework: uint32(i + 1), Roles: []uint32{w.role(uint32(i + 1))}}}})
 	}
 	return w.flush()
 }
