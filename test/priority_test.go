@@ -38,3 +38,43 @@ func TestPriority(t *testing.T) {
 		}
 	}
 }
+
+// Where the operator allows it, a lower role's task is ended for a higher one.
+func TestPriorityPreempts(t *testing.T) {
+	t.Parallel()
+	config := filepath.Join(tempDir(t), "dev.hcl")
+	text := `
+master {
+  revocation {
+    enabled   = true
+    min_grace = "1s"
+  }
+}
+allocator "priority" {
+  config {
+    role "prod" {
+      priority = 10
+    }
+    preempt {
+      after        = "1s"
+      grace_period = "2s"
+    }
+  }
+}
+`
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := startDev(t, "--config", config)
+	low := c.start("run", "--name", "low", "--role", "batch", "--cpus", "4", "--", "sleep", "1000")
+	eventually(t, "the lower task", func() bool { return c.task("low")["state"] == "TASK_RUNNING" })
+	if r := c.mezzo("run", "--name", "high", "--role", "prod", "--cpus", "4", "--", "echo", "first"); r.code != 0 || r.stdout != "first\n" {
+		t.Errorf("the higher task: %+v", r)
+	}
+	if r := low.wait(); r.code == 0 {
+		t.Errorf("the lower framework: %+v, want a status that is not 0", r)
+	}
+	if task := c.task("low"); task["reason"] != "REASON_CONTAINER_PREEMPTED" {
+		t.Errorf("the lower task: %v", task)
+	}
+}
