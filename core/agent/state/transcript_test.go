@@ -27,6 +27,7 @@ import (
 //	step [n]                                      n answers are given (all checkpoints written first)
 //	write                                         checkpoints become durable
 //	exit container=c1 [code=n] [signal=n] …       a process ends
+//	isolators names=(a,b) | isolator-up name=b    the configuration has others now; the plugin of one is there
 //	ack | ack update=u1 | acks                    the newest, one, all updates are acknowledged
 //	wait 10s                                      time passes
 func TestTranscripts(t *testing.T) {
@@ -100,6 +101,16 @@ func command(t *testing.T, w *world, d *datadriven.TestData) {
 	switch d.Cmd {
 	case "up":
 		w.isolatorsUp()
+		w.settle()
+	case "isolators":
+		for _, a := range d.CmdArgs {
+			w.cfg.Isolators = a.Vals
+		}
+		w.step(state.SetIsolators{Isolators: w.cfg.Isolators})
+		w.settle()
+	case "isolator-up":
+		name := arg(d, "name", "")
+		w.inbox = append(w.inbox, state.IsolatorUp{Isolator: name, Spec: []byte(name)}, state.IsolatorHealth{Isolator: name, Healthy: true})
 		w.settle()
 	case "settle":
 		w.settle()

@@ -354,6 +354,8 @@ func (w *world) describe(o state.Output) string {
 			list = append(list, fmt.Sprintf("%s launcher=%v handle=%q", k.GetContainer(), k.GetLauncher(), k.GetHandle()))
 		}
 		return w.short(fmt.Sprintf("recover %s [%s]", o.Isolator, strings.Join(list, "; ")))
+	case state.Retire:
+		return "retire " + o.Isolator
 	case state.ClaimContainers:
 		var list []string
 		for _, p := range o.Containers {

@@ -1,0 +1,118 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// What may change on a live master does; what an operator has set stays; what
+// needs a restart is said, and not applied. SIGHUP does what the verb does.
+func TestReloadMaster(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(tempDir(t), "master.hcl")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("role \"ads\" {\n  weight = 2\n}\n")
+	m := serve(t, nil, "master", "--config", file, "--data-dir", filepath.Join(tempDir(t), "m"), "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0")
+	env := []string{"MEZZO_ADDRESS=" + m.fields["rpc"]}
+	if r := mezzo(t, env, "reload"); r.code != 0 || r.stdout != "nothing to change\n" {
+		t.Errorf("nothing changed: %+v", r)
+	}
+	if r := mezzo(t, env, "weights", "set", "web=7"); r.code != 0 {
+		t.Fatalf("weights set: %+v", r)
+	}
+	write("log_json = true\nmaster {\n  offer_timeout = \"1m\"\n  agent_ping_timeouts = 9\n}\nrole \"ads\" {\n  weight = 3\n}\nrole \"web\" {\n  weight = 5\n}\n")
+	r := mezzo(t, env, "reload")
+	for _, want := range []string{
+		"changed offer_timeout: 5m0s -> 1m0s\n", "changed role \"ads\": weight 2 -> weight 3\n",
+		"changed role \"web\": none -> weight 5 (what an operator has set of it stays)\n",
+		"needs a restart, not applied: agent_ping_timeouts: 5 -> 9\n", "needs a restart, not applied: log_json: false -> true\n",
+	} {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("reload does not print %q:\n%+v", want, r)
+		}
+	}
+	if strings.Contains(r.stdout, "allocator") {
+		t.Errorf("the allocator was touched: %s", r.stdout)
+	}
+	weights := func() string {
+		out := map[string]any{}
+		for _, role := range (&cluster{t: t, fields: m.fields}).list("roles") {
+			out[fmt.Sprint(role["name"])] = role["weight"]
+		}
+		return fmt.Sprint(out["ads"], " ", out["web"])
+	}
+	eventually(t, "the roles' weights", func() bool { return weights() == "3 7" })
+	write("role \"ads\" {\n  weight = 4\n}\n")
+	if err := m.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what SIGHUP changes", func() bool { return weights() == "4 7" })
+	write("role \"ads\" {\n  wieght = 5\n}\n")
+	if r := mezzo(t, env, "reload"); r.code != 1 || !strings.Contains(r.stderr, "line 2, column 3") || !strings.Contains(r.stderr, "nothing has changed") {
+		t.Errorf("an error in the file: %+v", r)
+	}
+	if weights() != "4 7" {
+		t.Errorf("weights after a reload that failed: %s", weights())
+	}
+}
+
+// An agent's isolator gets another configuration under a running task.
+func TestReloadAgent(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	file := filepath.Join(dir, "agent.hcl")
+	write := func(controllers string) {
+		t.Helper()
+		text := fmt.Sprintf("agent {\n  hostname = \"reloaded\"\n}\nisolator \"cgroups\" {\n  config {\n    controllers = [%s]\n  }\n}\n", controllers)
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(`"cpu", "memory", "pids"`)
+	m := serve(t, nil, "master", "--data-dir", filepath.Join(dir, "m"), "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0")
+	a := serve(t, nil, "agent", "--config", file, "--master", m.fields["rpc"], "--data-dir", filepath.Join(dir, "a"), "--rpc", "127.0.0.1:0",
+		"--http", "127.0.0.1:0", "--resources", smallAgent, "--end-tasks")
+	c := &cluster{t: t, fields: m.fields, dir: dir}
+	b := c.start("run", "--name", "survivor", "--", "sh", "-c", "echo up; while [ ! -e "+filepath.Join(dir, "go")+" ]; do sleep 0.05; done; exit 7")
+	eventually(t, "the task", func() bool { return b.stdout.String() == "up\n" })
+	pid := c.plugin("isolator/cgroups")["pid"]
+	write(`"nonsense"`)
+	if r := c.mezzo("reload", "--address", a.fields["agent"]); r.code != 1 || !strings.Contains(r.stderr, "line 6, column 20") {
+		t.Errorf("a configuration that the isolator refuses: %+v", r)
+	}
+	if now := c.plugin("isolator/cgroups")["pid"]; now != pid {
+		t.Errorf("the isolator was replaced though its configuration was refused: %v, was %v", now, pid)
+	}
+	write(`"cpu", "memory"`)
+	if r := c.mezzo("reload", "--agent", "reloaded"); r.code != 0 || !strings.Contains(r.stdout, `changed isolator "cgroups"`) {
+		t.Errorf("another configuration: %+v", r)
+	}
+	eventually(t, "the agent to be offered again", func() bool {
+		agents := c.list("agents")
+		return len(agents) == 1 && agents[0]["state"] == "active"
+	})
+	if now := c.plugin("isolator/cgroups")["pid"]; now == pid {
+		t.Error("the isolator was not replaced")
+	}
+	if state := c.task("survivor")["state"]; state != "TASK_RUNNING" {
+		t.Errorf("the task is %v", state)
+	}
+	if r := c.mezzo("run", "--", "echo", "again"); r.stdout != "again\n" {
+		t.Errorf("new work: %+v", r)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if r := b.wait(); r.code != 7 {
+		t.Errorf("the survivor: %+v, want exit 7", r)
+	}
+}
