@@ -208,6 +208,32 @@ func (l *Ledger) Committed(name string) resource.Quantities {
 	return t.quantities()
 }
 
+// RoleHolding is what a framework holds in a role in the cluster.
+type RoleHolding struct {
+	Framework, Role string
+	Totals
+}
+
+// HoldersIn returns who holds something in a role or below it, sorted by
+// framework and role.
+func (l *Ledger) HoldersIn(name string) []RoleHolding {
+	var list []RoleHolding
+	for id, f := range l.frameworks {
+		for role, s := range f.byRole {
+			if !resource.IsAncestorOrSelf(name, role) {
+				continue
+			}
+			if t := s.totals(); len(t.Offered) > 0 || len(t.Used) > 0 {
+				list = append(list, RoleHolding{id, role, t})
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b RoleHolding) int {
+		return cmp.Or(strings.Compare(a.Framework, b.Framework), strings.Compare(a.Role, b.Role))
+	})
+	return list
+}
+
 // Roles returns the names of the roles of which the books know something, and of
 // their ancestors, sorted.
 func (l *Ledger) Roles() []string { return slices.Sorted(maps.Keys(l.roles)) }

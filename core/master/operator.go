@@ -4,12 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/core/rpc"
-	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
 
@@ -196,48 +192,4 @@ func (s *operatorService) Teardown(ctx context.Context, q *operatorv1.TeardownRe
 		return nil, err
 	}
 	return &operatorv1.TeardownResponse{}, nil
-}
-
-// Explain asks the allocator.
-func (s *operatorService) Explain(ctx context.Context, q *operatorv1.ExplainRequest) (*operatorv1.ExplainResponse, error) {
-	if err := s.query(ctx); err != nil {
-		return nil, err
-	}
-	conn := s.master.allocatorConn()
-	if conn == nil {
-		return nil, unavailable("the allocator is not running now; `mezzo plugins` says why")
-	}
-	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
-	defer cancel()
-	answer, err := allocatorv1.NewAllocatorClient(conn).Explain(ctx, &allocatorv1.ExplainRequest{
-		FrameworkId: q.FrameworkId, Role: q.Role, Agents: q.Agents,
-	})
-	switch {
-	case status.Code(err) == codes.Unimplemented:
-		return nil, fmt.Errorf("%w: this allocator does not explain its decisions", rpc.ErrConflict)
-	case err != nil:
-		return nil, unavailable("the allocator did not answer: " + status.Convert(err).Message())
-	case !answer.Known:
-		return nil, fmt.Errorf("%w: the allocator knows no framework %q", rpc.ErrNotFound, q.FrameworkId)
-	}
-	return &operatorv1.ExplainResponse{Roles: messages(answer.Roles, s.explanation)}, nil
-}
-
-func (s *operatorService) explanation(r *allocatorv1.RoleExplanation) *operatorv1.RoleExplanation {
-	out := &operatorv1.RoleExplanation{
-		Role: r.Role, Summary: r.Summary, Suppressed: r.Suppressed,
-		FrameworkShare: float64(r.FrameworkShare) / 1e6, RoleShare: float64(r.RoleShare) / 1e6,
-		Position: r.Position, Positions: r.Positions,
-	}
-	for _, c := range r.Reasons {
-		out.Reasons = append(out.Reasons, &operatorv1.ReasonCount{Reason: c.Reason, Agents: c.Agents})
-	}
-	for _, a := range r.Agents {
-		e := &operatorv1.AgentExplanation{AgentId: a.AgentId, Reason: a.Reason, RemainingSeconds: float64(a.RemainingMs) / 1000}
-		if view := s.master.mirror.agent(a.AgentId); view != nil {
-			e.Hostname = view.Hostname
-		}
-		out.Agents = append(out.Agents, e)
-	}
-	return out
 }

@@ -164,6 +164,14 @@ type SetUnavailability struct {
 	Window  *allocator.Unavailability
 }
 
+// Explain is an operator's question: why is a framework not offered more? The
+// Reply has what the machine knows, with nothing of a framework that it does
+// not know.
+type Explain struct {
+	Request     Request
+	FrameworkID string
+}
+
 // KillTask is an operator's order: end a task as its framework could. It is
 // answered by Reply.
 type KillTask struct {
@@ -233,5 +241,6 @@ func (KillTask) input()           {}
 func (Teardown) input()           {}
 func (SetQuota) input()           {}
 func (RemoveQuota) input()        {}
+func (Explain) input()            {}
 func (SetUnavailability) input()  {}
 func (SetWeights) input()         {}

@@ -154,6 +154,8 @@ func (m *Machine) take(in Input) {
 		m.orderRemoveQuota(in)
 	case SetWeights:
 		m.orderSetWeights(in)
+	case Explain:
+		m.orderExplain(in)
 	case SetUnavailability:
 		m.orderUnavailability(in)
 	default:

@@ -107,6 +107,8 @@ type Reply struct {
 	Request  Request
 	Err      *OrderError
 	Warnings []string
+	// Explanation answers Explain.
+	Explanation *Explanation
 }
 
 // OrderErrorCode says what kind of error an order met.

@@ -2483,7 +2483,7 @@ func (*TeardownResponse) Descriptor() ([]byte, []int) {
 
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The framework's id, the beginning of it, or its name.
+	// The framework's id, the beginning of it, its name, or a part of that.
 	FrameworkId string `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
 	// Empty: all its roles.
 	Role string `protobuf:"bytes,2,opt,name=role" json:"role,omitempty"`
@@ -2617,9 +2617,10 @@ func (x *ExplainResponse) GetAllocatorError() string {
 // Cause is one thing that stands against offers.
 type Cause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A word for programs: "disconnected", "suppressed", "filtered", "limit",
-	// "unanswered", "headroom", "nothing_free", "too_small", "offered_elsewhere",
-	// "agents_inactive", "no_agents", "allocator", "order". More may be added.
+	// A word for programs: "completed", "disconnected", "allocator" (none
+	// decides), "no_agents", "agents_inactive", "agents_awaited", "suppressed",
+	// "unanswered", "limit", "headroom", "filtered", "min_refuse",
+	// "offered_elsewhere", "nothing_free", "order". More may be added.
 	Kind string `protobuf:"bytes,1,opt,name=kind" json:"kind,omitempty"`
 	// A sentence for people.
 	Text string `protobuf:"bytes,2,opt,name=text" json:"text,omitempty"`
