@@ -328,12 +328,6 @@ func (m *mirror) frameworkUser(id string) string {
 	return ""
 }
 
-func (m *mirror) agent(id string) *state.AgentView {
-	m.view.RLock()
-	defer m.view.RUnlock()
-	return m.agents[id]
-}
-
 // totals are sums over all agents that can be reached.
 type totals struct{ total, used, offered resource.Quantities }
 
