@@ -415,3 +415,35 @@ func TestGuarantees(t *testing.T) {
 		t.Errorf("f holds %d CPUs, want its guarantee of 8", held("f"))
 	}
 }
+
+// Agents of another region are for frameworks that are aware of regions; those
+// of no region are for all, and all are where the core is of no region.
+func TestRegions(t *testing.T) {
+	for _, test := range []struct {
+		name, core, agent string
+		aware             bool
+		want              int
+	}{
+		{"the same", "here", "here", false, 1},
+		{"another", "here", "there", false, 0},
+		{"another, aware", "here", "there", true, 1},
+		{"an agent of none", "here", "", false, 1},
+		{"a core of none", "", "there", false, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			begin := defaults()
+			begin.Region = test.core
+			w := newWorld(t, begin, &engine.DominantShare{})
+			u := &allocator.FrameworkUpdated{ID: "f", Name: "f", Roles: []string{"*"}, Active: true}
+			if test.aware {
+				u.Capabilities = allocator.CapabilityRegionAware
+			}
+			w.tell(u)
+			w.total["a"] = w.parse("cpus:4")
+			w.tell(&allocator.AgentUpdated{ID: "a", Hostname: "a", Region: test.agent, Total: w.total["a"], Active: true, HoldingsSet: true})
+			if got := len(w.settle()); got != test.want {
+				t.Errorf("%d offers, want %d", got, test.want)
+			}
+		})
+	}
+}
