@@ -242,6 +242,7 @@ func (p *plugin) Limitations(_ *isolatorv1.LimitationsRequest, stream isolatorv1
 // isolator is the plugin as the agent sees it: a process that comes and goes.
 type isolator struct {
 	t      *testing.T
+	name   string
 	kernel *kernel
 	limits chan *isolatorv1.Limitation
 
@@ -253,7 +254,7 @@ type isolator struct {
 }
 
 func newIsolator(t *testing.T, k *kernel) *isolator {
-	i := &isolator{t: t, kernel: k, changed: make(chan struct{}), limits: make(chan *isolatorv1.Limitation, 1)}
+	i := &isolator{t: t, name: "fake", kernel: k, changed: make(chan struct{}), limits: make(chan *isolatorv1.Limitation, 1)}
 	t.Cleanup(i.down)
 	return i
 }
@@ -291,7 +292,7 @@ func (i *isolator) down() {
 	i.set(agent.IsolatorState{Reason: "it was killed", Spec: []byte("{}")})
 }
 
-func (i *isolator) Name() string { return "fake" }
+func (i *isolator) Name() string { return i.name }
 
 func (i *isolator) Watch(ctx context.Context, report func(agent.IsolatorState)) {
 	for {

@@ -439,3 +439,39 @@ func openFiles(t *testing.T) int {
 	}
 	return len(entries)
 }
+
+// Two instances of one identity run beside each other while one replaces the
+// other; a third does not; either may be the one that stays.
+func TestReplaces(t *testing.T) {
+	r := newRig(t)
+	old := r.start(r.spec("good", `{}`))
+	spec := r.spec("good", `{}`)
+	spec.Replaces = old
+	next, err := r.host.Start(r.context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.host.Instances(); len(got) != 2 || got[0] != old || got[1] != next {
+		t.Fatalf("instances: %v, want the old one and the new one", got)
+	}
+	if a, b := old.Status().PID, next.Status().PID; a == b || a == 0 || b == 0 {
+		t.Errorf("processes %d and %d, want two", a, b)
+	}
+	if _, err := r.host.Start(r.context(), spec); err == nil || !strings.Contains(err.Error(), "it runs already") {
+		t.Errorf("a third of the same identity: %v", err)
+	}
+	old.Stop(r.context())
+	if got := r.host.Instances(); len(got) != 1 || got[0] != next || next.Current() == nil {
+		t.Errorf("after the old one's end: %v, want the new one", got)
+	}
+	again := r.spec("good", `{}`)
+	again.Replaces = next
+	failed, err := r.host.Start(r.context(), again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed.Stop(r.context())
+	if got := r.host.Instances(); len(got) != 1 || got[0] != next || next.Current() == nil {
+		t.Errorf("after the end of one that was to replace it: %v, want the one before", got)
+	}
+}
