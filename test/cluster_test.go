@@ -50,6 +50,8 @@ func buildAndRun(m *testing.M) (int, error) {
 		"plugins/mezzo-allocator-drf":      "../plugins/allocator-drf",
 		"plugins/mezzo-allocator-priority": "../plugins/allocator-priority",
 		"plugins/mezzo-allocator-faulty":   "./allocator-faulty",
+		"plugins/mezzo-allocator-broken":   "./broken",
+		"plugins/mezzo-allocator-lottery":  "../sdk/examples/allocator-lottery",
 		"plugins/mezzo-isolator-cgroups":   "../plugins/isolator-cgroups",
 		"plugins/mezzo-shim":               "../plugins/isolator-cgroups/shim",
 	} {

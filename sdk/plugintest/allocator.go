@@ -183,6 +183,12 @@ func checkFilterScope(c *scenario) {
 		s.failf("f refused cpus:2;mem:2048 of a; cpus:6;mem:6144 is free now, and is not offered to it")
 	}
 	s.settle()
+	// Whose turn it is in f's two roles is policy: it refuses in both.
+	s.answer = func(o *allocator.Offer) {
+		if o.Framework == "f" {
+			s.decline(o, time.Hour)
+		}
+	}
 	for _, o := range s.to("f", "a") {
 		s.decline(o, time.Hour)
 	}

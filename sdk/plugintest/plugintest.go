@@ -177,8 +177,9 @@ type suite struct {
 	order       []string
 	data        string // of isolators: kept across instances
 
-	current  *Plugin // configured, and used by scenario after scenario
-	sessions uint64
+	current   *Plugin // configured, and used by scenario after scenario
+	sessions  uint64
+	recovered *Plugin // the isolator that was told what to recover
 }
 
 func (s *suite) plan(rules []rule) {

@@ -59,6 +59,8 @@ func TestBroken(t *testing.T) {
 		"never-ready":             {"ready"},
 		"wrong-session":           {"decisions"},
 		"chatters":                {"idle"},
+		"offers-lost-agents":      {"inactive-agents", "departed-agents"},
+		"talks-nonsense":          {"decisions", "rate", "idle"},
 	}
 	// They wait far more than they work: all at once, however few the cores.
 	reports := map[string]*plugintest.Report{}

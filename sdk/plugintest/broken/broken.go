@@ -86,14 +86,14 @@ type server struct {
 
 // Allocate serves a session with somebody in the middle.
 func (s *server) Allocate(stream grpc.BidiStreamingServer[allocatorv1.FromCore, allocatorv1.FromAllocator]) error {
-	return s.AllocatorServer.Allocate(&tampered{BidiStreamingServer: stream, fault: s.fault(), copies: 1})
+	return s.AllocatorServer.Allocate(&tampered{BidiStreamingServer: stream, fault: s.fault(), copies: 1, kinds: map[uint32]allocatorv1.KindType{}})
 }
 
 // tampering is one way to be wrong. Each function may be nil.
 type tampering struct {
 	begin func(*allocatorv1.Begin)
 	// event changes an event; false drops it, but counts it.
-	event func(e *allocatorv1.Event, snapshot bool) bool
+	event func(t *tampered, e *allocatorv1.Event, snapshot bool) bool
 	// receive is called for every message before its events, send before one
 	// goes out; an error ends the session.
 	receive func(t *tampered, m *allocatorv1.FromCore) error
@@ -109,6 +109,7 @@ type tampered struct {
 	copies uint64
 	first  uint64 // decision
 	events int    // read
+	kinds  map[uint32]allocatorv1.KindType
 
 	mu       sync.Mutex // of sending
 	seen     uint64     // the last events_seen sent
@@ -138,10 +139,13 @@ func (t *tampered) Recv() (*allocatorv1.FromCore, error) {
 	}
 	for _, list := range [][]*allocatorv1.Event{b.GetDefinitions(), b.GetEvents()} {
 		for _, e := range list {
+			if k := e.GetKind(); k != nil {
+				t.kinds[k.GetNumber()] = k.GetType()
+			}
 			if r := e.GetRefused(); r != nil && r.GetDecision() >= t.first {
 				r.Decision = t.inner(r.GetDecision())
 			}
-			if t.fault.event != nil && !t.fault.event(e, b.GetSnapshot()) {
+			if t.fault.event != nil && !t.fault.event(t, e, b.GetSnapshot()) {
 				e.Event = nil
 			}
 		}
@@ -173,12 +177,22 @@ func (t *tampered) Send(m *allocatorv1.FromAllocator) error {
 	return t.BidiStreamingServer.Send(m)
 }
 
-// double makes an agent seem twice as large, if it has nothing but scalars.
-func double(a *allocatorv1.AgentUpdated) {
-	q := a.GetTotal()
-	if len(q.GetKinds()) == len(q.GetAmounts()) {
-		for i := range q.GetAmounts() {
-			q.Amounts[i] *= 2
+// double makes an agent seem to have twice as much of every scalar.
+func (t *tampered) double(a *allocatorv1.AgentUpdated) {
+	amounts := a.GetTotal().GetAmounts()
+	for _, kind := range a.GetTotal().GetKinds() {
+		if len(amounts) == 0 {
+			return
+		}
+		n := amounts[0]
+		switch t.kinds[kind] {
+		case allocatorv1.KindType_KIND_TYPE_RANGES:
+			amounts = amounts[1+2*n:]
+		case allocatorv1.KindType_KIND_TYPE_SET:
+			amounts = amounts[1+n:]
+		default:
+			amounts[0] *= 2
+			amounts = amounts[1:]
 		}
 	}
 }
@@ -207,27 +221,36 @@ func diesOnDuplicates(_ *tampered, m *allocatorv1.FromCore) error {
 	return nil
 }
 
-// chatter sends without end, and says nothing.
-func chatter(t *tampered, m *allocatorv1.FromAllocator) error {
-	if !m.GetReady() {
+// chatter sends without end, at every tick, and with nonsense decisions.
+func chatter(every time.Duration, nonsense int) func(*tampered, *allocatorv1.FromAllocator) error {
+	return func(t *tampered, m *allocatorv1.FromAllocator) error {
+		if m.GetReady() {
+			t.chatting.Do(func() { go t.chat(m.GetSession(), every, nonsense) })
+		}
 		return nil
 	}
-	t.chatting.Do(func() {
-		go func() {
-			for tick := time.NewTicker(2 * time.Millisecond); ; {
-				select {
-				case <-t.Context().Done():
-					tick.Stop()
-					return
-				case <-tick.C:
-					t.mu.Lock()
-					_ = t.BidiStreamingServer.Send(&allocatorv1.FromAllocator{Session: m.GetSession(), EventsSeen: t.seen})
-					t.mu.Unlock()
-				}
-			}
-		}()
-	})
-	return nil
+}
+
+func (t *tampered) chat(session uint64, every time.Duration, nonsense int) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-t.Context().Done():
+			return
+		case <-ticker.C:
+		}
+		t.mu.Lock()
+		m := &allocatorv1.FromAllocator{Session: session, EventsSeen: t.seen}
+		for range nonsense {
+			m.Decisions = append(m.Decisions, &allocatorv1.Decision{Number: 1})
+		}
+		err := t.BidiStreamingServer.Send(m)
+		t.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
 }
 
 // stopReadingAfter is how many events an allocator reads that stops reading.
@@ -235,46 +258,46 @@ const stopReadingAfter = 2000
 
 var faults = map[string]tampering{
 	"none": {},
-	// Offers more than there is: to it every agent is twice as large.
-	"over-commit": {event: func(e *allocatorv1.Event, _ bool) bool {
-		double(e.GetAgent())
-		double(e.GetRefused().GetAgent())
+	// Offers more than there is: to it every agent is twice as large, until it is
+	// refused.
+	"over-commit": {event: func(t *tampered, e *allocatorv1.Event, _ bool) bool {
+		t.double(e.GetAgent())
 		return true
 	}},
 	"offers-twice": {copies: 2},
-	"ignores-filters": {event: func(e *allocatorv1.Event, _ bool) bool {
+	"ignores-filters": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
 		if r := e.GetReleased(); r != nil {
 			r.RefuseMs, r.Declined = 0, false
 		}
 		return e.GetFilter() == nil
 	}},
-	"filters-for-ever": {event: func(e *allocatorv1.Event, _ bool) bool {
+	"filters-for-ever": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
 		if r := e.GetReleased(); r.GetRefuseMs() > 0 {
 			r.RefuseMs = 1 << 40
 		}
 		return true
 	}},
 	"filters-all-roles": {receive: filterAllRoles},
-	"ignores-revive":    {event: func(e *allocatorv1.Event, _ bool) bool { return e.GetRevived() == nil }},
-	"ignores-suppression": {event: func(e *allocatorv1.Event, _ bool) bool {
+	"ignores-revive":    {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool { return e.GetRevived() == nil }},
+	"ignores-suppression": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
 		if f := e.GetFramework(); f != nil {
 			f.Suppressed = nil
 		}
 		return e.GetSuppressed() == nil
 	}},
-	"ignores-limits": {event: func(e *allocatorv1.Event, _ bool) bool {
+	"ignores-limits": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
 		if r := e.GetRole(); r != nil {
 			r.Limit = nil
 		}
 		return true
 	}},
-	"ignores-reservations": {event: func(e *allocatorv1.Event, _ bool) bool {
+	"ignores-reservations": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
 		if k := e.GetKind(); k != nil {
 			k.Reservations = nil
 		}
 		return true
 	}},
-	"ignores-capabilities": {event: func(e *allocatorv1.Event, _ bool) bool {
+	"ignores-capabilities": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
 		if f := e.GetFramework(); f != nil {
 			f.Capabilities = 31
 		}
@@ -283,21 +306,27 @@ var faults = map[string]tampering{
 	"ignores-min-allocatable": {begin: func(b *allocatorv1.Begin) {
 		b.MinAllocatable = []*allocatorv1.NamedQuantities{{Names: []string{"cpus"}, Thousandths: []int64{1}}}
 	}},
-	"offers-inactive-agents": {event: func(e *allocatorv1.Event, _ bool) bool {
+	"offers-inactive-agents": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
 		if a := e.GetAgent(); a != nil {
 			a.Active = true
 		}
 		return true
 	}},
-	"offers-departed-agents": {event: func(e *allocatorv1.Event, _ bool) bool { return e.GetAgentRemoved() == nil }},
-	"offers-dead-frameworks": {event: func(e *allocatorv1.Event, _ bool) bool {
+	"offers-departed-agents": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool { return e.GetAgentRemoved() == nil }},
+	"offers-dead-frameworks": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
 		if f := e.GetFramework(); f != nil {
 			f.Active = true
 		}
 		return e.GetFrameworkRemoved() == nil
 	}},
-	"ignores-refusals": {event: func(e *allocatorv1.Event, _ bool) bool { return e.GetRefused() == nil }},
-	"forgets-after-snapshot": {event: func(e *allocatorv1.Event, snapshot bool) bool {
+	"offers-lost-agents": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
+		if a := e.GetAgent(); a != nil {
+			a.Active = true
+		}
+		return e.GetAgentRemoved() == nil
+	}},
+	"ignores-refusals": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool { return e.GetRefused() == nil }},
+	"forgets-after-snapshot": {event: func(_ *tampered, e *allocatorv1.Event, snapshot bool) bool {
 		if a := e.GetAgent(); a != nil && snapshot {
 			a.Holdings = nil
 		}
@@ -342,5 +371,6 @@ var faults = map[string]tampering{
 		m.Session++
 		return nil
 	}},
-	"chatters": {send: chatter},
+	"chatters":       {send: chatter(2*time.Millisecond, 0)},
+	"talks-nonsense": {send: chatter(time.Millisecond, 20)},
 }
