@@ -184,11 +184,7 @@ func checkValidateOnly(c *scenario) {
 }
 
 func checkConfigure(c *scenario) {
-	p := c.fresh()
-	if _, err := c.suite.config(p); err != nil {
-		c.skipf("%v", err)
-	}
-	if err := c.suite.configure(c.call(), p); err != nil {
+	if err := c.suite.configure(c.call(), c.fresh()); err != nil {
 		c.failf("%v", err)
 	}
 }

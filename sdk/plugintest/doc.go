@@ -11,7 +11,7 @@
 // real connection:
 //
 //	func TestConformance(t *testing.T) {
-//		plugintest.Allocator(t, plugintest.Local(definition().Plugin()))
+//		plugintest.Allocator(t, plugintest.Local(definition().Plugin(), ""))
 //	}
 //
 // The same suite runs against a binary by `mezzo plugin verify BINARY`.

@@ -47,15 +47,21 @@ type Plugin struct {
 // each instance is closed before the next is opened.
 type Open func(ctx context.Context) (*Plugin, error)
 
-// Local serves a definition in this process, over a real connection, with the
-// defaults of its schema. What can only be seen from a process's end is skipped.
-func Local(def plugin.Definition) Open {
+// Local serves a definition in this process, over a real connection. config is
+// the JSON that Configure is given (see mezzo.plugin.v1.Type for the form of
+// values); empty: the defaults of its schema. What can only be seen from a
+// process's end is skipped.
+func Local(def plugin.Definition, config string) Open {
 	return func(context.Context) (*Plugin, error) {
 		local, err := plugin.StartLocal(def, nil)
 		if err != nil {
 			return nil, err
 		}
-		return &Plugin{Conn: local.Conn, Close: local.Close}, nil
+		p := &Plugin{Conn: local.Conn, Close: local.Close}
+		if config != "" {
+			p.Config = []byte(config)
+		}
+		return p, nil
 	}
 }
 
@@ -381,12 +387,12 @@ func Defaults(schema *pluginv1.Schema) ([]byte, error) {
 		case a.GetDefaultJson() != "":
 			values[a.GetName()] = json.RawMessage(a.GetDefaultJson())
 		case a.GetRequired():
-			return nil, fmt.Errorf("the attribute %q is required: give the plugin a configuration (--config)", a.GetName())
+			return nil, fmt.Errorf("the attribute %q is required: give the suite a configuration", a.GetName())
 		}
 	}
 	for _, b := range schema.GetBlocks() {
 		if b.GetRequired() {
-			return nil, fmt.Errorf("the block %q is required: give the plugin a configuration (--config)", b.GetName())
+			return nil, fmt.Errorf("the block %q is required: give the suite a configuration", b.GetName())
 		}
 	}
 	return json.Marshal(values)
