@@ -1,6 +1,7 @@
 package test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,7 +16,7 @@ import (
 
 // An allocator that is wrong, in whatever way, can be unfair and no more: what
 // it may not decide is refused and counted, nothing is given away twice, and
-// work goes on, through its restart too.
+// work goes on, through its restart and its replacement too.
 func TestMasterDistrustsItsAllocator(t *testing.T) {
 	for _, test := range []struct {
 		fault string
@@ -32,7 +33,7 @@ func TestMasterDistrustsItsAllocator(t *testing.T) {
 	} {
 		t.Run(test.fault, func(t *testing.T) {
 			t.Parallel()
-			c := startBroken(t, test.fault)
+			c, file := startBroken(t, test.fault)
 			b := c.start("run", "--name", "survivor", "--", "sh", "-c", "echo up; while [ ! -e go ]; do sleep 0.05; done; exit 7")
 			eventually(t, "the task", func() bool { return b.stdout.String() == "up\n" })
 			if test.provoke != nil {
@@ -51,6 +52,20 @@ func TestMasterDistrustsItsAllocator(t *testing.T) {
 			if r := c.mezzo("run", "--cpus", "0.5", "--mem", "64", "--", "sh", "-c", "exit 5"); r.code != 5 {
 				t.Errorf("work after the allocator's restart: %+v, want exit 5", r)
 			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, _, _ = bytes.Cut(text, []byte("allocator"))
+			if err := os.WriteFile(file, append(text, "allocator \"drf\" {}\n"...), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if r := c.mezzo("reload"); r.code != 0 || c.plugin("allocator/broken") != nil {
+				t.Errorf("another allocator swapped in: %+v, %v", r, c.list("plugins"))
+			}
+			if r := c.mezzo("run", "--cpus", "0.5", "--mem", "64", "--", "sh", "-c", "exit 6"); r.code != 6 {
+				t.Errorf("work after the swap: %+v, want exit 6", r)
+			}
 			c.audit()
 			c.letGo("survivor")
 			if r := b.wait(); r.code != 7 {
@@ -63,7 +78,7 @@ func TestMasterDistrustsItsAllocator(t *testing.T) {
 // An allocator that reads nothing after its snapshot is given up, and told anew.
 func TestMasterCutsAnAllocatorThatDoesNotRead(t *testing.T) {
 	t.Parallel()
-	c := startBroken(t, "reads-nothing")
+	c, _ := startBroken(t, "reads-nothing")
 	b := c.start("run", "--name", "late", "--", "sh", "-c", "echo up; exit 6")
 	if r := b.wait(); r.code != 6 { // by the snapshot of a later session
 		t.Errorf("got %+v, want exit 6", r)
@@ -74,7 +89,9 @@ func TestMasterCutsAnAllocatorThatDoesNotRead(t *testing.T) {
 	c.audit()
 }
 
-func startBroken(t *testing.T, fault string) *cluster {
+// startBroken starts a cluster on an allocator with this fault, and returns the
+// master's configuration file too.
+func startBroken(t *testing.T, fault string) (*cluster, string) {
 	t.Helper()
 	file := filepath.Join(tempDir(t), "master.hcl")
 	text := fmt.Sprintf(`
@@ -92,7 +109,7 @@ allocator "broken" {
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return startDev(t, "--config", file, "--agents", "2")
+	return startDev(t, "--config", file, "--agents", "2"), file
 }
 
 // refused is how many decisions were refused for this reason, by the metrics.
