@@ -129,19 +129,19 @@ func scalar(name string, value float64) *mezzov1.Resource {
 func (n *cell) tryCreate(b *box, spec []byte) error {
 	prepared, err := n.Prepare(n.c.call(), &isolatorv1.PrepareRequest{Container: b.id, Task: b.task, Spec: spec, Sandbox: b.sandbox})
 	if err != nil {
-		return fmt.Errorf("Prepare: %w", err)
+		return fmt.Errorf("call to Prepare: %w", err)
 	}
 	b.handle = prepared.GetHandle()
 	created, err := n.Create(n.c.call(), &isolatorv1.CreateRequest{Container: b.id, Task: b.task, Spec: prepared.GetSpec(), Sandbox: b.sandbox})
 	if err != nil {
-		return fmt.Errorf("Create: %w", err)
+		return fmt.Errorf("call to Create: %w", err)
 	}
 	if b.pid = created.GetPid(); len(created.GetHandle()) > 0 {
 		b.handle = created.GetHandle()
 	}
 	if slices.Contains(n.c.suite.description.GetCapabilities(), "isolate") {
 		if _, err := n.Isolate(n.c.call(), &isolatorv1.IsolateRequest{Container: b.id, Pid: b.pid, Netns: created.GetNetns()}); err != nil {
-			return fmt.Errorf("Isolate: %w", err)
+			return fmt.Errorf("call to Isolate: %w", err)
 		}
 	}
 	return nil
