@@ -218,3 +218,19 @@ func TestWhatMakesRoom(t *testing.T) {
 		wantCPUs(w, 10)
 	})
 }
+
+// Whose guarantee is unmet is served before those with smaller shares.
+func TestGuaranteesComeFirst(t *testing.T) {
+	w := newWorld(t, defaults(), &engine.DominantShare{})
+	w.guarantee("promised", 8)
+	w.framework("p", "promised")
+	w.agent("a", "cpus:4")
+	w.wantOffer("p")
+	w.framework("f", "other") // which holds nothing
+	w.total["b"], w.total["c"] = w.parse("cpus:4"), w.parse("cpus:4")
+	w.tell(w.agentState("b"), w.agentState("c"))
+	offers := w.settle()
+	if len(offers) != 2 || offers[0].Framework != "p" || offers[1].Framework != "f" {
+		t.Errorf("offers %v, want one to p, then one to f", describe(offers))
+	}
+}

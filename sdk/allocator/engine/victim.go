@@ -220,9 +220,10 @@ func (e *Engine) keepsGuarantees(t task) bool {
 }
 
 // helpsGuarantee reports whether the task has something of what a guarantee of
-// the client's role, or one above it, lacks, and is not held below that role.
+// the client's role, or one above it, lacks. A task below such a role is out of
+// the question already: see keepsGuarantees.
 func (e *Engine) helpsGuarantee(c *client, t task) bool {
-	for r := c.role; r != nil && !t.client.role.below(r); r = r.parent {
+	for r := c.role; r != nil; r = r.parent {
 		for _, g := range r.quota.guarantee {
 			if e.countable(t.size.amount, g.quantity) > 0 && r.quota.consumed(g.quantity) < g.thousandths {
 				return true
