@@ -197,6 +197,9 @@ func (m *Machine) fillKnown(st *mezzov1.TaskStatus, t *task) {
 		}
 		st.Healthy, st.CheckStatus, st.ContainerStatus = s.Healthy, s.CheckStatus, s.ContainerStatus
 		st.UnreachableTime = s.UnreachableTime
+		// Else a scheduler that was away at the end would take a plain exit for
+		// something unknown, until the agent's own update comes again.
+		st.ExitCode, st.ExitSignal = s.ExitCode, s.ExitSignal
 	}
 }
 
