@@ -35,7 +35,8 @@ func TestManyAgentsAndSchedulers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	want := resource.MustParse("cpus:1;mem:128").ToProto()
+	each := resource.MustParse("cpus:1;mem:128")
+	want := each.ToProto()
 	finished := make(chan string, schedulers*tasks)
 	var list []*mastertest.Scheduler
 	for i := range schedulers {
@@ -44,8 +45,14 @@ func TestManyAgentsAndSchedulers(t *testing.T) {
 			Info: mastertest.Info(fmt.Sprint("f", i)),
 			Event: func(s *mastertest.Scheduler, event *schedulerv1.Event) {
 				for _, offer := range event.GetOffers().GetOffers() {
+					// An offer may be no more than what one task has left.
+					free, err := resource.FromProto(offer.GetResources())
+					if err != nil {
+						t.Errorf("offer %v: %v", offer, err)
+					}
+					free = free.Unallocate()
 					var batch []*mezzov1.TaskInfo
-					for len(batch) < 4 && launched.Load() < tasks {
+					for ; len(batch) < 4 && launched.Load() < tasks && free.Contains(each); free = free.Minus(each) {
 						batch = append(batch, mastertest.Task(fmt.Sprint("t", launched.Add(1)), offer.GetAgentId(), want))
 					}
 					if len(batch) == 0 {
