@@ -94,20 +94,37 @@ func (c *cli) master(ctx context.Context, f serveFlags) error {
 	if err != nil {
 		return c.refused(file, err)
 	}
+	return c.refused(file, c.serve(ctx, m, "rpc", "http"))
+}
+
+// process is a master or an agent.
+type process interface {
+	Ready() <-chan struct{}
+	Addresses() map[string]string
+	ReloadOn(ctx context.Context, signals <-chan os.Signal)
+	Run(ctx context.Context) error
+}
+
+// serve runs a process to its end. Once it serves, its ready line is printed,
+// with the addresses of these names; SIGHUP has it reload.
+func (c *cli) serve(ctx context.Context, p process, names ...string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
 		select {
-		case <-m.Ready():
-			addresses := m.Addresses()
-			c.announce("rpc="+addresses["rpc"], "http="+addresses["http"])
+		case <-p.Ready():
+			var fields []string
+			for _, name := range names {
+				fields = append(fields, name+"="+p.Addresses()[name])
+			}
+			c.announce(fields...)
 		case <-ctx.Done():
 		}
 	}()
 	hangups, stop := hangups()
 	defer stop()
-	go m.ReloadOn(ctx, hangups)
-	return c.refused(file, m.Run(ctx))
+	go p.ReloadOn(ctx, hangups)
+	return p.Run(ctx)
 }
 
 // readMaster reads what a master is to do: files, and flags before them.

@@ -67,20 +67,7 @@ func (c *cli) agent(ctx context.Context, f agentFlags) error {
 	if err != nil {
 		return c.refused(file, err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		select {
-		case <-s.Ready():
-			addresses := s.Addresses()
-			c.announce("agent="+addresses["agent"], "agent_http="+addresses["agent_http"])
-		case <-ctx.Done():
-		}
-	}()
-	hangups, stop := hangups()
-	defer stop()
-	go s.ReloadOn(ctx, hangups)
-	return c.refused(file, s.Run(ctx))
+	return c.refused(file, c.serve(ctx, s, "agent", "agent_http"))
 }
 
 // check says what is wrong with the flags.
