@@ -214,12 +214,16 @@ func (e *Engine) converted(now time.Duration, v *allocatorv1.Converted) error {
 
 // refused takes the core's word on the agent of a decision that was not
 // carried out, adds the decisions made since, and leaves the agent alone for a
-// while.
+// while. A core that takes no decisions now (RATE), or none of this session yet
+// (STALE_SESSION), says nothing against the decision: the engine waits and
+// decides again.
 func (e *Engine) refused(now time.Duration, r *allocatorv1.Refused) error {
 	at := sort.Search(len(e.inflight), func(i int) bool { return e.inflight[i].number >= r.GetDecision() })
 	known := at < len(e.inflight) && e.inflight[at].number == r.GetDecision()
+	wait := r.GetReason() == allocatorv1.RefusalReason_REFUSAL_REASON_RATE ||
+		r.GetReason() == allocatorv1.RefusalReason_REFUSAL_REASON_STALE_SESSION
 	// Not the agent's fault.
-	aside := !known && (e.inverseRefused(now, r.GetDecision()) || e.revokeRefused(now, r))
+	aside := !known && (e.inverseRefused(now, r.GetDecision(), wait) || e.revokeRefused(now, r, wait))
 	var a *agent
 	if known {
 		a = e.inflight[at].agent
@@ -244,7 +248,7 @@ func (e *Engine) refused(now time.Duration, r *allocatorv1.Refused) error {
 	if known {
 		e.inflight[at].agent = nil // no longer re-applied, and no success
 	}
-	if r.GetReason() == allocatorv1.RefusalReason_REFUSAL_REASON_RATE {
+	if wait {
 		e.paused = max(e.paused, now+refusalPause)
 		return nil
 	}

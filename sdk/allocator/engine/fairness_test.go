@@ -106,7 +106,10 @@ func divide(t testing.TB, total []int64, demands [][]int64, toTheEnd bool) []int
 	}
 	w.agent("agent", scalars(total))
 	got, out := make([]int, len(demands)), 0
-	for out < len(demands) {
+	for idle := 0; out < len(demands); idle++ {
+		if idle == 1000 {
+			t.Fatalf("total %v, demands %v: nothing was offered for %v; the users have %v tasks, and %d of them were offered too little", total, demands, 1000*w.begin.BatchInterval, got, out)
+		}
 		for _, o := range w.settle() {
 			var i int
 			if _, err := fmt.Sscan(o.Framework, &i); err != nil {
@@ -115,6 +118,7 @@ func divide(t testing.TB, total []int64, demands [][]int64, toTheEnd bool) []int
 			if task := w.parse(scalars(demands[i])); o.Resources.Contains(task) {
 				w.accept(o, task)
 				got[i]++
+				idle = 0
 				continue
 			}
 			if out++; !toTheEnd {
@@ -254,7 +258,11 @@ func TestMaxMin(t *testing.T) {
 		w.agent("agent", fmt.Sprint("cpus:", total))
 		got := make([]int, len(want))
 		one := w.parse("cpus:1")
+		rounds := 0
 		for offers := w.settle(); len(offers) > 0; offers = w.settle() {
+			if rounds++; rounds > 10*total+100 {
+				rt.Fatalf("total %d, wants %v: %d rounds of offers, and no end", total, want, rounds)
+			}
 			for _, o := range offers {
 				var i int
 				if _, err := fmt.Sscan(o.Framework, &i); err != nil {

@@ -320,6 +320,30 @@ func TestRefusalsInARowDoubleTheRest(t *testing.T) {
 	}
 }
 
+// A session that may not decide yet is told so for every decision that it makes:
+// that says nothing against the agents, which are offered as soon as it may.
+func TestStaleSessionWaits(t *testing.T) {
+	for _, reason := range []allocator.RefusalReason{allocator.RefusedStaleSession, allocator.RefusedRate} {
+		t.Run(reason.String(), func(t *testing.T) {
+			w := newWorld(t, defaults(), &engine.DominantShare{})
+			w.framework("f", "*")
+			w.agent("a", "cpus:4;mem:1024")
+			refused := 0
+			w.refuse = func(*allocator.Offer) bool { refused++; return true }
+			w.refuseFor = reason
+			w.until(time.Minute)
+			if refused < 100 || refused > 1500 {
+				t.Errorf("%d decisions in a minute in which none was taken, want some every second", refused)
+			}
+			w.refuse = nil
+			ready := w.now
+			if offers, at := w.until(time.Second); len(offers) != 1 || at[0]-ready > 100*time.Millisecond {
+				t.Errorf("offers %v at %v, want one within 100 ms of %v", describe(offers), at, ready)
+			}
+		})
+	}
+}
+
 func TestDecisionsASecondAreCapped(t *testing.T) {
 	begin := defaults()
 	begin.MaxDecisionsPerSecond = 20

@@ -143,14 +143,19 @@ func (e *Engine) askLater(now time.Duration, a *agent, x *inverse, pause time.Du
 }
 
 // inverseRefused reports whether the decision was an inverse offer, which then
-// is made again after a while: longer for each refusal in a row.
-func (e *Engine) inverseRefused(now time.Duration, number uint64) bool {
+// is made again after a while: longer for each refusal in a row, unless the core
+// only asks to wait.
+func (e *Engine) inverseRefused(now time.Duration, number uint64, wait bool) bool {
 	found := false
 	e.maintained.each(func(agent uint32) {
 		a := e.agents[agent]
 		for i := range a.maintenance.asked {
 			if x := &a.maintenance.asked[i]; x.outstanding && x.number == number {
 				found, x.outstanding = true, false
+				if wait {
+					e.askLater(now, a, x, refusalPause)
+					continue
+				}
 				x.refusals = min(x.refusals+1, 7)
 				e.askLater(now, a, x, askAgain<<(x.refusals-1))
 			}

@@ -164,6 +164,18 @@ func TestRefusedInverseOffersBackOff(t *testing.T) {
 	}
 }
 
+// A session that may not decide yet asks again as soon as it may.
+func TestInverseOffersOfAStaleSession(t *testing.T) {
+	w := leaving(t)
+	w.refuseOther = allocator.RefusedStaleSession
+	w.until(10 * time.Second)
+	if len(w.asked) < 20 {
+		t.Errorf("asked %d times in ten seconds in which no decision was taken", len(w.asked))
+	}
+	w.refuseOther = 0
+	w.wantAsked(100*time.Millisecond, "f on a")
+}
+
 // What was asked is known to the next session by the snapshot.
 func TestOutstandingInverseOffersInASnapshot(t *testing.T) {
 	for _, test := range []struct {

@@ -315,8 +315,8 @@ func (e *Engine) taskEnded(now time.Duration, number uint64) {
 
 // revokeRefused reports whether the decision was a revocation, which then is no
 // longer under way. The core may not allow any, or not so many: it is left
-// alone for a while, longer for each refusal in a row.
-func (e *Engine) revokeRefused(now time.Duration, r *allocatorv1.Refused) bool {
+// alone for a while, longer for each refusal in a row, unless it only asks to wait.
+func (e *Engine) revokeRefused(now time.Duration, r *allocatorv1.Refused, wait bool) bool {
 	p := e.preempt
 	if p == nil {
 		return false
@@ -326,8 +326,8 @@ func (e *Engine) revokeRefused(now time.Duration, r *allocatorv1.Refused) bool {
 		return false
 	}
 	p.underWay = slices.Delete(p.underWay, i, i+1)
-	if now < p.paused {
-		return true // one of several
+	if wait || now < p.paused {
+		return true // it will be proposed again, or it is one of several
 	}
 	pause := revokePause
 	if r.GetReason() == allocatorv1.RefusalReason_REFUSAL_REASON_REVOCATION_DISABLED {

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"cmp"
 	"testing"
 	"time"
 
@@ -25,6 +26,8 @@ type world struct {
 	held  map[holder]resource.Resources
 	// refuse says which offers the core does not carry out.
 	refuse func(*allocator.Offer) bool
+	// refuseFor is the reason for that; 0: not free.
+	refuseFor allocator.RefusalReason
 	// unavailable are the agents with a planned window.
 	unavailable map[string]*allocator.Unavailability
 	asked       []*allocator.InverseOffer // all that were made
@@ -109,7 +112,7 @@ func (w *world) carryOut(decisions []*allocatorv1.Decision) []*allocator.Offer {
 			continue
 		}
 		if w.refuse != nil && w.refuse(o) {
-			refused = append(refused, &allocator.Refused{Decision: o.Number, Reason: allocator.RefusedNotFree, Agent: w.agentState(o.Agent)})
+			refused = append(refused, &allocator.Refused{Decision: o.Number, Reason: cmp.Or(w.refuseFor, allocator.RefusedNotFree), Agent: w.agentState(o.Agent)})
 			continue
 		}
 		h := holder{o.Agent, o.Framework, o.Role}

@@ -167,7 +167,9 @@ func (FrameworkCapability) EnumDescriptor() ([]byte, []int) {
 type RefusalReason int32
 
 const (
-	RefusalReason_REFUSAL_REASON_UNSPECIFIED         RefusalReason = 0
+	RefusalReason_REFUSAL_REASON_UNSPECIFIED RefusalReason = 0
+	// The session may not decide yet: it is behind the events. Nothing is wrong
+	// with the decision; wait, and decide again.
 	RefusalReason_REFUSAL_REASON_STALE_SESSION       RefusalReason = 1
 	RefusalReason_REFUSAL_REASON_UNKNOWN_AGENT       RefusalReason = 2
 	RefusalReason_REFUSAL_REASON_AGENT_INACTIVE      RefusalReason = 3
