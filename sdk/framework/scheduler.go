@@ -1,6 +1,8 @@
 // Package framework is what a framework written in Go uses of Mezzo: a
 // scheduler that finds the leading master, subscribes, subscribes again
-// whenever it has to, and makes calls.
+// whenever it has to, and makes calls. Authors of adapters, which are plugins
+// that speak to frameworks in a dialect of their own or are frameworks
+// themselves, begin at Adapter.
 //
 // Terms. A *scheduler* is the part of a framework that speaks to the master. A
 // *subscription* is one stream of events from one master; a scheduler has one
@@ -36,6 +38,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -95,6 +98,9 @@ type Callbacks struct {
 type Options struct {
 	// Masters are the addresses, host:port, of all masters.
 	Masters []string
+	// Master, when set, is used instead of Masters: a framework within an adapter
+	// gives its Core.Conn. While that master does not lead, the scheduler waits.
+	Master grpc.ClientConnInterface
 	// TLS is the client's side of mutual TLS; nil: plain text.
 	TLS *tls.Config
 	// Info is what the framework is. With Id set, the framework that has the id
@@ -132,7 +138,7 @@ type Scheduler struct {
 // New returns a scheduler that Run will connect.
 func New(o Options) (*Scheduler, error) {
 	switch {
-	case len(o.Masters) == 0:
+	case len(o.Masters) == 0 && o.Master == nil:
 		return nil, errors.New("framework: Options.Masters is empty; give a master's address, host:port")
 	case o.Info == nil || o.Info.User == nil || o.Info.Name == nil:
 		return nil, errors.New("framework: Options.Info needs User and Name")
@@ -192,14 +198,18 @@ func (s *Scheduler) Run(ctx context.Context) error {
 // subscribe makes one subscription and serves it to its end. began tells
 // whether it came about.
 func (s *Scheduler) subscribe(ctx context.Context) (began bool, err error) {
-	conn, err := client.Leader(ctx, s.options.Masters, client.Options{TLS: s.options.TLS})
-	if err != nil {
-		return false, err
+	master := s.options.Master
+	if master == nil {
+		conn, err := client.Leader(ctx, s.options.Masters, client.Options{TLS: s.options.TLS})
+		if err != nil {
+			return false, err
+		}
+		defer conn.Close()
+		master = conn
 	}
-	defer conn.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	sub, err := s.open(ctx, cancel, schedulerv1.NewSchedulerClient(conn))
+	sub, err := s.open(ctx, cancel, schedulerv1.NewSchedulerClient(master))
 	if err != nil {
 		return false, err
 	}

@@ -18,7 +18,8 @@ type Config struct {
 	// empty: none is told.
 	IP string
 	// BootID is the kernel's, to tell a restart from a reboot.
-	BootID    string
+	BootID string
+	// Endpoints are told beside those of adapters.
 	Endpoints []*linkv1.Endpoint
 
 	Resources  []*mezzov1.Resource
@@ -27,6 +28,9 @@ type Config struct {
 
 	// Isolators are the names, in order of the configuration.
 	Isolators []string
+	// Adapters are the names of the framework adapters in the configuration. None
+	// serves before AdapterUp says so.
+	Adapters []string
 
 	// User is who the agent runs as. Only Root may run tasks as somebody else.
 	User string

@@ -88,6 +88,20 @@ type IsolatorHealth struct {
 // it; then comes Retire.
 type SetIsolators struct{ Isolators []string }
 
+// AdapterUp says that a framework adapter serves, for the first time or again,
+// and where it listens.
+type AdapterUp struct {
+	Adapter   string
+	Endpoints []*linkv1.Endpoint
+}
+
+// AdapterDown says that an adapter does not serve any more; it is being started
+// again. Executors that came by it are cut off, and not to blame for it.
+type AdapterDown struct{ Adapter string }
+
+// SetAdapters says that the configuration has other adapters now: all of them.
+type SetAdapters struct{ Adapters []string }
+
 // Claimed is the answer to Claim.
 type Claimed struct {
 	Launch uint64 // of the Claim
@@ -156,6 +170,9 @@ func (IsolatorUp) input()        {}
 func (IsolatorRecovered) input() {}
 func (IsolatorHealth) input()    {}
 func (SetIsolators) input()      {}
+func (AdapterUp) input()         {}
+func (AdapterDown) input()       {}
+func (SetAdapters) input()       {}
 func (Claimed) input()           {}
 func (Created) input()           {}
 func (Started) input()           {}
@@ -347,6 +364,7 @@ type View struct {
 	Completed  []TaskView      // oldest first
 	Containers []ContainerView // by id
 	Isolators  []IsolatorView  // in order of the configuration
+	Endpoints  []*linkv1.Endpoint
 }
 
 // TaskView is a task as shown.

@@ -24,7 +24,7 @@ type link struct {
 	// was not opened in time, the master was silent too long.
 	until       time.Time
 	pingTimeout time.Duration
-	withheld    string // as the master has heard it
+	told        string // what the master has heard of the agent; see standing
 	said        string // the last complaint logged, so that it is logged once
 }
 
@@ -202,7 +202,7 @@ func (m *Machine) registered(r *linkv1.Registered) {
 	}
 	m.alive()
 	m.draining = nil // the master says it again if it is so
-	m.tellWithheld() // what changed since the registration was sent
+	m.tellState()    // what changed since the registration was sent
 	m.log(Info, "registered", "agent", m.id, "master", l.master, "epoch", m.epoch)
 	for _, id := range r.GetCompletedFrameworks() {
 		m.shutdownFramework(id)
@@ -337,7 +337,7 @@ func (m *Machine) operation(o *linkv1.Operation) {
 func (m *Machine) agent(p *corelink.Packer) *linkv1.Agent {
 	return &linkv1.Agent{
 		Id: m.id, Hostname: m.cfg.Hostname, Version: m.cfg.Version, Resources: pack(p, m.cfg.Resources), Attributes: m.cfg.Attributes,
-		Domain: m.cfg.Domain, RpcAddress: m.cfg.RPCAddress, HttpAddress: m.cfg.HTTPAddress, BootId: m.cfg.BootID, Endpoints: m.cfg.Endpoints,
+		Domain: m.cfg.Domain, RpcAddress: m.cfg.RPCAddress, HttpAddress: m.cfg.HTTPAddress, BootId: m.cfg.BootID, Endpoints: m.endpoints(),
 		Withheld: m.withheld(),
 	}
 }
@@ -355,7 +355,7 @@ func pack(p *corelink.Packer, list []*mezzov1.Resource) *linkv1.Quantities {
 func (m *Machine) registration() []*linkv1.Register {
 	p := corelink.NewPacker()
 	part := &linkv1.Register{Agent: m.agent(p)}
-	m.link.withheld = part.Agent.Withheld
+	m.link.told = m.standing()
 	part.Kinds = p.Kinds()
 	parts := []*linkv1.Register{part}
 	size := proto.Size(part)

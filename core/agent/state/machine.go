@@ -37,8 +37,9 @@ type Machine struct {
 	lastLaunch uint64
 	completed  []*completed // oldest first
 
-	isolators []*isolator // configured ones in order, then retired ones by name
-	recovered bool        // all of them have answered once
+	adapters  map[string]*adapter // of the configuration
+	isolators []*isolator         // configured ones in order, then retired ones by name
+	recovered bool                // all of them have answered once
 	deferred  []*container
 	draining  *linkv1.Drain
 
@@ -190,6 +191,7 @@ func New(cfg Config) *Machine {
 	for _, name := range m.cfg.Isolators {
 		m.isolators = append(m.isolators, &isolator{name: name, configured: true, reason: "has not started yet"})
 	}
+	m.setAdapters(m.cfg.Adapters)
 	m.link.pingTimeout = m.cfg.PingTimeout
 	return m
 }
@@ -237,6 +239,12 @@ func (m *Machine) handle(in Input) {
 		m.isolatorHealth(in)
 	case SetIsolators:
 		m.setIsolators(in)
+	case SetAdapters:
+		m.setAdapters(in.Adapters)
+	case AdapterUp:
+		m.adapterUp(in)
+	case AdapterDown:
+		m.adapterDown(in)
 	case Claimed:
 		m.claimed(in)
 	case Created:

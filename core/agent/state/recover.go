@@ -254,17 +254,17 @@ func (m *Machine) withheldMayChange(before string) {
 	default:
 		m.log(Debug, "resources are still withheld", "reason", now)
 	}
-	m.tellWithheld()
+	m.tellState()
 }
 
-// tellWithheld tells the master when it has heard otherwise.
-func (m *Machine) tellWithheld() {
-	if m.link.state != registered || m.withheld() == m.link.withheld {
+// tellState tells the master of the agent when it has heard otherwise.
+func (m *Machine) tellState() {
+	if m.link.state != registered || m.standing() == m.link.told {
 		return
 	}
 	p := corelink.NewPacker()
 	a := m.agent(p)
-	m.link.withheld = a.Withheld
+	m.link.told = m.standing()
 	m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_State{State: &linkv1.AgentState{Agent: a, Kinds: p.Kinds()}}})
 }
 

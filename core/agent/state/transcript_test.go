@@ -19,7 +19,7 @@ import (
 // TestTranscripts plays the scenarios in testdata. What a step makes the agent
 // do is what stands below its line; -rewrite writes it anew.
 //
-//	agent [isolators=(a,b)] [user=x] [not-root]   a new agent, or the next process of it
+//	agent [isolators=(a,b)] [adapters=(a,b)] [user=x] [not-root]   a new agent, or the next process of it
 //	up | isolator NAME healthy|unhealthy|up       isolators answer
 //	registered id=A1 [epoch=n]                    the master admits it
 //	run framework=F tasks=(t1,t2) [executor=e] …  the master launches
@@ -28,6 +28,7 @@ import (
 //	write                                         checkpoints become durable
 //	exit container=c1 [code=n] [signal=n] …       a process ends
 //	isolators names=(a,b) | isolator-up name=b    the configuration has others now; the plugin of one is there
+//	adapter-up [name=a] [at=host:port] | adapter-down [name=a] | adapters names=(a,b)
 //	ack | ack update=u1 | acks                    the newest, one, all updates are acknowledged
 //	wait 10s                                      time passes
 func TestTranscripts(t *testing.T) {
@@ -57,6 +58,8 @@ func play(t *testing.T, d *datadriven.TestData, old *world, out *strings.Builder
 			switch a.Key {
 			case "isolators":
 				cfg.Isolators = a.Vals
+			case "adapters":
+				cfg.Adapters = a.Vals
 			case "user":
 				cfg.User = a.Vals[0]
 			case "not-root":
@@ -108,6 +111,17 @@ func command(t *testing.T, w *world, d *datadriven.TestData) {
 		}
 		w.step(state.SetIsolators{Isolators: w.cfg.Isolators})
 		w.settle()
+	case "adapters":
+		var names []string
+		for _, a := range d.CmdArgs {
+			names = a.Vals
+		}
+		w.step(state.SetAdapters{Adapters: names})
+	case "adapter-up":
+		name := arg(d, "name", "mesos")
+		w.step(state.AdapterUp{Adapter: name, Endpoints: []*linkv1.Endpoint{{Name: name, Address: arg(d, "at", "h1:5051")}}})
+	case "adapter-down":
+		w.step(state.AdapterDown{Adapter: arg(d, "name", "mesos")})
 	case "isolator-up":
 		name := arg(d, "name", "")
 		w.inbox = append(w.inbox, state.IsolatorUp{Isolator: name, Spec: []byte(name)}, state.IsolatorHealth{Isolator: name, Healthy: true})

@@ -6,6 +6,7 @@ package state
 func (m *Machine) View() View {
 	v := View{
 		AgentID: m.id, Hostname: m.cfg.Hostname, Master: m.link.master, Epoch: m.epoch, Resources: m.cfg.Resources, Withheld: m.withheld(),
+		Endpoints: m.endpoints(),
 	}
 	switch {
 	case !m.recovered:

@@ -390,11 +390,19 @@ func (w *world) describe(o state.Output) string {
 	return fmt.Sprintf("%T", o)
 }
 
+func endpointText(a *linkv1.Agent) (text string) {
+	for _, e := range a.GetEndpoints() {
+		text += " " + e.GetName() + "=" + e.GetAddress()
+	}
+	return text
+}
+
 func (w *world) describeMessage(m *linkv1.AgentMessage) string {
 	switch {
 	case m.GetRegister() != nil:
 		r := m.GetRegister()
 		text := fmt.Sprintf("register id=%q withheld=%q frameworks=%d executors=%d more=%v", r.GetAgent().GetId(), r.GetAgent().GetWithheld(), len(r.GetFrameworks()), len(r.GetExecutors()), r.GetMore())
+		text += endpointText(r.GetAgent())
 		for _, t := range r.GetTasks() {
 			text += fmt.Sprintf("\n           task %s %v unacknowledged=%v %v", t.GetId(), t.GetState(), t.GetUnacknowledged(), t.GetUpdateState())
 		}
@@ -402,7 +410,7 @@ func (w *world) describeMessage(m *linkv1.AgentMessage) string {
 	case m.GetPong() != nil:
 		return "pong"
 	case m.GetState() != nil:
-		return fmt.Sprintf("state withheld=%q", m.GetState().GetAgent().GetWithheld())
+		return fmt.Sprintf("state withheld=%q", m.GetState().GetAgent().GetWithheld()) + endpointText(m.GetState().GetAgent())
 	case m.GetUpdate() != nil:
 		u := m.GetUpdate()
 		s := u.GetStatus()

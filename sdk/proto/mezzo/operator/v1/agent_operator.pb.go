@@ -112,13 +112,15 @@ type AgentStateResponse struct {
 	AgentId  string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
 	Hostname string                 `protobuf:"bytes,2,opt,name=hostname" json:"hostname,omitempty"`
 	// "registered", "registering", "recovering", "disconnected".
-	State         string           `protobuf:"bytes,3,opt,name=state" json:"state,omitempty"`
-	Master        string           `protobuf:"bytes,4,opt,name=master" json:"master,omitempty"`
-	Resources     *structpb.Struct `protobuf:"bytes,5,opt,name=resources" json:"resources,omitempty"`
-	Withheld      string           `protobuf:"bytes,6,opt,name=withheld" json:"withheld,omitempty"`
-	Tasks         []*Task          `protobuf:"bytes,7,rep,name=tasks" json:"tasks,omitempty"`
-	Plugins       []*Plugin        `protobuf:"bytes,8,rep,name=plugins" json:"plugins,omitempty"`
-	Containers    []*Container     `protobuf:"bytes,9,rep,name=containers" json:"containers,omitempty"`
+	State      string           `protobuf:"bytes,3,opt,name=state" json:"state,omitempty"`
+	Master     string           `protobuf:"bytes,4,opt,name=master" json:"master,omitempty"`
+	Resources  *structpb.Struct `protobuf:"bytes,5,opt,name=resources" json:"resources,omitempty"`
+	Withheld   string           `protobuf:"bytes,6,opt,name=withheld" json:"withheld,omitempty"`
+	Tasks      []*Task          `protobuf:"bytes,7,rep,name=tasks" json:"tasks,omitempty"`
+	Plugins    []*Plugin        `protobuf:"bytes,8,rep,name=plugins" json:"plugins,omitempty"`
+	Containers []*Container     `protobuf:"bytes,9,rep,name=containers" json:"containers,omitempty"`
+	// Where this agent is reached, its adapters included.
+	Endpoints     []*Endpoint `protobuf:"bytes,10,rep,name=endpoints" json:"endpoints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -212,6 +214,13 @@ func (x *AgentStateResponse) GetPlugins() []*Plugin {
 func (x *AgentStateResponse) GetContainers() []*Container {
 	if x != nil {
 		return x.Containers
+	}
+	return nil
+}
+
+func (x *AgentStateResponse) GetEndpoints() []*Endpoint {
+	if x != nil {
+		return x.Endpoints
 	}
 	return nil
 }
@@ -644,7 +653,7 @@ var File_mezzo_operator_v1_agent_operator_proto protoreflect.FileDescriptor
 const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\n" +
 	"&mezzo/operator/v1/agent_operator.proto\x12\x11mezzo.operator.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a mezzo/operator/v1/operator.proto\"\x16\n" +
-	"\x14GetAgentStateRequest\"\xee\x02\n" +
+	"\x14GetAgentStateRequest\"\xa9\x03\n" +
 	"\x12AgentStateResponse\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x14\n" +
@@ -656,7 +665,9 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\aplugins\x18\b \x03(\v2\x19.mezzo.operator.v1.PluginR\aplugins\x12<\n" +
 	"\n" +
 	"containers\x18\t \x03(\v2\x1c.mezzo.operator.v1.ContainerR\n" +
-	"containers\"\xcb\x01\n" +
+	"containers\x129\n" +
+	"\tendpoints\x18\n" +
+	" \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\"\xcb\x01\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fframework_id\x18\x02 \x01(\tR\vframeworkId\x12\x17\n" +
@@ -730,29 +741,31 @@ var file_mezzo_operator_v1_agent_operator_proto_goTypes = []any{
 	(*structpb.Struct)(nil),        // 9: google.protobuf.Struct
 	(*Task)(nil),                   // 10: mezzo.operator.v1.Task
 	(*Plugin)(nil),                 // 11: mezzo.operator.v1.Plugin
-	(*ReloadRequest)(nil),          // 12: mezzo.operator.v1.ReloadRequest
-	(*ReloadResponse)(nil),         // 13: mezzo.operator.v1.ReloadResponse
+	(*Endpoint)(nil),               // 12: mezzo.operator.v1.Endpoint
+	(*ReloadRequest)(nil),          // 13: mezzo.operator.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 14: mezzo.operator.v1.ReloadResponse
 }
 var file_mezzo_operator_v1_agent_operator_proto_depIdxs = []int32{
 	9,  // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
 	10, // 1: mezzo.operator.v1.AgentStateResponse.tasks:type_name -> mezzo.operator.v1.Task
 	11, // 2: mezzo.operator.v1.AgentStateResponse.plugins:type_name -> mezzo.operator.v1.Plugin
 	3,  // 3: mezzo.operator.v1.AgentStateResponse.containers:type_name -> mezzo.operator.v1.Container
-	0,  // 4: mezzo.operator.v1.LogsRequest.stream:type_name -> mezzo.operator.v1.LogStream
-	8,  // 5: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
-	1,  // 6: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
-	4,  // 7: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
-	6,  // 8: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
-	12, // 9: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	2,  // 10: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
-	5,  // 11: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
-	7,  // 12: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
-	13, // 13: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	12, // 4: mezzo.operator.v1.AgentStateResponse.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	0,  // 5: mezzo.operator.v1.LogsRequest.stream:type_name -> mezzo.operator.v1.LogStream
+	8,  // 6: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
+	1,  // 7: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
+	4,  // 8: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
+	6,  // 9: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
+	13, // 10: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	2,  // 11: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
+	5,  // 12: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
+	7,  // 13: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
+	14, // 14: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	11, // [11:15] is the sub-list for method output_type
+	7,  // [7:11] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_agent_operator_proto_init() }

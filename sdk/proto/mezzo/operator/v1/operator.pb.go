@@ -74,10 +74,12 @@ type Status struct {
 	Tasks      *Counts                `protobuf:"bytes,8,opt,name=tasks" json:"tasks,omitempty"`
 	Offers     uint64                 `protobuf:"varint,9,opt,name=offers" json:"offers,omitempty"`
 	// By resource name: scalars as numbers, the rest as text.
-	Total         *structpb.Struct `protobuf:"bytes,10,opt,name=total" json:"total,omitempty"`
-	Allocated     *structpb.Struct `protobuf:"bytes,11,opt,name=allocated" json:"allocated,omitempty"`
-	Offered       *structpb.Struct `protobuf:"bytes,12,opt,name=offered" json:"offered,omitempty"`
-	Plugins       []*Plugin        `protobuf:"bytes,13,rep,name=plugins" json:"plugins,omitempty"`
+	Total     *structpb.Struct `protobuf:"bytes,10,opt,name=total" json:"total,omitempty"`
+	Allocated *structpb.Struct `protobuf:"bytes,11,opt,name=allocated" json:"allocated,omitempty"`
+	Offered   *structpb.Struct `protobuf:"bytes,12,opt,name=offered" json:"offered,omitempty"`
+	Plugins   []*Plugin        `protobuf:"bytes,13,rep,name=plugins" json:"plugins,omitempty"`
+	// Where this master is reached, its adapters included.
+	Endpoints     []*Endpoint `protobuf:"bytes,14,rep,name=endpoints" json:"endpoints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -203,6 +205,67 @@ func (x *Status) GetPlugins() []*Plugin {
 	return nil
 }
 
+func (x *Status) GetEndpoints() []*Endpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+// Endpoint is where something listens: "rpc", "http", or what an adapter calls
+// its own.
+type Endpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address" json:"address,omitempty"` // host:port
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Endpoint) Reset() {
+	*x = Endpoint{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Endpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Endpoint) ProtoMessage() {}
+
+func (x *Endpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
+func (*Endpoint) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Endpoint) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Endpoint) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 // Counts are totals and their parts, by state.
 type Counts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -216,7 +279,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[2]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -228,7 +291,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[2]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -241,7 +304,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{2}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Counts) GetTotal() uint64 {
@@ -280,7 +343,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[3]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -292,7 +355,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[3]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -305,7 +368,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{3}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{4}
 }
 
 type ListAgentsResponse struct {
@@ -317,7 +380,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[4]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -329,7 +392,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[4]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -342,7 +405,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{4}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*Agent {
@@ -375,13 +438,15 @@ type Agent struct {
 	Unavailability *Unavailability `protobuf:"bytes,15,opt,name=unavailability" json:"unavailability,omitempty"`
 	// How the frameworks that were asked to leave have answered.
 	InverseOffers []*InverseOffer `protobuf:"bytes,16,rep,name=inverse_offers,json=inverseOffers" json:"inverse_offers,omitempty"`
+	// Those of its adapters.
+	Endpoints     []*Endpoint `protobuf:"bytes,17,rep,name=endpoints" json:"endpoints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Agent) Reset() {
 	*x = Agent{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[5]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -393,7 +458,7 @@ func (x *Agent) String() string {
 func (*Agent) ProtoMessage() {}
 
 func (x *Agent) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[5]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -406,7 +471,7 @@ func (x *Agent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agent.ProtoReflect.Descriptor instead.
 func (*Agent) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{5}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Agent) GetId() string {
@@ -521,6 +586,13 @@ func (x *Agent) GetInverseOffers() []*InverseOffer {
 	return nil
 }
 
+func (x *Agent) GetEndpoints() []*Endpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
 // Unavailability is a planned window.
 type Unavailability struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -533,7 +605,7 @@ type Unavailability struct {
 
 func (x *Unavailability) Reset() {
 	*x = Unavailability{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[6]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +617,7 @@ func (x *Unavailability) String() string {
 func (*Unavailability) ProtoMessage() {}
 
 func (x *Unavailability) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[6]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +630,7 @@ func (x *Unavailability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unavailability.ProtoReflect.Descriptor instead.
 func (*Unavailability) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{6}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Unavailability) GetStart() *timestamppb.Timestamp {
@@ -588,7 +660,7 @@ type InverseOffer struct {
 
 func (x *InverseOffer) Reset() {
 	*x = InverseOffer{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[7]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +672,7 @@ func (x *InverseOffer) String() string {
 func (*InverseOffer) ProtoMessage() {}
 
 func (x *InverseOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[7]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +685,7 @@ func (x *InverseOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InverseOffer.ProtoReflect.Descriptor instead.
 func (*InverseOffer) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{7}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *InverseOffer) GetFrameworkId() string {
@@ -647,7 +719,7 @@ type ListFrameworksRequest struct {
 
 func (x *ListFrameworksRequest) Reset() {
 	*x = ListFrameworksRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[8]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +731,7 @@ func (x *ListFrameworksRequest) String() string {
 func (*ListFrameworksRequest) ProtoMessage() {}
 
 func (x *ListFrameworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[8]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +744,7 @@ func (x *ListFrameworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFrameworksRequest.ProtoReflect.Descriptor instead.
 func (*ListFrameworksRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{8}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListFrameworksRequest) GetCompleted() bool {
@@ -691,7 +763,7 @@ type ListFrameworksResponse struct {
 
 func (x *ListFrameworksResponse) Reset() {
 	*x = ListFrameworksResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[9]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +775,7 @@ func (x *ListFrameworksResponse) String() string {
 func (*ListFrameworksResponse) ProtoMessage() {}
 
 func (x *ListFrameworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[9]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +788,7 @@ func (x *ListFrameworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFrameworksResponse.ProtoReflect.Descriptor instead.
 func (*ListFrameworksResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{9}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListFrameworksResponse) GetFrameworks() []*Framework {
@@ -753,7 +825,7 @@ type Framework struct {
 
 func (x *Framework) Reset() {
 	*x = Framework{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[10]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +837,7 @@ func (x *Framework) String() string {
 func (*Framework) ProtoMessage() {}
 
 func (x *Framework) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[10]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +850,7 @@ func (x *Framework) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Framework.ProtoReflect.Descriptor instead.
 func (*Framework) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{10}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Framework) GetId() string {
@@ -921,7 +993,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[11]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1005,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[11]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1018,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{11}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListTasksRequest) GetFrameworkId() string {
@@ -986,7 +1058,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[12]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1070,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[12]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1083,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{12}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -1048,7 +1120,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[13]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1132,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[13]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1145,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{13}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Task) GetId() string {
@@ -1196,7 +1268,7 @@ type ListOffersRequest struct {
 
 func (x *ListOffersRequest) Reset() {
 	*x = ListOffersRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[14]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1280,7 @@ func (x *ListOffersRequest) String() string {
 func (*ListOffersRequest) ProtoMessage() {}
 
 func (x *ListOffersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[14]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1293,7 @@ func (x *ListOffersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffersRequest.ProtoReflect.Descriptor instead.
 func (*ListOffersRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{14}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{15}
 }
 
 type ListOffersResponse struct {
@@ -1233,7 +1305,7 @@ type ListOffersResponse struct {
 
 func (x *ListOffersResponse) Reset() {
 	*x = ListOffersResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[15]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1317,7 @@ func (x *ListOffersResponse) String() string {
 func (*ListOffersResponse) ProtoMessage() {}
 
 func (x *ListOffersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[15]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1330,7 @@ func (x *ListOffersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffersResponse.ProtoReflect.Descriptor instead.
 func (*ListOffersResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{15}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListOffersResponse) GetOffers() []*Offer {
@@ -1283,7 +1355,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[16]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1367,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[16]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1380,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{16}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Offer) GetId() string {
@@ -1368,7 +1440,7 @@ type ListRolesRequest struct {
 
 func (x *ListRolesRequest) Reset() {
 	*x = ListRolesRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[17]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1452,7 @@ func (x *ListRolesRequest) String() string {
 func (*ListRolesRequest) ProtoMessage() {}
 
 func (x *ListRolesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[17]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1465,7 @@ func (x *ListRolesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolesRequest.ProtoReflect.Descriptor instead.
 func (*ListRolesRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{17}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{18}
 }
 
 type ListRolesResponse struct {
@@ -1405,7 +1477,7 @@ type ListRolesResponse struct {
 
 func (x *ListRolesResponse) Reset() {
 	*x = ListRolesResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[18]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1489,7 @@ func (x *ListRolesResponse) String() string {
 func (*ListRolesResponse) ProtoMessage() {}
 
 func (x *ListRolesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[18]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1502,7 @@ func (x *ListRolesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolesResponse.ProtoReflect.Descriptor instead.
 func (*ListRolesResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{18}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListRolesResponse) GetRoles() []*Role {
@@ -1464,7 +1536,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[19]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1548,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[19]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1561,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{19}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Role) GetName() string {
@@ -1593,7 +1665,7 @@ type SetQuotaRequest struct {
 
 func (x *SetQuotaRequest) Reset() {
 	*x = SetQuotaRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[20]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1677,7 @@ func (x *SetQuotaRequest) String() string {
 func (*SetQuotaRequest) ProtoMessage() {}
 
 func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[20]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1690,7 @@ func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaRequest.ProtoReflect.Descriptor instead.
 func (*SetQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{20}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetQuotaRequest) GetRole() string {
@@ -1659,7 +1731,7 @@ type SetQuotaResponse struct {
 
 func (x *SetQuotaResponse) Reset() {
 	*x = SetQuotaResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[21]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1743,7 @@ func (x *SetQuotaResponse) String() string {
 func (*SetQuotaResponse) ProtoMessage() {}
 
 func (x *SetQuotaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[21]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1756,7 @@ func (x *SetQuotaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaResponse.ProtoReflect.Descriptor instead.
 func (*SetQuotaResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{21}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetQuotaResponse) GetWarnings() []string {
@@ -1704,7 +1776,7 @@ type GetQuotaRequest struct {
 
 func (x *GetQuotaRequest) Reset() {
 	*x = GetQuotaRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[22]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1788,7 @@ func (x *GetQuotaRequest) String() string {
 func (*GetQuotaRequest) ProtoMessage() {}
 
 func (x *GetQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[22]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1801,7 @@ func (x *GetQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQuotaRequest.ProtoReflect.Descriptor instead.
 func (*GetQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{22}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetQuotaRequest) GetRole() string {
@@ -1748,7 +1820,7 @@ type GetQuotaResponse struct {
 
 func (x *GetQuotaResponse) Reset() {
 	*x = GetQuotaResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[23]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +1832,7 @@ func (x *GetQuotaResponse) String() string {
 func (*GetQuotaResponse) ProtoMessage() {}
 
 func (x *GetQuotaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[23]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +1845,7 @@ func (x *GetQuotaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQuotaResponse.ProtoReflect.Descriptor instead.
 func (*GetQuotaResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{23}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetQuotaResponse) GetQuotas() []*Quota {
@@ -1797,7 +1869,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[24]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1881,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[24]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +1894,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{24}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Quota) GetRole() string {
@@ -1869,7 +1941,7 @@ type RemoveQuotaRequest struct {
 
 func (x *RemoveQuotaRequest) Reset() {
 	*x = RemoveQuotaRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[25]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +1953,7 @@ func (x *RemoveQuotaRequest) String() string {
 func (*RemoveQuotaRequest) ProtoMessage() {}
 
 func (x *RemoveQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[25]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +1966,7 @@ func (x *RemoveQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveQuotaRequest.ProtoReflect.Descriptor instead.
 func (*RemoveQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{25}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RemoveQuotaRequest) GetRole() string {
@@ -1913,7 +1985,7 @@ type RemoveQuotaResponse struct {
 
 func (x *RemoveQuotaResponse) Reset() {
 	*x = RemoveQuotaResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[26]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +1997,7 @@ func (x *RemoveQuotaResponse) String() string {
 func (*RemoveQuotaResponse) ProtoMessage() {}
 
 func (x *RemoveQuotaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[26]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2010,7 @@ func (x *RemoveQuotaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveQuotaResponse.ProtoReflect.Descriptor instead.
 func (*RemoveQuotaResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{26}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemoveQuotaResponse) GetWarnings() []string {
@@ -1957,7 +2029,7 @@ type SetWeightsRequest struct {
 
 func (x *SetWeightsRequest) Reset() {
 	*x = SetWeightsRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[27]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2041,7 @@ func (x *SetWeightsRequest) String() string {
 func (*SetWeightsRequest) ProtoMessage() {}
 
 func (x *SetWeightsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[27]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2054,7 @@ func (x *SetWeightsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWeightsRequest.ProtoReflect.Descriptor instead.
 func (*SetWeightsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{27}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SetWeightsRequest) GetWeights() []*RoleWeight {
@@ -2000,7 +2072,7 @@ type SetWeightsResponse struct {
 
 func (x *SetWeightsResponse) Reset() {
 	*x = SetWeightsResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[28]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2084,7 @@ func (x *SetWeightsResponse) String() string {
 func (*SetWeightsResponse) ProtoMessage() {}
 
 func (x *SetWeightsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[28]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2097,7 @@ func (x *SetWeightsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWeightsResponse.ProtoReflect.Descriptor instead.
 func (*SetWeightsResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{28}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{29}
 }
 
 type RoleWeight struct {
@@ -2039,7 +2111,7 @@ type RoleWeight struct {
 
 func (x *RoleWeight) Reset() {
 	*x = RoleWeight{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[29]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2123,7 @@ func (x *RoleWeight) String() string {
 func (*RoleWeight) ProtoMessage() {}
 
 func (x *RoleWeight) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[29]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2136,7 @@ func (x *RoleWeight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleWeight.ProtoReflect.Descriptor instead.
 func (*RoleWeight) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{29}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RoleWeight) GetRole() string {
@@ -2089,7 +2161,7 @@ type ListPluginsRequest struct {
 
 func (x *ListPluginsRequest) Reset() {
 	*x = ListPluginsRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +2173,7 @@ func (x *ListPluginsRequest) String() string {
 func (*ListPluginsRequest) ProtoMessage() {}
 
 func (x *ListPluginsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2114,7 +2186,7 @@ func (x *ListPluginsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPluginsRequest.ProtoReflect.Descriptor instead.
 func (*ListPluginsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{30}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{31}
 }
 
 type ListPluginsResponse struct {
@@ -2126,7 +2198,7 @@ type ListPluginsResponse struct {
 
 func (x *ListPluginsResponse) Reset() {
 	*x = ListPluginsResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2210,7 @@ func (x *ListPluginsResponse) String() string {
 func (*ListPluginsResponse) ProtoMessage() {}
 
 func (x *ListPluginsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2223,7 @@ func (x *ListPluginsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPluginsResponse.ProtoReflect.Descriptor instead.
 func (*ListPluginsResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{31}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListPluginsResponse) GetPlugins() []*Plugin {
@@ -2178,15 +2250,17 @@ type Plugin struct {
 	ContractVersion uint32                 `protobuf:"varint,11,opt,name=contract_version,json=contractVersion" json:"contract_version,omitempty"`
 	Capabilities    []string               `protobuf:"bytes,12,rep,name=capabilities" json:"capabilities,omitempty"`
 	// Where it runs: "master", or an agent's id.
-	Host          string `protobuf:"bytes,13,opt,name=host" json:"host,omitempty"`
-	Summary       string `protobuf:"bytes,14,opt,name=summary" json:"summary,omitempty"`
+	Host    string `protobuf:"bytes,13,opt,name=host" json:"host,omitempty"`
+	Summary string `protobuf:"bytes,14,opt,name=summary" json:"summary,omitempty"`
+	// Where it listens, if it is an adapter that serves.
+	Endpoints     []*Endpoint `protobuf:"bytes,15,rep,name=endpoints" json:"endpoints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Plugin) Reset() {
 	*x = Plugin{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2272,7 @@ func (x *Plugin) String() string {
 func (*Plugin) ProtoMessage() {}
 
 func (x *Plugin) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2285,7 @@ func (x *Plugin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plugin.ProtoReflect.Descriptor instead.
 func (*Plugin) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{32}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Plugin) GetId() string {
@@ -2312,6 +2386,13 @@ func (x *Plugin) GetSummary() string {
 	return ""
 }
 
+func (x *Plugin) GetEndpoints() []*Endpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
 type KillTaskRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	TaskId string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId" json:"task_id,omitempty"`
@@ -2323,7 +2404,7 @@ type KillTaskRequest struct {
 
 func (x *KillTaskRequest) Reset() {
 	*x = KillTaskRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2335,7 +2416,7 @@ func (x *KillTaskRequest) String() string {
 func (*KillTaskRequest) ProtoMessage() {}
 
 func (x *KillTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2348,7 +2429,7 @@ func (x *KillTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillTaskRequest.ProtoReflect.Descriptor instead.
 func (*KillTaskRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{33}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *KillTaskRequest) GetTaskId() string {
@@ -2373,7 +2454,7 @@ type KillTaskResponse struct {
 
 func (x *KillTaskResponse) Reset() {
 	*x = KillTaskResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2466,7 @@ func (x *KillTaskResponse) String() string {
 func (*KillTaskResponse) ProtoMessage() {}
 
 func (x *KillTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2479,7 @@ func (x *KillTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillTaskResponse.ProtoReflect.Descriptor instead.
 func (*KillTaskResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{34}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{35}
 }
 
 type TeardownRequest struct {
@@ -2410,7 +2491,7 @@ type TeardownRequest struct {
 
 func (x *TeardownRequest) Reset() {
 	*x = TeardownRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2422,7 +2503,7 @@ func (x *TeardownRequest) String() string {
 func (*TeardownRequest) ProtoMessage() {}
 
 func (x *TeardownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2435,7 +2516,7 @@ func (x *TeardownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TeardownRequest.ProtoReflect.Descriptor instead.
 func (*TeardownRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{35}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TeardownRequest) GetFrameworkId() string {
@@ -2453,7 +2534,7 @@ type TeardownResponse struct {
 
 func (x *TeardownResponse) Reset() {
 	*x = TeardownResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2465,7 +2546,7 @@ func (x *TeardownResponse) String() string {
 func (*TeardownResponse) ProtoMessage() {}
 
 func (x *TeardownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2559,7 @@ func (x *TeardownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TeardownResponse.ProtoReflect.Descriptor instead.
 func (*TeardownResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{36}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{37}
 }
 
 type ExplainRequest struct {
@@ -2495,7 +2576,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[37]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2588,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[37]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2601,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{37}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExplainRequest) GetFrameworkId() string {
@@ -2558,7 +2639,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2651,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2664,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{38}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExplainResponse) GetRoles() []*RoleExplanation {
@@ -2638,7 +2719,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2650,7 +2731,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2663,7 +2744,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{39}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Cause) GetKind() string {
@@ -2727,7 +2808,7 @@ type RoleExplanation struct {
 
 func (x *RoleExplanation) Reset() {
 	*x = RoleExplanation{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +2820,7 @@ func (x *RoleExplanation) String() string {
 func (*RoleExplanation) ProtoMessage() {}
 
 func (x *RoleExplanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +2833,7 @@ func (x *RoleExplanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleExplanation.ProtoReflect.Descriptor instead.
 func (*RoleExplanation) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{40}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RoleExplanation) GetRole() string {
@@ -2835,7 +2916,7 @@ type ReasonCount struct {
 
 func (x *ReasonCount) Reset() {
 	*x = ReasonCount{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2847,7 +2928,7 @@ func (x *ReasonCount) String() string {
 func (*ReasonCount) ProtoMessage() {}
 
 func (x *ReasonCount) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2860,7 +2941,7 @@ func (x *ReasonCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasonCount.ProtoReflect.Descriptor instead.
 func (*ReasonCount) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{41}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ReasonCount) GetReason() string {
@@ -2892,7 +2973,7 @@ type AgentExplanation struct {
 
 func (x *AgentExplanation) Reset() {
 	*x = AgentExplanation{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +2985,7 @@ func (x *AgentExplanation) String() string {
 func (*AgentExplanation) ProtoMessage() {}
 
 func (x *AgentExplanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +2998,7 @@ func (x *AgentExplanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentExplanation.ProtoReflect.Descriptor instead.
 func (*AgentExplanation) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{42}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *AgentExplanation) GetAgentId() string {
@@ -2970,7 +3051,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3063,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3076,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{43}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{44}
 }
 
 // ReloadResponse is what came of a Reload. With `failed` nothing has changed and
@@ -3015,7 +3096,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3027,7 +3108,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3040,7 +3121,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{44}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReloadResponse) GetChanges() []*ReloadChange {
@@ -3084,7 +3165,7 @@ type ReloadChange struct {
 
 func (x *ReloadChange) Reset() {
 	*x = ReloadChange{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3096,7 +3177,7 @@ func (x *ReloadChange) String() string {
 func (*ReloadChange) ProtoMessage() {}
 
 func (x *ReloadChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3109,7 +3190,7 @@ func (x *ReloadChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadChange.ProtoReflect.Descriptor instead.
 func (*ReloadChange) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{45}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ReloadChange) GetWhat() string {
@@ -3141,7 +3222,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3153,7 +3234,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3166,7 +3247,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{46}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{47}
 }
 
 // WatchEvent is one change, or a part of the snapshot. The snapshot is told as
@@ -3196,7 +3277,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3208,7 +3289,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3221,7 +3302,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{47}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *WatchEvent) GetNumber() uint64 {
@@ -3447,7 +3528,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3459,7 +3540,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3472,7 +3553,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{48}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SnapshotEnd) GetNext() uint64 {
@@ -3492,7 +3573,7 @@ type TaskKey struct {
 
 func (x *TaskKey) Reset() {
 	*x = TaskKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3504,7 +3585,7 @@ func (x *TaskKey) String() string {
 func (*TaskKey) ProtoMessage() {}
 
 func (x *TaskKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3517,7 +3598,7 @@ func (x *TaskKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskKey.ProtoReflect.Descriptor instead.
 func (*TaskKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{49}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TaskKey) GetFrameworkId() string {
@@ -3539,7 +3620,7 @@ var File_mezzo_operator_v1_operator_proto protoreflect.FileDescriptor
 const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\n" +
 	" mezzo/operator/v1/operator.proto\x12\x11mezzo.operator.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mezzo/v1/mezzo.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xb0\x04\n" +
+	"\x10GetStatusRequest\"\xeb\x04\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1b\n" +
 	"\tmaster_id\x18\x02 \x01(\tR\bmasterId\x12\x1e\n" +
@@ -3558,7 +3639,11 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	" \x01(\v2\x17.google.protobuf.StructR\x05total\x125\n" +
 	"\tallocated\x18\v \x01(\v2\x17.google.protobuf.StructR\tallocated\x121\n" +
 	"\aoffered\x18\f \x01(\v2\x17.google.protobuf.StructR\aoffered\x123\n" +
-	"\aplugins\x18\r \x03(\v2\x19.mezzo.operator.v1.PluginR\aplugins\"r\n" +
+	"\aplugins\x18\r \x03(\v2\x19.mezzo.operator.v1.PluginR\aplugins\x129\n" +
+	"\tendpoints\x18\x0e \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\"8\n" +
+	"\bEndpoint\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"r\n" +
 	"\x06Counts\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x04R\x05total\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\x04R\x06active\x12\x18\n" +
@@ -3566,7 +3651,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\vunreachable\x18\x04 \x01(\x04R\vunreachable\"\x13\n" +
 	"\x11ListAgentsRequest\"F\n" +
 	"\x12ListAgentsResponse\x120\n" +
-	"\x06agents\x18\x01 \x03(\v2\x18.mezzo.operator.v1.AgentR\x06agents\"\xbe\x05\n" +
+	"\x06agents\x18\x01 \x03(\v2\x18.mezzo.operator.v1.AgentR\x06agents\"\xf9\x05\n" +
 	"\x05Agent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x14\n" +
@@ -3589,7 +3674,8 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"registered\x12>\n" +
 	"\freregistered\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\freregistered\x12I\n" +
 	"\x0eunavailability\x18\x0f \x01(\v2!.mezzo.operator.v1.UnavailabilityR\x0eunavailability\x12F\n" +
-	"\x0einverse_offers\x18\x10 \x03(\v2\x1f.mezzo.operator.v1.InverseOfferR\rinverseOffers\"m\n" +
+	"\x0einverse_offers\x18\x10 \x03(\v2\x1f.mezzo.operator.v1.InverseOfferR\rinverseOffers\x129\n" +
+	"\tendpoints\x18\x11 \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\"m\n" +
 	"\x0eUnavailability\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12)\n" +
 	"\x10duration_seconds\x18\x02 \x01(\x01R\x0fdurationSeconds\"{\n" +
@@ -3711,7 +3797,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x06weight\x18\x02 \x01(\x01R\x06weight\"\x14\n" +
 	"\x12ListPluginsRequest\"J\n" +
 	"\x13ListPluginsResponse\x123\n" +
-	"\aplugins\x18\x01 \x03(\v2\x19.mezzo.operator.v1.PluginR\aplugins\"\x8c\x03\n" +
+	"\aplugins\x18\x01 \x03(\v2\x19.mezzo.operator.v1.PluginR\aplugins\"\xc7\x03\n" +
 	"\x06Plugin\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -3728,7 +3814,8 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x10contract_version\x18\v \x01(\rR\x0fcontractVersion\x12\"\n" +
 	"\fcapabilities\x18\f \x03(\tR\fcapabilities\x12\x12\n" +
 	"\x04host\x18\r \x01(\tR\x04host\x12\x18\n" +
-	"\asummary\x18\x0e \x01(\tR\asummary\"M\n" +
+	"\asummary\x18\x0e \x01(\tR\asummary\x129\n" +
+	"\tendpoints\x18\x0f \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\"M\n" +
 	"\x0fKillTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12!\n" +
 	"\fframework_id\x18\x02 \x01(\tR\vframeworkId\"\x12\n" +
@@ -3845,168 +3932,172 @@ func file_mezzo_operator_v1_operator_proto_rawDescGZIP() []byte {
 	return file_mezzo_operator_v1_operator_proto_rawDescData
 }
 
-var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),       // 0: mezzo.operator.v1.GetStatusRequest
 	(*Status)(nil),                 // 1: mezzo.operator.v1.Status
-	(*Counts)(nil),                 // 2: mezzo.operator.v1.Counts
-	(*ListAgentsRequest)(nil),      // 3: mezzo.operator.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),     // 4: mezzo.operator.v1.ListAgentsResponse
-	(*Agent)(nil),                  // 5: mezzo.operator.v1.Agent
-	(*Unavailability)(nil),         // 6: mezzo.operator.v1.Unavailability
-	(*InverseOffer)(nil),           // 7: mezzo.operator.v1.InverseOffer
-	(*ListFrameworksRequest)(nil),  // 8: mezzo.operator.v1.ListFrameworksRequest
-	(*ListFrameworksResponse)(nil), // 9: mezzo.operator.v1.ListFrameworksResponse
-	(*Framework)(nil),              // 10: mezzo.operator.v1.Framework
-	(*ListTasksRequest)(nil),       // 11: mezzo.operator.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),      // 12: mezzo.operator.v1.ListTasksResponse
-	(*Task)(nil),                   // 13: mezzo.operator.v1.Task
-	(*ListOffersRequest)(nil),      // 14: mezzo.operator.v1.ListOffersRequest
-	(*ListOffersResponse)(nil),     // 15: mezzo.operator.v1.ListOffersResponse
-	(*Offer)(nil),                  // 16: mezzo.operator.v1.Offer
-	(*ListRolesRequest)(nil),       // 17: mezzo.operator.v1.ListRolesRequest
-	(*ListRolesResponse)(nil),      // 18: mezzo.operator.v1.ListRolesResponse
-	(*Role)(nil),                   // 19: mezzo.operator.v1.Role
-	(*SetQuotaRequest)(nil),        // 20: mezzo.operator.v1.SetQuotaRequest
-	(*SetQuotaResponse)(nil),       // 21: mezzo.operator.v1.SetQuotaResponse
-	(*GetQuotaRequest)(nil),        // 22: mezzo.operator.v1.GetQuotaRequest
-	(*GetQuotaResponse)(nil),       // 23: mezzo.operator.v1.GetQuotaResponse
-	(*Quota)(nil),                  // 24: mezzo.operator.v1.Quota
-	(*RemoveQuotaRequest)(nil),     // 25: mezzo.operator.v1.RemoveQuotaRequest
-	(*RemoveQuotaResponse)(nil),    // 26: mezzo.operator.v1.RemoveQuotaResponse
-	(*SetWeightsRequest)(nil),      // 27: mezzo.operator.v1.SetWeightsRequest
-	(*SetWeightsResponse)(nil),     // 28: mezzo.operator.v1.SetWeightsResponse
-	(*RoleWeight)(nil),             // 29: mezzo.operator.v1.RoleWeight
-	(*ListPluginsRequest)(nil),     // 30: mezzo.operator.v1.ListPluginsRequest
-	(*ListPluginsResponse)(nil),    // 31: mezzo.operator.v1.ListPluginsResponse
-	(*Plugin)(nil),                 // 32: mezzo.operator.v1.Plugin
-	(*KillTaskRequest)(nil),        // 33: mezzo.operator.v1.KillTaskRequest
-	(*KillTaskResponse)(nil),       // 34: mezzo.operator.v1.KillTaskResponse
-	(*TeardownRequest)(nil),        // 35: mezzo.operator.v1.TeardownRequest
-	(*TeardownResponse)(nil),       // 36: mezzo.operator.v1.TeardownResponse
-	(*ExplainRequest)(nil),         // 37: mezzo.operator.v1.ExplainRequest
-	(*ExplainResponse)(nil),        // 38: mezzo.operator.v1.ExplainResponse
-	(*Cause)(nil),                  // 39: mezzo.operator.v1.Cause
-	(*RoleExplanation)(nil),        // 40: mezzo.operator.v1.RoleExplanation
-	(*ReasonCount)(nil),            // 41: mezzo.operator.v1.ReasonCount
-	(*AgentExplanation)(nil),       // 42: mezzo.operator.v1.AgentExplanation
-	(*ReloadRequest)(nil),          // 43: mezzo.operator.v1.ReloadRequest
-	(*ReloadResponse)(nil),         // 44: mezzo.operator.v1.ReloadResponse
-	(*ReloadChange)(nil),           // 45: mezzo.operator.v1.ReloadChange
-	(*WatchRequest)(nil),           // 46: mezzo.operator.v1.WatchRequest
-	(*WatchEvent)(nil),             // 47: mezzo.operator.v1.WatchEvent
-	(*SnapshotEnd)(nil),            // 48: mezzo.operator.v1.SnapshotEnd
-	(*TaskKey)(nil),                // 49: mezzo.operator.v1.TaskKey
-	(*timestamppb.Timestamp)(nil),  // 50: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 51: google.protobuf.Struct
-	(v1.TaskState)(0),              // 52: mezzo.v1.TaskState
-	(v1.TaskStatus_Reason)(0),      // 53: mezzo.v1.TaskStatus.Reason
+	(*Endpoint)(nil),               // 2: mezzo.operator.v1.Endpoint
+	(*Counts)(nil),                 // 3: mezzo.operator.v1.Counts
+	(*ListAgentsRequest)(nil),      // 4: mezzo.operator.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),     // 5: mezzo.operator.v1.ListAgentsResponse
+	(*Agent)(nil),                  // 6: mezzo.operator.v1.Agent
+	(*Unavailability)(nil),         // 7: mezzo.operator.v1.Unavailability
+	(*InverseOffer)(nil),           // 8: mezzo.operator.v1.InverseOffer
+	(*ListFrameworksRequest)(nil),  // 9: mezzo.operator.v1.ListFrameworksRequest
+	(*ListFrameworksResponse)(nil), // 10: mezzo.operator.v1.ListFrameworksResponse
+	(*Framework)(nil),              // 11: mezzo.operator.v1.Framework
+	(*ListTasksRequest)(nil),       // 12: mezzo.operator.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),      // 13: mezzo.operator.v1.ListTasksResponse
+	(*Task)(nil),                   // 14: mezzo.operator.v1.Task
+	(*ListOffersRequest)(nil),      // 15: mezzo.operator.v1.ListOffersRequest
+	(*ListOffersResponse)(nil),     // 16: mezzo.operator.v1.ListOffersResponse
+	(*Offer)(nil),                  // 17: mezzo.operator.v1.Offer
+	(*ListRolesRequest)(nil),       // 18: mezzo.operator.v1.ListRolesRequest
+	(*ListRolesResponse)(nil),      // 19: mezzo.operator.v1.ListRolesResponse
+	(*Role)(nil),                   // 20: mezzo.operator.v1.Role
+	(*SetQuotaRequest)(nil),        // 21: mezzo.operator.v1.SetQuotaRequest
+	(*SetQuotaResponse)(nil),       // 22: mezzo.operator.v1.SetQuotaResponse
+	(*GetQuotaRequest)(nil),        // 23: mezzo.operator.v1.GetQuotaRequest
+	(*GetQuotaResponse)(nil),       // 24: mezzo.operator.v1.GetQuotaResponse
+	(*Quota)(nil),                  // 25: mezzo.operator.v1.Quota
+	(*RemoveQuotaRequest)(nil),     // 26: mezzo.operator.v1.RemoveQuotaRequest
+	(*RemoveQuotaResponse)(nil),    // 27: mezzo.operator.v1.RemoveQuotaResponse
+	(*SetWeightsRequest)(nil),      // 28: mezzo.operator.v1.SetWeightsRequest
+	(*SetWeightsResponse)(nil),     // 29: mezzo.operator.v1.SetWeightsResponse
+	(*RoleWeight)(nil),             // 30: mezzo.operator.v1.RoleWeight
+	(*ListPluginsRequest)(nil),     // 31: mezzo.operator.v1.ListPluginsRequest
+	(*ListPluginsResponse)(nil),    // 32: mezzo.operator.v1.ListPluginsResponse
+	(*Plugin)(nil),                 // 33: mezzo.operator.v1.Plugin
+	(*KillTaskRequest)(nil),        // 34: mezzo.operator.v1.KillTaskRequest
+	(*KillTaskResponse)(nil),       // 35: mezzo.operator.v1.KillTaskResponse
+	(*TeardownRequest)(nil),        // 36: mezzo.operator.v1.TeardownRequest
+	(*TeardownResponse)(nil),       // 37: mezzo.operator.v1.TeardownResponse
+	(*ExplainRequest)(nil),         // 38: mezzo.operator.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 39: mezzo.operator.v1.ExplainResponse
+	(*Cause)(nil),                  // 40: mezzo.operator.v1.Cause
+	(*RoleExplanation)(nil),        // 41: mezzo.operator.v1.RoleExplanation
+	(*ReasonCount)(nil),            // 42: mezzo.operator.v1.ReasonCount
+	(*AgentExplanation)(nil),       // 43: mezzo.operator.v1.AgentExplanation
+	(*ReloadRequest)(nil),          // 44: mezzo.operator.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 45: mezzo.operator.v1.ReloadResponse
+	(*ReloadChange)(nil),           // 46: mezzo.operator.v1.ReloadChange
+	(*WatchRequest)(nil),           // 47: mezzo.operator.v1.WatchRequest
+	(*WatchEvent)(nil),             // 48: mezzo.operator.v1.WatchEvent
+	(*SnapshotEnd)(nil),            // 49: mezzo.operator.v1.SnapshotEnd
+	(*TaskKey)(nil),                // 50: mezzo.operator.v1.TaskKey
+	(*timestamppb.Timestamp)(nil),  // 51: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),        // 52: google.protobuf.Struct
+	(v1.TaskState)(0),              // 53: mezzo.v1.TaskState
+	(v1.TaskStatus_Reason)(0),      // 54: mezzo.v1.TaskStatus.Reason
 }
 var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
-	50, // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
-	2,  // 1: mezzo.operator.v1.Status.agents:type_name -> mezzo.operator.v1.Counts
-	2,  // 2: mezzo.operator.v1.Status.frameworks:type_name -> mezzo.operator.v1.Counts
-	2,  // 3: mezzo.operator.v1.Status.tasks:type_name -> mezzo.operator.v1.Counts
-	51, // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
-	51, // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
-	51, // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
-	32, // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
-	5,  // 8: mezzo.operator.v1.ListAgentsResponse.agents:type_name -> mezzo.operator.v1.Agent
-	51, // 9: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
-	51, // 10: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
-	51, // 11: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
-	51, // 12: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
-	50, // 13: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
-	50, // 14: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
-	6,  // 15: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	7,  // 16: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
-	50, // 17: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
-	50, // 18: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
-	10, // 19: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
-	51, // 20: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
-	51, // 21: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
-	50, // 22: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
-	50, // 23: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
-	50, // 24: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
-	13, // 25: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
-	52, // 26: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
-	53, // 27: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	51, // 28: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
-	50, // 29: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
-	50, // 30: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
-	50, // 31: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
-	16, // 32: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
-	51, // 33: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
-	50, // 34: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
-	19, // 35: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
-	51, // 36: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
-	51, // 37: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
-	51, // 38: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
-	51, // 39: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
-	51, // 40: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
-	51, // 41: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
-	51, // 42: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
-	24, // 43: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
-	51, // 44: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
-	51, // 45: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
-	51, // 46: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
-	29, // 47: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
-	32, // 48: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	50, // 49: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
-	40, // 50: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
-	10, // 51: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
-	39, // 52: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
-	41, // 53: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
-	42, // 54: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
-	39, // 55: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
-	51, // 56: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
-	45, // 57: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
-	45, // 58: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
-	48, // 59: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
-	5,  // 60: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
-	10, // 61: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
-	13, // 62: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
-	49, // 63: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
-	16, // 64: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
-	19, // 65: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
-	32, // 66: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
-	0,  // 67: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
-	3,  // 68: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
-	8,  // 69: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
-	11, // 70: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
-	14, // 71: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
-	17, // 72: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
-	30, // 73: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
-	33, // 74: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
-	35, // 75: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
-	20, // 76: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
-	22, // 77: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
-	25, // 78: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
-	27, // 79: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
-	37, // 80: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
-	43, // 81: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	46, // 82: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
-	1,  // 83: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
-	4,  // 84: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
-	9,  // 85: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
-	12, // 86: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
-	15, // 87: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
-	18, // 88: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
-	31, // 89: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
-	34, // 90: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
-	36, // 91: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
-	21, // 92: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
-	23, // 93: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
-	26, // 94: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
-	28, // 95: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
-	38, // 96: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
-	44, // 97: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	47, // 98: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
-	83, // [83:99] is the sub-list for method output_type
-	67, // [67:83] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	51, // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
+	3,  // 1: mezzo.operator.v1.Status.agents:type_name -> mezzo.operator.v1.Counts
+	3,  // 2: mezzo.operator.v1.Status.frameworks:type_name -> mezzo.operator.v1.Counts
+	3,  // 3: mezzo.operator.v1.Status.tasks:type_name -> mezzo.operator.v1.Counts
+	52, // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
+	52, // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
+	52, // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
+	33, // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
+	2,  // 8: mezzo.operator.v1.Status.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	6,  // 9: mezzo.operator.v1.ListAgentsResponse.agents:type_name -> mezzo.operator.v1.Agent
+	52, // 10: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
+	52, // 11: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
+	52, // 12: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
+	52, // 13: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
+	51, // 14: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
+	51, // 15: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
+	7,  // 16: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	8,  // 17: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	2,  // 18: mezzo.operator.v1.Agent.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	51, // 19: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
+	51, // 20: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
+	11, // 21: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
+	52, // 22: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
+	52, // 23: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
+	51, // 24: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
+	51, // 25: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
+	51, // 26: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
+	14, // 27: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
+	53, // 28: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
+	54, // 29: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	52, // 30: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
+	51, // 31: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
+	51, // 32: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
+	51, // 33: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
+	17, // 34: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
+	52, // 35: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
+	51, // 36: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
+	20, // 37: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
+	52, // 38: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
+	52, // 39: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
+	52, // 40: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
+	52, // 41: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
+	52, // 42: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
+	52, // 43: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
+	52, // 44: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
+	25, // 45: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
+	52, // 46: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
+	52, // 47: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
+	52, // 48: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
+	30, // 49: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
+	33, // 50: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
+	51, // 51: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
+	2,  // 52: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	41, // 53: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
+	11, // 54: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
+	40, // 55: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
+	42, // 56: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
+	43, // 57: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
+	40, // 58: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
+	52, // 59: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
+	46, // 60: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
+	46, // 61: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
+	49, // 62: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
+	6,  // 63: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
+	11, // 64: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
+	14, // 65: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
+	50, // 66: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
+	17, // 67: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
+	20, // 68: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
+	33, // 69: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
+	0,  // 70: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
+	4,  // 71: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
+	9,  // 72: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
+	12, // 73: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
+	15, // 74: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
+	18, // 75: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
+	31, // 76: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
+	34, // 77: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
+	36, // 78: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
+	21, // 79: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
+	23, // 80: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
+	26, // 81: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
+	28, // 82: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
+	38, // 83: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
+	44, // 84: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	47, // 85: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
+	1,  // 86: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
+	5,  // 87: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
+	10, // 88: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
+	13, // 89: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
+	16, // 90: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
+	19, // 91: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
+	32, // 92: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
+	35, // 93: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
+	37, // 94: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
+	22, // 95: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
+	24, // 96: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
+	27, // 97: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
+	29, // 98: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
+	39, // 99: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
+	45, // 100: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	48, // 101: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
+	86, // [86:102] is the sub-list for method output_type
+	70, // [70:86] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_operator_proto_init() }
@@ -4014,7 +4105,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 	if File_mezzo_operator_v1_operator_proto != nil {
 		return
 	}
-	file_mezzo_operator_v1_operator_proto_msgTypes[47].OneofWrappers = []any{
+	file_mezzo_operator_v1_operator_proto_msgTypes[48].OneofWrappers = []any{
 		(*WatchEvent_SnapshotEnd)(nil),
 		(*WatchEvent_Agent)(nil),
 		(*WatchEvent_AgentRemoved)(nil),
@@ -4035,7 +4126,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_operator_proto_rawDesc), len(file_mezzo_operator_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   50,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
