@@ -1,0 +1,114 @@
+package transport
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/http"
+	"strings"
+
+	"google.golang.org/grpc/metadata"
+)
+
+// Realm is what credentials count for.
+type Realm int
+
+// The realms. Open endpoints never ask.
+const (
+	Open Realm = iota
+	ReadOnly
+	ReadWrite
+	Scheduler
+	Executor
+	ResourceProvider
+)
+
+// Name is how a realm is called in a challenge.
+func (r Realm) Name(side Side) string {
+	names := [...]string{"", "readonly", "readwrite", "scheduler", "executor", "resource-provider"}
+	return "mesos-" + side.String() + "-" + names[r]
+}
+
+// Principal is who was recognised.
+type Principal struct {
+	// Value is its name. It may be empty when there are claims.
+	Value string
+	// Claims are what a token says of its bearer.
+	Claims map[string]string
+}
+
+// Authenticator recognises clients. Safe for concurrent use, and quick: it is
+// asked for each request.
+type Authenticator interface {
+	// Authenticate returns who sends the request, or nil and the challenge to
+	// answer with (the value of WWW-Authenticate).
+	Authenticate(r *http.Request, realm string) (*Principal, string)
+}
+
+// Basic recognises names and passwords (RFC 7617).
+func Basic(passwords map[string]string) Authenticator {
+	b := basic{}
+	for name, password := range passwords {
+		b[name] = sha256.Sum256([]byte(password))
+	}
+	return b
+}
+
+type basic map[string][sha256.Size]byte
+
+func (b basic) Authenticate(r *http.Request, realm string) (*Principal, string) {
+	name, password, ok := r.BasicAuth()
+	want, known := b[name]
+	got := sha256.Sum256([]byte(password))
+	if same := subtle.ConstantTimeCompare(want[:], got[:]) == 1; ok && known && same {
+		return &Principal{Value: name}, ""
+	}
+	return nil, `Basic realm="` + realm + `"`
+}
+
+type principalKey struct{}
+
+// PrincipalOf returns who sent the request; nil when nobody asked.
+func PrincipalOf(r *http.Request) *Principal {
+	p, _ := r.Context().Value(principalKey{}).(*Principal)
+	return p
+}
+
+// PrincipalMetadata is the name under which a core is told on whose behalf an
+// adapter calls.
+const PrincipalMetadata = "mezzo-principal"
+
+// CallContext returns the context for calls to the core on the request's behalf:
+// it ends with the request and says who asks.
+func CallContext(r *http.Request) context.Context {
+	return WithPrincipal(r.Context(), PrincipalOf(r))
+}
+
+// WithPrincipal returns a context for calls to the core on somebody's behalf.
+func WithPrincipal(ctx context.Context, p *Principal) context.Context {
+	if p == nil || p.Value == "" {
+		return ctx
+	}
+	return metadata.AppendToOutgoingContext(ctx, PrincipalMetadata, p.Value)
+}
+
+// authenticate finds out who sends the request.
+func (s *Server) authenticate(realm Realm, r *http.Request) (*http.Request, *Error) {
+	list := s.options.Authenticators[realm]
+	if realm == Open || len(list) == 0 {
+		return r, nil
+	}
+	var challenges []string
+	for _, a := range list {
+		p, challenge := a.Authenticate(r, realm.Name(s.options.Side))
+		if p == nil {
+			challenges = append(challenges, challenge)
+			continue
+		}
+		if p.Value == "" && realm != Executor && realm != ResourceProvider {
+			return r, Failed(http.StatusForbidden, "The request's authenticated principal has claims, but no value string. Principals need one")
+		}
+		return r.WithContext(context.WithValue(r.Context(), principalKey{}, p)), nil
+	}
+	return r, &Error{Code: http.StatusUnauthorized, Header: http.Header{"Www-Authenticate": {strings.Join(challenges, ",")}}}
+}
