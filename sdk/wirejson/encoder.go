@@ -1,5 +1,6 @@
 // Package wirejson writes protobuf messages as the JSON that Mesos v1 clients
-// read, which is also that of Mezzo's own `--json` and HTTP API.
+// read, which is also that of Mezzo's own `--json` and HTTP API, and reads what
+// they write.
 //
 // It differs from protobuf's canonical JSON: field names are as written in the
 // schema (snake_case), 64-bit integers are numbers, a google.protobuf.Duration is
@@ -11,6 +12,8 @@
 //
 //	encoder := wirejson.NewEncoder() // keep it: it learns each type once
 //	text, err := encoder.Marshal(task)
+//	decoder := wirejson.NewDecoder() // likewise
+//	err = decoder.Unmarshal(text, task)
 package wirejson
 
 import (
@@ -38,6 +41,15 @@ type Options struct {
 	// ASCII escapes all other characters, for readers that confuse the number of
 	// characters with the number of bytes.
 	ASCII bool
+	// MaxField leaves out the fields with greater numbers: 9999 those that are
+	// Mezzo's own, which nobody expects who knows the Mesos API only. 0 leaves out
+	// none.
+	MaxField protoreflect.FieldNumber
+}
+
+// omits reports whether the field is left out.
+func (o Options) omits(fd protoreflect.FieldDescriptor) bool {
+	return o.MaxField > 0 && fd.Number() > o.MaxField
 }
 
 // Encoder writes messages. It compiles a plan for each message type that it
@@ -137,6 +149,9 @@ func (e *Encoder) compile(d protoreflect.MessageDescriptor) *plan {
 	fields := d.Fields()
 	for i := range fields.Len() {
 		fd := fields.Get(i)
+		if e.options.omits(fd) {
+			continue
+		}
 		f := field{descriptor: fd, key: append(appendString(nil, fd.TextName(), false), ':')}
 		if fd.IsMap() {
 			f.element = e.scalar(fd.MapValue())
@@ -271,12 +286,7 @@ func (f *field) list(dst []byte, list protoreflect.List) ([]byte, error) {
 }
 
 func (f *field) entries(dst []byte, m protoreflect.Map, ascii bool) ([]byte, error) {
-	keys := make([]protoreflect.MapKey, 0, m.Len())
-	m.Range(func(key protoreflect.MapKey, _ protoreflect.Value) bool {
-		keys = append(keys, key)
-		return true
-	})
-	slices.SortFunc(keys, compareKeys)
+	keys := sortedKeys(m)
 	dst = append(dst, '{')
 	var err error
 	for i, key := range keys {
@@ -289,6 +299,16 @@ func (f *field) entries(dst []byte, m protoreflect.Map, ascii bool) ([]byte, err
 		}
 	}
 	return append(dst, '}'), nil
+}
+
+func sortedKeys(m protoreflect.Map) []protoreflect.MapKey {
+	keys := make([]protoreflect.MapKey, 0, m.Len())
+	m.Range(func(key protoreflect.MapKey, _ protoreflect.Value) bool {
+		keys = append(keys, key)
+		return true
+	})
+	slices.SortFunc(keys, compareKeys)
+	return keys
 }
 
 // pathError is an error and the step that led to it, so that a path is only
