@@ -79,6 +79,7 @@ type Master struct {
 	options    Options
 	logger     hclog.Logger
 	authorizer rpc.Authorizer
+	started    time.Time
 	mirror     *mirror
 	metrics    *metrics
 	registry   registry.Registry
@@ -108,7 +109,7 @@ type Master struct {
 // configuration is hcl.Diagnostics.
 func New(o Options) (m *Master, err error) {
 	m = &Master{
-		options: o, logger: o.Logger, authorizer: o.Authorizer, mirror: newMirror(),
+		options: o, logger: o.Logger, authorizer: o.Authorizer, mirror: newMirror(), started: time.Now(),
 		termNews: make(chan struct{}), ready: make(chan struct{}),
 	}
 	if m.logger == nil {

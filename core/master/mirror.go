@@ -3,6 +3,7 @@ package master
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ type mirror struct {
 	frameworks map[string]*state.FrameworkView
 	tasks      map[state.TaskKey]*state.TaskView
 	offers     map[string]*state.OfferView
+	executors  map[state.ExecutorKey]*state.ExecutorView
 	roles      map[string]*state.RoleView
 	plugins    map[string]*operatorv1.Plugin
 	number     uint64 // of the last event
@@ -67,6 +69,7 @@ func (m *mirror) clear() {
 	m.frameworks = map[string]*state.FrameworkView{}
 	m.tasks = map[state.TaskKey]*state.TaskView{}
 	m.offers = map[string]*state.OfferView{}
+	m.executors = map[state.ExecutorKey]*state.ExecutorView{}
 	m.roles = map[string]*state.RoleView{}
 	m.agentStates = map[state.AgentState]int{}
 	m.frameworkStates = map[state.FrameworkState]int{}
@@ -116,12 +119,27 @@ func (m *mirror) run(ctx context.Context) {
 	}
 }
 
+// apply takes a change over and tells the watchers of it.
 func (m *mirror) apply(c *change) {
+	number, watchers := m.enter(c)
+	if err := tell(c, number, watchers); len(err) > 0 {
+		m.view.Lock()
+		defer m.view.Unlock()
+		for w, why := range err {
+			delete(m.watchers, w)
+			w.cut(why)
+		}
+	}
+}
+
+// enter takes a change over. It returns the number of its first event, and who
+// is to be told of it: whoever begins to watch later has it in its snapshot.
+func (m *mirror) enter(c *change) (first uint64, watchers []*watcher) {
 	m.view.Lock()
 	defer m.view.Unlock()
 	if c.applied != nil {
 		close(c.applied)
-		return
+		return 0, nil
 	}
 	if c.reset {
 		m.clear()
@@ -129,7 +147,7 @@ func (m *mirror) apply(c *change) {
 			delete(m.watchers, w)
 			w.cut(unavailable("the master does not lead any more"))
 		}
-		return
+		return 0, nil
 	}
 	if c.plugin != nil {
 		m.plugins[c.plugin.Id] = c.plugin
@@ -144,13 +162,21 @@ func (m *mirror) apply(c *change) {
 	for _, id := range c.publish.OffersRemoved {
 		delete(m.offers, id)
 	}
+	for _, e := range c.publish.Executors {
+		m.executors[e.ExecutorKey] = e
+	}
+	for _, key := range c.publish.ExecutorsRemoved {
+		delete(m.executors, key)
+	}
 	for _, r := range c.publish.Roles {
 		m.roles[r.Name] = r
 	}
 	for _, name := range c.publish.RolesRemoved {
 		delete(m.roles, name)
 	}
-	m.tell(c)
+	first = m.number + 1
+	m.number += uint64(c.events())
+	return first, slices.Collect(maps.Keys(m.watchers))
 }
 
 func (m *mirror) applyAgents(p *state.Publish) {
@@ -210,25 +236,27 @@ func (m *mirror) applyTasks(p *state.Publish) {
 	}
 }
 
-// tell gives the change to all watchers, made into events once.
-func (m *mirror) tell(c *change) {
-	events := eventsOf(c)
-	first := m.number + 1
-	m.number += uint64(len(events))
-	if len(m.watchers) == 0 {
-		return
-	}
-	messages := make([]*operatorv1.WatchEvent, len(events))
-	for i, event := range events {
-		messages[i] = event()
-		messages[i].Number = first + uint64(i)
-	}
-	for w := range m.watchers {
-		if err := w.push(messages); err != nil {
-			delete(m.watchers, w)
-			w.cut(err)
+// tell gives a change to the watchers, made into events once for those that
+// want the same. It returns those that have to be cut, and why.
+func tell(c *change, first uint64, watchers []*watcher) map[*watcher]error {
+	var made [2]*parcel
+	var slow map[*watcher]error
+	for _, w := range watchers {
+		level := 0
+		if w.detail {
+			level = 1
+		}
+		if made[level] == nil {
+			made[level] = newParcel(c, first, w.detail)
+		}
+		if err := w.push(made[level]); err != nil {
+			if slow == nil {
+				slow = map[*watcher]error{}
+			}
+			slow[w] = err
 		}
 	}
+	return slow
 }
 
 // snapshot returns the mirror as it is, as events yet to be made, and has the
@@ -239,6 +267,7 @@ func (m *mirror) snapshot(w *watcher) (all change, plugins []*operatorv1.Plugin,
 	m.watchers[w] = struct{}{}
 	all.publish = state.Publish{
 		Agents: values(m.agents), Frameworks: values(m.frameworks), Tasks: values(m.tasks), Offers: values(m.offers), Roles: values(m.roles),
+		Executors: values(m.executors),
 	}
 	return all, values(m.plugins), m.number
 }

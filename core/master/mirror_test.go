@@ -21,14 +21,14 @@ import (
 
 func TestSlowWatcherIsCut(t *testing.T) {
 	m := newMirror()
-	slow, quick := newWatcher(), newWatcher()
+	slow, quick := newWatcher(false), newWatcher(false)
 	m.snapshot(slow)
 	m.snapshot(quick)
 	text := strings.Repeat("x", 1<<20)
 	read := 0
 	for i := range 2 * watchQueue >> 20 {
 		m.apply(&change{publish: state.Publish{Agents: []*state.AgentView{{ID: fmt.Sprint("a", i), Hostname: text}}}})
-		read += len(quick.take())
+		read += len(quick.take().events)
 	}
 	select {
 	case <-slow.over:

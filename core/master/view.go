@@ -84,19 +84,28 @@ func attributeMessage(list []*mezzov1.Attribute) *structpb.Struct {
 }
 
 func agentMessage(v *state.AgentView) *operatorv1.Agent {
-	out := &operatorv1.Agent{
+	return &operatorv1.Agent{
 		Id: v.ID, Hostname: v.Hostname, State: string(v.State), Reason: v.Reason, Version: v.Version,
 		RpcAddress: v.RPCAddress, HttpAddress: v.HTTPAddress,
 		Resources: resourceMessage(v.Total), Allocated: resourceMessage(v.Used), Offered: resourceMessage(v.Offered),
 		Attributes: attributeMessage(v.Attributes), Tasks: uint64(v.Tasks),
 		Registered: timestamp(v.Registered), Reregistered: timestamp(v.Reregistered),
+		Unavailability: unavailabilityMessage(v.Unavailability), InverseOffers: inverseMessages(v.InverseOffers),
 	}
-	if u := v.Unavailability; u != nil {
-		out.Unavailability = &operatorv1.Unavailability{Start: timestamp(u.Start), DurationSeconds: u.Duration.Seconds()}
+}
+
+func unavailabilityMessage(u *allocator.Unavailability) *operatorv1.Unavailability {
+	if u == nil {
+		return nil
 	}
-	for _, x := range v.InverseOffers {
-		out.InverseOffers = append(out.InverseOffers, &operatorv1.InverseOffer{
-			FrameworkId: x.FrameworkID, Status: inverseStates[x.State], Since: timestamp(x.Since),
+	return &operatorv1.Unavailability{Start: timestamp(u.Start), DurationSeconds: u.Duration.Seconds()}
+}
+
+func inverseMessages(list []state.InverseOfferView) []*operatorv1.InverseOffer {
+	var out []*operatorv1.InverseOffer
+	for _, x := range list {
+		out = append(out, &operatorv1.InverseOffer{
+			FrameworkId: x.FrameworkID, Status: inverseStates[x.State], Since: timestamp(x.Since), Id: x.ID,
 		})
 	}
 	return out

@@ -385,6 +385,12 @@ func (w watcher) see(p state.Publish) {
 	for _, id := range p.FrameworksRemoved {
 		delete(w, "framework "+id)
 	}
+	for _, v := range p.Executors {
+		w[fmt.Sprint("executor ", v.ExecutorKey)] = v
+	}
+	for _, k := range p.ExecutorsRemoved {
+		delete(w, fmt.Sprint("executor ", k))
+	}
 	for _, v := range p.Tasks {
 		w["task "+v.FrameworkID+"/"+v.TaskID] = v
 	}

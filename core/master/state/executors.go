@@ -30,7 +30,8 @@ type executor struct {
 	// never have come to be.
 	proven bool
 	// held: its resources are in the books.
-	held bool
+	held  bool
+	dirty bool
 }
 
 func (e *executor) use() ledger.Key {
@@ -44,6 +45,7 @@ func (m *Machine) addExecutor(a *agent, f *framework, info *mezzov1.ExecutorInfo
 	}
 	a.executors[e.key] = e
 	f.executors++
+	m.touchExecutor(e)
 	return e
 }
 
@@ -52,6 +54,7 @@ func (m *Machine) forgetExecutor(e *executor) {
 	delete(e.agent.executors, e.key)
 	e.framework.executors--
 	e.held = false
+	m.dirty.executorsRemoved = append(m.dirty.executorsRemoved, e.viewKey())
 }
 
 // removeExecutor frees what an executor holds and drops it.

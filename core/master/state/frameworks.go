@@ -43,6 +43,8 @@ type framework struct {
 	partitionAware bool
 	// stream is the current subscription; empty while disconnected.
 	stream Stream
+	// recovered: it has not subscribed since this master began to lead.
+	recovered bool
 	// removing: the registry is being told that it is removed.
 	removing  bool
 	heartbeat timer
@@ -127,7 +129,7 @@ func (m *Machine) failoverTimeout(f *framework) time.Duration {
 // then nobody knows what it has.
 func (m *Machine) recoverFramework(id string, info *mezzov1.FrameworkInfo, registered time.Time) {
 	f := m.newFramework(id, info)
-	f.phase, f.registered, f.disconnected = frameworkLive, registered, m.now
+	f.phase, f.registered, f.disconnected, f.recovered = frameworkLive, registered, m.now, true
 	m.frameworks[id] = f
 	m.joinRoles(f)
 	m.booksSetFramework(f)
@@ -265,7 +267,7 @@ func (m *Machine) sendFramework(a *agent, f *framework) {
 // subscribed completes a subscription.
 func (m *Machine) subscribed(f *framework, suppressed []string, constraints *schedulerv1.OfferConstraints) {
 	m.setSuppressed(f, suppressed)
-	f.constraints = constraints
+	f.constraints, f.recovered = constraints, false
 	m.timers.cancel(&f.clock)
 	m.event(f, &schedulerv1.Event{Type: schedulerv1.Event_SUBSCRIBED.Enum(), Subscribed: &schedulerv1.Event_Subscribed{
 		FrameworkId: f.pid, HeartbeatIntervalSeconds: proto.Float64(m.cfg.HeartbeatInterval.Seconds()),

@@ -93,6 +93,8 @@ type Publish struct {
 	AgentsRemoved     []string
 	Frameworks        []*FrameworkView
 	FrameworksRemoved []string
+	Executors         []*ExecutorView
+	ExecutorsRemoved  []ExecutorKey
 	Tasks             []*TaskView
 	TasksRemoved      []TaskKey
 	Offers            []*OfferView

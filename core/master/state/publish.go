@@ -16,18 +16,20 @@ type dirty struct {
 	tasks      []*task
 	offers     []*offer
 	roles      []*role
+	executors  []*executor
 
 	agentsRemoved     []string
 	frameworksRemoved []string
 	tasksRemoved      []TaskKey
 	offersRemoved     []string
+	executorsRemoved  []ExecutorKey
 
 	timer timer
 	ready bool // the interval has passed
 }
 
 func (d *dirty) empty() bool {
-	return len(d.agents)+len(d.frameworks)+len(d.tasks)+len(d.offers)+len(d.roles)+
+	return len(d.agents)+len(d.frameworks)+len(d.tasks)+len(d.offers)+len(d.roles)+len(d.executors)+len(d.executorsRemoved)+
 		len(d.agentsRemoved)+len(d.frameworksRemoved)+len(d.tasksRemoved)+len(d.offersRemoved) == 0
 }
 
@@ -49,6 +51,13 @@ func (m *Machine) touchTask(t *task) {
 	if !t.dirty {
 		t.dirty = true
 		m.dirty.tasks = append(m.dirty.tasks, t)
+	}
+}
+
+func (m *Machine) touchExecutor(e *executor) {
+	if !e.dirty {
+		e.dirty = true
+		m.dirty.executors = append(m.dirty.executors, e)
 	}
 }
 
@@ -136,10 +145,7 @@ func (m *Machine) publish() {
 			p.TasksRemoved = append(p.TasksRemoved, key)
 		}
 	}
-	removed := make(map[string]bool, len(d.offersRemoved))
-	for _, id := range d.offersRemoved {
-		removed[id] = true
-	}
+	m.publishExecutors(d, &p)
 	made := map[string]bool{}
 	for _, o := range d.offers {
 		if m.offers[o.id] == o {
@@ -158,8 +164,24 @@ func (m *Machine) publish() {
 	m.dirty = dirty{timer: d.timer}
 	m.dirty.timer.fire = d.timer.fire
 	if len(p.Agents)+len(p.AgentsRemoved)+len(p.Frameworks)+len(p.FrameworksRemoved)+len(p.Tasks)+len(p.TasksRemoved)+
-		len(p.Offers)+len(p.OffersRemoved)+len(p.Roles)+len(p.RolesRemoved) > 0 {
+		len(p.Offers)+len(p.OffersRemoved)+len(p.Roles)+len(p.RolesRemoved)+len(p.Executors)+len(p.ExecutorsRemoved) > 0 {
 		m.emit(p)
+	}
+}
+
+// publishExecutors tells of those that are there now, and of those that are not
+// any more. One may have come again under the same id.
+func (m *Machine) publishExecutors(d *dirty, p *Publish) {
+	for _, e := range d.executors {
+		e.dirty = false
+		if e.agent.executors[e.key] == e {
+			p.Executors = append(p.Executors, e.view())
+		}
+	}
+	for _, key := range d.executorsRemoved {
+		if a := m.agents[key.AgentID]; a == nil || a.executors[executorKey{key.FrameworkID, key.ExecutorID}] == nil {
+			p.ExecutorsRemoved = append(p.ExecutorsRemoved, key)
+		}
 	}
 }
 
@@ -228,6 +250,7 @@ func (m *Machine) frameworkView(f *framework) *FrameworkView {
 		ID: f.id, Info: f.info, State: FrameworkDisconnected, Roles: f.roles, Suppressed: f.suppressedRoles(),
 		Used: totals.Used, Offered: totals.Offered, Tasks: f.live, Offers: len(f.offers), Registered: f.registered,
 		Reregistered: f.reregistered, Disconnected: f.disconnected, Unregistered: f.unregistered,
+		Recovered: f.recovered, Constraints: f.constraints,
 	}
 	switch {
 	case f.removed():
@@ -241,7 +264,7 @@ func (m *Machine) frameworkView(f *framework) *FrameworkView {
 func (t *task) view() *TaskView {
 	v := &TaskView{
 		TaskKey: t.key, Name: t.name, AgentID: t.agent.id, Role: t.role, Resources: t.resources, State: t.state,
-		Status: t.status, Info: t.info, Detail: t.detail, Launched: t.launched, Started: t.started, Finished: t.finished,
+		Status: t.status, Earlier: t.statuses, Info: t.info, Detail: t.detail, Launched: t.launched, Started: t.started, Finished: t.finished,
 		Completed: t.completed,
 	}
 	if t.executor != nil {
@@ -255,6 +278,14 @@ func (o *offer) view() *OfferView {
 		ID: o.id, FrameworkID: o.framework.id, AgentID: o.agent.id, Hostname: o.agent.hostname, Role: o.role,
 		Resources: o.resources, Created: o.created,
 	}
+}
+
+func (e *executor) view() *ExecutorView {
+	return &ExecutorView{ExecutorKey: e.viewKey(), Info: e.info, Role: e.role, Resources: e.resources}
+}
+
+func (e *executor) viewKey() ExecutorKey {
+	return ExecutorKey{FrameworkID: e.key.framework, ExecutorID: e.key.id, AgentID: e.agent.id}
 }
 
 func fromSeconds(s float64) time.Time {

@@ -120,16 +120,19 @@ func (m *Machine) learnTask(a *agent, f *framework, key TaskKey, r *reportedTask
 // update which waits for the framework, if one does, for that is the newest
 // which the framework has been told or will be.
 func (t *task) adopt(r *reportedTask) {
-	t.state, t.status = r.GetState(), r.GetStatus()
-	if r.GetUnacknowledged() && r.UpdateState != nil && r.GetUpdateState() != t.state {
-		t.state = r.GetUpdateState()
-		t.status = &mezzov1.TaskStatus{
-			TaskId: &mezzov1.TaskID{Value: proto.String(r.GetId())}, State: t.state.Enum(), Uuid: r.GetUpdateUuid(),
+	state, status := r.GetState(), r.GetStatus()
+	if r.GetUnacknowledged() && r.UpdateState != nil && r.GetUpdateState() != state {
+		state = r.GetUpdateState()
+		status = &mezzov1.TaskStatus{
+			TaskId: &mezzov1.TaskID{Value: proto.String(r.GetId())}, State: state.Enum(), Uuid: r.GetUpdateUuid(),
 			AgentId: r.GetStatus().GetAgentId(), ExecutorId: r.GetStatus().GetExecutorId(), Timestamp: r.GetStatus().Timestamp,
 		}
 	}
-	if t.status != nil {
-		t.status = withoutData(t.status)
+	if status == nil {
+		t.state, t.status = state, nil
+	} else {
+		t.setStatus(withoutData(status))
+		t.state = state
 	}
 	if ts := r.GetStatus().GetTimestamp(); ts > 0 && t.state == mezzov1.TaskState_TASK_RUNNING && t.started.IsZero() {
 		t.started = fromSeconds(ts)

@@ -33,6 +33,9 @@ type task struct {
 	// that update, without its data.
 	state  mezzov1.TaskState
 	status *mezzov1.TaskStatus
+	// statuses are those before status, oldest first, one a state; never changed
+	// in place.
+	statuses []*mezzov1.TaskStatus
 	// latest is the newest state that the agent has told; it may be ahead.
 	latest mezzov1.TaskState
 	// held: its resources are in the books.
@@ -207,7 +210,7 @@ func seconds(t time.Time) float64 { return float64(t.UnixNano()/1000) / 1e6 }
 // that a task which was only lost from sight may be found again.
 func (m *Machine) taskMoved(t *task, st *mezzov1.TaskStatus, newest mezzov1.TaskState) {
 	if !terminal(t.state) || t.lost {
-		t.state, t.status = st.GetState(), withoutData(st)
+		t.setStatus(withoutData(st))
 		t.lost = false
 		if t.state == mezzov1.TaskState_TASK_RUNNING && t.started.IsZero() {
 			t.started = m.now
@@ -226,6 +229,21 @@ func (m *Machine) taskMoved(t *task, st *mezzov1.TaskStatus, newest mezzov1.Task
 		m.endTask(t)
 	}
 	m.touchTask(t)
+}
+
+// maxStatuses bounds what is remembered of a task that goes back and forth
+// between states.
+const maxStatuses = 32
+
+// setStatus takes over a status that is passed on. Of equal states in a row the
+// last is remembered.
+func (t *task) setStatus(st *mezzov1.TaskStatus) {
+	if old := t.status; old != nil && old.GetState() != st.GetState() {
+		past := t.statuses[max(0, len(t.statuses)-maxStatuses+2):]
+		// Views have the old list: it is not written to.
+		t.statuses = append(past[:len(past):len(past)], old)
+	}
+	t.state, t.status = st.GetState(), st
 }
 
 // withoutData is the status without the executor's own bytes, which are passed
@@ -291,7 +309,8 @@ func (m *Machine) loseTasks(a *agent) {
 		}
 		st := m.masterStatus(t, state, mezzov1.TaskStatus_REASON_AGENT_REMOVED, "Agent "+a.hostname+" is unreachable")
 		st.UnreachableTime = &mezzov1.TimeInfo{Nanoseconds: proto.Int64(a.since.UnixNano())}
-		t.state, t.status, t.lost = state, st, true
+		t.setStatus(st)
+		t.lost = true
 		m.touchTask(t)
 		m.update(t.framework, st)
 	}
@@ -307,8 +326,7 @@ func (m *Machine) endTasks(a *agent) {
 			m.unhold(t)
 		}
 		if !terminal(t.state) && !t.framework.removed() {
-			t.state = mezzov1.TaskState_TASK_LOST
-			t.status = m.masterStatus(t, t.state, mezzov1.TaskStatus_REASON_AGENT_REMOVED, "Agent "+a.hostname+" unregistered")
+			t.setStatus(m.masterStatus(t, mezzov1.TaskState_TASK_LOST, mezzov1.TaskStatus_REASON_AGENT_REMOVED, "Agent "+a.hostname+" unregistered"))
 			m.update(t.framework, t.status)
 		}
 		m.completeTask(t)

@@ -8,6 +8,7 @@ import (
 
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 )
 
 // AgentState is an agent's state as others see it.
@@ -86,6 +87,9 @@ type FrameworkView struct {
 	Reregistered time.Time
 	Disconnected time.Time
 	Unregistered time.Time
+	// Recovered: it has not subscribed since this master began to lead.
+	Recovered   bool
+	Constraints *schedulerv1.OfferConstraints // nil: none
 }
 
 // TaskKey names a task.
@@ -106,6 +110,9 @@ type TaskView struct {
 	State      mezzov1.TaskState
 	// Status is the newest status that was passed on; nil before the first.
 	Status *mezzov1.TaskStatus
+	// Earlier are those before it, oldest first; of equal states in a row the
+	// last.
+	Earlier []*mezzov1.TaskStatus
 	// Info is how it was launched; nil when it was learnt from an agent.
 	Info *mezzov1.TaskInfo
 	// Detail is a serialised mezzo.v1.Task, from the agent; empty when Info is
@@ -116,6 +123,21 @@ type TaskView struct {
 	Finished time.Time
 	// Completed: it has ended and will not change again.
 	Completed bool
+}
+
+// ExecutorKey names an executor.
+type ExecutorKey struct {
+	FrameworkID string
+	ExecutorID  string
+	AgentID     string
+}
+
+// ExecutorView is an executor that has not exited. It is never changed.
+type ExecutorView struct {
+	ExecutorKey
+	Info      *mezzov1.ExecutorInfo
+	Role      string
+	Resources resource.Resources // without its tasks'
 }
 
 // OfferView is an outstanding offer. It is never changed.

@@ -8,6 +8,7 @@ package operatorv1
 
 import (
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	scheduler "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	structpb "google.golang.org/protobuf/types/known/structpb"
@@ -79,7 +80,9 @@ type Status struct {
 	Offered   *structpb.Struct `protobuf:"bytes,12,opt,name=offered" json:"offered,omitempty"`
 	Plugins   []*Plugin        `protobuf:"bytes,13,rep,name=plugins" json:"plugins,omitempty"`
 	// Where this master is reached, its adapters included.
-	Endpoints     []*Endpoint `protobuf:"bytes,14,rep,name=endpoints" json:"endpoints,omitempty"`
+	Endpoints []*Endpoint `protobuf:"bytes,14,rep,name=endpoints" json:"endpoints,omitempty"`
+	// When the process began.
+	Started       *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=started" json:"started,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -208,6 +211,13 @@ func (x *Status) GetPlugins() []*Plugin {
 func (x *Status) GetEndpoints() []*Endpoint {
 	if x != nil {
 		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *Status) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
 	}
 	return nil
 }
@@ -654,6 +664,7 @@ type InverseOffer struct {
 	// "outstanding", "accepted", "declined".
 	Status        string                 `protobuf:"bytes,2,opt,name=status" json:"status,omitempty"`
 	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since" json:"since,omitempty"`
+	Id            string                 `protobuf:"bytes,4,opt,name=id" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -707,6 +718,13 @@ func (x *InverseOffer) GetSince() *timestamppb.Timestamp {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *InverseOffer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
 }
 
 type ListFrameworksRequest struct {
@@ -3215,7 +3233,11 @@ func (x *ReloadChange) GetTo() string {
 }
 
 type WatchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All that is known of each object, for those who keep a copy of the cluster
+	// as frameworks see it. Agents, frameworks, tasks and offers then come as
+	// their details, executors come too, and all of it in batches.
+	Detail        bool `protobuf:"varint,1,opt,name=detail" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3250,8 +3272,20 @@ func (*WatchRequest) Descriptor() ([]byte, []int) {
 	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{47}
 }
 
+func (x *WatchRequest) GetDetail() bool {
+	if x != nil {
+		return x.Detail
+	}
+	return false
+}
+
 // WatchEvent is one change, or a part of the snapshot. The snapshot is told as
-// events with number 0, closed by `snapshot_end`.
+// events with number 0, closed by `snapshot_end`. Numbers rise by one an event,
+// and by more where events are of a kind that the watcher has not asked for.
+//
+// An object that changes several times within a tenth of a second is told once,
+// as it is then. Within one such time roles come first, then agents,
+// frameworks, executors, tasks and offers, then what was removed.
 type WatchEvent struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Number uint64                 `protobuf:"varint,1,opt,name=number" json:"number,omitempty"`
@@ -3270,6 +3304,13 @@ type WatchEvent struct {
 	//	*WatchEvent_RoleRemoved
 	//	*WatchEvent_Plugin
 	//	*WatchEvent_PluginRemoved
+	//	*WatchEvent_AgentDetail
+	//	*WatchEvent_FrameworkDetail
+	//	*WatchEvent_TaskDetail
+	//	*WatchEvent_OfferDetail
+	//	*WatchEvent_Executor
+	//	*WatchEvent_ExecutorRemoved
+	//	*WatchEvent_Batch
 	Event         isWatchEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3436,6 +3477,69 @@ func (x *WatchEvent) GetPluginRemoved() string {
 	return ""
 }
 
+func (x *WatchEvent) GetAgentDetail() *AgentDetail {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_AgentDetail); ok {
+			return x.AgentDetail
+		}
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetFrameworkDetail() *FrameworkDetail {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_FrameworkDetail); ok {
+			return x.FrameworkDetail
+		}
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetTaskDetail() *TaskDetail {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_TaskDetail); ok {
+			return x.TaskDetail
+		}
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetOfferDetail() *v1.Offer {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_OfferDetail); ok {
+			return x.OfferDetail
+		}
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetExecutor() *ExecutorDetail {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_Executor); ok {
+			return x.Executor
+		}
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetExecutorRemoved() *ExecutorKey {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_ExecutorRemoved); ok {
+			return x.ExecutorRemoved
+		}
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetBatch() *WatchBatch {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_Batch); ok {
+			return x.Batch
+		}
+	}
+	return nil
+}
+
 type isWatchEvent_Event interface {
 	isWatchEvent_Event()
 }
@@ -3492,6 +3596,35 @@ type WatchEvent_PluginRemoved struct {
 	PluginRemoved string `protobuf:"bytes,14,opt,name=plugin_removed,json=pluginRemoved,oneof"`
 }
 
+type WatchEvent_AgentDetail struct {
+	// The rest only with `detail`.
+	AgentDetail *AgentDetail `protobuf:"bytes,15,opt,name=agent_detail,json=agentDetail,oneof"`
+}
+
+type WatchEvent_FrameworkDetail struct {
+	FrameworkDetail *FrameworkDetail `protobuf:"bytes,16,opt,name=framework_detail,json=frameworkDetail,oneof"`
+}
+
+type WatchEvent_TaskDetail struct {
+	TaskDetail *TaskDetail `protobuf:"bytes,17,opt,name=task_detail,json=taskDetail,oneof"`
+}
+
+type WatchEvent_OfferDetail struct {
+	OfferDetail *v1.Offer `protobuf:"bytes,18,opt,name=offer_detail,json=offerDetail,oneof"`
+}
+
+type WatchEvent_Executor struct {
+	Executor *ExecutorDetail `protobuf:"bytes,19,opt,name=executor,oneof"`
+}
+
+type WatchEvent_ExecutorRemoved struct {
+	ExecutorRemoved *ExecutorKey `protobuf:"bytes,20,opt,name=executor_removed,json=executorRemoved,oneof"`
+}
+
+type WatchEvent_Batch struct {
+	Batch *WatchBatch `protobuf:"bytes,21,opt,name=batch,oneof"`
+}
+
 func (*WatchEvent_SnapshotEnd) isWatchEvent_Event() {}
 
 func (*WatchEvent_Agent) isWatchEvent_Event() {}
@@ -3518,6 +3651,598 @@ func (*WatchEvent_Plugin) isWatchEvent_Event() {}
 
 func (*WatchEvent_PluginRemoved) isWatchEvent_Event() {}
 
+func (*WatchEvent_AgentDetail) isWatchEvent_Event() {}
+
+func (*WatchEvent_FrameworkDetail) isWatchEvent_Event() {}
+
+func (*WatchEvent_TaskDetail) isWatchEvent_Event() {}
+
+func (*WatchEvent_OfferDetail) isWatchEvent_Event() {}
+
+func (*WatchEvent_Executor) isWatchEvent_Event() {}
+
+func (*WatchEvent_ExecutorRemoved) isWatchEvent_Event() {}
+
+func (*WatchEvent_Batch) isWatchEvent_Event() {}
+
+// WatchBatch is several events, each with its number; the batch itself has
+// none.
+type WatchBatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Events        []*WatchEvent          `protobuf:"bytes,1,rep,name=events" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchBatch) Reset() {
+	*x = WatchBatch{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchBatch) ProtoMessage() {}
+
+func (x *WatchBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchBatch.ProtoReflect.Descriptor instead.
+func (*WatchBatch) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *WatchBatch) GetEvents() []*WatchEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// AgentDetail is an agent with all that is known of it.
+type AgentDetail struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Id       string                 `protobuf:"bytes,1,opt,name=id" json:"id,omitempty"`
+	Hostname string                 `protobuf:"bytes,2,opt,name=hostname" json:"hostname,omitempty"`
+	// As Agent.state and Agent.reason.
+	State       string `protobuf:"bytes,3,opt,name=state" json:"state,omitempty"`
+	Reason      string `protobuf:"bytes,4,opt,name=reason" json:"reason,omitempty"`
+	Version     string `protobuf:"bytes,5,opt,name=version" json:"version,omitempty"`
+	RpcAddress  string `protobuf:"bytes,6,opt,name=rpc_address,json=rpcAddress" json:"rpc_address,omitempty"`
+	HttpAddress string `protobuf:"bytes,7,opt,name=http_address,json=httpAddress" json:"http_address,omitempty"`
+	// Where its adapters listen, by their names.
+	Endpoints  []*Endpoint     `protobuf:"bytes,8,rep,name=endpoints" json:"endpoints,omitempty"`
+	Attributes []*v1.Attribute `protobuf:"bytes,9,rep,name=attributes" json:"attributes,omitempty"`
+	Domain     *v1.DomainInfo  `protobuf:"bytes,10,opt,name=domain" json:"domain,omitempty"`
+	// Reservations are stacks; what is allocated or offered does not say to whom.
+	Total        []*v1.Resource         `protobuf:"bytes,11,rep,name=total" json:"total,omitempty"`
+	Allocated    []*v1.Resource         `protobuf:"bytes,12,rep,name=allocated" json:"allocated,omitempty"`
+	Offered      []*v1.Resource         `protobuf:"bytes,13,rep,name=offered" json:"offered,omitempty"`
+	Registered   *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=registered" json:"registered,omitempty"`
+	Reregistered *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=reregistered" json:"reregistered,omitempty"`
+	// Since when it is unreachable; unset: it is not.
+	Unreachable *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=unreachable" json:"unreachable,omitempty"`
+	// It has not come back since the master began to lead.
+	Awaited        bool            `protobuf:"varint,17,opt,name=awaited" json:"awaited,omitempty"`
+	Unavailability *Unavailability `protobuf:"bytes,18,opt,name=unavailability" json:"unavailability,omitempty"`
+	InverseOffers  []*InverseOffer `protobuf:"bytes,19,rep,name=inverse_offers,json=inverseOffers" json:"inverse_offers,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *AgentDetail) Reset() {
+	*x = AgentDetail{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentDetail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentDetail) ProtoMessage() {}
+
+func (x *AgentDetail) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentDetail.ProtoReflect.Descriptor instead.
+func (*AgentDetail) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *AgentDetail) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AgentDetail) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *AgentDetail) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *AgentDetail) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AgentDetail) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *AgentDetail) GetRpcAddress() string {
+	if x != nil {
+		return x.RpcAddress
+	}
+	return ""
+}
+
+func (x *AgentDetail) GetHttpAddress() string {
+	if x != nil {
+		return x.HttpAddress
+	}
+	return ""
+}
+
+func (x *AgentDetail) GetEndpoints() []*Endpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *AgentDetail) GetAttributes() []*v1.Attribute {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *AgentDetail) GetDomain() *v1.DomainInfo {
+	if x != nil {
+		return x.Domain
+	}
+	return nil
+}
+
+func (x *AgentDetail) GetTotal() []*v1.Resource {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *AgentDetail) GetAllocated() []*v1.Resource {
+	if x != nil {
+		return x.Allocated
+	}
+	return nil
+}
+
+func (x *AgentDetail) GetOffered() []*v1.Resource {
+	if x != nil {
+		return x.Offered
+	}
+	return nil
+}
+
+func (x *AgentDetail) GetRegistered() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Registered
+	}
+	return nil
+}
+
+func (x *AgentDetail) GetReregistered() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Reregistered
+	}
+	return nil
+}
+
+func (x *AgentDetail) GetUnreachable() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+func (x *AgentDetail) GetAwaited() bool {
+	if x != nil {
+		return x.Awaited
+	}
+	return false
+}
+
+func (x *AgentDetail) GetUnavailability() *Unavailability {
+	if x != nil {
+		return x.Unavailability
+	}
+	return nil
+}
+
+func (x *AgentDetail) GetInverseOffers() []*InverseOffer {
+	if x != nil {
+		return x.InverseOffers
+	}
+	return nil
+}
+
+// FrameworkDetail is a framework with all that is known of it.
+type FrameworkDetail struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it subscribed, in the inner form; with its id.
+	Info *v1.FrameworkInfo `protobuf:"bytes,1,opt,name=info" json:"info,omitempty"`
+	// As Framework.state.
+	State string `protobuf:"bytes,2,opt,name=state" json:"state,omitempty"`
+	// It has not subscribed since the master began to lead.
+	Recovered       bool                        `protobuf:"varint,3,opt,name=recovered" json:"recovered,omitempty"`
+	SuppressedRoles []string                    `protobuf:"bytes,4,rep,name=suppressed_roles,json=suppressedRoles" json:"suppressed_roles,omitempty"`
+	Constraints     *scheduler.OfferConstraints `protobuf:"bytes,5,opt,name=constraints" json:"constraints,omitempty"`
+	Registered      *timestamppb.Timestamp      `protobuf:"bytes,6,opt,name=registered" json:"registered,omitempty"`
+	Reregistered    *timestamppb.Timestamp      `protobuf:"bytes,7,opt,name=reregistered" json:"reregistered,omitempty"`
+	Disconnected    *timestamppb.Timestamp      `protobuf:"bytes,8,opt,name=disconnected" json:"disconnected,omitempty"`
+	Unregistered    *timestamppb.Timestamp      `protobuf:"bytes,9,opt,name=unregistered" json:"unregistered,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *FrameworkDetail) Reset() {
+	*x = FrameworkDetail{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FrameworkDetail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FrameworkDetail) ProtoMessage() {}
+
+func (x *FrameworkDetail) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FrameworkDetail.ProtoReflect.Descriptor instead.
+func (*FrameworkDetail) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *FrameworkDetail) GetInfo() *v1.FrameworkInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *FrameworkDetail) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *FrameworkDetail) GetRecovered() bool {
+	if x != nil {
+		return x.Recovered
+	}
+	return false
+}
+
+func (x *FrameworkDetail) GetSuppressedRoles() []string {
+	if x != nil {
+		return x.SuppressedRoles
+	}
+	return nil
+}
+
+func (x *FrameworkDetail) GetConstraints() *scheduler.OfferConstraints {
+	if x != nil {
+		return x.Constraints
+	}
+	return nil
+}
+
+func (x *FrameworkDetail) GetRegistered() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Registered
+	}
+	return nil
+}
+
+func (x *FrameworkDetail) GetReregistered() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Reregistered
+	}
+	return nil
+}
+
+func (x *FrameworkDetail) GetDisconnected() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Disconnected
+	}
+	return nil
+}
+
+func (x *FrameworkDetail) GetUnregistered() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Unregistered
+	}
+	return nil
+}
+
+// TaskDetail is a task with all that is known of it.
+type TaskDetail struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `state` is that of the newest status which was passed on; `statuses` have
+	// no data.
+	Task *v1.Task `protobuf:"bytes,1,opt,name=task" json:"task,omitempty"`
+	Role string   `protobuf:"bytes,2,opt,name=role" json:"role,omitempty"`
+	// It has ended and will not change again.
+	Completed     bool                   `protobuf:"varint,3,opt,name=completed" json:"completed,omitempty"`
+	Launched      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=launched" json:"launched,omitempty"`
+	Started       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started" json:"started,omitempty"`
+	Finished      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=finished" json:"finished,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskDetail) Reset() {
+	*x = TaskDetail{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskDetail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskDetail) ProtoMessage() {}
+
+func (x *TaskDetail) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskDetail.ProtoReflect.Descriptor instead.
+func (*TaskDetail) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *TaskDetail) GetTask() *v1.Task {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
+func (x *TaskDetail) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *TaskDetail) GetCompleted() bool {
+	if x != nil {
+		return x.Completed
+	}
+	return false
+}
+
+func (x *TaskDetail) GetLaunched() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Launched
+	}
+	return nil
+}
+
+func (x *TaskDetail) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *TaskDetail) GetFinished() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Finished
+	}
+	return nil
+}
+
+// ExecutorDetail is an executor that has not exited.
+type ExecutorDetail struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	FrameworkId string                 `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
+	AgentId     string                 `protobuf:"bytes,2,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
+	Info        *v1.ExecutorInfo       `protobuf:"bytes,3,opt,name=info" json:"info,omitempty"`
+	Role        string                 `protobuf:"bytes,4,opt,name=role" json:"role,omitempty"`
+	// What it holds for itself, beside its tasks.
+	Resources     []*v1.Resource `protobuf:"bytes,5,rep,name=resources" json:"resources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecutorDetail) Reset() {
+	*x = ExecutorDetail{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecutorDetail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecutorDetail) ProtoMessage() {}
+
+func (x *ExecutorDetail) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecutorDetail.ProtoReflect.Descriptor instead.
+func (*ExecutorDetail) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ExecutorDetail) GetFrameworkId() string {
+	if x != nil {
+		return x.FrameworkId
+	}
+	return ""
+}
+
+func (x *ExecutorDetail) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *ExecutorDetail) GetInfo() *v1.ExecutorInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *ExecutorDetail) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *ExecutorDetail) GetResources() []*v1.Resource {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+type ExecutorKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FrameworkId   string                 `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
+	ExecutorId    string                 `protobuf:"bytes,2,opt,name=executor_id,json=executorId" json:"executor_id,omitempty"`
+	AgentId       string                 `protobuf:"bytes,3,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecutorKey) Reset() {
+	*x = ExecutorKey{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecutorKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecutorKey) ProtoMessage() {}
+
+func (x *ExecutorKey) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecutorKey.ProtoReflect.Descriptor instead.
+func (*ExecutorKey) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *ExecutorKey) GetFrameworkId() string {
+	if x != nil {
+		return x.FrameworkId
+	}
+	return ""
+}
+
+func (x *ExecutorKey) GetExecutorId() string {
+	if x != nil {
+		return x.ExecutorId
+	}
+	return ""
+}
+
+func (x *ExecutorKey) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
 type SnapshotEnd struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The number that the next event will have.
@@ -3528,7 +4253,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3540,7 +4265,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3553,7 +4278,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{49}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SnapshotEnd) GetNext() uint64 {
@@ -3573,7 +4298,7 @@ type TaskKey struct {
 
 func (x *TaskKey) Reset() {
 	*x = TaskKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3585,7 +4310,7 @@ func (x *TaskKey) String() string {
 func (*TaskKey) ProtoMessage() {}
 
 func (x *TaskKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3598,7 +4323,7 @@ func (x *TaskKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskKey.ProtoReflect.Descriptor instead.
 func (*TaskKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{50}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *TaskKey) GetFrameworkId() string {
@@ -3619,8 +4344,8 @@ var File_mezzo_operator_v1_operator_proto protoreflect.FileDescriptor
 
 const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\n" +
-	" mezzo/operator/v1/operator.proto\x12\x11mezzo.operator.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mezzo/v1/mezzo.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xeb\x04\n" +
+	" mezzo/operator/v1/operator.proto\x12\x11mezzo.operator.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mezzo/v1/mezzo.proto\x1a\"mezzo/v1/scheduler/scheduler.proto\"\x12\n" +
+	"\x10GetStatusRequest\"\xa1\x05\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1b\n" +
 	"\tmaster_id\x18\x02 \x01(\tR\bmasterId\x12\x1e\n" +
@@ -3640,7 +4365,8 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\tallocated\x18\v \x01(\v2\x17.google.protobuf.StructR\tallocated\x121\n" +
 	"\aoffered\x18\f \x01(\v2\x17.google.protobuf.StructR\aoffered\x123\n" +
 	"\aplugins\x18\r \x03(\v2\x19.mezzo.operator.v1.PluginR\aplugins\x129\n" +
-	"\tendpoints\x18\x0e \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\"8\n" +
+	"\tendpoints\x18\x0e \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\x124\n" +
+	"\astarted\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"8\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"r\n" +
@@ -3678,11 +4404,12 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\tendpoints\x18\x11 \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\"m\n" +
 	"\x0eUnavailability\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12)\n" +
-	"\x10duration_seconds\x18\x02 \x01(\x01R\x0fdurationSeconds\"{\n" +
+	"\x10duration_seconds\x18\x02 \x01(\x01R\x0fdurationSeconds\"\x8b\x01\n" +
 	"\fInverseOffer\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x120\n" +
-	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"5\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x0e\n" +
+	"\x02id\x18\x04 \x01(\tR\x02id\"5\n" +
 	"\x15ListFrameworksRequest\x12\x1c\n" +
 	"\tcompleted\x18\x01 \x01(\bR\tcompleted\"V\n" +
 	"\x16ListFrameworksResponse\x12<\n" +
@@ -3873,8 +4600,9 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\fReloadChange\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x03 \x01(\tR\x02to\"\x0e\n" +
-	"\fWatchRequest\"\xb3\x05\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\"&\n" +
+	"\fWatchRequest\x12\x16\n" +
+	"\x06detail\x18\x01 \x01(\bR\x06detail\"\x86\t\n" +
 	"\n" +
 	"WatchEvent\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12C\n" +
@@ -3891,8 +4619,76 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x04role\x18\v \x01(\v2\x17.mezzo.operator.v1.RoleH\x00R\x04role\x12#\n" +
 	"\frole_removed\x18\f \x01(\tH\x00R\vroleRemoved\x123\n" +
 	"\x06plugin\x18\r \x01(\v2\x19.mezzo.operator.v1.PluginH\x00R\x06plugin\x12'\n" +
-	"\x0eplugin_removed\x18\x0e \x01(\tH\x00R\rpluginRemovedB\a\n" +
-	"\x05event\"!\n" +
+	"\x0eplugin_removed\x18\x0e \x01(\tH\x00R\rpluginRemoved\x12C\n" +
+	"\fagent_detail\x18\x0f \x01(\v2\x1e.mezzo.operator.v1.AgentDetailH\x00R\vagentDetail\x12O\n" +
+	"\x10framework_detail\x18\x10 \x01(\v2\".mezzo.operator.v1.FrameworkDetailH\x00R\x0fframeworkDetail\x12@\n" +
+	"\vtask_detail\x18\x11 \x01(\v2\x1d.mezzo.operator.v1.TaskDetailH\x00R\n" +
+	"taskDetail\x124\n" +
+	"\foffer_detail\x18\x12 \x01(\v2\x0f.mezzo.v1.OfferH\x00R\vofferDetail\x12?\n" +
+	"\bexecutor\x18\x13 \x01(\v2!.mezzo.operator.v1.ExecutorDetailH\x00R\bexecutor\x12K\n" +
+	"\x10executor_removed\x18\x14 \x01(\v2\x1e.mezzo.operator.v1.ExecutorKeyH\x00R\x0fexecutorRemoved\x125\n" +
+	"\x05batch\x18\x15 \x01(\v2\x1d.mezzo.operator.v1.WatchBatchH\x00R\x05batchB\a\n" +
+	"\x05event\"C\n" +
+	"\n" +
+	"WatchBatch\x125\n" +
+	"\x06events\x18\x01 \x03(\v2\x1d.mezzo.operator.v1.WatchEventR\x06events\"\xd4\x06\n" +
+	"\vAgentDetail\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
+	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1f\n" +
+	"\vrpc_address\x18\x06 \x01(\tR\n" +
+	"rpcAddress\x12!\n" +
+	"\fhttp_address\x18\a \x01(\tR\vhttpAddress\x129\n" +
+	"\tendpoints\x18\b \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\x123\n" +
+	"\n" +
+	"attributes\x18\t \x03(\v2\x13.mezzo.v1.AttributeR\n" +
+	"attributes\x12,\n" +
+	"\x06domain\x18\n" +
+	" \x01(\v2\x14.mezzo.v1.DomainInfoR\x06domain\x12(\n" +
+	"\x05total\x18\v \x03(\v2\x12.mezzo.v1.ResourceR\x05total\x120\n" +
+	"\tallocated\x18\f \x03(\v2\x12.mezzo.v1.ResourceR\tallocated\x12,\n" +
+	"\aoffered\x18\r \x03(\v2\x12.mezzo.v1.ResourceR\aoffered\x12:\n" +
+	"\n" +
+	"registered\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"registered\x12>\n" +
+	"\freregistered\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\freregistered\x12<\n" +
+	"\vunreachable\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\vunreachable\x12\x18\n" +
+	"\aawaited\x18\x11 \x01(\bR\aawaited\x12I\n" +
+	"\x0eunavailability\x18\x12 \x01(\v2!.mezzo.operator.v1.UnavailabilityR\x0eunavailability\x12F\n" +
+	"\x0einverse_offers\x18\x13 \x03(\v2\x1f.mezzo.operator.v1.InverseOfferR\rinverseOffers\"\xe1\x03\n" +
+	"\x0fFrameworkDetail\x12+\n" +
+	"\x04info\x18\x01 \x01(\v2\x17.mezzo.v1.FrameworkInfoR\x04info\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1c\n" +
+	"\trecovered\x18\x03 \x01(\bR\trecovered\x12)\n" +
+	"\x10suppressed_roles\x18\x04 \x03(\tR\x0fsuppressedRoles\x12F\n" +
+	"\vconstraints\x18\x05 \x01(\v2$.mezzo.v1.scheduler.OfferConstraintsR\vconstraints\x12:\n" +
+	"\n" +
+	"registered\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"registered\x12>\n" +
+	"\freregistered\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\freregistered\x12>\n" +
+	"\fdisconnected\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\fdisconnected\x12>\n" +
+	"\funregistered\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\funregistered\"\x88\x02\n" +
+	"\n" +
+	"TaskDetail\x12\"\n" +
+	"\x04task\x18\x01 \x01(\v2\x0e.mezzo.v1.TaskR\x04task\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x1c\n" +
+	"\tcompleted\x18\x03 \x01(\bR\tcompleted\x126\n" +
+	"\blaunched\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\blaunched\x124\n" +
+	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x126\n" +
+	"\bfinished\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bfinished\"\xc0\x01\n" +
+	"\x0eExecutorDetail\x12!\n" +
+	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x19\n" +
+	"\bagent_id\x18\x02 \x01(\tR\aagentId\x12*\n" +
+	"\x04info\x18\x03 \x01(\v2\x16.mezzo.v1.ExecutorInfoR\x04info\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x120\n" +
+	"\tresources\x18\x05 \x03(\v2\x12.mezzo.v1.ResourceR\tresources\"l\n" +
+	"\vExecutorKey\x12!\n" +
+	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x1f\n" +
+	"\vexecutor_id\x18\x02 \x01(\tR\n" +
+	"executorId\x12\x19\n" +
+	"\bagent_id\x18\x03 \x01(\tR\aagentId\"!\n" +
 	"\vSnapshotEnd\x12\x12\n" +
 	"\x04next\x18\x01 \x01(\x04R\x04next\"E\n" +
 	"\aTaskKey\x12!\n" +
@@ -3932,172 +4728,218 @@ func file_mezzo_operator_v1_operator_proto_rawDescGZIP() []byte {
 	return file_mezzo_operator_v1_operator_proto_rawDescData
 }
 
-var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_mezzo_operator_v1_operator_proto_goTypes = []any{
-	(*GetStatusRequest)(nil),       // 0: mezzo.operator.v1.GetStatusRequest
-	(*Status)(nil),                 // 1: mezzo.operator.v1.Status
-	(*Endpoint)(nil),               // 2: mezzo.operator.v1.Endpoint
-	(*Counts)(nil),                 // 3: mezzo.operator.v1.Counts
-	(*ListAgentsRequest)(nil),      // 4: mezzo.operator.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),     // 5: mezzo.operator.v1.ListAgentsResponse
-	(*Agent)(nil),                  // 6: mezzo.operator.v1.Agent
-	(*Unavailability)(nil),         // 7: mezzo.operator.v1.Unavailability
-	(*InverseOffer)(nil),           // 8: mezzo.operator.v1.InverseOffer
-	(*ListFrameworksRequest)(nil),  // 9: mezzo.operator.v1.ListFrameworksRequest
-	(*ListFrameworksResponse)(nil), // 10: mezzo.operator.v1.ListFrameworksResponse
-	(*Framework)(nil),              // 11: mezzo.operator.v1.Framework
-	(*ListTasksRequest)(nil),       // 12: mezzo.operator.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),      // 13: mezzo.operator.v1.ListTasksResponse
-	(*Task)(nil),                   // 14: mezzo.operator.v1.Task
-	(*ListOffersRequest)(nil),      // 15: mezzo.operator.v1.ListOffersRequest
-	(*ListOffersResponse)(nil),     // 16: mezzo.operator.v1.ListOffersResponse
-	(*Offer)(nil),                  // 17: mezzo.operator.v1.Offer
-	(*ListRolesRequest)(nil),       // 18: mezzo.operator.v1.ListRolesRequest
-	(*ListRolesResponse)(nil),      // 19: mezzo.operator.v1.ListRolesResponse
-	(*Role)(nil),                   // 20: mezzo.operator.v1.Role
-	(*SetQuotaRequest)(nil),        // 21: mezzo.operator.v1.SetQuotaRequest
-	(*SetQuotaResponse)(nil),       // 22: mezzo.operator.v1.SetQuotaResponse
-	(*GetQuotaRequest)(nil),        // 23: mezzo.operator.v1.GetQuotaRequest
-	(*GetQuotaResponse)(nil),       // 24: mezzo.operator.v1.GetQuotaResponse
-	(*Quota)(nil),                  // 25: mezzo.operator.v1.Quota
-	(*RemoveQuotaRequest)(nil),     // 26: mezzo.operator.v1.RemoveQuotaRequest
-	(*RemoveQuotaResponse)(nil),    // 27: mezzo.operator.v1.RemoveQuotaResponse
-	(*SetWeightsRequest)(nil),      // 28: mezzo.operator.v1.SetWeightsRequest
-	(*SetWeightsResponse)(nil),     // 29: mezzo.operator.v1.SetWeightsResponse
-	(*RoleWeight)(nil),             // 30: mezzo.operator.v1.RoleWeight
-	(*ListPluginsRequest)(nil),     // 31: mezzo.operator.v1.ListPluginsRequest
-	(*ListPluginsResponse)(nil),    // 32: mezzo.operator.v1.ListPluginsResponse
-	(*Plugin)(nil),                 // 33: mezzo.operator.v1.Plugin
-	(*KillTaskRequest)(nil),        // 34: mezzo.operator.v1.KillTaskRequest
-	(*KillTaskResponse)(nil),       // 35: mezzo.operator.v1.KillTaskResponse
-	(*TeardownRequest)(nil),        // 36: mezzo.operator.v1.TeardownRequest
-	(*TeardownResponse)(nil),       // 37: mezzo.operator.v1.TeardownResponse
-	(*ExplainRequest)(nil),         // 38: mezzo.operator.v1.ExplainRequest
-	(*ExplainResponse)(nil),        // 39: mezzo.operator.v1.ExplainResponse
-	(*Cause)(nil),                  // 40: mezzo.operator.v1.Cause
-	(*RoleExplanation)(nil),        // 41: mezzo.operator.v1.RoleExplanation
-	(*ReasonCount)(nil),            // 42: mezzo.operator.v1.ReasonCount
-	(*AgentExplanation)(nil),       // 43: mezzo.operator.v1.AgentExplanation
-	(*ReloadRequest)(nil),          // 44: mezzo.operator.v1.ReloadRequest
-	(*ReloadResponse)(nil),         // 45: mezzo.operator.v1.ReloadResponse
-	(*ReloadChange)(nil),           // 46: mezzo.operator.v1.ReloadChange
-	(*WatchRequest)(nil),           // 47: mezzo.operator.v1.WatchRequest
-	(*WatchEvent)(nil),             // 48: mezzo.operator.v1.WatchEvent
-	(*SnapshotEnd)(nil),            // 49: mezzo.operator.v1.SnapshotEnd
-	(*TaskKey)(nil),                // 50: mezzo.operator.v1.TaskKey
-	(*timestamppb.Timestamp)(nil),  // 51: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 52: google.protobuf.Struct
-	(v1.TaskState)(0),              // 53: mezzo.v1.TaskState
-	(v1.TaskStatus_Reason)(0),      // 54: mezzo.v1.TaskStatus.Reason
+	(*GetStatusRequest)(nil),           // 0: mezzo.operator.v1.GetStatusRequest
+	(*Status)(nil),                     // 1: mezzo.operator.v1.Status
+	(*Endpoint)(nil),                   // 2: mezzo.operator.v1.Endpoint
+	(*Counts)(nil),                     // 3: mezzo.operator.v1.Counts
+	(*ListAgentsRequest)(nil),          // 4: mezzo.operator.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),         // 5: mezzo.operator.v1.ListAgentsResponse
+	(*Agent)(nil),                      // 6: mezzo.operator.v1.Agent
+	(*Unavailability)(nil),             // 7: mezzo.operator.v1.Unavailability
+	(*InverseOffer)(nil),               // 8: mezzo.operator.v1.InverseOffer
+	(*ListFrameworksRequest)(nil),      // 9: mezzo.operator.v1.ListFrameworksRequest
+	(*ListFrameworksResponse)(nil),     // 10: mezzo.operator.v1.ListFrameworksResponse
+	(*Framework)(nil),                  // 11: mezzo.operator.v1.Framework
+	(*ListTasksRequest)(nil),           // 12: mezzo.operator.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),          // 13: mezzo.operator.v1.ListTasksResponse
+	(*Task)(nil),                       // 14: mezzo.operator.v1.Task
+	(*ListOffersRequest)(nil),          // 15: mezzo.operator.v1.ListOffersRequest
+	(*ListOffersResponse)(nil),         // 16: mezzo.operator.v1.ListOffersResponse
+	(*Offer)(nil),                      // 17: mezzo.operator.v1.Offer
+	(*ListRolesRequest)(nil),           // 18: mezzo.operator.v1.ListRolesRequest
+	(*ListRolesResponse)(nil),          // 19: mezzo.operator.v1.ListRolesResponse
+	(*Role)(nil),                       // 20: mezzo.operator.v1.Role
+	(*SetQuotaRequest)(nil),            // 21: mezzo.operator.v1.SetQuotaRequest
+	(*SetQuotaResponse)(nil),           // 22: mezzo.operator.v1.SetQuotaResponse
+	(*GetQuotaRequest)(nil),            // 23: mezzo.operator.v1.GetQuotaRequest
+	(*GetQuotaResponse)(nil),           // 24: mezzo.operator.v1.GetQuotaResponse
+	(*Quota)(nil),                      // 25: mezzo.operator.v1.Quota
+	(*RemoveQuotaRequest)(nil),         // 26: mezzo.operator.v1.RemoveQuotaRequest
+	(*RemoveQuotaResponse)(nil),        // 27: mezzo.operator.v1.RemoveQuotaResponse
+	(*SetWeightsRequest)(nil),          // 28: mezzo.operator.v1.SetWeightsRequest
+	(*SetWeightsResponse)(nil),         // 29: mezzo.operator.v1.SetWeightsResponse
+	(*RoleWeight)(nil),                 // 30: mezzo.operator.v1.RoleWeight
+	(*ListPluginsRequest)(nil),         // 31: mezzo.operator.v1.ListPluginsRequest
+	(*ListPluginsResponse)(nil),        // 32: mezzo.operator.v1.ListPluginsResponse
+	(*Plugin)(nil),                     // 33: mezzo.operator.v1.Plugin
+	(*KillTaskRequest)(nil),            // 34: mezzo.operator.v1.KillTaskRequest
+	(*KillTaskResponse)(nil),           // 35: mezzo.operator.v1.KillTaskResponse
+	(*TeardownRequest)(nil),            // 36: mezzo.operator.v1.TeardownRequest
+	(*TeardownResponse)(nil),           // 37: mezzo.operator.v1.TeardownResponse
+	(*ExplainRequest)(nil),             // 38: mezzo.operator.v1.ExplainRequest
+	(*ExplainResponse)(nil),            // 39: mezzo.operator.v1.ExplainResponse
+	(*Cause)(nil),                      // 40: mezzo.operator.v1.Cause
+	(*RoleExplanation)(nil),            // 41: mezzo.operator.v1.RoleExplanation
+	(*ReasonCount)(nil),                // 42: mezzo.operator.v1.ReasonCount
+	(*AgentExplanation)(nil),           // 43: mezzo.operator.v1.AgentExplanation
+	(*ReloadRequest)(nil),              // 44: mezzo.operator.v1.ReloadRequest
+	(*ReloadResponse)(nil),             // 45: mezzo.operator.v1.ReloadResponse
+	(*ReloadChange)(nil),               // 46: mezzo.operator.v1.ReloadChange
+	(*WatchRequest)(nil),               // 47: mezzo.operator.v1.WatchRequest
+	(*WatchEvent)(nil),                 // 48: mezzo.operator.v1.WatchEvent
+	(*WatchBatch)(nil),                 // 49: mezzo.operator.v1.WatchBatch
+	(*AgentDetail)(nil),                // 50: mezzo.operator.v1.AgentDetail
+	(*FrameworkDetail)(nil),            // 51: mezzo.operator.v1.FrameworkDetail
+	(*TaskDetail)(nil),                 // 52: mezzo.operator.v1.TaskDetail
+	(*ExecutorDetail)(nil),             // 53: mezzo.operator.v1.ExecutorDetail
+	(*ExecutorKey)(nil),                // 54: mezzo.operator.v1.ExecutorKey
+	(*SnapshotEnd)(nil),                // 55: mezzo.operator.v1.SnapshotEnd
+	(*TaskKey)(nil),                    // 56: mezzo.operator.v1.TaskKey
+	(*timestamppb.Timestamp)(nil),      // 57: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),            // 58: google.protobuf.Struct
+	(v1.TaskState)(0),                  // 59: mezzo.v1.TaskState
+	(v1.TaskStatus_Reason)(0),          // 60: mezzo.v1.TaskStatus.Reason
+	(*v1.Offer)(nil),                   // 61: mezzo.v1.Offer
+	(*v1.Attribute)(nil),               // 62: mezzo.v1.Attribute
+	(*v1.DomainInfo)(nil),              // 63: mezzo.v1.DomainInfo
+	(*v1.Resource)(nil),                // 64: mezzo.v1.Resource
+	(*v1.FrameworkInfo)(nil),           // 65: mezzo.v1.FrameworkInfo
+	(*scheduler.OfferConstraints)(nil), // 66: mezzo.v1.scheduler.OfferConstraints
+	(*v1.Task)(nil),                    // 67: mezzo.v1.Task
+	(*v1.ExecutorInfo)(nil),            // 68: mezzo.v1.ExecutorInfo
 }
 var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
-	51, // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
-	3,  // 1: mezzo.operator.v1.Status.agents:type_name -> mezzo.operator.v1.Counts
-	3,  // 2: mezzo.operator.v1.Status.frameworks:type_name -> mezzo.operator.v1.Counts
-	3,  // 3: mezzo.operator.v1.Status.tasks:type_name -> mezzo.operator.v1.Counts
-	52, // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
-	52, // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
-	52, // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
-	33, // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
-	2,  // 8: mezzo.operator.v1.Status.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	6,  // 9: mezzo.operator.v1.ListAgentsResponse.agents:type_name -> mezzo.operator.v1.Agent
-	52, // 10: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
-	52, // 11: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
-	52, // 12: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
-	52, // 13: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
-	51, // 14: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
-	51, // 15: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
-	7,  // 16: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	8,  // 17: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
-	2,  // 18: mezzo.operator.v1.Agent.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	51, // 19: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
-	51, // 20: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
-	11, // 21: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
-	52, // 22: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
-	52, // 23: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
-	51, // 24: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
-	51, // 25: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
-	51, // 26: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
-	14, // 27: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
-	53, // 28: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
-	54, // 29: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	52, // 30: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
-	51, // 31: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
-	51, // 32: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
-	51, // 33: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
-	17, // 34: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
-	52, // 35: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
-	51, // 36: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
-	20, // 37: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
-	52, // 38: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
-	52, // 39: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
-	52, // 40: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
-	52, // 41: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
-	52, // 42: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
-	52, // 43: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
-	52, // 44: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
-	25, // 45: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
-	52, // 46: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
-	52, // 47: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
-	52, // 48: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
-	30, // 49: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
-	33, // 50: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	51, // 51: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
-	2,  // 52: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	41, // 53: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
-	11, // 54: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
-	40, // 55: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
-	42, // 56: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
-	43, // 57: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
-	40, // 58: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
-	52, // 59: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
-	46, // 60: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
-	46, // 61: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
-	49, // 62: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
-	6,  // 63: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
-	11, // 64: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
-	14, // 65: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
-	50, // 66: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
-	17, // 67: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
-	20, // 68: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
-	33, // 69: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
-	0,  // 70: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
-	4,  // 71: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
-	9,  // 72: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
-	12, // 73: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
-	15, // 74: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
-	18, // 75: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
-	31, // 76: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
-	34, // 77: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
-	36, // 78: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
-	21, // 79: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
-	23, // 80: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
-	26, // 81: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
-	28, // 82: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
-	38, // 83: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
-	44, // 84: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	47, // 85: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
-	1,  // 86: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
-	5,  // 87: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
-	10, // 88: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
-	13, // 89: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
-	16, // 90: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
-	19, // 91: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
-	32, // 92: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
-	35, // 93: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
-	37, // 94: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
-	22, // 95: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
-	24, // 96: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
-	27, // 97: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
-	29, // 98: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
-	39, // 99: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
-	45, // 100: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	48, // 101: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
-	86, // [86:102] is the sub-list for method output_type
-	70, // [70:86] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	57,  // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
+	3,   // 1: mezzo.operator.v1.Status.agents:type_name -> mezzo.operator.v1.Counts
+	3,   // 2: mezzo.operator.v1.Status.frameworks:type_name -> mezzo.operator.v1.Counts
+	3,   // 3: mezzo.operator.v1.Status.tasks:type_name -> mezzo.operator.v1.Counts
+	58,  // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
+	58,  // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
+	58,  // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
+	33,  // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
+	2,   // 8: mezzo.operator.v1.Status.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	57,  // 9: mezzo.operator.v1.Status.started:type_name -> google.protobuf.Timestamp
+	6,   // 10: mezzo.operator.v1.ListAgentsResponse.agents:type_name -> mezzo.operator.v1.Agent
+	58,  // 11: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
+	58,  // 12: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
+	58,  // 13: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
+	58,  // 14: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
+	57,  // 15: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
+	57,  // 16: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
+	7,   // 17: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	8,   // 18: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	2,   // 19: mezzo.operator.v1.Agent.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	57,  // 20: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
+	57,  // 21: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
+	11,  // 22: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
+	58,  // 23: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
+	58,  // 24: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
+	57,  // 25: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
+	57,  // 26: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
+	57,  // 27: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
+	14,  // 28: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
+	59,  // 29: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
+	60,  // 30: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	58,  // 31: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
+	57,  // 32: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
+	57,  // 33: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
+	57,  // 34: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
+	17,  // 35: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
+	58,  // 36: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
+	57,  // 37: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
+	20,  // 38: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
+	58,  // 39: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
+	58,  // 40: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
+	58,  // 41: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
+	58,  // 42: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
+	58,  // 43: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
+	58,  // 44: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
+	58,  // 45: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
+	25,  // 46: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
+	58,  // 47: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
+	58,  // 48: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
+	58,  // 49: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
+	30,  // 50: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
+	33,  // 51: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
+	57,  // 52: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
+	2,   // 53: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	41,  // 54: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
+	11,  // 55: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
+	40,  // 56: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
+	42,  // 57: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
+	43,  // 58: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
+	40,  // 59: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
+	58,  // 60: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
+	46,  // 61: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
+	46,  // 62: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
+	55,  // 63: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
+	6,   // 64: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
+	11,  // 65: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
+	14,  // 66: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
+	56,  // 67: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
+	17,  // 68: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
+	20,  // 69: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
+	33,  // 70: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
+	50,  // 71: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
+	51,  // 72: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
+	52,  // 73: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
+	61,  // 74: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
+	53,  // 75: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
+	54,  // 76: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
+	49,  // 77: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
+	48,  // 78: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
+	2,   // 79: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	62,  // 80: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
+	63,  // 81: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
+	64,  // 82: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
+	64,  // 83: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
+	64,  // 84: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
+	57,  // 85: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
+	57,  // 86: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
+	57,  // 87: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
+	7,   // 88: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	8,   // 89: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	65,  // 90: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
+	66,  // 91: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
+	57,  // 92: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
+	57,  // 93: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
+	57,  // 94: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
+	57,  // 95: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
+	67,  // 96: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
+	57,  // 97: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
+	57,  // 98: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
+	57,  // 99: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
+	68,  // 100: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
+	64,  // 101: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
+	0,   // 102: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
+	4,   // 103: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
+	9,   // 104: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
+	12,  // 105: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
+	15,  // 106: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
+	18,  // 107: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
+	31,  // 108: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
+	34,  // 109: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
+	36,  // 110: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
+	21,  // 111: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
+	23,  // 112: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
+	26,  // 113: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
+	28,  // 114: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
+	38,  // 115: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
+	44,  // 116: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	47,  // 117: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
+	1,   // 118: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
+	5,   // 119: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
+	10,  // 120: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
+	13,  // 121: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
+	16,  // 122: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
+	19,  // 123: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
+	32,  // 124: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
+	35,  // 125: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
+	37,  // 126: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
+	22,  // 127: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
+	24,  // 128: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
+	27,  // 129: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
+	29,  // 130: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
+	39,  // 131: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
+	45,  // 132: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	48,  // 133: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
+	118, // [118:134] is the sub-list for method output_type
+	102, // [102:118] is the sub-list for method input_type
+	102, // [102:102] is the sub-list for extension type_name
+	102, // [102:102] is the sub-list for extension extendee
+	0,   // [0:102] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_operator_proto_init() }
@@ -4119,6 +4961,13 @@ func file_mezzo_operator_v1_operator_proto_init() {
 		(*WatchEvent_RoleRemoved)(nil),
 		(*WatchEvent_Plugin)(nil),
 		(*WatchEvent_PluginRemoved)(nil),
+		(*WatchEvent_AgentDetail)(nil),
+		(*WatchEvent_FrameworkDetail)(nil),
+		(*WatchEvent_TaskDetail)(nil),
+		(*WatchEvent_OfferDetail)(nil),
+		(*WatchEvent_Executor)(nil),
+		(*WatchEvent_ExecutorRemoved)(nil),
+		(*WatchEvent_Batch)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4126,7 +4975,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_operator_proto_rawDesc), len(file_mezzo_operator_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

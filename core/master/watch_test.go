@@ -1,0 +1,164 @@
+package master
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/mezzo-os/mezzo/core/master/state"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	"github.com/mezzo-os/mezzo/sdk/resource"
+)
+
+// A change reaches those who want the details and those who do not, each in
+// its form; numbers are the same for both.
+func TestWatchersOfBothKinds(t *testing.T) {
+	m := newMirror()
+	brief, full := newWatcher(false), newWatcher(true)
+	m.snapshot(brief)
+	m.snapshot(full)
+	key := state.ExecutorKey{FrameworkID: "f", ExecutorID: "e", AgentID: "a"}
+	status := func(s mezzov1.TaskState) *mezzov1.TaskStatus {
+		return &mezzov1.TaskStatus{TaskId: &mezzov1.TaskID{Value: proto.String("t")}, State: s.Enum()}
+	}
+	m.apply(&change{publish: state.Publish{
+		Executors: []*state.ExecutorView{{ExecutorKey: key, Info: &mezzov1.ExecutorInfo{ExecutorId: &mezzov1.ExecutorID{Value: proto.String("e")}}, Role: "r"}},
+		Tasks: []*state.TaskView{{
+			TaskKey: state.TaskKey{FrameworkID: "f", TaskID: "t"}, Name: "n", AgentID: "a", ExecutorID: "e", Role: "r",
+			State: mezzov1.TaskState_TASK_RUNNING, Status: status(mezzov1.TaskState_TASK_RUNNING),
+			Earlier: []*mezzov1.TaskStatus{status(mezzov1.TaskState_TASK_STARTING)}, Resources: resource.MustParse("cpus:1"),
+			Info: &mezzov1.TaskInfo{Command: &mezzov1.CommandInfo{User: proto.String("u")}, Labels: &mezzov1.Labels{}},
+		}},
+		ExecutorsRemoved: []state.ExecutorKey{key},
+	}})
+	want := &operatorv1.TaskDetail{Role: "r", Task: &mezzov1.Task{
+		Name: proto.String("n"), TaskId: &mezzov1.TaskID{Value: proto.String("t")}, FrameworkId: &mezzov1.FrameworkID{Value: proto.String("f")},
+		AgentId: &mezzov1.AgentID{Value: proto.String("a")}, ExecutorId: &mezzov1.ExecutorID{Value: proto.String("e")},
+		State: mezzov1.TaskState_TASK_RUNNING.Enum(), User: proto.String("u"), Labels: &mezzov1.Labels{},
+		Resources: []*mezzov1.Resource{{
+			Name: proto.String("cpus"), Type: mezzov1.Value_SCALAR.Enum(), Scalar: &mezzov1.Value_Scalar{Value: proto.Float64(1)},
+			AllocationInfo: &mezzov1.Resource_AllocationInfo{Role: proto.String("r")},
+		}},
+		Statuses:          []*mezzov1.TaskStatus{status(mezzov1.TaskState_TASK_STARTING), status(mezzov1.TaskState_TASK_RUNNING)},
+		StatusUpdateState: mezzov1.TaskState_TASK_RUNNING.Enum(),
+	}}
+	got := full.take()
+	if len(got.events) != 3 || got.events[0].GetExecutor().GetInfo().GetExecutorId().GetValue() != "e" || got.events[2].GetExecutorRemoved().GetAgentId() != "a" {
+		t.Fatalf("the details are %v", got.events)
+	}
+	if diff := cmp.Diff(want, got.events[1].GetTaskDetail(), protocmp.Transform()); diff != "" {
+		t.Errorf("the task's details (-want +got):\n%s", diff)
+	}
+	short := brief.take()
+	if len(short.events) != 1 || short.events[0].GetTask().GetName() != "n" || short.events[0].GetNumber() != 2 || got.events[1].GetNumber() != 2 {
+		t.Errorf("in short it is %v", short.events)
+	}
+}
+
+// recorder takes what a watcher is sent.
+type recorder struct {
+	grpc.ServerStreamingServer[operatorv1.WatchEvent]
+	sent func(*operatorv1.WatchEvent)
+}
+
+func (r *recorder) Send(e *operatorv1.WatchEvent) error { r.sent(e); return nil }
+
+// crowd is what a large cluster publishes.
+func crowd(agents, tasks int) state.Publish {
+	var p state.Publish
+	total, used := resource.MustParse("cpus:32;mem:131072;disk:1000000;ports:[31000-32000]"), resource.MustParse("cpus:1;mem:1024")
+	for i := range agents {
+		p.Agents = append(p.Agents, &state.AgentView{
+			ID: fmt.Sprint("a", i), Hostname: fmt.Sprint("h", i), State: state.AgentActive, Total: total, Used: used, Registered: time.Unix(1, 0),
+		})
+	}
+	for i := range tasks {
+		id := fmt.Sprint("t", i)
+		p.Tasks = append(p.Tasks, &state.TaskView{
+			TaskKey: state.TaskKey{FrameworkID: "f", TaskID: id}, Name: id, AgentID: fmt.Sprint("a", i%agents), Role: "r",
+			Resources: used, State: mezzov1.TaskState_TASK_RUNNING, Status: &mezzov1.TaskStatus{
+				TaskId: &mezzov1.TaskID{Value: proto.String(id)}, State: mezzov1.TaskState_TASK_RUNNING.Enum(), Timestamp: proto.Float64(1),
+			},
+			Info: &mezzov1.TaskInfo{Name: proto.String(id)},
+		})
+	}
+	return p
+}
+
+// A snapshot comes in batches, and ends.
+func TestDetailsComeInBatches(t *testing.T) {
+	m := newMirror()
+	m.apply(&change{publish: crowd(100, 2000)})
+	w := newWatcher(true)
+	all, plugins, number := m.snapshot(w)
+	events, messages := 0, 0
+	send := &recorder{sent: func(e *operatorv1.WatchEvent) {
+		messages++
+		if size := proto.Size(e); size > 2*watchBatch {
+			t.Errorf("a message has %d bytes", size)
+		}
+		list := e.GetBatch().GetEvents()
+		events += len(list)
+		if end := list[len(list)-1].GetSnapshotEnd(); end != nil {
+			if end.Next != number+1 {
+				t.Errorf("the next event is %d, want %d", end.Next, number+1)
+			}
+			w.cut(nil)
+		}
+	}}
+	if err := w.send(&batcher{stream: send, batches: true}, &all, plugins, number); err != nil {
+		t.Fatal(err)
+	}
+	if events != 2101 || messages > 20 {
+		t.Errorf("%d events came in %d messages", events, messages)
+	}
+}
+
+// BenchmarkWatchCostsTheLoop measures what the master's loop spends on telling
+// the mirror, while somebody takes a snapshot of 10,000 agents and 100,000
+// tasks in full: the loop only leaves its changes, and the rest is done beside
+// it.
+func BenchmarkWatchCostsTheLoop(b *testing.B) {
+	m := newMirror()
+	go m.run(b.Context())
+	m.apply(&change{publish: crowd(10_000, 100_000)})
+	one := crowd(1, 1)
+	var worst, reading time.Duration
+	for b.Loop() {
+		w := newWatcher(true)
+		began := time.Now()
+		all, plugins, number := m.snapshot(w)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			var size int
+			_ = w.send(&batcher{stream: &recorder{sent: func(e *operatorv1.WatchEvent) {
+				size += proto.Size(e)
+				list := e.GetBatch().GetEvents()
+				if len(list) > 0 && list[len(list)-1].GetSnapshotEnd() != nil {
+					w.cut(nil)
+				}
+			}}, batches: true}, &all, plugins, number)
+		}()
+		for open := true; open; {
+			at := time.Now()
+			m.publish(one)
+			worst = max(worst, time.Since(at))
+			select {
+			case <-done:
+				open = false
+			case <-time.After(time.Millisecond):
+			}
+		}
+		m.forget(w)
+		reading += time.Since(began)
+	}
+	b.ReportMetric(float64(worst.Microseconds()), "worst-loop-us")
+	b.ReportMetric(float64(reading.Milliseconds())/float64(b.N), "snapshot-ms")
+}
