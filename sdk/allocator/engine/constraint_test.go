@@ -53,8 +53,8 @@ func TestOfferConstraints(t *testing.T) {
 				t.Fatal(err)
 			}
 			w := newWorld(t, defaults(), &engine.DominantShare{})
-			w.total["a"] = w.parse("cpus:1")
-			w.tell(&allocator.AgentUpdated{ID: "a", Hostname: "node-1", Total: w.total["a"], Active: true, HoldingsSet: true, Attributes: []allocator.Attribute{
+			total := w.parse("cpus:1")
+			w.tell(&allocator.AgentUpdated{ID: "a", Hostname: "node-1", Total: total, Active: true, HoldingsSet: true, Attributes: []allocator.Attribute{
 				{Name: "rack", Text: "r1"}, {Name: "rack", Text: "r2"}, {Name: "size", Type: allocator.AttributeScalar, Scalar: 3 * resource.Unit}}})
 			w.tell(&allocator.FrameworkUpdated{ID: "f", Roles: []string{"*"}, Active: true, Settings: []allocator.RoleSettings{{Role: "*", Constraints: data}}})
 			if got := len(w.settle()) == 1; got != test.want {

@@ -230,6 +230,8 @@ func (e *Engine) visible(v vector, c *client) vector {
 			return nil
 		case kind.flags&kindRefined != 0 && !f.can(allocatorv1.FrameworkCapability_FRAMEWORK_CAPABILITY_RESERVATION_REFINEMENT):
 			return nil
+		case kind.flags&kindGPU != 0 && !f.can(allocatorv1.FrameworkCapability_FRAMEWORK_CAPABILITY_GPU_RESOURCES):
+			return nil
 		case kind.flags&kindRevocable != 0 && !f.can(allocatorv1.FrameworkCapability_FRAMEWORK_CAPABILITY_REVOCABLE_RESOURCES):
 			return nil
 		case kind.flags&kindShared != 0 && (e.sharedGiven || !f.can(allocatorv1.FrameworkCapability_FRAMEWORK_CAPABILITY_SHARED_RESOURCES)):

@@ -166,19 +166,21 @@ func TestInactiveFrameworksAndAgentsGetNothing(t *testing.T) {
 	w.wantNone()
 	w.framework("f", "*") // its filters went with its connection
 	o = w.wantOffer("f")
-	w.tell(&allocator.AgentUpdated{ID: "a", Total: w.total["a"]})
+	total := w.Agents["a"].Update.Total
+	w.tell(&allocator.AgentUpdated{ID: "a", Total: total})
 	w.release("a", "f", "*", o.Resources, 0, false)
 	w.wantNone()
-	w.tell(&allocator.AgentUpdated{ID: "a", Total: w.total["a"], Active: true})
+	w.tell(&allocator.AgentUpdated{ID: "a", Total: total, Active: true})
 	w.wantOffer("f")
 }
 
 func TestAttributeChangeEndsFilters(t *testing.T) {
 	w, o := one(t)
 	w.decline(o, time.Hour)
-	w.tell(&allocator.AgentUpdated{ID: "a", Total: w.total["a"], Active: true})
+	total := w.Agents["a"].Update.Total
+	w.tell(&allocator.AgentUpdated{ID: "a", Total: total, Active: true})
 	w.wantNone()
-	w.tell(&allocator.AgentUpdated{ID: "a", Total: w.total["a"], Active: true, Attributes: []allocator.Attribute{{Name: "rack", Text: "r1"}}})
+	w.tell(&allocator.AgentUpdated{ID: "a", Total: total, Active: true, Attributes: []allocator.Attribute{{Name: "rack", Text: "r1"}}})
 	w.wantOffer("f")
 }
 
@@ -214,7 +216,8 @@ func TestCapabilitiesAndReservations(t *testing.T) {
 		{name: "all is reserved", agent: "cpus(b):2", role: "a"},
 		{name: "GPUs without the capability", agent: "cpus:1;gpus:1", role: "a", filterGPUs: true},
 		{name: "GPUs with the capability", agent: "cpus:1;gpus:1", role: "a", filterGPUs: true, capabilities: allocator.CapabilityGPUResources, want: "cpus:1;gpus:1"},
-		{name: "GPUs for all", agent: "cpus:1;gpus:1", role: "a", want: "cpus:1;gpus:1"},
+		{name: "what is beside GPUs, for all", agent: "cpus:1;gpus:1", role: "a", want: "cpus:1"},
+		{name: "all that is beside GPUs, and they too", agent: "cpus:1;gpus:1", role: "a", capabilities: allocator.CapabilityGPUResources, want: "cpus:1;gpus:1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			begin := defaults()
@@ -232,8 +235,8 @@ func TestCapabilitiesAndReservations(t *testing.T) {
 	t.Run("revocable", func(t *testing.T) {
 		w := newWorld(t, defaults(), &engine.DominantShare{})
 		revocable := w.parse("cpus:2").Map(func(k resource.Kind) resource.Kind { return k.WithRevocable(true) })
-		w.total["a"] = w.parse("cpus:1").Add(revocable)
-		w.tell(&allocator.AgentUpdated{ID: "a", Total: w.total["a"], Active: true, HoldingsSet: true})
+		total := w.parse("cpus:1").Add(revocable)
+		w.tell(&allocator.AgentUpdated{ID: "a", Total: total, Active: true, HoldingsSet: true})
 		w.framework("plain", "*")
 		if got := w.wantOffer("plain").Resources; !got.Equal(w.parse("cpus:1")) {
 			t.Errorf("offered %v", got)
@@ -292,7 +295,7 @@ func TestRefused(t *testing.T) {
 	}
 	// The core tells what it knows: somebody holds the memory.
 	w.release("a", "f", "*", offers[0].Resources, 0, false)
-	w.held[holder{"a", "ghost", "*"}] = w.parse("mem:1024")
+	w.Held[holder{Agent: "a", Framework: "ghost", Role: "*"}] = w.parse("mem:1024")
 	w.refuse = func(o *allocator.Offer) bool { return o.Resources.Get("mem") > 0 }
 	offers, _ = w.until(time.Second)
 	if len(offers) != 1 || !offers[0].Resources.Equal(w.parse("cpus:4")) {
@@ -396,8 +399,8 @@ func TestGuarantees(t *testing.T) {
 	w.framework("g", "b")
 	held := func(framework string) resource.Scalar {
 		var sum resource.Scalar
-		for h, r := range w.held {
-			if h.framework == framework {
+		for h, r := range w.Held {
+			if h.Framework == framework {
 				sum += r.Get("cpus")
 			}
 		}
@@ -417,9 +420,9 @@ func TestGuarantees(t *testing.T) {
 		t.Fatalf("offered %v: f holds %d CPUs, want the 6 that were kept", describe(offers), held("f"))
 	}
 	// The guarantee is met: what g gives back may go to anybody.
-	for h, r := range w.held {
-		if h.framework == "g" {
-			w.release(h.agent, h.framework, h.role, r, 0, false)
+	for h, r := range w.Held {
+		if h.Framework == "g" {
+			w.release(h.Agent, h.Framework, h.Role, r, 0, false)
 		}
 	}
 	w.settle()
@@ -429,9 +432,9 @@ func TestGuarantees(t *testing.T) {
 	// With the guarantee raised nothing is taken from anybody, and what is free
 	// goes to the role that lacks.
 	w.tell(&allocator.RoleUpdated{Name: "a", Guarantee: resource.NewQuantities(resource.Quantity{Name: "cpus", Amount: 8 * resource.Unit})})
-	for h, r := range w.held {
-		if h.framework == "g" {
-			w.release(h.agent, h.framework, h.role, r, 0, false)
+	for h, r := range w.Held {
+		if h.Framework == "g" {
+			w.release(h.Agent, h.Framework, h.Role, r, 0, false)
 		}
 	}
 	w.settle()
@@ -463,8 +466,8 @@ func TestRegions(t *testing.T) {
 				u.Capabilities = allocator.CapabilityRegionAware
 			}
 			w.tell(u)
-			w.total["a"] = w.parse("cpus:4")
-			w.tell(&allocator.AgentUpdated{ID: "a", Hostname: "a", Region: test.agent, Total: w.total["a"], Active: true, HoldingsSet: true})
+			total := w.parse("cpus:4")
+			w.tell(&allocator.AgentUpdated{ID: "a", Hostname: "a", Region: test.agent, Total: total, Active: true, HoldingsSet: true})
 			if got := len(w.settle()); got != test.want {
 				t.Errorf("%d offers, want %d", got, test.want)
 			}

@@ -78,7 +78,7 @@ func TestEventsTwiceAndAboutTheUnknown(t *testing.T) {
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	w.held[holder{"a", "f", "*"}] = w.parse("mem:100") // four CPUs are free, and not six
+	w.Held[holder{Agent: "a", Framework: "f", Role: "*"}] = w.parse("mem:100") // four CPUs are free, and not six
 	if got := w.wantOffer("f"); !got.Resources.Equal(w.parse("cpus:4")) {
 		t.Errorf("offered %v of %v", got.Resources, o.Resources)
 	}

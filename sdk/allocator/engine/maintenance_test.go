@@ -36,12 +36,11 @@ func leaving(t *testing.T) *world {
 // plan gives an agent a window; a zero start takes it away.
 func (w *world) plan(agent string, start time.Time) {
 	w.t.Helper()
-	w.unavailable = map[string]*allocator.Unavailability{}
+	u := w.State(agent)
+	u.HoldingsSet, u.Holdings, u.Unavailability = false, nil, nil
 	if !start.IsZero() {
-		w.unavailable[agent] = &allocator.Unavailability{Start: start, Duration: time.Hour}
+		u.Unavailability = &allocator.Unavailability{Start: start, Duration: time.Hour}
 	}
-	u := w.agentState(agent)
-	u.HoldingsSet, u.Holdings = false, nil
 	w.tell(u)
 }
 
@@ -117,13 +116,13 @@ func TestFiltersOfInverseOffersEnd(t *testing.T) {
 }
 
 func TestNobodyIsAskedInVain(t *testing.T) {
-	gone := func(w *world) *allocator.AgentUpdated { u := w.agentState("a"); u.Active = false; return u }
+	gone := func(w *world) *allocator.AgentUpdated { u := w.State("a"); u.Active = false; return u }
 	for _, test := range []struct {
 		name  string
 		event func(w *world) allocator.Event
 	}{
 		{"inactive agent", func(w *world) allocator.Event { return gone(w) }},
-		{"no window any more", func(w *world) allocator.Event { u := w.agentState("a"); u.Unavailability = nil; return u }},
+		{"no window any more", func(w *world) allocator.Event { u := w.State("a"); u.Unavailability = nil; return u }},
 		{"removed agent", func(*world) allocator.Event { return &allocator.AgentRemoved{ID: "a"} }},
 		{"disconnected framework", func(*world) allocator.Event {
 			return &allocator.FrameworkUpdated{ID: "f", Name: "f", Roles: []string{"*"}}
@@ -140,7 +139,9 @@ func TestNobodyIsAskedInVain(t *testing.T) {
 		w := leaving(t)
 		w.tell(gone(w))
 		w.wantAsked(time.Hour)
-		w.tell(w.agentState("a"))
+		back := w.State("a")
+		back.Active = true
+		w.tell(back)
 		w.wantAsked(time.Hour, "f on a")
 		w.tell(&allocator.FrameworkUpdated{ID: "f", Name: "f", Roles: []string{"*"}})
 		w.wantAsked(time.Hour)
@@ -193,7 +194,7 @@ func TestOutstandingInverseOffersInASnapshot(t *testing.T) {
 			w.encoder, w.engine = allocator.NewEncoder(), engine.New(w.begin.Proto(), &engine.DominantShare{})
 			w.apply(allocator.Batch{Snapshot: true, SnapshotEnd: true, Events: []allocator.Event{
 				&allocator.FrameworkUpdated{ID: "f", Name: "f", Roles: []string{"*"}, Suppressed: []string{"*"}, Active: true},
-				w.agentState("a"),
+				w.State("a"),
 				&allocator.InverseOfferStatus{Number: 1, Agent: "a", Framework: "f", State: test.state, Refuse: test.refuse},
 			}})
 			w.next, w.seen = 1, 0

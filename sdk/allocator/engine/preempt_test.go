@@ -22,7 +22,6 @@ import (
 type running struct {
 	*world
 	preempt engine.Preempt
-	tasks   map[uint64]*runningTask
 	serial  uint64
 	// want is what a task of a framework needs; how many it wants.
 	want  map[string]resource.Resources
@@ -31,22 +30,11 @@ type running struct {
 	due map[uint64]time.Duration
 }
 
-type runningTask struct {
-	holder
-	size resource.Resources
-}
-
 func newRunning(t testing.TB, begin allocator.Begin, p engine.Preempt, events ...allocator.Event) *running {
-	if begin.FirstDecision == 0 {
-		begin.FirstDecision = 1
-	}
-	w := &world{
-		t: t, encoder: allocator.NewEncoder(), engine: engine.New(begin.Proto(), &engine.DominantShare{}), begin: begin, next: 1,
-		total: map[string]resource.Resources{}, held: map[holder]resource.Resources{},
-	}
+	w := unborn(t, begin, &engine.DominantShare{})
 	w.engine.Preempt(p)
 	w.apply(allocator.Batch{Snapshot: true, SnapshotEnd: true, Events: events})
-	return &running{world: w, preempt: p, tasks: map[uint64]*runningTask{}, want: map[string]resource.Resources{}, count: map[string]int{}, due: map[uint64]time.Duration{}}
+	return &running{world: w, preempt: p, want: map[string]resource.Resources{}, count: map[string]int{}, due: map[uint64]time.Duration{}}
 }
 
 func patient() engine.Preempt {
@@ -63,21 +51,19 @@ func (r *running) wants(id, role, size string, n int) {
 // start tells of a task in what a framework holds.
 func (r *running) start(h holder, size resource.Resources) {
 	r.serial++
-	r.tasks[r.serial] = &runningTask{h, size}
-	r.tell(&allocator.TaskStarted{Number: r.serial, Agent: h.agent, Framework: h.framework, Role: h.role, Resources: size,
-		Started: time.Unix(1000, 0).Add(r.now)})
+	r.tell(&allocator.TaskStarted{Number: r.serial, Agent: h.Agent, Framework: h.Framework, Role: h.Role, Resources: size,
+		Started: r.at()})
 }
 
 func (r *running) end(number uint64) {
 	r.t.Helper()
-	t := r.tasks[number]
+	t := r.Tasks[number]
 	if t == nil {
 		return
 	}
-	delete(r.tasks, number)
 	delete(r.due, number)
 	r.tell(&allocator.TaskEnded{Number: number})
-	r.release(t.agent, t.framework, t.role, t.size, 0, false)
+	r.release(t.Agent, t.Framework, t.Role, t.Resources, 0, false)
 }
 
 // use launches what a framework wants from an offer, and leaves the rest.
@@ -90,7 +76,7 @@ func (r *running) use(o *allocator.Offer) {
 		sizes = append(sizes, want)
 	}
 	for _, size := range sizes {
-		r.start(holder{o.Agent, o.Framework, o.Role}, size)
+		r.start(holder{Agent: o.Agent, Framework: o.Framework, Role: o.Role}, size)
 	}
 	if !left.IsEmpty() {
 		r.release(o.Agent, o.Framework, o.Role, left, 5*time.Minute, n == 0)
@@ -122,7 +108,7 @@ func (r *running) pass(d time.Duration) {
 			r.use(o)
 		}
 		for _, x := range r.revoked[before:] {
-			if r.tasks[x.Task] == nil {
+			if r.Tasks[x.Task] == nil {
 				r.t.Fatalf("task %d is revoked, and does not run", x.Task)
 			}
 			if _, twice := r.due[x.Task]; twice {
@@ -142,9 +128,9 @@ func (r *running) pass(d time.Duration) {
 
 // cpus is how many a role holds in tasks, with the roles below it.
 func (r *running) cpus(role string) (n resource.Scalar) {
-	for _, t := range r.tasks {
-		if resource.IsAncestorOrSelf(role, t.role) {
-			n += t.size.Get("cpus")
+	for _, t := range r.Tasks {
+		if resource.IsAncestorOrSelf(role, t.Role) {
+			n += t.Resources.Get("cpus")
 		}
 	}
 	return n / resource.Unit
@@ -170,8 +156,8 @@ func full(t *testing.T, p engine.Preempt) *running {
 	r.pass(time.Second)
 	r.agent("b", "cpus:4")
 	r.pass(time.Second)
-	if len(r.tasks) != 8 || r.tasks[8].agent != "b" || r.tasks[1].agent != "a" {
-		t.Fatalf("tasks %v", r.tasks)
+	if len(r.Tasks) != 8 || r.Tasks[8].Agent != "b" || r.Tasks[1].Agent != "a" {
+		t.Fatalf("tasks %v", r.Tasks)
 	}
 	return r
 }
@@ -220,7 +206,7 @@ func TestNothingIsRevoked(t *testing.T) {
 		}},
 		{"of an agent that is inactive", func(r *running) {
 			for _, id := range []string{"a", "b"} {
-				u := r.agentState(id)
+				u := r.State(id)
 				u.Active = false
 				r.tell(u)
 			}
@@ -316,22 +302,20 @@ func TestFewestTasks(t *testing.T) {
 			r.framework("idle", "idle")
 			r.framework("rich", "rich")
 			// A world that is full: what no task has, an idle framework holds.
-			total := r.total["a"].Minus(r.total["a"])
-			for i, size := range test.sizes {
+			total := resource.Resources(nil)
+			for _, size := range test.sizes {
 				v := r.parse(size)
 				total = total.Add(v)
-				r.total["a"] = total
 				r.tell(&allocator.AgentUpdated{ID: "a", Hostname: "a", Total: total, Active: true, HoldingsSet: true})
-				h := holder{"a", "rich", "rich"}
-				r.held[h] = total
-				r.tell(r.agentState("a"))
+				h := holder{Agent: "a", Framework: "rich", Role: "rich"}
+				r.Held[h] = total
+				r.tell(r.State("a"))
 				r.now += time.Second
 				r.start(h, v)
-				_ = i
 			}
-			hold := holder{"huge", "idle", "idle"}
-			r.held[hold] = r.total["huge"]
-			r.tell(r.agentState("huge"))
+			hold := holder{Agent: "huge", Framework: "idle", Role: "idle"}
+			r.Held[hold] = r.Agents["huge"].Update.Total
+			r.tell(r.State("huge"))
 			r.tell(&allocator.Suppressed{Framework: "idle", Roles: []string{"idle"}}, &allocator.Suppressed{Framework: "rich", Roles: []string{"rich"}})
 			r.tell(&allocator.RoleUpdated{Name: "poor", Guarantee: resource.Quantities{{Name: "cpus", Amount: r.parse(test.need).Get("cpus")}}})
 			r.wants("poor", "poor", test.need, 1)
@@ -349,13 +333,11 @@ func TestStarvationIsCarriedOver(t *testing.T) {
 		&allocator.RoleUpdated{Name: "poor", Starved: 119 * time.Second},
 		&allocator.FrameworkUpdated{ID: "rich", Name: "rich", Roles: []string{"rich"}, Active: true},
 		&allocator.FrameworkUpdated{ID: "poor", Name: "poor", Roles: []string{"poor"}, Active: true},
-		r.agentState("a"), r.agentState("b"))
+		r.State("a"), r.State("b"))
 	for n := uint64(1); n <= 8; n++ {
-		task := r.tasks[n]
-		fresh.tell(&allocator.TaskStarted{Number: n, Agent: task.agent, Framework: task.framework, Role: task.role, Resources: task.size, Started: time.Unix(int64(n), 0)})
-		fresh.tasks[n] = task
-	}
-	fresh.total, fresh.held = r.total, r.held
+		task := r.Tasks[n]
+		fresh.tell(&allocator.TaskStarted{Number: n, Agent: task.Agent, Framework: task.Framework, Role: task.Role, Resources: task.Resources, Started: time.Unix(int64(n), 0)})
+			}
 	fresh.pass(10 * time.Second)
 	fresh.wantRevoked(8, 7, 6, 5)
 }
@@ -415,7 +397,12 @@ func TestLostRevocations(t *testing.T) {
 	r.wantRevoked(8, 7, 6, 5)
 	r.until(30 * time.Second)
 	r.wantRevoked(8, 7, 6, 5)
-	r.until(10 * time.Minute)
+	for range 10 {
+		for _, t := range r.Tasks {
+			t.Revoked = false
+		}
+		r.until(time.Minute)
+	}
 	if len(r.revoked) < 8 {
 		t.Errorf("%d revocations, want those that were lost made again", len(r.revoked))
 	}
@@ -469,8 +456,8 @@ func TestAnyPreemption(t *testing.T) {
 		}
 		// Between any two top-level roles no task can pass any more.
 		top := map[string]resource.Scalar{}
-		for h := range r.held {
-			role := h.role[:1]
+		for h := range r.Held {
+			role := h.Role[:1]
 			top[role] = r.cpus(role)
 		}
 		var list []string
@@ -481,14 +468,14 @@ func TestAnyPreemption(t *testing.T) {
 		for _, poor := range list {
 			for _, rich := range list {
 				// A task of the rich that is small enough for the poor to use it at once.
-				for _, task := range r.tasks {
-					if task.role[:1] != rich || rich == poor || !slices.ContainsFunc(names, func(id string) bool {
+				for _, task := range r.Tasks {
+					if task.Role[:1] != rich || rich == poor || !slices.ContainsFunc(names, func(id string) bool {
 						h, wants := r.roleOf(id), r.want[id].Get("cpus")
-						return h == poor && wants <= task.size.Get("cpus")
+						return h == poor && wants <= task.Resources.Get("cpus")
 					}) {
 						continue
 					}
-					if size := task.size.Get("cpus") / resource.Unit; top[poor]+size <= top[rich]-size {
+					if size := task.Resources.Get("cpus") / resource.Unit; top[poor]+size <= top[rich]-size {
 						rt.Fatalf("role %s has %v and %s %v CPUs: a task of %v should have passed", poor, top[poor], rich, top[rich], size)
 					}
 				}
@@ -515,9 +502,9 @@ func constraintBytes(t *testing.T, text string) []byte {
 
 // roleOf is the top-level role in which a framework holds something.
 func (r *running) roleOf(id string) string {
-	for h, v := range r.held {
-		if h.framework == id && !v.IsEmpty() {
-			return h.role[:1]
+	for h, v := range r.Held {
+		if h.Framework == id && !v.IsEmpty() {
+			return h.Role[:1]
 		}
 	}
 	return ""

@@ -2,8 +2,8 @@ package engine_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
-	"sort"
 	"testing"
 	"time"
 
@@ -17,231 +17,107 @@ import (
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
-// model is a core that does as it likes, and knows what no offer may be.
-type model struct {
+// anyCore is a core that does as it likes.
+type anyCore struct {
 	*world
-	t          *rapid.T
-	frameworks map[string]*modelFramework
-	order      []string // frameworks by subscription
-	filters    []modelFilter
-	offers     []*allocator.Offer // outstanding
-	made       int
-	limits     map[string]resource.Scalar // of cpus, by role
-	guarantees map[string]resource.Scalar // likewise
+	t    *rapid.T
+	made int
 }
 
-type modelFramework struct {
-	roles      []string
-	suppressed map[string]bool
-	active     bool
-}
+var anyRoles = []string{"*", "eng", "eng/web", "ops"}
 
-type modelFilter struct {
-	holder
-	amount resource.Resources
-	hard   time.Duration
-	soft   time.Duration
-}
-
-const (
-	modelMinRefuse = time.Second
-	modelYield     = 100 * time.Millisecond
-)
-
-var modelRoles = []string{"*", "eng", "eng/web", "ops"}
-
-func newModel(t *rapid.T, tb testing.TB) *model {
+func newAnyCore(t *rapid.T, tb testing.TB) *anyCore {
 	begin := defaults()
 	begin.Seed = rapid.Uint64().Draw(t, "seed")
-	m := &model{world: newWorld(tb, begin, &engine.DominantShare{}), t: t, frameworks: map[string]*modelFramework{}, limits: map[string]resource.Scalar{}, guarantees: map[string]resource.Scalar{}}
+	m := &anyCore{world: newWorld(tb, begin, &engine.DominantShare{}), t: t}
 	m.refuse = func(*allocator.Offer) bool { return rapid.IntRange(0, 9).Draw(t, "refuse") == 0 }
 	return m
 }
 
-func (m *model) pick(from []string) string {
+func (m *anyCore) pick(from []string) string {
 	if len(from) == 0 {
 		m.t.Skip("nothing to choose from")
 	}
 	return rapid.SampledFrom(from).Draw(m.t, "which")
 }
 
-func (m *model) agents() []string {
-	var out []string
-	for id := range m.total {
-		out = append(out, id)
-	}
-	sort.Strings(out)
-	return out
-}
+func (m *anyCore) agents() []string { return slices.Sorted(maps.Keys(m.Agents)) }
 
-func (m *model) resources() string {
+func (m *anyCore) resources() string {
 	return fmt.Sprintf("cpus:%d;mem:%d;ports:[%d-%d]", rapid.IntRange(1, 8).Draw(m.t, "cpus"), rapid.IntRange(0, 4).Draw(m.t, "mem")*512,
 		rapid.IntRange(1, 50).Draw(m.t, "from"), rapid.IntRange(51, 99).Draw(m.t, "to"))
 }
 
 // addAgent adds one, sometimes one that was there before.
-func (m *model) addAgent(*rapid.T) {
+func (m *anyCore) addAgent(*rapid.T) {
 	id := fmt.Sprint("a", rapid.IntRange(0, 5).Draw(m.t, "agent"))
-	if _, there := m.total[id]; there {
+	if m.Agents[id] != nil {
 		m.t.Skip("is there")
 	}
 	m.agent(id, m.resources()+";cpus(eng):"+fmt.Sprint(rapid.IntRange(0, 2).Draw(m.t, "reserved")))
 }
 
-func (m *model) removeAgent(*rapid.T) {
-	id := m.pick(m.agents())
-	delete(m.total, id)
-	for h := range m.held {
-		if h.agent == id {
-			delete(m.held, h)
-		}
-	}
-	m.dropOffers(func(o *allocator.Offer) bool { return o.Agent == id })
-	m.dropFilters(func(f modelFilter) bool { return f.agent == id })
-	m.tell(&allocator.AgentRemoved{ID: id})
-}
-
-func (m *model) dropOffers(gone func(*allocator.Offer) bool) {
-	m.offers = slices.DeleteFunc(m.offers, gone)
-}
-
-func (m *model) dropFilters(gone func(modelFilter) bool) {
-	m.filters = slices.DeleteFunc(m.filters, gone)
+func (m *anyCore) removeAgent(*rapid.T) {
+	m.tell(&allocator.AgentRemoved{ID: m.pick(m.agents())})
 }
 
 // setFramework adds a framework or changes one.
-func (m *model) setFramework(*rapid.T) {
+func (m *anyCore) setFramework(*rapid.T) {
 	id := fmt.Sprint("f", rapid.IntRange(0, 4).Draw(m.t, "framework"))
-	f := &modelFramework{suppressed: map[string]bool{}, active: rapid.IntRange(0, 4).Draw(m.t, "active") > 0}
-	u := &allocator.FrameworkUpdated{ID: id, Name: id, Active: f.active}
-	for _, role := range modelRoles {
+	u := &allocator.FrameworkUpdated{ID: id, Name: id, Active: rapid.IntRange(0, 4).Draw(m.t, "active") > 0}
+	for _, role := range anyRoles {
 		switch rapid.IntRange(0, 3).Draw(m.t, role) {
 		case 0:
-			f.suppressed[role] = true
 			u.Suppressed = append(u.Suppressed, role)
 			fallthrough
 		case 1:
-			f.roles = append(f.roles, role)
+			u.Roles = append(u.Roles, role)
 		}
 	}
-	u.Roles = f.roles
-	if m.frameworks[id] == nil {
-		m.order = append(m.order, id)
-	}
-	m.frameworks[id] = f
-	m.dropFilters(func(x modelFilter) bool {
-		return x.framework == id && (!f.active || !slices.Contains(f.roles, x.role))
-	})
 	m.tell(u)
 }
 
-func (m *model) removeFramework(*rapid.T) {
-	id := m.pick(m.order)
-	delete(m.frameworks, id)
-	m.order = slices.DeleteFunc(m.order, func(x string) bool { return x == id })
-	for h := range m.held {
-		if h.framework == id {
-			delete(m.held, h)
+func (m *anyCore) removeFramework(*rapid.T) {
+	m.tell(&allocator.FrameworkRemoved{ID: m.pick(m.Order)})
+}
+
+// setRole limits the CPUs of a role and those below it, or guarantees them
+// some, or ends that.
+func (m *anyCore) setRole(quota func(*allocator.RoleUpdated)) {
+	u := &allocator.RoleUpdated{Name: rapid.SampledFrom(anyRoles).Draw(m.t, "role")}
+	if old := m.Roles[u.Name]; old != nil {
+		*u = *old
+	}
+	quota(u)
+	m.tell(u)
+}
+
+func cpus(n int) resource.Quantities {
+	return resource.Quantities{{Name: "cpus", Amount: resource.Scalar(n) * resource.Unit}}
+}
+
+func (m *anyCore) setLimit(*rapid.T) {
+	m.setRole(func(u *allocator.RoleUpdated) {
+		u.Limit = nil
+		if n := rapid.IntRange(-1, 12).Draw(m.t, "limit"); n >= 0 {
+			u.Limit = cpus(n)
 		}
-	}
-	m.dropOffers(func(o *allocator.Offer) bool { return o.Framework == id })
-	m.dropFilters(func(f modelFilter) bool { return f.framework == id })
-	m.tell(&allocator.FrameworkRemoved{ID: id})
+	})
 }
 
-// setLimit limits the CPUs of a role and those below it, or ends the limit.
-func (m *model) setLimit(*rapid.T) {
-	role := rapid.SampledFrom(modelRoles).Draw(m.t, "role")
-	delete(m.limits, role)
-	if n := rapid.IntRange(-1, 12).Draw(m.t, "limit"); n >= 0 {
-		m.limits[role] = resource.Scalar(n) * resource.Unit
-	}
-	m.tell(m.roleUpdated(role))
-}
-
-// setGuarantee guarantees a role and those below it CPUs, or ends that.
-func (m *model) setGuarantee(*rapid.T) {
-	role := rapid.SampledFrom(modelRoles).Draw(m.t, "role")
-	delete(m.guarantees, role)
-	if n := rapid.IntRange(-2, 10).Draw(m.t, "guarantee"); n > 0 {
-		m.guarantees[role] = resource.Scalar(n) * resource.Unit
-	}
-	m.tell(m.roleUpdated(role))
-}
-
-func (m *model) roleUpdated(role string) *allocator.RoleUpdated {
-	u := &allocator.RoleUpdated{Name: role}
-	if n, limited := m.limits[role]; limited {
-		u.Limit = resource.Quantities{{Name: "cpus", Amount: n}}
-	}
-	if n := m.guarantees[role]; n > 0 {
-		u.Guarantee = resource.Quantities{{Name: "cpus", Amount: n}}
-	}
-	return u
-}
-
-// consumed is how many CPUs count against a role's quota.
-func (m *model) consumed(role string) (sum resource.Scalar) {
-	for h, r := range m.held {
-		if resource.IsAncestorOrSelf(role, h.role) {
-			sum += r.Unreserved().Get("cpus")
+func (m *anyCore) setGuarantee(*rapid.T) {
+	m.setRole(func(u *allocator.RoleUpdated) {
+		u.Guarantee = nil
+		if n := rapid.IntRange(-2, 10).Draw(m.t, "guarantee"); n > 0 {
+			u.Guarantee = cpus(n)
 		}
-	}
-	for _, total := range m.total {
-		for _, r := range total.Reserved() {
-			if r.Kind.Name() == "cpus" && resource.IsAncestorOrSelf(role, r.Kind.Role()) {
-				sum += r.Scalar
-			}
-		}
-	}
-	return sum
+	})
 }
 
-// short is by how many CPUs what is free falls short of what guarantees lack,
-// if a role is given some more first.
-func (m *model) short(role string, more resource.Scalar) resource.Scalar {
-	free := -more
-	for id := range m.total {
-		free += m.free(id).Unreserved().Get("cpus")
-	}
-	lack := func(r string) resource.Scalar {
-		n := m.guarantees[r] - m.consumed(r)
-		if resource.IsAncestorOrSelf(r, role) {
-			n -= more
-		}
-		return max(0, n)
-	}
-	// What eng/web lacks, eng has to have for it.
-	return max(0, lack("*")+lack("ops")+max(lack("eng"), lack("eng/web"))-free)
-}
-
-// limited is how many CPUs more a role's limits leave it.
-func (m *model) limited(role string) resource.Scalar {
-	room := resource.MaxScalar
-	for above, limit := range m.limits {
-		if resource.IsAncestorOrSelf(above, role) {
-			room = min(room, limit-m.consumed(above))
-		}
-	}
-	return room
-}
-
-// room is how many CPUs more a role may have, unreserved: the most that leaves
-// guarantees no shorter. All amounts are whole.
-func (m *model) room(role string) resource.Scalar {
-	room := m.limited(role)
-	for more := resource.Unit; more <= min(room, 64*resource.Unit) && len(m.guarantees) > 0; more += resource.Unit {
-		if m.short(role, more) > m.short(role, 0) {
-			return more - resource.Unit
-		}
-	}
-	return room
-}
-
-func (m *model) client() (string, string) {
+func (m *anyCore) client() (string, string) {
 	var all [][2]string
-	for _, id := range m.order {
-		for _, role := range m.frameworks[id].roles {
+	for _, id := range m.Order {
+		for _, role := range m.Frameworks[id].Update.Roles {
 			all = append(all, [2]string{id, role})
 		}
 	}
@@ -252,182 +128,86 @@ func (m *model) client() (string, string) {
 	return c[0], c[1]
 }
 
-func (m *model) suppress(*rapid.T) {
+func (m *anyCore) suppress(*rapid.T) {
 	id, role := m.client()
-	m.frameworks[id].suppressed[role] = true
 	m.tell(&allocator.Suppressed{Framework: id, Roles: []string{role}})
 }
 
-func (m *model) revive(*rapid.T) {
+func (m *anyCore) revive(*rapid.T) {
 	id, role := m.client()
-	delete(m.frameworks[id].suppressed, role)
-	m.dropFilters(func(f modelFilter) bool { return f.framework == id && f.role == role })
 	m.tell(&allocator.Revived{Framework: id, Roles: []string{role}})
 }
 
-func (m *model) takeOffer() *allocator.Offer {
-	if len(m.offers) == 0 {
+func (m *anyCore) anOffer() *allocator.Offer {
+	if len(m.Offers) == 0 {
 		m.t.Skip("no offers")
 	}
-	i := rapid.IntRange(0, len(m.offers)-1).Draw(m.t, "offer")
-	o := m.offers[i]
-	m.offers = slices.Delete(m.offers, i, i+1)
-	return o
+	return m.Offers[rapid.IntRange(0, len(m.Offers)-1).Draw(m.t, "offer")]
 }
 
-func (m *model) filter(o *allocator.Offer, amount resource.Resources, refuse time.Duration, declined bool) {
-	f := m.frameworks[o.Framework]
-	if f == nil || !f.active || !slices.Contains(f.roles, o.Role) {
-		return
-	}
-	x := modelFilter{holder: holder{o.Agent, o.Framework, o.Role}, amount: amount, hard: m.now + refuse}
-	if declined && refuse < modelMinRefuse {
-		x.soft = m.now + modelMinRefuse
-	}
-	m.filters = append(m.filters, x)
-}
-
-func (m *model) declineOffer(*rapid.T) {
-	o := m.takeOffer()
-	refuse := time.Duration(rapid.SampledFrom([]int{0, 0, 50, 400, 5000, 60000}).Draw(m.t, "refuse")) * time.Millisecond
-	m.filter(o, o.Resources, refuse, true)
-	m.decline(o, refuse)
+func (m *anyCore) declineOffer(*rapid.T) {
+	m.decline(m.anOffer(), time.Duration(rapid.SampledFrom([]int{0, 0, 50, 400, 5000, 60000}).Draw(m.t, "refuse"))*time.Millisecond)
 }
 
 // acceptOffer uses a part, and leaves the rest with or without a filter.
-func (m *model) acceptOffer(*rapid.T) {
-	o := m.takeOffer()
-	task := o.Resources.Intersect(m.parse(m.resources()))
-	rest, _ := o.Resources.Subtract(task)
+func (m *anyCore) acceptOffer(*rapid.T) {
+	o := m.anOffer()
+	m.Take(o)
+	rest := o.Resources.Minus(o.Resources.Intersect(m.parse(m.resources())))
 	if rest.IsEmpty() {
 		return
 	}
 	refuse := time.Duration(rapid.SampledFrom([]int{0, 300, 5000}).Draw(m.t, "refuse")) * time.Millisecond
-	m.filter(o, rest, refuse, false)
 	m.release(o.Agent, o.Framework, o.Role, rest, refuse, false)
 }
 
 // endTask releases a part of what is held and not in an offer.
-func (m *model) endTask(*rapid.T) {
-	var holders []holder
-	for h, r := range m.held {
-		if !r.IsEmpty() {
-			holders = append(holders, h)
-		}
-	}
+func (m *anyCore) endTask(*rapid.T) {
+	holders := m.Holders()
 	if len(holders) == 0 {
 		m.t.Skip("nothing is held")
 	}
-	sort.Slice(holders, func(i, j int) bool { return fmt.Sprint(holders[i]) < fmt.Sprint(holders[j]) })
 	h := rapid.SampledFrom(holders).Draw(m.t, "holder")
-	used := m.held[h]
-	for _, o := range m.offers {
-		if (holder{o.Agent, o.Framework, o.Role}) == h {
-			used = used.Minus(o.Resources)
-		}
-	}
-	used = used.Intersect(m.parse(m.resources()))
+	used := m.Used(h).Intersect(m.parse(m.resources()))
 	if used.IsEmpty() {
 		m.t.Skip("all of it is in offers")
 	}
-	m.release(h.agent, h.framework, h.role, used, 0, false)
+	m.release(h.Agent, h.Framework, h.Role, used, 0, false)
 }
 
-func (m *model) wait(*rapid.T) {
+func (m *anyCore) wait(*rapid.T) {
 	m.pass(time.Duration(rapid.SampledFrom([]int{1, 5, 60, 100, 1000, 30000}).Draw(m.t, "wait")) * time.Millisecond)
 }
 
-func (m *model) pass(d time.Duration) {
-	end := m.now + d
-	for {
-		next, ok := m.engine.Next()
-		if !ok || next > end {
-			break
-		}
-		m.now = max(m.now, next)
-		for _, o := range m.run() {
-			m.made++
-			m.check(o)
-			m.offers = append(m.offers, o)
-		}
-	}
-	m.now = end
-}
-
-// wants reports whether a client would take amount, and whether only
-// min_refuse keeps it from it.
-func (m *model) stands(h holder, amount resource.Resources) (blocked, soft bool) {
-	blocked, soft = false, true
-	for _, f := range m.filters {
-		if f.holder != h || !f.amount.Contains(amount) {
-			continue
-		}
-		switch {
-		case m.now < f.hard:
-			blocked, soft = true, false
-		case m.now < f.soft:
-			blocked = true
-			if m.now < f.soft-modelMinRefuse+modelYield {
-				soft = false
-			}
-		}
-	}
-	return blocked, blocked && soft
+func (m *anyCore) pass(d time.Duration) {
+	offers, _ := m.until(d)
+	m.made += len(offers)
 }
 
 // visible is the part of an agent's free resources that a client may have.
-func (m *model) visible(agent, role string) resource.Resources {
-	free, room := m.free(agent).AllocatableTo(role), max(0, m.room(role))
+func (m *anyCore) visible(agent, role string) resource.Resources {
+	free, room := m.Free(agent).AllocatableTo(role), m.Headway(role, "cpus")
 	if over := free.Unreserved().Get("cpus") - room; over > 0 {
 		return free.Minus(resource.ScalarOf("cpus", over))
 	}
 	return free
 }
 
-func enough(r resource.Resources) bool {
-	return r.Get("cpus") >= 10 || r.Get("mem") >= 32*resource.Unit
-}
-
-// check says whether an offer that was just made is one that may be made. The
-// books have it already.
-func (m *model) check(o *allocator.Offer) {
-	f := m.frameworks[o.Framework]
-	h := holder{o.Agent, o.Framework, o.Role}
-	switch {
-	case f == nil, !f.active, !slices.Contains(f.roles, o.Role), f.suppressed[o.Role]:
-		m.t.Fatalf("%v was offered something, and does not want offers", h)
-	case !enough(o.Resources):
-		m.t.Fatalf("offer of %v is too small", o.Resources)
-	case o.Resources.Unreserved().Get("cpus") > 0 && m.limited(o.Role) < 0:
-		m.t.Fatalf("offer of %v in role %s exceeds a limit by %v CPUs", o.Resources, o.Role, -m.limited(o.Role))
-	case !o.Resources.Equal(o.Resources.AllocatableTo(o.Role)):
-		m.t.Fatalf("offer of %v in role %s", o.Resources, o.Role)
-	}
-	after := m.short(o.Role, 0)
-	m.held[h] = m.held[h].Minus(o.Resources)
-	if before := m.short(o.Role, 0); after > before {
-		m.t.Fatalf("offer of %v in role %s: guarantees %v lack %v CPUs more than before", o.Resources, o.Role, m.guarantees, after-before)
-	}
-	m.held[h] = m.held[h].Add(o.Resources)
-	if blocked, soft := m.stands(h, o.Resources); blocked && !soft {
-		m.t.Fatalf("%v was offered %v, which it filters", h, o.Resources)
-	}
-}
-
 // rest checks that nothing is left that should have been offered. It is only
 // called when the engine has nothing to do before the next timer.
-func (m *model) rest() {
+func (m *anyCore) rest() {
 	for _, agent := range m.agents() {
-		for _, id := range m.order {
-			f := m.frameworks[id]
-			for _, role := range f.roles {
+		for _, id := range m.Order {
+			f := m.Frameworks[id]
+			for _, role := range f.Update.Roles {
+				_, suppressed := f.Suppressed[role]
 				free := m.visible(agent, role)
-				if !f.active || f.suppressed[role] || !enough(free) {
+				if !f.Update.Active || suppressed || !m.Enough(id, role, free) {
 					continue
 				}
-				if blocked, soft := m.stands(holder{agent, id, role}, free); !blocked || soft {
-					m.t.Fatalf("%s has %v free, which nobody is offered, and %s in %s would take it (blocked %v, soft %v)",
-						agent, free, id, role, blocked, soft)
+				offer := &allocator.Offer{Agent: agent, Framework: id, Role: role, Resources: free}
+				if p := m.Judge(offer, m.at()); p == nil {
+					m.t.Fatalf("%s has %v free, which nobody is offered, and %s in %s would take it", agent, free, id, role)
 				}
 			}
 		}
@@ -435,38 +215,9 @@ func (m *model) rest() {
 }
 
 // snapshot tells a new engine the state of the books.
-func (m *model) snapshot() *engine.Engine {
+func (m *anyCore) snapshot() *engine.Engine {
 	encoder, fresh := allocator.NewEncoder(), engine.New(m.begin.Proto(), &engine.DominantShare{})
-	var events []allocator.Event
-	for _, role := range modelRoles {
-		events = append(events, m.roleUpdated(role))
-	}
-	for _, id := range m.order {
-		f := m.frameworks[id]
-		u := &allocator.FrameworkUpdated{ID: id, Name: id, Roles: f.roles, Active: f.active}
-		for _, role := range f.roles {
-			if f.suppressed[role] {
-				u.Suppressed = append(u.Suppressed, role)
-			}
-		}
-		events = append(events, u)
-	}
-	for _, id := range m.agents() {
-		events = append(events, m.agentState(id))
-	}
-	for _, f := range m.filters {
-		x := &allocator.Filter{Agent: f.agent, Framework: f.framework, Role: f.role, Resources: f.amount}
-		if f.hard > m.now {
-			x.Remaining = f.hard - m.now
-			events = append(events, x)
-		}
-		if f.soft > m.now {
-			y := *x
-			y.Remaining, y.Soft = f.soft-m.now, true
-			events = append(events, &y)
-		}
-	}
-	for _, message := range encoder.Encode(allocator.Batch{Snapshot: true, SnapshotEnd: true, Events: events}) {
+	for _, message := range encoder.Encode(allocator.Batch{Snapshot: true, SnapshotEnd: true, Events: m.Snapshot(m.at())}) {
 		if err := fresh.Apply(m.now, message); err != nil {
 			m.t.Fatal(err)
 		}
@@ -480,7 +231,7 @@ func (m *model) snapshot() *engine.Engine {
 func TestAnyCore(t *testing.T) {
 	offers := 0
 	rapid.Check(t, func(rt *rapid.T) {
-		m := newModel(rt, t)
+		m := newAnyCore(rt, t)
 		rt.Repeat(map[string]func(*rapid.T){
 			"addAgent":        m.addAgent,
 			"removeAgent":     m.removeAgent,
@@ -509,7 +260,7 @@ func TestAnyCore(t *testing.T) {
 		m.rest()
 		offers += m.made
 		fresh := m.snapshot()
-		for _, id := range m.order {
+		for _, id := range m.Order {
 			request := &allocatorv1.ExplainRequest{FrameworkId: id, Agents: true}
 			want, got := m.engine.Explain(m.now, request), fresh.Explain(m.now, request)
 			ignore := protocmp.IgnoreFields(&allocatorv1.RoleExplanation{}, "position", "summary")

@@ -73,12 +73,12 @@ func TestHeldBackIsGivenWhenThereIsRoom(t *testing.T) {
 				t.Fatalf("offered %v CPUs, want 4", got)
 			}
 			var on string
-			for h, r := range w.held {
+			for h, r := range w.Held {
 				if !r.IsEmpty() {
-					on = h.agent
+					on = h.Agent
 				}
 			}
-			u := w.agentState(on)
+			u := w.State(on)
 			u.Active = false
 			w.tell(u)
 			w.wantNone()
@@ -180,7 +180,6 @@ func TestWhatMakesRoom(t *testing.T) {
 			}
 		}
 		w.tell(&allocator.AgentRemoved{ID: "x"})
-		delete(w.total, "x")
 		w.limit("f", 11) // more than was refused of a10 alone
 		offers := w.settle()
 		if len(offers) != 1 || offers[0].Agent != "a10" {
@@ -204,8 +203,8 @@ func TestWhatMakesRoom(t *testing.T) {
 		w.framework("f", "f")
 		w.agent("agent", "cpus:10")
 		wantCPUs(w, 2)
-		w.total["more"] = w.parse("cpus:5")
-		w.tell(&allocator.AgentUpdated{ID: "more", Hostname: "more", Total: w.total["more"], HoldingsSet: true})
+		total := w.parse("cpus:5")
+		w.tell(&allocator.AgentUpdated{ID: "more", Hostname: "more", Total: total, HoldingsSet: true})
 		wantCPUs(w, 5)
 	})
 	t.Run("a guarantee that ends", func(t *testing.T) {
@@ -227,8 +226,10 @@ func TestGuaranteesComeFirst(t *testing.T) {
 	w.agent("a", "cpus:4")
 	w.wantOffer("p")
 	w.framework("f", "other") // which holds nothing
-	w.total["b"], w.total["c"] = w.parse("cpus:4"), w.parse("cpus:4")
-	w.tell(w.agentState("b"), w.agentState("c"))
+	whole := func(id string) *allocator.AgentUpdated {
+		return &allocator.AgentUpdated{ID: id, Hostname: id, Total: w.parse("cpus:4"), Active: true, HoldingsSet: true}
+	}
+	w.tell(whole("b"), whole("c"))
 	offers := w.settle()
 	if len(offers) != 2 || offers[0].Framework != "p" || offers[1].Framework != "f" {
 		t.Errorf("offers %v, want one to p, then one to f", describe(offers))

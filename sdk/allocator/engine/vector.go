@@ -31,7 +31,7 @@ const (
 
 // kindSpecial are the flags for which not every framework in every role may
 // have a resource.
-const kindSpecial = kindReserved | kindRefined | kindRevocable | kindShared
+const kindSpecial = kindReserved | kindRefined | kindRevocable | kindShared | kindGPU
 
 const noQuantity = ^uint32(0)
 

@@ -7,13 +7,15 @@ import (
 
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/allocator/engine"
+	"github.com/mezzo-os/mezzo/sdk/allocator/model"
 	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
-// world is a core in miniature: it keeps the books by resource arithmetic,
-// tells the engine of every change, and checks every decision against them.
+// world is a core in miniature: it tells the engine of every change, and judges
+// every decision by books of its own.
 type world struct {
+	*model.Books
 	t       testing.TB
 	now     time.Duration
 	encoder *allocator.Encoder
@@ -22,36 +24,50 @@ type world struct {
 	next    uint64 // event
 	seen    uint64 // decision
 
-	total map[string]resource.Resources
-	held  map[holder]resource.Resources
 	// refuse says which offers the core does not carry out.
 	refuse func(*allocator.Offer) bool
 	// refuseFor is the reason for that; 0: not free.
 	refuseFor allocator.RefusalReason
-	// unavailable are the agents with a planned window.
-	unavailable map[string]*allocator.Unavailability
-	asked       []*allocator.InverseOffer // all that were made
-	revoked     []*allocator.Revoke
+	asked     []*allocator.InverseOffer // all that were made
+	revoked   []*allocator.Revoke
 	// refuseOther is why decisions that are not offers are refused; 0: they
 	// are not.
 	refuseOther allocator.RefusalReason
 }
 
-type holder struct{ agent, framework, role string }
+type holder = model.Holder
+
+// epoch is when the engine's clock was at 0.
+var epoch = time.Unix(1000, 0)
+
+func (w *world) at() time.Time { return epoch.Add(w.now) }
 
 func newWorld(t testing.TB, begin allocator.Begin, policy engine.Policy) *world {
-	if begin.FirstDecision == 0 {
-		begin.FirstDecision = 1
-	}
-	w := &world{
-		t: t, encoder: allocator.NewEncoder(), engine: engine.New(begin.Proto(), policy), begin: begin, next: 1,
-		total: map[string]resource.Resources{}, held: map[holder]resource.Resources{},
-	}
+	w := unborn(t, begin, policy)
 	w.apply(allocator.Batch{Snapshot: true, SnapshotEnd: true})
 	return w
 }
 
+// unborn is a world whose engine was told nothing yet.
+func unborn(t testing.TB, begin allocator.Begin, policy engine.Policy) *world {
+	if begin.FirstDecision == 0 {
+		begin.FirstDecision = 1
+	}
+	w := &world{Books: model.New(begin), t: t, encoder: allocator.NewEncoder(), engine: engine.New(begin.Proto(), policy), begin: begin, next: 1}
+	w.Headroom = true
+	return w
+}
+
 func (w *world) apply(b allocator.Batch) {
+	w.t.Helper()
+	for _, e := range b.Events {
+		w.Apply(e, 0, w.at())
+	}
+	w.send(b)
+}
+
+// send tells the engine alone.
+func (w *world) send(b allocator.Batch) {
 	w.t.Helper()
 	for _, message := range w.encoder.Encode(b) {
 		if err := w.engine.Apply(w.now, message); err != nil {
@@ -77,8 +93,7 @@ func (w *world) parse(text string) resource.Resources {
 
 func (w *world) agent(id, total string) {
 	w.t.Helper()
-	w.total[id] = w.parse(total)
-	w.tell(&allocator.AgentUpdated{ID: id, Hostname: id, Total: w.total[id], Active: true, HoldingsSet: true})
+	w.tell(&allocator.AgentUpdated{ID: id, Hostname: id, Total: w.parse(total), Active: true, HoldingsSet: true})
 }
 
 func (w *world) framework(id string, roles ...string) {
@@ -106,30 +121,35 @@ func (w *world) carryOut(decisions []*allocatorv1.Decision) []*allocator.Offer {
 			w.t.Fatalf("decision %d comes after %d", decision.DecisionNumber(), w.seen)
 		}
 		w.seen = decision.DecisionNumber()
-		o, isOffer := decision.(*allocator.Offer)
-		if !isOffer {
-			refused = append(refused, w.other(decision)...)
+		if r := w.refusal(decision); r != nil {
+			refused = append(refused, r)
 			continue
 		}
-		if w.refuse != nil && w.refuse(o) {
-			refused = append(refused, &allocator.Refused{Decision: o.Number, Reason: cmp.Or(w.refuseFor, allocator.RefusedNotFree), Agent: w.agentState(o.Agent)})
-			continue
+		if p := w.Judge(decision, w.at()); p != nil {
+			w.t.Fatalf("decision %+v: %s: %s", decision, p.Rule, p.Why)
 		}
-		h := holder{o.Agent, o.Framework, o.Role}
-		if !w.free(o.Agent).Contains(o.Resources) {
-			w.t.Fatalf("offer of %v on %s: only %v is free", o.Resources, o.Agent, w.free(o.Agent))
+		w.CarryOut(decision)
+		if o, is := decision.(*allocator.Offer); is {
+			offers = append(offers, o)
 		}
-		w.held[h] = w.held[h].Add(o.Resources)
-		offers = append(offers, o)
 	}
-	w.tell(refused...)
+	if len(refused) > 0 {
+		w.send(allocator.Batch{FirstEvent: w.next, Events: refused, DecisionsSeen: w.seen})
+		w.next += uint64(len(refused))
+	}
 	return offers
 }
 
-// other carries out a decision that is not an offer, or refuses it.
-func (w *world) other(d allocator.Decision) []allocator.Event {
+// refusal is the answer to a decision that the world does not want; nil when it
+// does.
+func (w *world) refusal(d allocator.Decision) allocator.Event {
 	w.t.Helper()
 	switch d := d.(type) {
+	case *allocator.Offer:
+		if w.refuse != nil && w.refuse(d) {
+			return &allocator.Refused{Decision: d.Number, Reason: cmp.Or(w.refuseFor, allocator.RefusedNotFree), Agent: w.State(d.Agent)}
+		}
+		return nil
 	case *allocator.InverseOffer:
 		w.asked = append(w.asked, d)
 	case *allocator.Revoke:
@@ -138,7 +158,7 @@ func (w *world) other(d allocator.Decision) []allocator.Event {
 		w.t.Fatalf("decision %T", d)
 	}
 	if w.refuseOther != 0 {
-		return []allocator.Event{&allocator.Refused{Decision: d.DecisionNumber(), Reason: w.refuseOther}}
+		return &allocator.Refused{Decision: d.DecisionNumber(), Reason: w.refuseOther}
 	}
 	return nil
 }
@@ -150,39 +170,18 @@ func (w *world) settle() []*allocator.Offer {
 	return w.run()
 }
 
-func (w *world) free(agent string) resource.Resources {
-	left := w.total[agent]
-	for h, r := range w.held {
-		if h.agent == agent {
-			left = left.Minus(r.NonShared())
-		}
-	}
-	return left
-}
-
-func (w *world) agentState(id string) *allocator.AgentUpdated {
-	u := &allocator.AgentUpdated{ID: id, Hostname: id, Total: w.total[id], Active: true, HoldingsSet: true, Unavailability: w.unavailable[id]}
-	for h, r := range w.held {
-		if h.agent == id && !r.IsEmpty() {
-			u.Holdings = append(u.Holdings, allocator.Holding{Framework: h.framework, Role: h.role, Resources: r})
-		}
-	}
-	return u
-}
-
 func (w *world) release(agent, framework, role string, r resource.Resources, refuse time.Duration, declined bool) {
 	w.t.Helper()
-	h := holder{agent, framework, role}
-	left, ok := w.held[h].Subtract(r)
-	if !ok {
-		w.t.Fatalf("%v holds %v, not %v", h, w.held[h], r)
+	h := holder{Agent: agent, Framework: framework, Role: role}
+	if !w.Held[h].Contains(r) {
+		w.t.Fatalf("%v holds %v, not %v", h, w.Held[h], r)
 	}
-	w.held[h] = left
 	w.tell(&allocator.Released{Agent: agent, Framework: framework, Role: role, Resources: r, Refuse: refuse, Declined: declined})
 }
 
 func (w *world) decline(o *allocator.Offer, refuse time.Duration) {
 	w.t.Helper()
+	w.Take(o)
 	w.release(o.Agent, o.Framework, o.Role, o.Resources, refuse, true)
 }
 
@@ -193,6 +192,7 @@ func (w *world) accept(o *allocator.Offer, task resource.Resources) {
 	if !ok {
 		w.t.Fatalf("%v does not fit in %v", task, o.Resources)
 	}
+	w.Take(o)
 	if !left.IsEmpty() {
 		w.release(o.Agent, o.Framework, o.Role, left, 0, false)
 	}
