@@ -5,33 +5,41 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
 )
 
-// Local serves a plugin inside this process, over a real gRPC connection on a
-// unix socket. Tests and conformance suites use it: what runs against a Local
-// runs unchanged against a plugin in a process of its own.
+// Local serves a plugin inside this process, over a real gRPC connection in
+// memory. Tests and conformance suites use it: what runs against a Local runs
+// unchanged against a plugin in a process of its own. It touches neither files
+// nor sockets, so that it also works in a bubble of testing/synctest.
 type Local struct {
 	// Conn reaches all services of the plugin.
 	Conn *grpc.ClientConn
 	// Health is the plugin's own.
 	Health *Health
 
-	dir    string
 	server *grpc.Server
 	svc    *service
 
 	mu     sync.Mutex
-	offers []*grpc.Server
+	offers []offered // by broker id, from 1
 	closed bool
 	wg     sync.WaitGroup
 }
+
+// offered is a service of the host's.
+type offered struct {
+	server   *grpc.Server
+	listener *bufconn.Listener
+}
+
+// localBuffer is what a connection holds in either direction.
+const localBuffer = 1 << 20
 
 // StartLocal serves a definition in this process. logger may be nil. The caller
 // calls Close.
@@ -39,24 +47,17 @@ func StartLocal(def Definition, logger hclog.Logger) (*Local, error) {
 	if logger == nil {
 		logger = hclog.NewNullLogger()
 	}
-	dir, err := os.MkdirTemp("", "mezzo-local-")
-	if err != nil {
-		return nil, err
-	}
-	l := &Local{dir: dir}
+	l := &Local{}
 	// A plugin in a process of its own would exit; this one refuses new calls.
 	svc, err := newService(def, logger, func() {})
 	if err != nil {
-		os.RemoveAll(dir)
 		return nil, err
 	}
-	svc.dial = func(id uint32) (*grpc.ClientConn, error) { return dialLocal(l.offerPath(id)) }
+	svc.dial = l.dialOffer
 	l.svc, l.Health = svc, svc.health
-	if l.server, err = l.listen(filepath.Join(dir, "plugin"), svc.register); err != nil {
-		os.RemoveAll(dir)
-		return nil, err
-	}
-	if l.Conn, err = dialLocal(filepath.Join(dir, "plugin")); err != nil {
+	var listener *bufconn.Listener
+	l.server, listener = l.listen(svc.register)
+	if l.Conn, err = dialLocal(listener); err != nil {
 		l.Close()
 		return nil, err
 	}
@@ -71,13 +72,9 @@ func (l *Local) Offer(register func(s grpc.ServiceRegistrar)) (uint32, error) {
 	if l.closed {
 		return 0, errors.New("plugin: offer after close")
 	}
-	id := uint32(len(l.offers) + 1)
-	server, err := l.listen(l.offerPath(id), register)
-	if err != nil {
-		return 0, err
-	}
-	l.offers = append(l.offers, server)
-	return id, nil
+	server, listener := l.listen(register)
+	l.offers = append(l.offers, offered{server, listener})
+	return uint32(len(l.offers)), nil
 }
 
 // Close runs the plugin's Shutdown, unless that was done, and ends everything.
@@ -90,29 +87,31 @@ func (l *Local) Close() {
 	l.server.Stop()
 	l.mu.Lock()
 	l.closed = true
-	for _, s := range l.offers {
-		s.Stop()
+	for _, o := range l.offers {
+		o.server.Stop()
 	}
 	l.mu.Unlock()
 	l.wg.Wait()
-	os.RemoveAll(l.dir)
 }
 
-func (l *Local) offerPath(id uint32) string {
-	return filepath.Join(l.dir, fmt.Sprintf("offer%d", id))
-}
-
-func (l *Local) listen(path string, register func(grpc.ServiceRegistrar)) (*grpc.Server, error) {
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
+func (l *Local) dialOffer(id uint32) (*grpc.ClientConn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if id == 0 || int(id) > len(l.offers) {
+		return nil, fmt.Errorf("plugin: the host offers nothing at broker id %d", id)
 	}
+	return dialLocal(l.offers[id-1].listener)
+}
+
+func (l *Local) listen(register func(grpc.ServiceRegistrar)) (*grpc.Server, *bufconn.Listener) {
+	listener := bufconn.Listen(localBuffer)
 	server := grpc.NewServer(serverLimits()...)
 	register(server)
 	l.wg.Go(func() { server.Serve(listener) })
-	return server, nil
+	return server, listener
 }
 
-func dialLocal(path string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()), clientLimits())
+func dialLocal(listener *bufconn.Listener) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///local", grpc.WithTransportCredentials(insecure.NewCredentials()), clientLimits(),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
 }

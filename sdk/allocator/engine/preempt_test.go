@@ -337,7 +337,7 @@ func TestStarvationIsCarriedOver(t *testing.T) {
 	for n := uint64(1); n <= 8; n++ {
 		task := r.Tasks[n]
 		fresh.tell(&allocator.TaskStarted{Number: n, Agent: task.Agent, Framework: task.Framework, Role: task.Role, Resources: task.Resources, Started: time.Unix(int64(n), 0)})
-			}
+	}
 	fresh.pass(10 * time.Second)
 	fresh.wantRevoked(8, 7, 6, 5)
 }
