@@ -13,6 +13,8 @@ type registry struct {
 	entries map[string][]byte
 	epoch   uint64 // of the leader that was elected last
 	failing bool
+	// ended are the keys of entries that were deleted.
+	ended map[string]bool
 }
 
 func (r *registry) all() []state.Entry {
@@ -27,6 +29,7 @@ func (r *registry) apply(entries []state.Entry) {
 	for _, e := range entries {
 		if e.Value == nil {
 			delete(r.entries, e.Key)
+			r.ended[e.Key] = true
 		} else {
 			r.entries[e.Key] = e.Value
 		}

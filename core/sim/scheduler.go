@@ -372,6 +372,12 @@ func (x *stream) atScheduler(content any) {
 		return
 	}
 	e := content.(*schedulerv1.Event)
+	if e.GetType() == schedulerv1.Event_SUBSCRIBED && s.id != "" && s.w.registry.ended["frameworks/"+s.id] {
+		// An earlier master removed it, and this one, which has never heard of it,
+		// has taken it up by its id. Its tasks are ended all the same.
+		s.removed()
+		return
+	}
 	if e.GetType() != schedulerv1.Event_ERROR && x.master == s.w.leader {
 		s.led = s.w.now
 	}

@@ -138,7 +138,7 @@ func newWorld(cfg Config) *world {
 		report: Report{Seed: cfg.Seed, Faults: map[Fault]int{}},
 	}
 	w.trace.hash = fnv.New64a()
-	w.registry.entries = map[string][]byte{}
+	w.registry.entries, w.registry.ended = map[string][]byte{}, map[string]bool{}
 	return w
 }
 

@@ -50,17 +50,17 @@ func (m *Machine) callerOf(in SchedulerCall) (*framework, *refusal) {
 	if f == nil || f.removed() || f.removing || f.phase == frameworkAdmitting {
 		return nil, &refusal{schedulerv1.CallResult_UNKNOWN_FRAMEWORK, "Framework cannot be found"}
 	}
+	if p := f.info.GetPrincipal(); in.Principal != "" && p != in.Principal {
+		return nil, &refusal{schedulerv1.CallResult_WRONG_PRINCIPAL,
+			fmt.Sprintf("Authenticated principal '%s' does not match principal '%s' set in `FrameworkInfo`", in.Principal, p)}
+	}
 	switch stream := Stream(in.Call.GetStreamId()); {
 	case !f.connected():
 		return nil, &refusal{schedulerv1.CallResult_NOT_SUBSCRIBED, "Framework is not subscribed"}
 	case stream == "":
-		return nil, &refusal{schedulerv1.CallResult_NOT_SUBSCRIBED, "The call has no stream id; set 'stream_id' to that of SUBSCRIBED"}
+		return nil, &refusal{schedulerv1.CallResult_NO_STREAM, "The call has no stream id; set 'stream_id' to that of SUBSCRIBED"}
 	case stream != f.stream:
 		return nil, &refusal{schedulerv1.CallResult_SUPERSEDED, "The stream id is not that of the framework's current subscription"}
-	}
-	if p := f.info.GetPrincipal(); in.Principal != "" && p != "" && p != in.Principal {
-		return nil, &refusal{schedulerv1.CallResult_UNAUTHORIZED,
-			fmt.Sprintf("Authenticated principal '%s' does not match principal '%s' of the framework", in.Principal, p)}
 	}
 	return f, nil
 }

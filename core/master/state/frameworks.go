@@ -167,6 +167,8 @@ func (m *Machine) subscribe(in Subscribe) {
 	case f != nil && f.phase == frameworkAdmitting:
 		fail("Framework has been removed") // nobody was told of this id yet
 		return
+	case f == nil && m.finished[id] == nil:
+		f = m.presentedFramework(id, info)
 	case f == nil || f.removed() || f.removing:
 		// This ends the framework for its scheduler, for ever, so a master says it
 		// only if it still leads, which a write proves. The key is gone already, or
@@ -181,14 +183,35 @@ func (m *Machine) subscribe(in Subscribe) {
 	m.resubscribe(f, in, info)
 }
 
+// presentedFramework takes up a framework by an id that nobody here knows: its
+// scheduler brought it from another cluster, from before the registry was lost,
+// or made it up, as frameworks with a configured id do.
+func (m *Machine) presentedFramework(id string, info *mezzov1.FrameworkInfo) *framework {
+	m.recoverFramework(id, proto.Clone(info).(*mezzov1.FrameworkInfo), m.now)
+	f := m.frameworks[id]
+	m.writeFramework(f, nil)
+	m.logf(Info, "framework taken up by the id that it presented", "framework_id", id, "name", info.GetName())
+	return f
+}
+
 func errorEvent(message string) *schedulerv1.Event {
 	return &schedulerv1.Event{Type: schedulerv1.Event_ERROR.Enum(), Error: &schedulerv1.Event_Error{Message: proto.String(message)}}
 }
 
+// newFrameworkID makes an id that nobody has: a scheduler may have presented any.
+func (m *Machine) newFrameworkID() string {
+	for {
+		id := fmt.Sprintf("%s-%04d", m.cfg.MasterID, m.frameworkSerial)
+		m.frameworkSerial++
+		if m.frameworks[id] == nil && m.finished[id] == nil {
+			return id
+		}
+	}
+}
+
 // admitFramework writes a new framework into the registry, then subscribes it.
 func (m *Machine) admitFramework(in Subscribe, info *mezzov1.FrameworkInfo) {
-	id := fmt.Sprintf("%s-%04d", m.cfg.MasterID, m.frameworkSerial)
-	m.frameworkSerial++
+	id := m.newFrameworkID()
 	info = proto.Clone(info).(*mezzov1.FrameworkInfo)
 	info.Id = &mezzov1.FrameworkID{Value: proto.String(id)}
 	f := m.newFramework(id, info)

@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -75,7 +76,7 @@ func (m *Machine) checkFramework(info *mezzov1.FrameworkInfo, principal string) 
 			return nil, "Framework ID: " + why
 		}
 	}
-	if t := info.GetFailoverTimeout(); math.IsNaN(t) || t < 0 || t > float64(math.MaxInt64)/1e9 {
+	if t := info.GetFailoverTimeout(); math.IsNaN(t) || math.Abs(t) > float64(math.MaxInt64)/1e9 {
 		return nil, fmt.Sprintf("The framework failover_timeout (%v) is invalid", t)
 	}
 	return info, checkOfferFilters(info)
@@ -132,8 +133,29 @@ func checkSubscription(info *mezzov1.FrameworkInfo, suppressed []string, constra
 				if c.GetSelector().GetSelector() == nil || c.GetPredicate().GetPredicate() == nil {
 					return fmt.Sprintf("Offer constraints for role '%s' have a constraint without a selector or a predicate", r)
 				}
+				if why := checkRegex(c.GetPredicate()); why != "" {
+					return fmt.Sprintf("Offer constraints for role '%s' are invalid: %s", r, why)
+				}
 			}
 		}
+	}
+	return ""
+}
+
+// maxRegex bounds a regular expression: agents are matched against it for each
+// offer.
+const maxRegex = 1024
+
+func checkRegex(p *schedulerv1.AttributeConstraint_Predicate) string {
+	pattern := p.GetTextMatches().GetRegex()
+	if m := p.GetTextNotMatches(); m != nil {
+		pattern = m.GetRegex()
+	}
+	if len(pattern) > maxRegex {
+		return fmt.Sprintf("a regular expression of %d bytes is longer than %d", len(pattern), maxRegex)
+	}
+	if _, err := regexp.Compile(pattern); err != nil {
+		return err.Error()
 	}
 	return ""
 }

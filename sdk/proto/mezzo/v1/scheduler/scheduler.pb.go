@@ -403,6 +403,8 @@ const (
 	CallResult_SUPERSEDED        CallResult_Code = 5 // another scheduler has taken the framework over
 	CallResult_UNAUTHORIZED      CallResult_Code = 6
 	CallResult_UNAVAILABLE       CallResult_Code = 7 // the master does not lead, or is still recovering
+	CallResult_NO_STREAM         CallResult_Code = 8 // the call does not say which subscription it belongs to
+	CallResult_WRONG_PRINCIPAL   CallResult_Code = 9 // the caller is not who the framework belongs to
 )
 
 // Enum value maps for CallResult_Code.
@@ -416,6 +418,8 @@ var (
 		5: "SUPERSEDED",
 		6: "UNAUTHORIZED",
 		7: "UNAVAILABLE",
+		8: "NO_STREAM",
+		9: "WRONG_PRINCIPAL",
 	}
 	CallResult_Code_value = map[string]int32{
 		"UNKNOWN":           0,
@@ -426,6 +430,8 @@ var (
 		"SUPERSEDED":        5,
 		"UNAUTHORIZED":      6,
 		"UNAVAILABLE":       7,
+		"NO_STREAM":         8,
+		"WRONG_PRINCIPAL":   9,
 	}
 )
 
@@ -3464,12 +3470,12 @@ const file_mezzo_v1_scheduler_scheduler_proto_rawDesc = "" +
 	"\vstatus_code\x18\x01 \x02(\rR\n" +
 	"statusCode\x128\n" +
 	"\bresponse\x18\x02 \x01(\v2\x1c.mezzo.v1.scheduler.ResponseR\bresponse\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\x8a\x02\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xae\x02\n" +
 	"\n" +
 	"CallResult\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x127\n" +
 	"\x04code\x18\x02 \x01(\x0e2#.mezzo.v1.scheduler.CallResult.CodeR\x04code\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\x8c\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xb0\x01\n" +
 	"\x04Code\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\f\n" +
 	"\bACCEPTED\x10\x01\x12\v\n" +
@@ -3479,7 +3485,9 @@ const file_mezzo_v1_scheduler_scheduler_proto_rawDesc = "" +
 	"\n" +
 	"SUPERSEDED\x10\x05\x12\x10\n" +
 	"\fUNAUTHORIZED\x10\x06\x12\x0f\n" +
-	"\vUNAVAILABLE\x10\a2\xa0\x01\n" +
+	"\vUNAVAILABLE\x10\a\x12\r\n" +
+	"\tNO_STREAM\x10\b\x12\x13\n" +
+	"\x0fWRONG_PRINCIPAL\x10\t2\xa0\x01\n" +
 	"\tScheduler\x12L\n" +
 	"\tSubscribe\x12\".mezzo.v1.scheduler.Call.Subscribe\x1a\x19.mezzo.v1.scheduler.Event0\x01\x12E\n" +
 	"\x05Calls\x12\x18.mezzo.v1.scheduler.Call\x1a\x1e.mezzo.v1.scheduler.CallResult(\x010\x01BDZBgithub.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler;schedulerv1"
