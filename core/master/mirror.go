@@ -404,7 +404,7 @@ func (m *mirror) counts(s *operatorv1.Status) {
 			s.Tasks.Active += uint64(n)
 		}
 	}
-	s.Offers = uint64(len(m.offers))
+	s.Offers, s.Event = uint64(len(m.offers)), m.number
 	if s.Leadership == "leading" && m.awaited > 0 {
 		s.Leadership = "recovering"
 	}

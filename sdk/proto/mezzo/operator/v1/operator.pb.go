@@ -82,7 +82,10 @@ type Status struct {
 	// Where this master is reached, its adapters included.
 	Endpoints []*Endpoint `protobuf:"bytes,14,rep,name=endpoints" json:"endpoints,omitempty"`
 	// When the process began.
-	Started       *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=started" json:"started,omitempty"`
+	Started *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=started" json:"started,omitempty"`
+	// The number of the newest event of Watch. Whoever has seen it has seen
+	// everything that this master had answered before it was asked.
+	Event         uint64 `protobuf:"varint,16,opt,name=event" json:"event,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -220,6 +223,13 @@ func (x *Status) GetStarted() *timestamppb.Timestamp {
 		return x.Started
 	}
 	return nil
+}
+
+func (x *Status) GetEvent() uint64 {
+	if x != nil {
+		return x.Event
+	}
+	return 0
 }
 
 // Endpoint is where something listens: "rpc", "http", or what an adapter calls
@@ -4345,7 +4355,7 @@ var File_mezzo_operator_v1_operator_proto protoreflect.FileDescriptor
 const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\n" +
 	" mezzo/operator/v1/operator.proto\x12\x11mezzo.operator.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mezzo/v1/mezzo.proto\x1a\"mezzo/v1/scheduler/scheduler.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xa1\x05\n" +
+	"\x10GetStatusRequest\"\xb7\x05\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1b\n" +
 	"\tmaster_id\x18\x02 \x01(\tR\bmasterId\x12\x1e\n" +
@@ -4366,7 +4376,8 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\aoffered\x18\f \x01(\v2\x17.google.protobuf.StructR\aoffered\x123\n" +
 	"\aplugins\x18\r \x03(\v2\x19.mezzo.operator.v1.PluginR\aplugins\x129\n" +
 	"\tendpoints\x18\x0e \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\x124\n" +
-	"\astarted\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"8\n" +
+	"\astarted\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x14\n" +
+	"\x05event\x18\x10 \x01(\x04R\x05event\"8\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"r\n" +
