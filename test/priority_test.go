@@ -78,3 +78,48 @@ allocator "priority" {
 		t.Errorf("the lower task: %v", task)
 	}
 }
+
+// Under fairness a framework that has everything gives some of it up for one
+// that has nothing, where the operator allows it.
+func TestFairnessPreempts(t *testing.T) {
+	t.Parallel()
+	config := filepath.Join(tempDir(t), "dev.hcl")
+	text := `
+master {
+  revocation {
+    enabled   = true
+    min_grace = "1s"
+  }
+}
+allocator "drf" {
+  config {
+    preempt {
+      after        = "1s"
+      grace_period = "2s"
+    }
+  }
+}
+`
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := startDev(t, "--config", config)
+	c.start("run", "--name", "rich", "--role", "rich", "--instances", "4", "--cpus", "1", "--", "sleep", "1000")
+	states := func() map[any]int {
+		n := map[any]int{}
+		for _, task := range c.list("tasks", "--all") {
+			if task["role"] == "rich" {
+				n[task["state"]]++
+			}
+		}
+		return n
+	}
+	eventually(t, "the four tasks", func() bool { return states()["TASK_RUNNING"] == 4 })
+	if r := c.mezzo("run", "--name", "poor", "--role", "poor", "--cpus", "1", "--", "echo", "fair"); r.code != 0 || r.stdout != "fair\n" {
+		t.Errorf("the task of the poor: %+v", r)
+	}
+	// Half of the cluster is its share; how much of it it needs it did not say.
+	if n := states(); n["TASK_GONE"] == 0 || n["TASK_RUNNING"] < 2 {
+		t.Errorf("tasks of the rich %v, want some that were taken, and two that run", n)
+	}
+}

@@ -34,8 +34,10 @@ const (
 	Limit Reason = 11
 	// Malformed means that the proposal makes no sense.
 	Malformed Reason = 13
-	// RevocationBounds means that a role would fall below its guarantee.
-	RevocationBounds Reason = 15
+	// RevocationTask means that there is nothing to take back.
+	RevocationTask Reason = 17
+	// RevocationGuarantee means that a role would fall below its guarantee.
+	RevocationGuarantee Reason = 18
 )
 
 // Refusal is why a proposal is refused: a reason for programs and a sentence for
@@ -143,7 +145,7 @@ func orNothing(r resource.Resources) string {
 func (l *Ledger) CheckRevocation(key Key, others ...Key) *Refusal {
 	u, ok := l.UseOf(key)
 	if !ok {
-		return refuse(Malformed, "%s is not running", key)
+		return refuse(RevocationTask, "%s is not running", key)
 	}
 	uses := map[Key]Use{key: u}
 	roles := map[string]bool{u.Role: true}
@@ -187,7 +189,7 @@ func (l *Ledger) checkGuarantees(name string, key Key, uses map[Key]Use) *Refusa
 				if len(uses) > 1 {
 					also = fmt.Sprintf(" and %d more that end with it or are being revoked", len(uses)-1)
 				}
-				return refuse(RevocationBounds, "role %s is guaranteed %s:%s; it consumes %s, and without %s%s it would fall below",
+				return refuse(RevocationGuarantee, "role %s is guaranteed %s:%s; it consumes %s, and without %s%s it would fall below",
 					n.name, q.Name, least, have, key, also)
 			}
 		}

@@ -244,7 +244,7 @@ func TestReasonsAreThoseOfTheContract(t *testing.T) {
 		ledger.UnknownAgent: "UNKNOWN_AGENT", ledger.AgentInactive: "AGENT_INACTIVE", ledger.UnknownFramework: "UNKNOWN_FRAMEWORK",
 		ledger.FrameworkInactive: "FRAMEWORK_INACTIVE", ledger.Role: "ROLE", ledger.Suppressed: "SUPPRESSED", ledger.NotFree: "NOT_FREE",
 		ledger.Reserved: "RESERVED", ledger.Capability: "CAPABILITY", ledger.Limit: "LIMIT", ledger.Malformed: "MALFORMED",
-		ledger.RevocationBounds: "REVOCATION_BOUNDS",
+		ledger.RevocationTask: "REVOCATION_TASK", ledger.RevocationGuarantee: "REVOCATION_GUARANTEE",
 	} {
 		if got := allocatorv1.RefusalReason(reason).String(); got != "REFUSAL_REASON_"+name {
 			t.Errorf("%s is %s in the contract", name, got)
@@ -529,7 +529,7 @@ func TestCheckRevocation(t *testing.T) {
 		t.Errorf("what is above the guarantee: %v", r)
 	}
 	r := l.CheckRevocation(task("T"))
-	if r == nil || r.Reason != ledger.RevocationBounds ||
+	if r == nil || r.Reason != ledger.RevocationGuarantee ||
 		r.Message != "role a is guaranteed cpus:2; it consumes 3, and without task T of framework F on agent A it would fall below" {
 		t.Errorf("below the guarantee: %v", r)
 	}

@@ -45,6 +45,9 @@ type Revoke struct {
 	Task   uint64
 	Grace  time.Duration
 	Reason string
+	// Framework and Role are whom it is for; empty: nobody in particular.
+	Framework string
+	Role      string
 }
 
 // DecisionNumber implements Decision.
@@ -80,4 +83,7 @@ const (
 	RefusedRevocationDisabled = allocatorv1.RefusalReason_REFUSAL_REASON_REVOCATION_DISABLED
 	RefusedRevocationBounds   = allocatorv1.RefusalReason_REFUSAL_REASON_REVOCATION_BOUNDS
 	RefusedUnknownOffer       = allocatorv1.RefusalReason_REFUSAL_REASON_UNKNOWN_OFFER
+	// These two concern one task, and one role; RefusedRevocationBounds all.
+	RefusedRevocationTask      = allocatorv1.RefusalReason_REFUSAL_REASON_REVOCATION_TASK
+	RefusedRevocationGuarantee = allocatorv1.RefusalReason_REFUSAL_REASON_REVOCATION_GUARANTEE
 )

@@ -260,9 +260,16 @@ func (e *Encoder) encodeOnAgent(event Event) *allocatorv1.Event {
 			Agent: agent, Framework: e.framework(v.Framework), Role: e.role(v.Role), Quantities: e.quantities(v.Resources),
 			RemainingMs: milliseconds(v.Remaining), Soft: v.Soft}}}
 	case *TaskStarted:
-		return &allocatorv1.Event{Event: &allocatorv1.Event_TaskStarted{TaskStarted: &allocatorv1.TaskStarted{
+		out := &allocatorv1.TaskStarted{
 			Number: v.Number, Agent: agent, Framework: e.framework(v.Framework), Role: e.role(v.Role),
-			Quantities: e.quantities(v.Resources), StartedNs: v.Started.UnixNano()}}}
+			Quantities: e.quantities(v.Resources), StartedNs: v.Started.UnixNano()}
+		if r := v.Revocation; r != nil {
+			out.Revocation = &allocatorv1.Revocation{RemainingMs: milliseconds(r.Remaining)}
+			if r.Framework != "" {
+				out.Revocation.Framework, out.Revocation.Role = e.framework(r.Framework), e.role(r.Role)
+			}
+		}
+		return &allocatorv1.Event{Event: &allocatorv1.Event_TaskStarted{TaskStarted: out}}
 	case *OfferOutstanding:
 		return &allocatorv1.Event{Event: &allocatorv1.Event_Offer{Offer: &allocatorv1.OfferOutstanding{
 			Number: v.Number, Agent: agent, Framework: e.framework(v.Framework), Role: e.role(v.Role), Quantities: e.quantities(v.Resources)}}}

@@ -39,8 +39,14 @@ func (e *Encoder) Decision(d *allocatorv1.Decision) (Decision, error) {
 	case *allocatorv1.Decision_Rescind:
 		return &Rescind{Number: number, Offer: v.Rescind.GetOffer()}, nil
 	case *allocatorv1.Decision_Revoke:
-		return &Revoke{Number: number, Task: v.Revoke.GetTask(), Reason: v.Revoke.GetReason(),
-			Grace: time.Duration(min(v.Revoke.GetGraceMs(), maxMilliseconds)) * time.Millisecond}, nil
+		out := &Revoke{Number: number, Task: v.Revoke.GetTask(), Reason: v.Revoke.GetReason(),
+			Grace: time.Duration(min(v.Revoke.GetGraceMs(), maxMilliseconds)) * time.Millisecond}
+		// One that is gone meanwhile is nobody.
+		framework, known := e.frameworks.name(v.Revoke.GetFramework())
+		if role, ok := e.roles.name(v.Revoke.GetRole()); known && ok {
+			out.Framework, out.Role = framework, role
+		}
+		return out, nil
 	}
 	return nil, fmt.Errorf("decision %d: it says nothing that this contract knows", number)
 }

@@ -95,6 +95,34 @@ func TestEncodeExample(t *testing.T) {
 	}
 }
 
+// For whom a task is revoked goes to the core and, for a later session, back.
+func TestRevocationsThereAndBack(t *testing.T) {
+	e := allocator.NewEncoder()
+	told := &allocator.TaskStarted{Number: 7, Agent: "a", Framework: "f", Role: "*", Resources: parse(t, "cpus:1")}
+	encodeOne(t, e, &allocator.FrameworkUpdated{ID: "f", Roles: []string{"*"}}, &allocator.FrameworkUpdated{ID: "g", Roles: []string{"ads"}},
+		&allocator.AgentUpdated{ID: "a", Total: parse(t, "cpus:1")}, told)
+	for _, test := range []struct {
+		revoke *allocatorv1.RevokeDecision
+		want   *allocator.Revoke
+		wire   *allocatorv1.Revocation
+	}{
+		{&allocatorv1.RevokeDecision{Task: 7, GraceMs: 9000, Framework: 2, Role: 2},
+			&allocator.Revoke{Number: 3, Task: 7, Grace: 9e9, Framework: "g", Role: "ads"},
+			&allocatorv1.Revocation{RemainingMs: 9000, Framework: 2, Role: 2}},
+		{&allocatorv1.RevokeDecision{Task: 7, Framework: 2, Role: 99}, &allocator.Revoke{Number: 3, Task: 7}, &allocatorv1.Revocation{}},
+	} {
+		got, err := e.Decision(&allocatorv1.Decision{Number: 3, Decision: &allocatorv1.Decision_Revoke{Revoke: test.revoke}})
+		if diff := cmp.Diff(allocator.Decision(test.want), got); diff != "" || err != nil {
+			t.Fatalf("%v (-want +got):\n%s", err, diff)
+		}
+		told.Revocation = &allocator.Revocation{Remaining: test.want.Grace, Framework: test.want.Framework, Role: test.want.Role}
+		wire := encodeOne(t, e, told).GetEvents()[0].GetTaskStarted().GetRevocation()
+		if diff := cmp.Diff(test.wire, wire, protocmp.Transform()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
 // What was not told of is defined; what is about an agent that is gone means
 // nothing, and keeps its number.
 func TestEncodeTheUnknown(t *testing.T) {

@@ -207,6 +207,16 @@ type TaskStarted struct {
 	Role      string
 	Resources resource.Resources
 	Started   time.Time
+	// Revocation is set when it was revoked and has not ended yet.
+	Revocation *Revocation
+}
+
+// Revocation is one that is under way. Framework and Role are whom it is for,
+// empty when that is not known.
+type Revocation struct {
+	Remaining time.Duration // of the grace period
+	Framework string
+	Role      string
 }
 
 // TaskEnded tells that a task has ended; what it held comes in a Released.

@@ -295,7 +295,14 @@ func describeAllocatorEvent(e allocator.Event) string {
 	case *allocator.Revived:
 		return fmt.Sprintf("revived %s %v", e.Framework, e.Roles)
 	case *allocator.TaskStarted:
-		return fmt.Sprintf("task %d started %s", e.Number, e.Resources)
+		s := fmt.Sprintf("task %d started %s", e.Number, e.Resources)
+		if r := e.Revocation; r != nil {
+			s += fmt.Sprintf(" revoked, %s left", r.Remaining)
+			if r.Framework != "" {
+				s += fmt.Sprintf(", for %s in %s", r.Framework, r.Role)
+			}
+		}
+		return s
 	case *allocator.TaskEnded:
 		return fmt.Sprintf("task %d ended", e.Number)
 	case *allocator.Requested:

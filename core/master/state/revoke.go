@@ -25,6 +25,9 @@ type Revocation struct {
 type revocation struct {
 	grace  time.Duration
 	reason string
+	until  time.Time // when the grace period is over
+	// Whom it is for, as the allocator said; empty: it did not.
+	framework, role string
 }
 
 // revocations are what is needed to bound them.
@@ -45,8 +48,8 @@ type refusedDecision struct {
 	message string
 }
 
-func bounds(format string, args ...any) *refusedDecision {
-	return &refusedDecision{allocator.RefusedRevocationBounds, fmt.Sprintf(format, args...)}
+func revokeRefused(reason allocator.RefusalReason, format string, args ...any) *refusedDecision {
+	return &refusedDecision{reason, fmt.Sprintf(format, args...)}
 }
 
 // revoke carries out a decision to take a running task's resources away, if
@@ -54,21 +57,21 @@ func bounds(format string, args ...any) *refusedDecision {
 func (m *Machine) revoke(d *allocator.Revoke) *refusedDecision {
 	may := m.cfg.Revocation
 	if !may.Enabled {
-		return &refusedDecision{allocator.RefusedRevocationDisabled,
-			"revocation is not enabled on this master; its revocation block says whether it is"}
+		return revokeRefused(allocator.RefusedRevocationDisabled,
+			"revocation is not enabled on this master; its revocation block says whether it is")
 	}
 	t := m.taskByNumber(d.Task)
 	switch {
 	case t == nil:
-		return bounds("task %d is not known, or has ended", d.Task)
+		return revokeRefused(allocator.RefusedRevocationTask, "task %d is not known, or has ended", d.Task)
 	case t.revoked != nil:
-		return bounds("task %d is being revoked already", d.Task)
+		return revokeRefused(allocator.RefusedRevocationTask, "task %d is being revoked already", d.Task)
 	case t.killed || t.framework.removed():
-		return bounds("task %d is being killed already", d.Task)
+		return revokeRefused(allocator.RefusedRevocationTask, "task %d is being killed already", d.Task)
 	case t.agent.link == nil:
-		return &refusedDecision{allocator.RefusedAgentInactive, fmt.Sprintf("agent %s is disconnected; task %d cannot be told", t.agent.id, d.Task)}
+		return revokeRefused(allocator.RefusedAgentInactive, "agent %s is disconnected; task %d cannot be told", t.agent.id, d.Task)
 	case d.Grace < may.MinGrace:
-		return bounds("a grace period of %s is less than the %s that tasks are promised", d.Grace, may.MinGrace)
+		return revokeRefused(allocator.RefusedRevocationBounds, "a grace period of %s is less than the %s that tasks are promised", d.Grace, may.MinGrace)
 	}
 	var gone []ledger.Key
 	for other := range m.revocations.underWay {
@@ -78,13 +81,16 @@ func (m *Machine) revoke(d *allocator.Revoke) *refusedDecision {
 		return &refusedDecision{allocator.RefusalReason(r.Reason), r.Message}
 	}
 	if !m.revocations.take(m.now, may.MaxPerMinute) {
-		return bounds("%d tasks were revoked in the last minute, which is the most that is allowed", may.MaxPerMinute)
+		return revokeRefused(allocator.RefusedRevocationBounds, "%d tasks were revoked in the last minute, which is the most that is allowed", may.MaxPerMinute)
 	}
-	t.revoked = &revocation{grace: d.Grace, reason: d.Reason}
+	t.revoked = &revocation{grace: d.Grace, reason: d.Reason, until: m.now.Add(d.Grace), framework: d.Framework, role: d.Role}
 	m.revocations.begin(t)
 	m.logf(Info, "task is revoked", "framework_id", t.key.FrameworkID, "task_id", t.key.TaskID, "agent_id", t.agent.id,
 		"role", t.role, "resources", t.resources.String(), "grace", d.Grace, "reason", d.Reason)
 	m.sendRevoke(t)
+	if next := m.sessions.preparing; next != nil {
+		m.tellOne(next, t.agent, m.allocatorTask(t)) // the one that decided knows
+	}
 	m.emit(Revoked{Task: t.key, AgentID: t.agent.id, Role: t.role})
 	return nil
 }

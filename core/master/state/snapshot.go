@@ -126,13 +126,24 @@ func (m *Machine) tellWholeAgent(s *session, a *agent) {
 func (m *Machine) tellTasks(s *session, a *agent) {
 	for _, t := range m.tasksOf(a) {
 		if t.held {
-			started := t.launched
-			if !t.started.IsZero() {
-				started = t.started
-			}
-			m.tellOne(s, a, &allocator.TaskStarted{
-				Number: t.number, Agent: a.id, Framework: t.key.FrameworkID, Role: t.role, Resources: t.resources, Started: started,
-			})
+			m.tellOne(s, a, m.allocatorTask(t))
 		}
 	}
+}
+
+// allocatorTask is a task as the allocator is told of it.
+func (m *Machine) allocatorTask(t *task) *allocator.TaskStarted {
+	out := &allocator.TaskStarted{
+		Number: t.number, Agent: t.agent.id, Framework: t.key.FrameworkID, Role: t.role, Resources: t.resources, Started: t.launched,
+	}
+	if !t.started.IsZero() {
+		out.Started = t.started
+	}
+	if r := t.revoked; r != nil {
+		out.Revocation = &allocator.Revocation{Remaining: max(0, r.until.Sub(m.now))}
+		if f := m.frameworks[r.framework]; f != nil && !f.removed() {
+			out.Revocation.Framework, out.Revocation.Role = r.framework, r.role
+		}
+	}
+	return out
 }

@@ -366,6 +366,7 @@ func (s *script) allocator(a args) []state.Output {
 		w.seq = max(w.seq+1, w.mirror.begin.FirstDecision)
 		return decide(&allocator.Revoke{
 			Number: w.seq, Task: uint64(s.number(a.words[1])), Grace: s.duration(a.get("grace", "30s")), Reason: "for a starved role",
+			Framework: a.get("for", ""), Role: a.get("role", ""),
 		})
 	case "ask": // FRAMEWORK AGENT
 		w.seq = max(w.seq+1, w.mirror.begin.FirstDecision)

@@ -38,6 +38,8 @@ type agent struct {
 
 	maintenance *maintenance // nil: none is planned
 	tasks       []task       // what could be revoked, in no order
+	keeps       []*keep
+	spared      backOff // none of its tasks is revoked
 }
 
 // holding is what a client holds on an agent.

@@ -53,7 +53,7 @@ func (e *Engine) applyOne(now time.Duration, event *allocatorv1.Event) error {
 			e.askFramework(c.framework, false)
 		}
 	case *allocatorv1.Event_TaskStarted:
-		return e.taskStarted(v.TaskStarted)
+		return e.taskStarted(now, v.TaskStarted)
 	case *allocatorv1.Event_TaskEnded:
 		e.taskEnded(now, v.TaskEnded.GetNumber())
 	case *allocatorv1.Event_Requested:

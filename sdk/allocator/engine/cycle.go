@@ -101,10 +101,11 @@ func (e *Engine) find(now time.Duration, n *node, a *agent) (*client, vector) {
 		if a.tried.has(c.index) {
 			continue
 		}
-		v, verdict := e.consider(now, a, c, a.free)
+		v, verdict := e.consider(now, a, c, e.freeFor(now, a, c))
 		switch {
 		case verdict.reason == reasonNone:
 			return c, v
+		case len(a.keeps) > 0: // what is kept is soon free
 		case verdict.cut:
 			// With more room it may have more, which its filters may let pass.
 			e.holdBack(a, c.role)
@@ -132,7 +133,7 @@ func (e *Engine) findDeclined(now time.Duration, a *agent) (found *client, offer
 		if !slices.Contains(ready, c.index) {
 			return false
 		}
-		v, verdict := e.consider(now, a, c, a.free)
+		v, verdict := e.consider(now, a, c, e.freeFor(now, a, c))
 		if verdict.reason != reasonDeclined || !verdict.yields {
 			return false
 		}
@@ -244,6 +245,9 @@ func (e *Engine) visible(v vector, c *client) vector {
 // offer makes a decision and applies it to the mirror.
 func (e *Engine) offer(a *agent, c *client, v vector) {
 	e.hold(a, c, v)
+	if len(a.keeps) > 0 {
+		e.keepAnswered(a, c)
+	}
 	if len(c.framework.requests) > 0 {
 		e.answerRequests(c.framework, a, v)
 	}

@@ -24,6 +24,7 @@ const (
 	reasonRegion
 	reasonConstraints
 	reasonLimit
+	reasonKept      // what is free was taken back from tasks for another client
 	reasonGuarantee // it would not help to meet a guarantee, in the first round
 	reasonOffered   // nothing stands against it: an offer is about to be made
 )
@@ -51,6 +52,8 @@ func (r reason) String() string {
 		return "the agent is in another region, and the framework lacks REGION_AWARE"
 	case reasonConstraints:
 		return "the agent is not as the framework's offer constraints want it"
+	case reasonKept:
+		return "what is free was taken back from running tasks for another role, and is kept for it for a moment"
 	case reasonLimit:
 		return "the role's quota limit is reached, or the rest is kept for other roles' guarantees"
 	}
@@ -123,9 +126,13 @@ func (e *Engine) verdictFor(now time.Duration, a *agent, c *client) verdict {
 		return verdict{reason: reasonFull}
 	}
 	e.sharedGiven = false
-	_, v := e.consider(now, a, c, a.free)
-	if v.reason == reasonNone {
+	free := e.freeFor(now, a, c)
+	_, v := e.consider(now, a, c, free)
+	switch {
+	case v.reason == reasonNone:
 		v.reason = reasonOffered
+	case v.reason == reasonSmall && !free.equal(a.free):
+		v.reason = reasonKept
 	}
 	return v
 }

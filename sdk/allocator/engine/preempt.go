@@ -43,23 +43,12 @@ type preemption struct {
 	next     time.Duration // when it is looked at who is starved
 	checked  bool          // it was, in this session
 	check    uint64        // counts the looks
-	paused   time.Duration // nothing is revoked before, since the core refused
-	refusals int           // in a row
+	refused  backOff       // when the core refused what concerns all
 	underWay []revocation
+	now      time.Duration   // of the last look that planned
+	sparing  bool            // in it something was not revoked since the core refused
 	revoking map[uint64]bool // the tasks of underWay, during a look
 	agents   []*agent        // those with tasks, youngest first, during a look
-}
-
-// revocation is one that is under way: the task has not ended, or what it held
-// has hardly been offered yet.
-type revocation struct {
-	decision uint64
-	task     uint64
-	victim   *client
-	to       *client
-	size     vector
-	ended    bool
-	until    time.Duration // when it is forgotten
 }
 
 // hunger is how long a client has been starved, and what is known of what it
@@ -87,9 +76,6 @@ const (
 	// further is how many agents more are tried when there is a plan of more
 	// than one task.
 	further = 64
-	// settling is how long the proceeds of a revocation count as their
-	// client's before they are offered.
-	settling = time.Second
 )
 
 // fed is called when a task of the client started: it does use what it gets.
@@ -114,7 +100,7 @@ func (e *Engine) spoilt(now time.Duration, c *client, v vector) {
 	if h.awaiting {
 		h.awaiting, h.vain, h.since, h.launched = false, min(h.vain+1, maxVain), now, 0
 		p := e.preempt
-		p.underWay = slices.DeleteFunc(p.underWay, func(r revocation) bool { return r.ended && r.to == c })
+		p.underWay = slices.DeleteFunc(p.underWay, func(r revocation) bool { return r.ended && r.keep.to == c })
 	}
 }
 
@@ -160,7 +146,7 @@ func (e *Engine) look(now time.Duration) {
 		return false
 	})
 	p.checked = true
-	if len(hungry) > 0 && now >= p.paused {
+	if len(hungry) > 0 && now >= p.refused.until {
 		e.planAll(now, hungry)
 	}
 	e.assume(-1)
@@ -194,7 +180,9 @@ func (e *Engine) assume(sign int64) {
 		if !r.ended {
 			e.account(r.victim, r.size, -sign)
 		}
-		e.account(r.to, r.size, sign)
+		if r.keep.to != nil {
+			e.account(r.keep.to, r.size, sign)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/allocator/engine"
+	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
@@ -26,8 +28,12 @@ type running struct {
 	// want is what a task of a framework needs; how many it wants.
 	want  map[string]resource.Resources
 	count map[string]int
-	// due is when a task that is asked to end will have ended.
-	due map[uint64]time.Duration
+	// due is when a task that is asked to end will have ended: when its grace
+	// is over, or as early says before.
+	due   map[uint64]time.Duration
+	early func(task uint64) time.Duration
+	// polite are those who suppress offers when they have all that they want.
+	polite map[string]bool
 }
 
 func newRunning(t testing.TB, begin allocator.Begin, p engine.Preempt, events ...allocator.Event) *running {
@@ -81,6 +87,9 @@ func (r *running) use(o *allocator.Offer) {
 	if !left.IsEmpty() {
 		r.release(o.Agent, o.Framework, o.Role, left, 5*time.Minute, n == 0)
 	}
+	if r.polite[o.Framework] && r.count[o.Framework] == 0 {
+		r.tell(&allocator.Suppressed{Framework: o.Framework, Roles: []string{o.Role}})
+	}
 }
 
 // pass lets time pass: offers are used, and tasks end when their grace is over.
@@ -114,7 +123,12 @@ func (r *running) pass(d time.Duration) {
 			if _, twice := r.due[x.Task]; twice {
 				r.t.Fatalf("task %d is revoked twice", x.Task)
 			}
-			if r.refuseOther == 0 {
+			switch {
+			case r.refuseOther != 0:
+			case r.refuseTask != nil && r.refuseTask(x.Task) != 0:
+			case r.early != nil:
+				r.due[x.Task] = r.now + x.Grace - r.early(x.Task)
+			default:
 				r.due[x.Task] = r.now + x.Grace
 			}
 		}
@@ -342,6 +356,95 @@ func TestStarvationIsCarriedOver(t *testing.T) {
 	fresh.wantRevoked(8, 7, 6, 5)
 }
 
+// What another session has revoked counts as done, for whom it was.
+func TestRevocationsAreCarriedOver(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		to   string // of the two revocations under way
+		want []uint64
+	}{
+		{"for the starved", "poor", []uint64{6, 5}},
+		{"for somebody who is gone", "", []uint64{6, 5, 4}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := full(t, patient())
+			fresh := newRunning(t, defaults(), patient(),
+				&allocator.RoleUpdated{Name: "poor", Starved: 119 * time.Second},
+				&allocator.FrameworkUpdated{ID: "rich", Name: "rich", Roles: []string{"rich"}, Active: true},
+				&allocator.FrameworkUpdated{ID: "poor", Name: "poor", Roles: []string{"poor"}, Active: true},
+				r.State("a"), r.State("b"))
+			for n := uint64(1); n <= 8; n++ {
+				task := r.Tasks[n]
+				started := &allocator.TaskStarted{Number: n, Agent: task.Agent, Framework: task.Framework, Role: task.Role, Resources: task.Resources, Started: time.Unix(int64(n), 0)}
+				fresh.tell(started)
+				if n > 6 { // told again
+					again := *started
+					again.Revocation = &allocator.Revocation{Remaining: 20 * time.Second, Framework: test.to, Role: test.to}
+					fresh.tell(&again)
+					fresh.due[n] = fresh.now + 20*time.Second
+				}
+			}
+			fresh.wants("poor", "poor", "cpus:1", 100)
+			fresh.pass(10 * time.Second)
+			fresh.wantRevoked(test.want...)
+			fresh.pass(time.Hour)
+			if fresh.cpus("poor") != 4 && test.to != "" {
+				t.Errorf("poor has %v CPUs, want 4", fresh.cpus("poor"))
+			}
+		})
+	}
+}
+
+// What a plan's tasks leave as they end, one after the other, is kept until the
+// last has, and for whom it was taken.
+func TestProceedsAreKept(t *testing.T) {
+	setup := func(t *testing.T) *running {
+		r := full(t, patient())
+		r.count["rich"] = 1000 // takes back what it is offered
+		r.wants("poor", "poor", "cpus:3", 1)
+		r.polite = map[string]bool{"poor": true}
+		r.tell(&allocator.Requested{Framework: "poor", Agent: "a", Resources: r.parse("cpus:3").Quantities()})
+		r.early = func(task uint64) time.Duration { return time.Duration(task) * 5 * time.Second }
+		r.pass(2*time.Minute + 20*time.Second)
+		r.wantRevoked(4, 3, 2)
+		return r
+	}
+	t.Run("for one who takes it", func(t *testing.T) {
+		r := setup(t)
+		r.pass(30 * time.Second)
+		r.wantRevoked(4, 3, 2)
+		if r.cpus("poor") != 3 || r.cpus("rich") != 5 {
+			t.Errorf("poor has %v, rich %v CPUs, want 3 and 5", r.cpus("poor"), r.cpus("rich"))
+		}
+	})
+	t.Run("and the others are told so", func(t *testing.T) {
+		r := setup(t)
+		if free := r.Free("a"); free.Get("cpus") == 0 {
+			t.Fatal("no task has ended yet")
+		}
+		answer := r.engine.Explain(r.now, &allocatorv1.ExplainRequest{FrameworkId: "rich"})
+		if text := answer.String(); !strings.Contains(text, "is kept for it for a moment") {
+			t.Errorf("rich is told %s", text)
+		}
+	})
+	t.Run("no longer than it may take", func(t *testing.T) {
+		r := setup(t)
+		clear(r.due) // the last never end
+		r.pass(50 * time.Second)
+		if free := r.Free("a"); free.Get("cpus") != 0 {
+			t.Errorf("%v is free", free)
+		}
+	})
+	t.Run("until it wants nothing", func(t *testing.T) {
+		r := setup(t)
+		r.tell(&allocator.Suppressed{Framework: "poor", Roles: []string{"poor"}})
+		r.pass(40 * time.Second)
+		if r.cpus("rich") != 8 {
+			t.Errorf("rich has %v CPUs, want all 8 again", r.cpus("rich"))
+		}
+	})
+}
+
 // A framework that declines what was revoked for it does not get more for long,
 // and in the end hardly any; one that starts tasks again does.
 func TestRevokingInVainIsGivenUp(t *testing.T) {
@@ -372,6 +475,9 @@ func TestRefusedRevocationsBackOff(t *testing.T) {
 	}{
 		{allocator.RefusedRevocationDisabled, 5 * 4},
 		{allocator.RefusedRevocationBounds, 8 * 4},
+		{allocator.RefusedRevocationGuarantee, 8 * 4},
+		{allocator.RefusedRevocationTask, 2 * 8 * 4}, // on each of two agents
+		{allocator.RefusedAgentInactive, 2 * 8 * 4},
 	} {
 		t.Run(test.reason.String(), func(t *testing.T) {
 			r := full(t, patient())
@@ -389,6 +495,42 @@ func TestRefusedRevocationsBackOff(t *testing.T) {
 	}
 }
 
+// What the core refuses for one role or one agent does not keep the starved from
+// the tasks of others.
+func TestRefusedRevocationsConcernOnlyTheirOwn(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		reason allocator.RefusalReason
+		refuse func(allocator.TaskStarted) bool
+	}{
+		{"role", allocator.RefusedRevocationGuarantee, func(t allocator.TaskStarted) bool { return t.Role == "young" }},
+		{"agent", allocator.RefusedAgentInactive, func(t allocator.TaskStarted) bool { return t.Agent == "b" }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRunning(t, defaults(), patient())
+			r.wants("old", "old", "cpus:1", 4)
+			r.agent("a", "cpus:4")
+			r.pass(time.Second)
+			r.wants("young", "young", "cpus:1", 4)
+			r.agent("b", "cpus:4")
+			r.pass(time.Second)
+			r.refuseTask = func(task uint64) allocator.RefusalReason {
+				if test.refuse(r.Tasks[task].TaskStarted) {
+					return test.reason
+				}
+				return 0
+			}
+			r.wants("poor", "poor", "cpus:1", 100)
+			r.pass(2*time.Minute + 12*time.Second)
+			r.wantRevoked(8, 7, 4, 3) // the last at the next look
+			r.pass(time.Minute)
+			if r.cpus("poor") == 0 {
+				t.Error("poor has nothing")
+			}
+		})
+	}
+}
+
 // A revocation of which nothing is heard is forgotten, and may be made again.
 func TestLostRevocations(t *testing.T) {
 	r := full(t, patient())
@@ -399,7 +541,7 @@ func TestLostRevocations(t *testing.T) {
 	r.wantRevoked(8, 7, 6, 5)
 	for range 10 {
 		for _, t := range r.Tasks {
-			t.Revoked = false
+			t.Revocation = nil
 		}
 		r.until(time.Minute)
 	}
@@ -412,6 +554,7 @@ func TestLostRevocations(t *testing.T) {
 func TestRequestsSayWhatIsNeeded(t *testing.T) {
 	r := full(t, patient())
 	r.wants("poor", "poor", "cpus:3", 1)
+	r.polite = map[string]bool{"poor": true}
 	r.tell(&allocator.Requested{Framework: "poor", Agent: "a", Resources: r.parse("cpus:3").Quantities()})
 	r.pass(3 * time.Minute)
 	r.wantRevoked(4, 3, 2)

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"slices"
+	"time"
 
 	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 )
@@ -23,7 +24,7 @@ type size struct {
 }
 
 // taskStarted adds a task. Its resources are in its client's holding already.
-func (e *Engine) taskStarted(t *allocatorv1.TaskStarted) error {
+func (e *Engine) taskStarted(now time.Duration, t *allocatorv1.TaskStarted) error {
 	if e.preempt == nil {
 		return nil
 	}
@@ -35,12 +36,20 @@ func (e *Engine) taskStarted(t *allocatorv1.TaskStarted) error {
 	if a == nil || c == nil {
 		return nil
 	}
-	e.taskEnded(0, t.GetNumber()) // told again
-	a.tasks = append(a.tasks, task{t.GetNumber(), t.GetStartedNs(), c, e.sizeOf(v)})
+	_, again := e.taskAgents[t.GetNumber()]
+	if again {
+		e.forgetTask(now, t.GetNumber())
+	}
+	started := task{t.GetNumber(), t.GetStartedNs(), c, e.sizeOf(v)}
+	a.tasks = append(a.tasks, started)
 	e.taskAgents[t.GetNumber()] = a.number
 	c.tasks++
-	c.size = a.tasks[len(a.tasks)-1].size.amount
-	c.hunger.fed()
+	c.size = started.size.amount
+	if r := t.GetRevocation(); r != nil {
+		e.revocationTold(now, started, a, r)
+	} else if !again {
+		c.hunger.fed()
+	}
 	return nil
 }
 
@@ -67,6 +76,18 @@ func (e *Engine) sizeOf(v vector) *size {
 	}
 	s.tasks++
 	return s
+}
+
+// forgetTask forgets a task that is known, and its revocation.
+func (e *Engine) forgetTask(now time.Duration, number uint64) {
+	a := e.agents[e.taskAgents[number]]
+	e.dropTask(a, slices.IndexFunc(a.tasks, func(t task) bool { return t.number == number }))
+	u := &e.preempt.underWay
+	if i := slices.IndexFunc(*u, func(r revocation) bool { return r.task == number && !r.ended }); i >= 0 {
+		k := (*u)[i].keep
+		*u = slices.Delete(*u, i, i+1)
+		e.oneLess(now, k)
+	}
 }
 
 // dropTask forgets one of an agent's tasks.

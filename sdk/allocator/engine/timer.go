@@ -10,15 +10,17 @@ func trailingZeros(word uint64) int { return bits.TrailingZeros64(word) }
 
 // timer is when something about an agent passes by itself: a filter of one
 // client; for client noClient, the time for which the agent is left alone; for
-// noClientAsk, the time for which a framework is not asked to leave it.
+// noClientAsk, the time for which a framework is not asked to leave it; for
+// noClientKeep, the time for which something is kept for one client.
 type timer struct {
 	at            time.Duration
 	agent, client uint32
 }
 
 const (
-	noClient    = ^uint32(0)
-	noClientAsk = noClient - 1
+	noClient     = ^uint32(0)
+	noClientAsk  = noClient - 1
+	noClientKeep = noClient - 2
 )
 
 // timers is a heap. A timer whose cause has gone is left where it is, and finds
@@ -69,6 +71,8 @@ func (e *Engine) tick(now time.Duration) {
 			e.soil(a)
 		case noClientAsk:
 			e.ask(a)
+		case noClientKeep:
+			e.keepsPass(now, a)
 		default:
 			e.expire(now, a, t.client)
 		}
@@ -84,7 +88,7 @@ func (e *Engine) sweepTimers() {
 	kept := e.timers[:0]
 	for _, t := range e.timers {
 		a := e.agents[t.agent]
-		if a != nil && (t.client >= noClientAsk || a.hasTimer(t.client, t.at)) {
+		if a != nil && (t.client >= noClientKeep || a.hasTimer(t.client, t.at)) {
 			kept = append(kept, t)
 		}
 	}

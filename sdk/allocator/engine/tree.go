@@ -52,6 +52,7 @@ type role struct {
 	held   []heldBack
 	// starved is for how long it had been when the session began.
 	starved time.Duration
+	spared  backOff // none of its tasks is revoked
 }
 
 // below reports whether r is o or stands below it.

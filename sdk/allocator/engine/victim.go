@@ -2,18 +2,15 @@ package engine
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
-
-	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 )
 
 // planAll chooses tasks to revoke for clients that have been starved for long,
 // in the order of service.
 func (e *Engine) planAll(now time.Duration, hungry []*client) {
 	p := e.preempt
-	p.revoking = map[uint64]bool{}
+	p.now, p.sparing, p.revoking = now, false, map[uint64]bool{}
 	for i := range p.underWay {
 		p.revoking[p.underWay[i].task] = true
 	}
@@ -31,9 +28,7 @@ func (e *Engine) planAll(now time.Duration, hungry []*client) {
 			}
 			found = true
 			left -= len(victims)
-			for _, t := range victims {
-				e.revoke(now, t, c)
-			}
+			e.revoke(now, victims, c)
 			if c.hunger.vain > 0 {
 				break // one try: what it got before it declined
 			}
@@ -41,11 +36,18 @@ func (e *Engine) planAll(now time.Duration, hungry []*client) {
 		}
 		if h := &c.hunger; found {
 			h.awaiting = true
-		} else if left > 0 && !e.isServed(c) {
+		} else if left > 0 && !e.isServed(c) && !p.sparing {
 			h.vain, h.since = min(h.vain+1, maxVain), now
 		}
 	}
 	p.agents, p.revoking = nil, nil
+}
+
+// spares reports whether something is left alone in this look.
+func (e *Engine) spares(b *backOff) bool {
+	spared := e.preempt.now < b.until
+	e.preempt.sparing = e.preempt.sparing || spared
+	return spared
 }
 
 // allowance is how many tasks more may be revoked for a client that outranks
@@ -55,7 +57,7 @@ func (e *Engine) planAll(now time.Duration, hungry []*client) {
 func (e *Engine) allowance(c *client) int {
 	most := 1 + c.hunger.launched/4
 	for i := range e.preempt.underWay {
-		if e.preempt.underWay[i].to == c {
+		if e.preempt.underWay[i].keep.to == c {
 			most--
 		}
 	}
@@ -64,7 +66,7 @@ func (e *Engine) allowance(c *client) int {
 
 // isServed reports whether something is under way for a client.
 func (e *Engine) isServed(c *client) bool {
-	return slices.ContainsFunc(e.preempt.underWay, func(r revocation) bool { return r.to == c })
+	return slices.ContainsFunc(e.preempt.underWay, func(r revocation) bool { return r.keep.to == c })
 }
 
 // findRichestAgain is findRichest after something was planned.
@@ -88,7 +90,7 @@ func (e *Engine) findVictims() {
 		}
 	}
 	for _, a := range e.agents {
-		if a == nil || !a.active || len(a.tasks) == 0 {
+		if a == nil || !a.active || len(a.tasks) == 0 || e.spares(&a.spared) {
 			continue
 		}
 		slices.SortFunc(a.tasks, victimOrder)
@@ -137,7 +139,7 @@ func (e *Engine) plan(now time.Duration, c *client, most int) []task {
 
 // planOn is plan for one agent.
 func (e *Engine) planOn(now time.Duration, c *client, a *agent, most int) []task {
-	switch _, verdict := e.consider(now, a, c, a.free); verdict.reason {
+	switch _, verdict := e.consider(now, a, c, e.freeFor(now, a, c)); verdict.reason {
 	case reasonNone, reasonGPUs, reasonRegion, reasonConstraints:
 		return nil // it is offered without, or would not be offered it at all
 	}
@@ -187,7 +189,8 @@ func (e *Engine) planOn(now time.Duration, c *client, a *agent, most int) []task
 // whether that is so: its role keeps its guarantees, and either the client's
 // role lacks some of its own, or it is still served no later than the victim.
 func (e *Engine) take(c *client, t task) bool {
-	if t.client == c || e.clients[t.client.index] != t.client || e.preempt.revoking[t.number] || t.size.amount.empty() {
+	if t.client == c || e.clients[t.client.index] != t.client || e.preempt.revoking[t.number] || t.size.amount.empty() ||
+		e.spares(&t.client.role.spared) {
 		return false
 	}
 	e.account(t.client, t.size.amount, -1)
@@ -250,7 +253,7 @@ func siblings(a, b *node) (*node, *node) {
 // agent without the tasks, and would likely use it. The tasks are counted as
 // the client's already.
 func (e *Engine) wouldServe(now time.Duration, c *client, a *agent, tasks []task) bool {
-	free := a.free
+	free := e.freeFor(now, a, c)
 	for _, t := range tasks {
 		free = e.kinds.add(free, t.size.amount)
 		e.account(c, t.size.amount, -1)
@@ -279,68 +282,3 @@ func (e *Engine) declined(now time.Duration, c *client, v vector) bool {
 	}
 	return false
 }
-
-// revoke makes a decision. What it moves stays counted until the look is over.
-func (e *Engine) revoke(now time.Duration, t task, to *client) {
-	p := e.preempt
-	e.budget.spend()
-	e.pass(t.client, to, t.size.amount, 1)
-	p.revoking[t.number] = true
-	why := fmt.Sprintf("role %q has been starved for %s", to.role.name, (now - to.hunger.since).Round(time.Second))
-	p.underWay = append(p.underWay, revocation{
-		decision: e.next, task: t.number, victim: t.client, to: to, size: t.size.amount,
-		until: now + p.GracePeriod + max(p.GracePeriod, time.Minute),
-	})
-	e.out = append(e.out, &allocatorv1.Decision{Number: e.next, Decision: &allocatorv1.Decision_Revoke{Revoke: &allocatorv1.RevokeDecision{
-		Task: t.number, GraceMs: uint64(p.GracePeriod / time.Millisecond), Reason: why}}})
-	e.next++
-}
-
-// taskEnded forgets a task. What was revoked is its new owner's for a moment,
-// in which it is offered.
-func (e *Engine) taskEnded(now time.Duration, number uint64) {
-	number32, known := e.taskAgents[number]
-	if !known {
-		return
-	}
-	a := e.agents[number32]
-	e.dropTask(a, slices.IndexFunc(a.tasks, func(t task) bool { return t.number == number }))
-	for i := range e.preempt.underWay {
-		if r := &e.preempt.underWay[i]; r.task == number && !r.ended {
-			r.ended, r.until = true, now+settling
-			e.preempt.refusals = 0
-		}
-	}
-}
-
-// revokeRefused reports whether the decision was a revocation, which then is no
-// longer under way. The core may not allow any, or not so many: it is left
-// alone for a while, longer for each refusal in a row, unless it only asks to wait.
-func (e *Engine) revokeRefused(now time.Duration, r *allocatorv1.Refused, wait bool) bool {
-	p := e.preempt
-	if p == nil {
-		return false
-	}
-	i := slices.IndexFunc(p.underWay, func(x revocation) bool { return x.decision == r.GetDecision() })
-	if i < 0 {
-		return false
-	}
-	p.underWay = slices.Delete(p.underWay, i, i+1)
-	if wait || now < p.paused {
-		return true // it will be proposed again, or it is one of several
-	}
-	pause := revokePause
-	if r.GetReason() == allocatorv1.RefusalReason_REFUSAL_REASON_REVOCATION_DISABLED {
-		pause = disabledPause
-	}
-	p.paused = now + pause<<p.refusals
-	p.refusals = min(p.refusals+1, 6)
-	return true
-}
-
-// After a refused revocation none is proposed for this long, and for twice as
-// long for each in a row, up to 64 times.
-const (
-	revokePause   = 10 * time.Second
-	disabledPause = time.Minute
-)

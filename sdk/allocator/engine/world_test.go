@@ -30,6 +30,8 @@ type world struct {
 	refuseFor allocator.RefusalReason
 	asked     []*allocator.InverseOffer // all that were made
 	revoked   []*allocator.Revoke
+	// refuseTask is why a revocation is refused; 0: it is not.
+	refuseTask func(task uint64) allocator.RefusalReason
 	// refuseOther is why decisions that are not offers are refused; 0: they
 	// are not.
 	refuseOther allocator.RefusalReason
@@ -154,6 +156,9 @@ func (w *world) refusal(d allocator.Decision) allocator.Event {
 		w.asked = append(w.asked, d)
 	case *allocator.Revoke:
 		w.revoked = append(w.revoked, d)
+		if w.refuseTask != nil && w.refuseTask(d.Task) != 0 {
+			return &allocator.Refused{Decision: d.Number, Reason: w.refuseTask(d.Task)}
+		}
 	default:
 		w.t.Fatalf("decision %T", d)
 	}

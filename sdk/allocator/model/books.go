@@ -86,11 +86,10 @@ type Filter struct {
 	since      uint64
 }
 
-// Task is what could be revoked.
+// Task is what could be revoked. Its Revocation is set when that was carried
+// out and it has not ended; the time that remains is as it was then.
 type Task struct {
 	allocator.TaskStarted
-	// Revoked is set when its revocation was carried out and it has not ended.
-	Revoked bool
 }
 
 // Pair is a framework on an agent.
@@ -305,7 +304,7 @@ func (b *Books) CarryOut(d allocator.Decision) {
 	case *allocator.Rescind:
 		b.Offers = slices.DeleteFunc(b.Offers, func(o *allocator.Offer) bool { return o.Number == d.Offer })
 	case *allocator.Revoke:
-		b.Tasks[d.Task].Revoked = true
+		b.Tasks[d.Task].Revocation = &allocator.Revocation{Remaining: d.Grace, Framework: d.Framework, Role: d.Role}
 	}
 }
 

@@ -243,14 +243,14 @@ func (b *Books) judgeInverse(d *allocator.InverseOffer, now time.Time) *Problem 
 
 func (b *Books) judgeRevoke(d *allocator.Revoke) *Problem {
 	t := b.Tasks[d.Task]
-	wrong := func(since uint64, format string, args ...any) *Problem {
-		return &Problem{RuleRevocation, allocator.RefusedRevocationBounds, fmt.Sprintf(format, args...), since}
+	wrong := func(reason allocator.RefusalReason, since uint64, format string, args ...any) *Problem {
+		return &Problem{RuleRevocation, reason, fmt.Sprintf(format, args...), since}
 	}
 	if t == nil {
-		return wrong(^uint64(0), "no task %d runs", d.Task) // it may have ended meanwhile
+		return wrong(allocator.RefusedRevocationTask, ^uint64(0), "no task %d runs", d.Task) // it may have ended meanwhile
 	}
-	if t.Revoked {
-		return wrong(0, "task %d was revoked, and has not ended", d.Task)
+	if t.Revocation != nil {
+		return wrong(allocator.RefusedRevocationTask, 0, "task %d was revoked, and has not ended", d.Task)
 	}
 	for _, name := range sortedKeys(b.Roles) {
 		if !resource.IsAncestorOrSelf(name, t.Role) {
@@ -259,12 +259,12 @@ func (b *Books) judgeRevoke(d *allocator.Revoke) *Problem {
 		for _, g := range b.Roles[name].Guarantee {
 			left := b.Consumed(name, g.Name)
 			for _, x := range b.Tasks {
-				if (x == t || x.Revoked) && resource.IsAncestorOrSelf(name, x.Role) {
+				if (x == t || x.Revocation != nil) && resource.IsAncestorOrSelf(name, x.Role) {
 					left -= x.Resources.Unreserved().NonRevocable().Get(g.Name)
 				}
 			}
 			if left < g.Amount && t.Resources.Unreserved().NonRevocable().Get(g.Name) > 0 {
-				return wrong(b.tightened, "role %s is guaranteed %s:%s, and would be left with %s", name, g.Name, g.Amount, left)
+				return wrong(allocator.RefusedRevocationGuarantee, b.tightened, "role %s is guaranteed %s:%s, and would be left with %s", name, g.Name, g.Amount, left)
 			}
 		}
 	}

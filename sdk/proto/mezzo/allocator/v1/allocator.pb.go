@@ -186,6 +186,13 @@ const (
 	RefusalReason_REFUSAL_REASON_REVOCATION_DISABLED RefusalReason = 14
 	RefusalReason_REFUSAL_REASON_REVOCATION_BOUNDS   RefusalReason = 15
 	RefusalReason_REFUSAL_REASON_UNKNOWN_OFFER       RefusalReason = 16
+	// A revocation alone: the task is not known, has ended, or is ending already.
+	// Others are not concerned.
+	RefusalReason_REFUSAL_REASON_REVOCATION_TASK RefusalReason = 17
+	// A revocation alone: the task's role, or one above it, would fall below its
+	// guarantee. Tasks of other roles are not concerned. What is left for
+	// REVOCATION_BOUNDS concerns all: the grace period, and how many there are.
+	RefusalReason_REFUSAL_REASON_REVOCATION_GUARANTEE RefusalReason = 18
 )
 
 // Enum value maps for RefusalReason.
@@ -208,25 +215,29 @@ var (
 		14: "REFUSAL_REASON_REVOCATION_DISABLED",
 		15: "REFUSAL_REASON_REVOCATION_BOUNDS",
 		16: "REFUSAL_REASON_UNKNOWN_OFFER",
+		17: "REFUSAL_REASON_REVOCATION_TASK",
+		18: "REFUSAL_REASON_REVOCATION_GUARANTEE",
 	}
 	RefusalReason_value = map[string]int32{
-		"REFUSAL_REASON_UNSPECIFIED":         0,
-		"REFUSAL_REASON_STALE_SESSION":       1,
-		"REFUSAL_REASON_UNKNOWN_AGENT":       2,
-		"REFUSAL_REASON_AGENT_INACTIVE":      3,
-		"REFUSAL_REASON_UNKNOWN_FRAMEWORK":   4,
-		"REFUSAL_REASON_FRAMEWORK_INACTIVE":  5,
-		"REFUSAL_REASON_ROLE":                6,
-		"REFUSAL_REASON_SUPPRESSED":          7,
-		"REFUSAL_REASON_NOT_FREE":            8,
-		"REFUSAL_REASON_RESERVED":            9,
-		"REFUSAL_REASON_CAPABILITY":          10,
-		"REFUSAL_REASON_LIMIT":               11,
-		"REFUSAL_REASON_RATE":                12,
-		"REFUSAL_REASON_MALFORMED":           13,
-		"REFUSAL_REASON_REVOCATION_DISABLED": 14,
-		"REFUSAL_REASON_REVOCATION_BOUNDS":   15,
-		"REFUSAL_REASON_UNKNOWN_OFFER":       16,
+		"REFUSAL_REASON_UNSPECIFIED":          0,
+		"REFUSAL_REASON_STALE_SESSION":        1,
+		"REFUSAL_REASON_UNKNOWN_AGENT":        2,
+		"REFUSAL_REASON_AGENT_INACTIVE":       3,
+		"REFUSAL_REASON_UNKNOWN_FRAMEWORK":    4,
+		"REFUSAL_REASON_FRAMEWORK_INACTIVE":   5,
+		"REFUSAL_REASON_ROLE":                 6,
+		"REFUSAL_REASON_SUPPRESSED":           7,
+		"REFUSAL_REASON_NOT_FREE":             8,
+		"REFUSAL_REASON_RESERVED":             9,
+		"REFUSAL_REASON_CAPABILITY":           10,
+		"REFUSAL_REASON_LIMIT":                11,
+		"REFUSAL_REASON_RATE":                 12,
+		"REFUSAL_REASON_MALFORMED":            13,
+		"REFUSAL_REASON_REVOCATION_DISABLED":  14,
+		"REFUSAL_REASON_REVOCATION_BOUNDS":    15,
+		"REFUSAL_REASON_UNKNOWN_OFFER":        16,
+		"REFUSAL_REASON_REVOCATION_TASK":      17,
+		"REFUSAL_REASON_REVOCATION_GUARANTEE": 18,
 	}
 )
 
@@ -309,7 +320,7 @@ func (x InverseOfferStatus_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InverseOfferStatus_Status.Descriptor instead.
 func (InverseOfferStatus_Status) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{28, 0}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{29, 0}
 }
 
 type FromCore struct {
@@ -2386,13 +2397,18 @@ func (x *Filter) GetSoft() bool {
 // TaskStarted and TaskEnded tell what could be revoked. A task's resources are
 // part of its framework's holding already.
 type TaskStarted struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
-	Agent         uint32                 `protobuf:"varint,2,opt,name=agent,proto3" json:"agent,omitempty"`
-	Framework     uint32                 `protobuf:"varint,3,opt,name=framework,proto3" json:"framework,omitempty"`
-	Role          uint32                 `protobuf:"varint,4,opt,name=role,proto3" json:"role,omitempty"`
-	Quantities    *Quantities            `protobuf:"bytes,5,opt,name=quantities,proto3" json:"quantities,omitempty"`
-	StartedNs     int64                  `protobuf:"varint,6,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Number     uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Agent      uint32                 `protobuf:"varint,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	Framework  uint32                 `protobuf:"varint,3,opt,name=framework,proto3" json:"framework,omitempty"`
+	Role       uint32                 `protobuf:"varint,4,opt,name=role,proto3" json:"role,omitempty"`
+	Quantities *Quantities            `protobuf:"bytes,5,opt,name=quantities,proto3" json:"quantities,omitempty"`
+	StartedNs  int64                  `protobuf:"varint,6,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
+	// Set when it was revoked and has not ended yet. A task that was told of
+	// without is told of again, whole, when a session other than its own revokes
+	// it: so neither a session that is new nor one that is to take over revokes
+	// anything twice, or more than it takes.
+	Revocation    *Revocation `protobuf:"bytes,7,opt,name=revocation,proto3" json:"revocation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2469,6 +2485,76 @@ func (x *TaskStarted) GetStartedNs() int64 {
 	return 0
 }
 
+func (x *TaskStarted) GetRevocation() *Revocation {
+	if x != nil {
+		return x.Revocation
+	}
+	return nil
+}
+
+// Revocation is one that is under way.
+type Revocation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is left of the grace period.
+	RemainingMs uint64 `protobuf:"varint,1,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
+	// Whom it is for, as RevokeDecision said; 0: it did not, or that is gone.
+	Framework     uint32 `protobuf:"varint,2,opt,name=framework,proto3" json:"framework,omitempty"`
+	Role          uint32 `protobuf:"varint,3,opt,name=role,proto3" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revocation) Reset() {
+	*x = Revocation{}
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revocation) ProtoMessage() {}
+
+func (x *Revocation) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
+func (*Revocation) Descriptor() ([]byte, []int) {
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Revocation) GetRemainingMs() uint64 {
+	if x != nil {
+		return x.RemainingMs
+	}
+	return 0
+}
+
+func (x *Revocation) GetFramework() uint32 {
+	if x != nil {
+		return x.Framework
+	}
+	return 0
+}
+
+func (x *Revocation) GetRole() uint32 {
+	if x != nil {
+		return x.Role
+	}
+	return 0
+}
+
 type TaskEnded struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -2478,7 +2564,7 @@ type TaskEnded struct {
 
 func (x *TaskEnded) Reset() {
 	*x = TaskEnded{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[25]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2490,7 +2576,7 @@ func (x *TaskEnded) String() string {
 func (*TaskEnded) ProtoMessage() {}
 
 func (x *TaskEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[25]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2503,7 +2589,7 @@ func (x *TaskEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskEnded.ProtoReflect.Descriptor instead.
 func (*TaskEnded) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{25}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TaskEnded) GetNumber() uint64 {
@@ -2525,7 +2611,7 @@ type Requested struct {
 
 func (x *Requested) Reset() {
 	*x = Requested{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[26]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2623,7 @@ func (x *Requested) String() string {
 func (*Requested) ProtoMessage() {}
 
 func (x *Requested) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[26]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2636,7 @@ func (x *Requested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Requested.ProtoReflect.Descriptor instead.
 func (*Requested) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{26}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Requested) GetFramework() uint32 {
@@ -2589,7 +2675,7 @@ type OfferOutstanding struct {
 
 func (x *OfferOutstanding) Reset() {
 	*x = OfferOutstanding{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[27]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2601,7 +2687,7 @@ func (x *OfferOutstanding) String() string {
 func (*OfferOutstanding) ProtoMessage() {}
 
 func (x *OfferOutstanding) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[27]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2614,7 +2700,7 @@ func (x *OfferOutstanding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OfferOutstanding.ProtoReflect.Descriptor instead.
 func (*OfferOutstanding) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{27}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OfferOutstanding) GetNumber() uint64 {
@@ -2665,7 +2751,7 @@ type InverseOfferStatus struct {
 
 func (x *InverseOfferStatus) Reset() {
 	*x = InverseOfferStatus{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[28]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +2763,7 @@ func (x *InverseOfferStatus) String() string {
 func (*InverseOfferStatus) ProtoMessage() {}
 
 func (x *InverseOfferStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[28]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +2776,7 @@ func (x *InverseOfferStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InverseOfferStatus.ProtoReflect.Descriptor instead.
 func (*InverseOfferStatus) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{28}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *InverseOfferStatus) GetNumber() uint64 {
@@ -2743,7 +2829,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[29]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2755,7 +2841,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[29]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2768,7 +2854,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{29}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Refused) GetDecision() uint64 {
@@ -2815,7 +2901,7 @@ type FromAllocator struct {
 
 func (x *FromAllocator) Reset() {
 	*x = FromAllocator{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[30]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +2913,7 @@ func (x *FromAllocator) String() string {
 func (*FromAllocator) ProtoMessage() {}
 
 func (x *FromAllocator) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[30]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +2926,7 @@ func (x *FromAllocator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromAllocator.ProtoReflect.Descriptor instead.
 func (*FromAllocator) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{30}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FromAllocator) GetSession() uint64 {
@@ -2895,7 +2981,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[31]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +2993,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[31]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +3006,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{31}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Decision) GetNumber() uint64 {
@@ -3013,7 +3099,7 @@ type OfferDecision struct {
 
 func (x *OfferDecision) Reset() {
 	*x = OfferDecision{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[32]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3111,7 @@ func (x *OfferDecision) String() string {
 func (*OfferDecision) ProtoMessage() {}
 
 func (x *OfferDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[32]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3124,7 @@ func (x *OfferDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OfferDecision.ProtoReflect.Descriptor instead.
 func (*OfferDecision) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{32}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *OfferDecision) GetAgent() uint32 {
@@ -3079,7 +3165,7 @@ type InverseOfferDecision struct {
 
 func (x *InverseOfferDecision) Reset() {
 	*x = InverseOfferDecision{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[33]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3091,7 +3177,7 @@ func (x *InverseOfferDecision) String() string {
 func (*InverseOfferDecision) ProtoMessage() {}
 
 func (x *InverseOfferDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[33]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3104,7 +3190,7 @@ func (x *InverseOfferDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InverseOfferDecision.ProtoReflect.Descriptor instead.
 func (*InverseOfferDecision) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{33}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *InverseOfferDecision) GetAgent() uint32 {
@@ -3131,7 +3217,7 @@ type RescindDecision struct {
 
 func (x *RescindDecision) Reset() {
 	*x = RescindDecision{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[34]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3143,7 +3229,7 @@ func (x *RescindDecision) String() string {
 func (*RescindDecision) ProtoMessage() {}
 
 func (x *RescindDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[34]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3156,7 +3242,7 @@ func (x *RescindDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RescindDecision.ProtoReflect.Descriptor instead.
 func (*RescindDecision) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{34}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RescindDecision) GetOffer() uint64 {
@@ -3168,17 +3254,21 @@ func (x *RescindDecision) GetOffer() uint64 {
 
 // RevokeDecision takes a running task's resources away.
 type RevokeDecision struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Task          uint64                 `protobuf:"varint,1,opt,name=task,proto3" json:"task,omitempty"`
-	GraceMs       uint64                 `protobuf:"varint,2,opt,name=grace_ms,json=graceMs,proto3" json:"grace_ms,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Task    uint64                 `protobuf:"varint,1,opt,name=task,proto3" json:"task,omitempty"`
+	GraceMs uint64                 `protobuf:"varint,2,opt,name=grace_ms,json=graceMs,proto3" json:"grace_ms,omitempty"`
+	Reason  string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whom it is for; 0: nobody in particular. The core keeps it for later
+	// sessions (TaskStarted.revocation), and makes no use of it itself.
+	Framework     uint32 `protobuf:"varint,4,opt,name=framework,proto3" json:"framework,omitempty"`
+	Role          uint32 `protobuf:"varint,5,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RevokeDecision) Reset() {
 	*x = RevokeDecision{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[35]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3190,7 +3280,7 @@ func (x *RevokeDecision) String() string {
 func (*RevokeDecision) ProtoMessage() {}
 
 func (x *RevokeDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[35]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3203,7 +3293,7 @@ func (x *RevokeDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeDecision.ProtoReflect.Descriptor instead.
 func (*RevokeDecision) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{35}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RevokeDecision) GetTask() uint64 {
@@ -3227,6 +3317,20 @@ func (x *RevokeDecision) GetReason() string {
 	return ""
 }
 
+func (x *RevokeDecision) GetFramework() uint32 {
+	if x != nil {
+		return x.Framework
+	}
+	return 0
+}
+
+func (x *RevokeDecision) GetRole() uint32 {
+	if x != nil {
+		return x.Role
+	}
+	return 0
+}
+
 type CycleReport struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	DurationNs       uint64                 `protobuf:"varint,1,opt,name=duration_ns,json=durationNs,proto3" json:"duration_ns,omitempty"`
@@ -3238,7 +3342,7 @@ type CycleReport struct {
 
 func (x *CycleReport) Reset() {
 	*x = CycleReport{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[36]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3250,7 +3354,7 @@ func (x *CycleReport) String() string {
 func (*CycleReport) ProtoMessage() {}
 
 func (x *CycleReport) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[36]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3263,7 +3367,7 @@ func (x *CycleReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CycleReport.ProtoReflect.Descriptor instead.
 func (*CycleReport) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{36}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CycleReport) GetDurationNs() uint64 {
@@ -3301,7 +3405,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[37]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3313,7 +3417,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[37]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3326,7 +3430,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{37}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExplainRequest) GetFrameworkId() string {
@@ -3361,7 +3465,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[38]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3373,7 +3477,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[38]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3386,7 +3490,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{38}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExplainResponse) GetKnown() bool {
@@ -3424,7 +3528,7 @@ type RoleExplanation struct {
 
 func (x *RoleExplanation) Reset() {
 	*x = RoleExplanation{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[39]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3436,7 +3540,7 @@ func (x *RoleExplanation) String() string {
 func (*RoleExplanation) ProtoMessage() {}
 
 func (x *RoleExplanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[39]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3449,7 +3553,7 @@ func (x *RoleExplanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleExplanation.ProtoReflect.Descriptor instead.
 func (*RoleExplanation) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{39}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RoleExplanation) GetRole() string {
@@ -3525,7 +3629,7 @@ type ReasonCount struct {
 
 func (x *ReasonCount) Reset() {
 	*x = ReasonCount{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[40]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3537,7 +3641,7 @@ func (x *ReasonCount) String() string {
 func (*ReasonCount) ProtoMessage() {}
 
 func (x *ReasonCount) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[40]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3550,7 +3654,7 @@ func (x *ReasonCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasonCount.ProtoReflect.Descriptor instead.
 func (*ReasonCount) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{40}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReasonCount) GetReason() string {
@@ -3579,7 +3683,7 @@ type AgentExplanation struct {
 
 func (x *AgentExplanation) Reset() {
 	*x = AgentExplanation{}
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[41]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3591,7 +3695,7 @@ func (x *AgentExplanation) String() string {
 func (*AgentExplanation) ProtoMessage() {}
 
 func (x *AgentExplanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[41]
+	mi := &file_mezzo_allocator_v1_allocator_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3604,7 +3708,7 @@ func (x *AgentExplanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentExplanation.ProtoReflect.Descriptor instead.
 func (*AgentExplanation) Descriptor() ([]byte, []int) {
-	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{41}
+	return file_mezzo_allocator_v1_allocator_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AgentExplanation) GetAgentId() string {
@@ -3800,7 +3904,7 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"quantities\x18\x04 \x01(\v2\x1e.mezzo.allocator.v1.QuantitiesR\n" +
 	"quantities\x12!\n" +
 	"\fremaining_ms\x18\x05 \x01(\x04R\vremainingMs\x12\x12\n" +
-	"\x04soft\x18\x06 \x01(\bR\x04soft\"\xcc\x01\n" +
+	"\x04soft\x18\x06 \x01(\bR\x04soft\"\x8c\x02\n" +
 	"\vTaskStarted\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\rR\x05agent\x12\x1c\n" +
@@ -3810,7 +3914,15 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"quantities\x18\x05 \x01(\v2\x1e.mezzo.allocator.v1.QuantitiesR\n" +
 	"quantities\x12\x1d\n" +
 	"\n" +
-	"started_ns\x18\x06 \x01(\x03R\tstartedNs\"#\n" +
+	"started_ns\x18\x06 \x01(\x03R\tstartedNs\x12>\n" +
+	"\n" +
+	"revocation\x18\a \x01(\v2\x1e.mezzo.allocator.v1.RevocationR\n" +
+	"revocation\"a\n" +
+	"\n" +
+	"Revocation\x12!\n" +
+	"\fremaining_ms\x18\x01 \x01(\x04R\vremainingMs\x12\x1c\n" +
+	"\tframework\x18\x02 \x01(\rR\tframework\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\rR\x04role\"#\n" +
 	"\tTaskEnded\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\"\x84\x01\n" +
 	"\tRequested\x12\x1c\n" +
@@ -3870,11 +3982,13 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"\x05agent\x18\x01 \x01(\rR\x05agent\x12\x1c\n" +
 	"\tframework\x18\x02 \x01(\rR\tframework\"'\n" +
 	"\x0fRescindDecision\x12\x14\n" +
-	"\x05offer\x18\x01 \x01(\x04R\x05offer\"W\n" +
+	"\x05offer\x18\x01 \x01(\x04R\x05offer\"\x89\x01\n" +
 	"\x0eRevokeDecision\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\x04R\x04task\x12\x19\n" +
 	"\bgrace_ms\x18\x02 \x01(\x04R\agraceMs\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"s\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n" +
+	"\tframework\x18\x04 \x01(\rR\tframework\x12\x12\n" +
+	"\x04role\x18\x05 \x01(\rR\x04role\"s\n" +
 	"\vCycleReport\x12\x1f\n" +
 	"\vduration_ns\x18\x01 \x01(\x04R\n" +
 	"durationNs\x12+\n" +
@@ -3918,7 +4032,7 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"\"FRAMEWORK_CAPABILITY_GPU_RESOURCES\x10\x02\x12)\n" +
 	"%FRAMEWORK_CAPABILITY_SHARED_RESOURCES\x10\x04\x12/\n" +
 	"+FRAMEWORK_CAPABILITY_RESERVATION_REFINEMENT\x10\b\x12%\n" +
-	"!FRAMEWORK_CAPABILITY_REGION_AWARE\x10\x10*\xb5\x04\n" +
+	"!FRAMEWORK_CAPABILITY_REGION_AWARE\x10\x10*\x82\x05\n" +
 	"\rRefusalReason\x12\x1e\n" +
 	"\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cREFUSAL_REASON_STALE_SESSION\x10\x01\x12 \n" +
@@ -3937,7 +4051,9 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"\x18REFUSAL_REASON_MALFORMED\x10\r\x12&\n" +
 	"\"REFUSAL_REASON_REVOCATION_DISABLED\x10\x0e\x12$\n" +
 	" REFUSAL_REASON_REVOCATION_BOUNDS\x10\x0f\x12 \n" +
-	"\x1cREFUSAL_REASON_UNKNOWN_OFFER\x10\x102\xb0\x01\n" +
+	"\x1cREFUSAL_REASON_UNKNOWN_OFFER\x10\x10\x12\"\n" +
+	"\x1eREFUSAL_REASON_REVOCATION_TASK\x10\x11\x12'\n" +
+	"#REFUSAL_REASON_REVOCATION_GUARANTEE\x10\x122\xb0\x01\n" +
 	"\tAllocator\x12O\n" +
 	"\bAllocate\x12\x1c.mezzo.allocator.v1.FromCore\x1a!.mezzo.allocator.v1.FromAllocator(\x010\x01\x12R\n" +
 	"\aExplain\x12\".mezzo.allocator.v1.ExplainRequest\x1a#.mezzo.allocator.v1.ExplainResponseBDZBgithub.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1;allocatorv1b\x06proto3"
@@ -3955,7 +4071,7 @@ func file_mezzo_allocator_v1_allocator_proto_rawDescGZIP() []byte {
 }
 
 var file_mezzo_allocator_v1_allocator_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_mezzo_allocator_v1_allocator_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_mezzo_allocator_v1_allocator_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_mezzo_allocator_v1_allocator_proto_goTypes = []any{
 	(KindType)(0),                  // 0: mezzo.allocator.v1.KindType
 	(FrameworkCapability)(0),       // 1: mezzo.allocator.v1.FrameworkCapability
@@ -3986,23 +4102,24 @@ var file_mezzo_allocator_v1_allocator_proto_goTypes = []any{
 	(*Revived)(nil),                // 26: mezzo.allocator.v1.Revived
 	(*Filter)(nil),                 // 27: mezzo.allocator.v1.Filter
 	(*TaskStarted)(nil),            // 28: mezzo.allocator.v1.TaskStarted
-	(*TaskEnded)(nil),              // 29: mezzo.allocator.v1.TaskEnded
-	(*Requested)(nil),              // 30: mezzo.allocator.v1.Requested
-	(*OfferOutstanding)(nil),       // 31: mezzo.allocator.v1.OfferOutstanding
-	(*InverseOfferStatus)(nil),     // 32: mezzo.allocator.v1.InverseOfferStatus
-	(*Refused)(nil),                // 33: mezzo.allocator.v1.Refused
-	(*FromAllocator)(nil),          // 34: mezzo.allocator.v1.FromAllocator
-	(*Decision)(nil),               // 35: mezzo.allocator.v1.Decision
-	(*OfferDecision)(nil),          // 36: mezzo.allocator.v1.OfferDecision
-	(*InverseOfferDecision)(nil),   // 37: mezzo.allocator.v1.InverseOfferDecision
-	(*RescindDecision)(nil),        // 38: mezzo.allocator.v1.RescindDecision
-	(*RevokeDecision)(nil),         // 39: mezzo.allocator.v1.RevokeDecision
-	(*CycleReport)(nil),            // 40: mezzo.allocator.v1.CycleReport
-	(*ExplainRequest)(nil),         // 41: mezzo.allocator.v1.ExplainRequest
-	(*ExplainResponse)(nil),        // 42: mezzo.allocator.v1.ExplainResponse
-	(*RoleExplanation)(nil),        // 43: mezzo.allocator.v1.RoleExplanation
-	(*ReasonCount)(nil),            // 44: mezzo.allocator.v1.ReasonCount
-	(*AgentExplanation)(nil),       // 45: mezzo.allocator.v1.AgentExplanation
+	(*Revocation)(nil),             // 29: mezzo.allocator.v1.Revocation
+	(*TaskEnded)(nil),              // 30: mezzo.allocator.v1.TaskEnded
+	(*Requested)(nil),              // 31: mezzo.allocator.v1.Requested
+	(*OfferOutstanding)(nil),       // 32: mezzo.allocator.v1.OfferOutstanding
+	(*InverseOfferStatus)(nil),     // 33: mezzo.allocator.v1.InverseOfferStatus
+	(*Refused)(nil),                // 34: mezzo.allocator.v1.Refused
+	(*FromAllocator)(nil),          // 35: mezzo.allocator.v1.FromAllocator
+	(*Decision)(nil),               // 36: mezzo.allocator.v1.Decision
+	(*OfferDecision)(nil),          // 37: mezzo.allocator.v1.OfferDecision
+	(*InverseOfferDecision)(nil),   // 38: mezzo.allocator.v1.InverseOfferDecision
+	(*RescindDecision)(nil),        // 39: mezzo.allocator.v1.RescindDecision
+	(*RevokeDecision)(nil),         // 40: mezzo.allocator.v1.RevokeDecision
+	(*CycleReport)(nil),            // 41: mezzo.allocator.v1.CycleReport
+	(*ExplainRequest)(nil),         // 42: mezzo.allocator.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 43: mezzo.allocator.v1.ExplainResponse
+	(*RoleExplanation)(nil),        // 44: mezzo.allocator.v1.RoleExplanation
+	(*ReasonCount)(nil),            // 45: mezzo.allocator.v1.ReasonCount
+	(*AgentExplanation)(nil),       // 46: mezzo.allocator.v1.AgentExplanation
 }
 var file_mezzo_allocator_v1_allocator_proto_depIdxs = []int32{
 	5,  // 0: mezzo.allocator.v1.FromCore.begin:type_name -> mezzo.allocator.v1.Begin
@@ -4023,11 +4140,11 @@ var file_mezzo_allocator_v1_allocator_proto_depIdxs = []int32{
 	26, // 15: mezzo.allocator.v1.Event.revived:type_name -> mezzo.allocator.v1.Revived
 	27, // 16: mezzo.allocator.v1.Event.filter:type_name -> mezzo.allocator.v1.Filter
 	28, // 17: mezzo.allocator.v1.Event.task_started:type_name -> mezzo.allocator.v1.TaskStarted
-	29, // 18: mezzo.allocator.v1.Event.task_ended:type_name -> mezzo.allocator.v1.TaskEnded
-	30, // 19: mezzo.allocator.v1.Event.requested:type_name -> mezzo.allocator.v1.Requested
-	33, // 20: mezzo.allocator.v1.Event.refused:type_name -> mezzo.allocator.v1.Refused
-	31, // 21: mezzo.allocator.v1.Event.offer:type_name -> mezzo.allocator.v1.OfferOutstanding
-	32, // 22: mezzo.allocator.v1.Event.inverse_offer:type_name -> mezzo.allocator.v1.InverseOfferStatus
+	30, // 18: mezzo.allocator.v1.Event.task_ended:type_name -> mezzo.allocator.v1.TaskEnded
+	31, // 19: mezzo.allocator.v1.Event.requested:type_name -> mezzo.allocator.v1.Requested
+	34, // 20: mezzo.allocator.v1.Event.refused:type_name -> mezzo.allocator.v1.Refused
+	32, // 21: mezzo.allocator.v1.Event.offer:type_name -> mezzo.allocator.v1.OfferOutstanding
+	33, // 22: mezzo.allocator.v1.Event.inverse_offer:type_name -> mezzo.allocator.v1.InverseOfferStatus
 	22, // 23: mezzo.allocator.v1.Event.held:type_name -> mezzo.allocator.v1.Held
 	0,  // 24: mezzo.allocator.v1.KindDefined.type:type_name -> mezzo.allocator.v1.KindType
 	11, // 25: mezzo.allocator.v1.KindDefined.reservations:type_name -> mezzo.allocator.v1.Reservation
@@ -4046,30 +4163,31 @@ var file_mezzo_allocator_v1_allocator_proto_depIdxs = []int32{
 	7,  // 38: mezzo.allocator.v1.Converted.to:type_name -> mezzo.allocator.v1.Quantities
 	7,  // 39: mezzo.allocator.v1.Filter.quantities:type_name -> mezzo.allocator.v1.Quantities
 	7,  // 40: mezzo.allocator.v1.TaskStarted.quantities:type_name -> mezzo.allocator.v1.Quantities
-	8,  // 41: mezzo.allocator.v1.Requested.quantities:type_name -> mezzo.allocator.v1.NamedQuantities
-	7,  // 42: mezzo.allocator.v1.OfferOutstanding.quantities:type_name -> mezzo.allocator.v1.Quantities
-	3,  // 43: mezzo.allocator.v1.InverseOfferStatus.status:type_name -> mezzo.allocator.v1.InverseOfferStatus.Status
-	2,  // 44: mezzo.allocator.v1.Refused.reason:type_name -> mezzo.allocator.v1.RefusalReason
-	17, // 45: mezzo.allocator.v1.Refused.agent:type_name -> mezzo.allocator.v1.AgentUpdated
-	35, // 46: mezzo.allocator.v1.FromAllocator.decisions:type_name -> mezzo.allocator.v1.Decision
-	40, // 47: mezzo.allocator.v1.FromAllocator.cycle:type_name -> mezzo.allocator.v1.CycleReport
-	36, // 48: mezzo.allocator.v1.Decision.offer:type_name -> mezzo.allocator.v1.OfferDecision
-	37, // 49: mezzo.allocator.v1.Decision.inverse_offer:type_name -> mezzo.allocator.v1.InverseOfferDecision
-	38, // 50: mezzo.allocator.v1.Decision.rescind:type_name -> mezzo.allocator.v1.RescindDecision
-	39, // 51: mezzo.allocator.v1.Decision.revoke:type_name -> mezzo.allocator.v1.RevokeDecision
-	7,  // 52: mezzo.allocator.v1.OfferDecision.quantities:type_name -> mezzo.allocator.v1.Quantities
-	43, // 53: mezzo.allocator.v1.ExplainResponse.roles:type_name -> mezzo.allocator.v1.RoleExplanation
-	44, // 54: mezzo.allocator.v1.RoleExplanation.reasons:type_name -> mezzo.allocator.v1.ReasonCount
-	45, // 55: mezzo.allocator.v1.RoleExplanation.agents:type_name -> mezzo.allocator.v1.AgentExplanation
-	4,  // 56: mezzo.allocator.v1.Allocator.Allocate:input_type -> mezzo.allocator.v1.FromCore
-	41, // 57: mezzo.allocator.v1.Allocator.Explain:input_type -> mezzo.allocator.v1.ExplainRequest
-	34, // 58: mezzo.allocator.v1.Allocator.Allocate:output_type -> mezzo.allocator.v1.FromAllocator
-	42, // 59: mezzo.allocator.v1.Allocator.Explain:output_type -> mezzo.allocator.v1.ExplainResponse
-	58, // [58:60] is the sub-list for method output_type
-	56, // [56:58] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	29, // 41: mezzo.allocator.v1.TaskStarted.revocation:type_name -> mezzo.allocator.v1.Revocation
+	8,  // 42: mezzo.allocator.v1.Requested.quantities:type_name -> mezzo.allocator.v1.NamedQuantities
+	7,  // 43: mezzo.allocator.v1.OfferOutstanding.quantities:type_name -> mezzo.allocator.v1.Quantities
+	3,  // 44: mezzo.allocator.v1.InverseOfferStatus.status:type_name -> mezzo.allocator.v1.InverseOfferStatus.Status
+	2,  // 45: mezzo.allocator.v1.Refused.reason:type_name -> mezzo.allocator.v1.RefusalReason
+	17, // 46: mezzo.allocator.v1.Refused.agent:type_name -> mezzo.allocator.v1.AgentUpdated
+	36, // 47: mezzo.allocator.v1.FromAllocator.decisions:type_name -> mezzo.allocator.v1.Decision
+	41, // 48: mezzo.allocator.v1.FromAllocator.cycle:type_name -> mezzo.allocator.v1.CycleReport
+	37, // 49: mezzo.allocator.v1.Decision.offer:type_name -> mezzo.allocator.v1.OfferDecision
+	38, // 50: mezzo.allocator.v1.Decision.inverse_offer:type_name -> mezzo.allocator.v1.InverseOfferDecision
+	39, // 51: mezzo.allocator.v1.Decision.rescind:type_name -> mezzo.allocator.v1.RescindDecision
+	40, // 52: mezzo.allocator.v1.Decision.revoke:type_name -> mezzo.allocator.v1.RevokeDecision
+	7,  // 53: mezzo.allocator.v1.OfferDecision.quantities:type_name -> mezzo.allocator.v1.Quantities
+	44, // 54: mezzo.allocator.v1.ExplainResponse.roles:type_name -> mezzo.allocator.v1.RoleExplanation
+	45, // 55: mezzo.allocator.v1.RoleExplanation.reasons:type_name -> mezzo.allocator.v1.ReasonCount
+	46, // 56: mezzo.allocator.v1.RoleExplanation.agents:type_name -> mezzo.allocator.v1.AgentExplanation
+	4,  // 57: mezzo.allocator.v1.Allocator.Allocate:input_type -> mezzo.allocator.v1.FromCore
+	42, // 58: mezzo.allocator.v1.Allocator.Explain:input_type -> mezzo.allocator.v1.ExplainRequest
+	35, // 59: mezzo.allocator.v1.Allocator.Allocate:output_type -> mezzo.allocator.v1.FromAllocator
+	43, // 60: mezzo.allocator.v1.Allocator.Explain:output_type -> mezzo.allocator.v1.ExplainResponse
+	59, // [59:61] is the sub-list for method output_type
+	57, // [57:59] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_allocator_v1_allocator_proto_init() }
@@ -4099,7 +4217,7 @@ func file_mezzo_allocator_v1_allocator_proto_init() {
 		(*Event_Held)(nil),
 	}
 	file_mezzo_allocator_v1_allocator_proto_msgTypes[14].OneofWrappers = []any{}
-	file_mezzo_allocator_v1_allocator_proto_msgTypes[31].OneofWrappers = []any{
+	file_mezzo_allocator_v1_allocator_proto_msgTypes[32].OneofWrappers = []any{
 		(*Decision_Offer)(nil),
 		(*Decision_InverseOffer)(nil),
 		(*Decision_Rescind)(nil),
@@ -4111,7 +4229,7 @@ func file_mezzo_allocator_v1_allocator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_allocator_v1_allocator_proto_rawDesc), len(file_mezzo_allocator_v1_allocator_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
