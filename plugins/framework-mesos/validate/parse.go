@@ -1,0 +1,142 @@
+// Package validate reads the bodies of Mesos v1 calls and checks them, as far as a
+// call shows by itself whether it can be one. Every error is the text of an answer
+// with status 400, in the words of Mesos.
+//
+//	parser := validate.NewParser() // keep it
+//	call, err := parser.Scheduler(body, validate.JSON)
+//	if err == nil {
+//		err = validate.Scheduler(call, principal)
+//	}
+package validate
+
+import (
+	"errors"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	agentv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/agent"
+	executorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/executor"
+	masterv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/master"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
+	"github.com/mezzo-os/mezzo/sdk/wirejson"
+
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/walk"
+)
+
+// The media types of calls.
+const (
+	JSON     = "application/json"
+	Protobuf = "application/x-protobuf"
+)
+
+// firstOwn is the number from which on fields are Mezzo's own, not Mesos's.
+const firstOwn = 10000
+
+// text is an error that is an answer as it stands.
+type text string
+
+func (t text) Error() string { return string(t) }
+
+// Parser turns bodies into calls. It is safe for concurrent use.
+type Parser struct {
+	json  *wirejson.Decoder
+	enums *walk.Walker
+}
+
+// NewParser returns a parser. It learns each type of call once, so keep it.
+func NewParser() *Parser {
+	return &Parser{
+		json: wirejson.Options{MaxField: firstOwn - 1}.NewDecoder(),
+		enums: walk.New(func(fd protoreflect.FieldDescriptor) bool {
+			return fd.Enum() != nil // all single ones: calls hold no lists of enums
+		}),
+	}
+}
+
+// Scheduler reads a scheduler's call. media is JSON or Protobuf. Fields that are
+// Mezzo's own are left out, since they are not for a client to set.
+func (p *Parser) Scheduler(body []byte, media string) (*schedulerv1.Call, error) {
+	call := &schedulerv1.Call{}
+	if err := p.call(body, media, call); err != nil {
+		return nil, err
+	}
+	call.StreamId, call.Sequence = nil, nil
+	return call, nil
+}
+
+// Executor reads an executor's call, as [Parser.Scheduler] does.
+func (p *Parser) Executor(body []byte, media string) (*executorv1.Call, error) {
+	call := &executorv1.Call{}
+	if err := p.call(body, media, call); err != nil {
+		return nil, err
+	}
+	call.Sequence = nil
+	return call, nil
+}
+
+// Master reads a call of the master's operator API.
+func (p *Parser) Master(body []byte, media string) (*masterv1.Call, error) {
+	call := &masterv1.Call{}
+	if err := p.call(body, media, call); err != nil {
+		return nil, err
+	}
+	return call, nil
+}
+
+// Agent reads a call of the agent's operator API, where errors have words of their
+// own. Of a stream of calls it reads one record.
+func (p *Parser) Agent(body []byte, media string) (*agentv1.Call, error) {
+	call := &agentv1.Call{}
+	if media == Protobuf {
+		if p.protobuf(body, call) != nil {
+			return nil, text("Failed to parse body into a protobuf object")
+		}
+		return call, nil
+	}
+	if err := p.json.Unmarshal(body, call); err != nil {
+		return nil, jsonError("", err)
+	}
+	return call, nil
+}
+
+func (p *Parser) call(body []byte, media string, call proto.Message) error {
+	if media == Protobuf {
+		if p.protobuf(body, call) != nil {
+			return text("Failed to parse body into Call protobuf")
+		}
+		return nil
+	}
+	if err := p.json.Unmarshal(body, call); err != nil {
+		return jsonError("Failed to convert JSON into Call protobuf: ", err)
+	}
+	return nil
+}
+
+// protobuf decodes a body. A number that an enum does not have counts as not set,
+// as it does in other languages; Go keeps it.
+func (p *Parser) protobuf(body []byte, call proto.Message) error {
+	if err := (proto.UnmarshalOptions{RecursionLimit: 100}).Unmarshal(body, call); err != nil {
+		return err
+	}
+	unset := false
+	err := p.enums.Visit(call.ProtoReflect(), func(m protoreflect.Message, fd protoreflect.FieldDescriptor) error {
+		if fd.Enum().Values().ByNumber(m.Get(fd).Enum()) == nil {
+			m.Clear(fd)
+			unset = true
+		}
+		return nil
+	})
+	if err == nil && unset {
+		err = proto.CheckInitialized(call)
+	}
+	return err
+}
+
+func jsonError(misfit string, err error) error {
+	var syntax *wirejson.SyntaxError
+	if errors.As(err, &syntax) {
+		return text("Failed to parse body into JSON: " + err.Error())
+	}
+	return text(misfit + err.Error())
+}
