@@ -49,7 +49,7 @@ func NewParser() *Parser {
 	return &Parser{
 		json: wirejson.Options{MaxField: firstOwn - 1}.NewDecoder(),
 		enums: walk.New(func(fd protoreflect.FieldDescriptor) bool {
-			return fd.Enum() != nil // all single ones: calls hold no lists of enums
+			return fd.Enum() != nil
 		}),
 	}
 }
@@ -121,10 +121,22 @@ func (p *Parser) protobuf(body []byte, call proto.Message) error {
 	}
 	unset := false
 	err := p.enums.Visit(call.ProtoReflect(), func(m protoreflect.Message, fd protoreflect.FieldDescriptor) error {
-		if fd.Enum().Values().ByNumber(m.Get(fd).Enum()) == nil {
-			m.Clear(fd)
-			unset = true
+		numbers := fd.Enum().Values()
+		if !fd.IsList() {
+			if numbers.ByNumber(m.Get(fd).Enum()) == nil {
+				m.Clear(fd)
+				unset = true
+			}
+			return nil
 		}
+		list, kept := m.Mutable(fd).List(), 0
+		for i := range list.Len() {
+			if v := list.Get(i); numbers.ByNumber(v.Enum()) != nil {
+				list.Set(kept, v)
+				kept++
+			}
+		}
+		list.Truncate(kept)
 		return nil
 	})
 	if err == nil && unset {
