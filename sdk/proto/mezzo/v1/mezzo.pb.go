@@ -10912,7 +10912,10 @@ type CommandInfo_URI struct {
 	Cache *bool `protobuf:"varint,4,opt,name=cache" json:"cache,omitempty"`
 	// The name in the sandbox, a relative path; may have directories. Unset:
 	// the last part of the URI.
-	OutputFile    *string `protobuf:"bytes,5,opt,name=output_file,json=outputFile" json:"output_file,omitempty"`
+	OutputFile *string `protobuf:"bytes,5,opt,name=output_file,json=outputFile" json:"output_file,omitempty"`
+	// "sha256:…" or "sha512:…", in hexadecimal: what is fetched must have this
+	// checksum. Mesos has no such field.
+	Checksum      *string `protobuf:"bytes,10000,opt,name=checksum" json:"checksum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -10983,6 +10986,13 @@ func (x *CommandInfo_URI) GetCache() bool {
 func (x *CommandInfo_URI) GetOutputFile() string {
 	if x != nil && x.OutputFile != nil {
 		return *x.OutputFile
+	}
+	return ""
+}
+
+func (x *CommandInfo_URI) GetChecksum() string {
+	if x != nil && x.Checksum != nil {
+		return *x.Checksum
 	}
 	return ""
 }
@@ -15313,14 +15323,14 @@ const file_mezzo_v1_mezzo_proto_rawDesc = "" +
 	"\x03TCP\x10\x03\"G\n" +
 	"\n" +
 	"KillPolicy\x129\n" +
-	"\fgrace_period\x18\x01 \x01(\v2\x16.mezzo.v1.DurationInfoR\vgracePeriod\"\xee\x02\n" +
+	"\fgrace_period\x18\x01 \x01(\v2\x16.mezzo.v1.DurationInfoR\vgracePeriod\"\x8b\x03\n" +
 	"\vCommandInfo\x12-\n" +
 	"\x04uris\x18\x01 \x03(\v2\x19.mezzo.v1.CommandInfo.URIR\x04uris\x127\n" +
 	"\venvironment\x18\x02 \x01(\v2\x15.mezzo.v1.EnvironmentR\venvironment\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\tR\x05value\x12\x12\n" +
 	"\x04user\x18\x05 \x01(\tR\x04user\x12\x1a\n" +
 	"\x05shell\x18\x06 \x01(\b:\x04trueR\x05shell\x12\x1c\n" +
-	"\targuments\x18\a \x03(\tR\targuments\x1a\x92\x01\n" +
+	"\targuments\x18\a \x03(\tR\targuments\x1a\xaf\x01\n" +
 	"\x03URI\x12\x14\n" +
 	"\x05value\x18\x01 \x02(\tR\x05value\x12\x1e\n" +
 	"\n" +
@@ -15329,7 +15339,8 @@ const file_mezzo_v1_mezzo_proto_rawDesc = "" +
 	"\aextract\x18\x03 \x01(\b:\x04trueR\aextract\x12\x14\n" +
 	"\x05cache\x18\x04 \x01(\bR\x05cache\x12\x1f\n" +
 	"\voutput_file\x18\x05 \x01(\tR\n" +
-	"outputFile\"\xe9\x04\n" +
+	"outputFile\x12\x1b\n" +
+	"\bchecksum\x18\x90N \x01(\tR\bchecksum\"\xe9\x04\n" +
 	"\fExecutorInfo\x125\n" +
 	"\vexecutor_id\x18\x01 \x02(\v2\x14.mezzo.v1.ExecutorIDR\n" +
 	"executorId\x12\x12\n" +
