@@ -153,6 +153,7 @@ func defaultAgent() Agent {
 		PingTimeout:         75 * time.Second,
 		LogSize:             10 << 20,
 		LogFiles:            5,
+		Fetcher:             Fetcher{CacheSize: 2 << 30, MaxSize: 64 << 30, StallTimeout: time.Minute},
 	}
 }
 
@@ -161,7 +162,9 @@ var agentSchema = schema(
 		"masters", "rpc", "http", "insecure", "hostname", "work_dir", "resources", "attributes",
 		"registration_backoff", "ping_timeout", "log_size", "log_files",
 	},
-	"framework *")
+	"fetcher", "framework *")
+
+var fetcherSchema = schema([]string{"cache_size", "max_size", "stall_timeout"})
 
 func (a *agentBlock) decode(d *decoder, block *hcl.Block) {
 	a.written, a.rng = true, block.DefRange
@@ -177,6 +180,12 @@ func (a *agentBlock) decode(d *decoder, block *hcl.Block) {
 	s.duration("ping_timeout", &a.PingTimeout, time.Millisecond)
 	s.size("log_size", &a.LogSize, 4096)
 	s.count("log_files", &a.LogFiles, 1)
+	if block := d.single(blocks, "fetcher"); block != nil {
+		s, _ := d.content(block.Body, fetcherSchema)
+		s.size("cache_size", &a.Fetcher.CacheSize, 0)
+		s.size("max_size", &a.Fetcher.MaxSize, 1)
+		s.duration("stall_timeout", &a.Fetcher.StallTimeout, time.Millisecond)
+	}
 	a.frameworks = d.plugins(blocks, KindFramework)
 }
 

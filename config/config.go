@@ -189,6 +189,8 @@ type Agent struct {
 	LogSize  int64
 	LogFiles int
 
+	Fetcher Fetcher
+
 	Isolators  []Plugin // in file order, never empty
 	Frameworks []Plugin // in file order
 
@@ -196,6 +198,16 @@ type Agent struct {
 	Insecure bool
 	LogLevel string
 	LogJSON  bool
+}
+
+// Fetcher is how an agent fetches what tasks' URIs name.
+type Fetcher struct {
+	// CacheSize is how many bytes of downloads are kept; 0: none.
+	CacheSize int64
+	// MaxSize is how many bytes a download may have, and an archive unpack to.
+	MaxSize int64
+	// StallTimeout is after how long without a byte a download is given up.
+	StallTimeout time.Duration
 }
 
 // AgentAttribute is a name and its value.

@@ -92,7 +92,7 @@ func names(s ...*hcl.BodySchema) (attributes []string) {
 func TestManualKnowsEveryWord(t *testing.T) {
 	m := readManual(t)
 	for heading, s := range map[string]*hcl.BodySchema{
-		"Top level": rootSchema, "master": masterSchema, "revocation": revocationSchema, "agent": agentSchema,
+		"Top level": rootSchema, "master": masterSchema, "revocation": revocationSchema, "agent": agentSchema, "fetcher": fetcherSchema,
 		"tls": tlsSchema, "role": roleSchema, "Plugin blocks": pluginSchema, "The lock file": lockSchema,
 	} {
 		m.check(t, heading, names(s))
@@ -178,8 +178,8 @@ func TestManualDefaults(t *testing.T) {
 		}
 		return out.String()
 	}
-	written := load(t, ".hcl", fmt.Sprintf("data_dir = \"/d\"\n%smaster {\n%srevocation {\n%s}\n}\nagent {\n%s}\n",
-		body("Top level"), body("master"), body("revocation"), body("agent")))
+	written := load(t, ".hcl", fmt.Sprintf("data_dir = \"/d\"\n%smaster {\n%srevocation {\n%s}\n}\nagent {\n%sfetcher {\n%s}\n}\n",
+		body("Top level"), body("master"), body("revocation"), body("agent"), body("fetcher")))
 	empty := load(t, ".hcl", "data_dir = \"/d\"\nmaster {\n}\nagent {\n}\n")
 	places := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}), cmpopts.IgnoreFields(Master{}, "Files"), cmpopts.IgnoreFields(Agent{}, "Files"), cmpopts.IgnoreFields(Plugin{}, "Body")}
 	if diff := cmp.Diff(empty.master, written.master, places); diff != "" {

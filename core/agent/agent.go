@@ -118,7 +118,7 @@ func (a *Agent) build() error {
 	a.boxes = &containers{
 		isolators: map[string]*isolatorClient{}, work: a.work, endpoint: o.RPCAddress, hostname: o.Hostname,
 		post: a.post, run: a.run, slots: make(chan struct{}, launchesAtOnce), workers: map[string]*worker{},
-		logs: &isolatorv1.Logs{MaxBytes: uint64(max(0, o.LogSize))},
+		logs: &isolatorv1.Logs{MaxBytes: uint64(max(0, o.LogSize))}, fetcher: o.Fetcher,
 	}
 	if o.LogFiles > 1 {
 		a.boxes.logs.MaxFiles = uint32(o.LogFiles - 1) // the current one is not counted there

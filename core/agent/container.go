@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mezzo-os/mezzo/core/agent/fetcher"
 	"github.com/mezzo-os/mezzo/core/agent/state"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -27,6 +29,7 @@ type containers struct {
 	logs     *isolatorv1.Logs
 	endpoint string // the agent's rpc address, for what runs here
 	hostname string
+	fetcher  *fetcher.Fetcher
 	post     func(context.Context, state.Input)
 	run      func(func(context.Context))
 	slots    chan struct{}
@@ -143,6 +146,11 @@ func (c *containers) claimOne(ctx context.Context, p *state.Plan) ([]state.Claim
 // launch makes a container as far as Create.
 func (c *containers) launch(p *state.Plan) {
 	c.enqueue(p.Container, func(ctx context.Context) {
+		// To fetch may take long and is somebody else's time.
+		if err := c.furnish(ctx, p); err != nil {
+			c.post(ctx, state.LaunchFailed{Container: p.Container, Message: err.Error()})
+			return
+		}
 		select {
 		case c.slots <- struct{}{}:
 			defer func() { <-c.slots }()
@@ -158,15 +166,39 @@ func (c *containers) launch(p *state.Plan) {
 	})
 }
 
+// furnish makes a container's sandbox, with what the command's URIs name.
+func (c *containers) furnish(ctx context.Context, p *state.Plan) error {
+	user, err := lookupUser(p.Task.GetUser())
+	if err != nil {
+		return err
+	}
+	if _, err := c.work.make(p, user); err != nil {
+		return err
+	}
+	uris := p.Command.GetUris()
+	if len(uris) == 0 {
+		return nil
+	}
+	if c.fetcher == nil {
+		return errors.New("the task has URIs, and this agent fetches none")
+	}
+	dir, err := c.work.openDir(p.Sandbox)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	who := fetcher.User{UID: user.uid, GID: user.gid, Groups: user.groups}
+	return c.fetcher.Fetch(ctx, dir, who, uris, func(text string) {
+		c.post(ctx, state.Progress{Container: p.Container, Message: text})
+	})
+}
+
 func (c *containers) make(ctx context.Context, p *state.Plan) (*state.Created, error) {
 	user, err := lookupUser(p.Task.GetUser())
 	if err != nil {
 		return nil, err
 	}
-	sandbox, err := c.work.make(p, user)
-	if err != nil {
-		return nil, err
-	}
+	sandbox := c.work.path(p.Sandbox)
 	spec, err := baseSpec(p, sandbox, user, c.endpoint, c.hostname)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 
+	"github.com/mezzo-os/mezzo/core/agent/fetcher"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
@@ -69,6 +70,9 @@ type Options struct {
 	// 0: the isolator's own.
 	LogSize  int64
 	LogFiles int
+
+	// Fetcher brings what tasks' URIs name; nil: such tasks fail.
+	Fetcher *fetcher.Fetcher
 
 	Logger hclog.Logger // nil: none
 }

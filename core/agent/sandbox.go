@@ -62,6 +62,16 @@ func (w *workDir) make(p *state.Plan, who *account) (string, error) {
 	return w.path(p.Sandbox), nil
 }
 
+// openDir opens a sandbox's directory itself. Whoever asks closes it.
+func (w *workDir) openDir(sandbox string) (*os.File, error) {
+	root, err := w.open(sandbox)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return root.Open(".")
+}
+
 func (w *workDir) makeDir(p *state.Plan, who *account) error {
 	sandbox := p.Sandbox
 	if !filepath.IsLocal(filepath.FromSlash(sandbox)) || p.Latest != "" && !filepath.IsLocal(filepath.FromSlash(p.Latest)) {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/core/agent/fetcher"
 	"github.com/mezzo-os/mezzo/core/http"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/rpc"
@@ -169,13 +170,19 @@ func (s *Service) newAgent(isolators []Isolator) (*Agent, error) {
 			return nil, fmt.Errorf("agent: the machine's name (hostname = … gives one): %w", err)
 		}
 	}
+	fetch, err := fetcher.New(fetcher.Options{
+		CacheDir: filepath.Join(c.DataDir, "fetch"), CacheBytes: c.Fetcher.CacheSize, MaxBytes: c.Fetcher.MaxSize, Stall: c.Fetcher.StallTimeout,
+	})
+	if err != nil {
+		return nil, err
+	}
 	return New(Options{
 		DataDir: c.DataDir, WorkDir: c.WorkDir, Hostname: hostname, Version: s.o.Version,
 		RPCAddress: s.rpc.Address(), HTTPAddress: s.http.Address(), Masters: c.Masters, Dial: dial,
 		Resources: resources.ToProto(), Attributes: attributes(c.Attributes), Isolators: isolators, Revive: s.revive,
 		Retire:  s.retire,
 		Plugins: s.listPlugins, Authorizer: s.o.Authorizer, RegistrationBackoff: c.RegistrationBackoff, PingTimeout: c.PingTimeout,
-		LogSize: c.LogSize, LogFiles: c.LogFiles, Logger: s.o.Logger,
+		LogSize: c.LogSize, LogFiles: c.LogFiles, Fetcher: fetch, Logger: s.o.Logger,
 	})
 }
 

@@ -31,12 +31,13 @@ type runOptions struct {
 	cpus, gpus       float64
 	mem, disk        string
 	name, role, user string
-	env              []string
+	env, uri         []string
 	timeout          time.Duration
 	instances        int
 	command          []string
 	resources        resource.Resources // of one instance
 	environment      *mezzov1.Environment
+	uris             []*mezzov1.CommandInfo_URI
 }
 
 func (c *cli) runCommand() *cobra.Command {
@@ -50,6 +51,7 @@ exits with its status: 128 plus the signal if one ended it, 124 on --timeout,
 --instances, lines begin with [i], and the status is the first that is not 0.`,
 		Example: `  mezzo run -- sh -c 'echo hello; exit 3'
   mezzo run --cpus 2 --mem 512MiB --env MODE=fast -- ./train --epochs 3
+  mezzo run --uri https://example.org/app.tar.gz,cache -- ./app/start
   mezzo run --instances 50 -- sleep 1`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -75,6 +77,7 @@ exits with its status: 128 plus the signal if one ended it, 124 on --timeout,
 	f.StringVar(&o.role, "role", "*", "the role whose resources it uses")
 	f.StringVar(&o.user, "user", "", "the user that it runs as (default: you)")
 	f.StringArrayVar(&o.env, "env", nil, "NAME=VALUE for its environment; may be repeated")
+	f.StringArrayVar(&o.uri, "uri", nil, "a file to fetch first: URL[,executable][,cache][,extract=false][,output=NAME][,checksum=sha256:…]; may be repeated")
 	f.DurationVar(&o.timeout, "timeout", 0, "end it after this long, waiting for offers included")
 	f.IntVar(&o.instances, "instances", 1, "how many to run")
 	c.addClientFlags(cmd)
@@ -111,6 +114,9 @@ func (o *runOptions) check() error {
 		return usage("--role: %v", err)
 	}
 	if o.environment, err = environment(o.env); err != nil {
+		return err
+	}
+	if o.uris, err = uris(o.uri); err != nil {
 		return err
 	}
 	if o.name == "" {

@@ -210,7 +210,7 @@ func (j *job) task(in *instance, agent *mezzov1.AgentID, resources resource.Reso
 		Resources: resources.ToProto(),
 		Command: &mezzov1.CommandInfo{
 			Shell: proto.Bool(false), Value: proto.String(j.o.command[0]), Arguments: j.o.command,
-			User: proto.String(j.o.user), Environment: j.o.environment,
+			User: proto.String(j.o.user), Environment: j.o.environment, Uris: j.o.uris,
 		},
 	}
 }

@@ -128,6 +128,12 @@ type Created struct {
 	Handles   map[string][]byte // by isolator
 }
 
+// Progress tells how far Launch has come where that takes long.
+type Progress struct {
+	Container string
+	Message   string // a sentence
+}
+
 // Started says that a container's process runs.
 type Started struct {
 	Container string
@@ -175,6 +181,7 @@ func (AdapterDown) input()       {}
 func (SetAdapters) input()       {}
 func (Claimed) input()           {}
 func (Created) input()           {}
+func (Progress) input()          {}
 func (Started) input()           {}
 func (Updated) input()           {}
 func (LaunchFailed) input()      {}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
@@ -155,6 +157,18 @@ func (m *Machine) create(l *launch) {
 	for _, t := range l.tasks {
 		m.effect(Launch{Plan: m.plan(m.containers[t.container])})
 	}
+}
+
+// progress tells the framework what a launch is at. A sentence that would have
+// to wait for another to be acknowledged is not worth telling.
+func (m *Machine) progress(in Progress) {
+	c := m.containers[in.Container]
+	if c == nil || c.phase != launching || c.task == nil || len(c.task.updates) > 0 || c.task.status.GetMessage() == in.Message {
+		return
+	}
+	s := m.newStatus(c.task, mezzov1.TaskState_TASK_STARTING, fromExecutor)
+	s.Message = proto.String(in.Message)
+	m.update(c.task, s)
 }
 
 func (m *Machine) created(in Created) {

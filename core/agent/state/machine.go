@@ -249,6 +249,8 @@ func (m *Machine) handle(in Input) {
 		m.claimed(in)
 	case Created:
 		m.created(in)
+	case Progress:
+		m.progress(in)
 	case Started:
 		m.started(in)
 	case Updated:

@@ -140,9 +140,6 @@ func (m *Machine) taskError(f *framework, t *mezzov1.TaskInfo) string {
 	if _, err := resource.FromProto(t.GetResources()); err != nil {
 		return "its resources are wrong: " + err.Error()
 	}
-	if len(t.GetCommand().GetUris()) > 0 {
-		return "it has URIs to fetch, which this agent does not do"
-	}
 	for _, v := range t.GetCommand().GetEnvironment().GetVariables() {
 		if v.GetType() == mezzov1.Environment_Variable_SECRET {
 			return fmt.Sprintf("environment variable %q is a secret, which this agent cannot resolve", v.GetName())

@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,6 +27,7 @@ import (
 //	settle                                        everything asked for is answered
 //	step [n]                                      n answers are given (all checkpoints written first)
 //	write                                         checkpoints become durable
+//	progress [container=c1] message=(some words)   a launch tells how far it is
 //	exit container=c1 [code=n] [signal=n] …       a process ends
 //	isolators names=(a,b) | isolator-up name=b    the configuration has others now; the plugin of one is there
 //	adapter-up [name=a] [at=host:port] | adapter-down [name=a] | adapters names=(a,b)
@@ -130,11 +132,14 @@ func command(t *testing.T, w *world, d *datadriven.TestData) {
 		w.settle()
 	case "write":
 		w.write(len(w.writes))
-		for len(w.inbox) > 0 {
-			if _, ok := w.inbox[0].(state.Written); !ok {
-				break
+		// What isolators answer may come later.
+		for i := 0; i < len(w.inbox); {
+			if in, ok := w.inbox[i].(state.Written); ok {
+				w.inbox = slices.Delete(w.inbox, i, i+1)
+				w.step(in)
+			} else {
+				i++
 			}
-			w.deliver()
 		}
 	case "step":
 		for range number(d, "n", 1) {
@@ -199,6 +204,8 @@ func command(t *testing.T, w *world, d *datadriven.TestData) {
 		}
 		w.ends(w.long(arg(d, "container", "c1")), e)
 		settleUnlessHeld(w, d)
+	case "progress":
+		w.step(state.Progress{Container: w.long(arg(d, "container", "c1")), Message: strings.Join(d.CmdArgs[len(d.CmdArgs)-1].Vals, " ")})
 	case "limited":
 		w.step(state.Limited{Limitation: &isolatorv1.Limitation{
 			Container: w.long(arg(d, "container", "c1")), Reason: mezzov1.TaskStatus_REASON_CONTAINER_LIMITATION_DISK.Enum(), Message: "Disk limit exceeded",
