@@ -246,7 +246,7 @@ func TestErrors(t *testing.T) {
 	}
 	for _, test := range []struct{ output, sum, want string }{
 		{"../x", "", "leaves the sandbox"}, {"/etc/x", "", "leaves the sandbox"},
-		{"", "md5:abc", "of no known kind"}, {"", "sha256:abc", "64 hexadecimal digits"},
+		{"", "md5:abc", "of no known kind"}, {"", "sha256:abc", "sha256: and 64 hexadecimal digits"},
 	} {
 		u := uri("http://host/file")
 		u.OutputFile, u.Checksum = proto.String(test.output), proto.String(test.sum)

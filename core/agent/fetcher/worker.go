@@ -304,7 +304,7 @@ func checksum(text string) (hash.Hash, string, error) {
 	}
 	value = strings.ToLower(value)
 	if raw, err := hex.DecodeString(value); err != nil || len(raw) != sum.Size() {
-		return nil, "", fmt.Errorf("checksum %q is not %d hexadecimal digits after %s:", text, 2*sum.Size(), kind)
+		return nil, "", fmt.Errorf("checksum %q must be %s: and %d hexadecimal digits", text, kind, 2*sum.Size())
 	}
 	return sum, value, nil
 }
