@@ -1,6 +1,7 @@
 package master
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -184,7 +185,7 @@ func (s *schedulerService) Calls(stream grpc.BidiStreamingServer[schedulerv1.Cal
 			}
 			return nil
 		}
-		var input any = state.SchedulerCall{Caller: caller.id, Call: call, Principal: principal}
+		var input any = state.SchedulerCall{Caller: caller.id, Call: call, Principal: principal, Denied: s.deniedTasks(ctx, call)}
 		if err := s.authorizeCall(ctx, call); err != nil {
 			input = deniedCall{caller.id, &schedulerv1.CallResult{
 				Sequence: call.Sequence, Code: schedulerv1.CallResult_UNAUTHORIZED.Enum(), Message: proto.String(err.Error()),
@@ -204,35 +205,50 @@ func (s *schedulerService) authorizeCall(ctx context.Context, call *schedulerv1.
 		return s.master.authorize(ctx, rpc.TeardownFramework, rpc.Object{ID: framework, FrameworkID: framework})
 	case schedulerv1.Call_KILL:
 		return s.master.authorize(ctx, rpc.KillTask, rpc.Object{ID: call.GetKill().GetTaskId().GetValue(), FrameworkID: framework})
-	case schedulerv1.Call_ACCEPT:
-		for _, operation := range call.GetAccept().GetOperations() {
-			tasks, executor := operation.GetLaunch().GetTaskInfos(), (*mezzov1.ExecutorInfo)(nil)
-			if group := operation.GetLaunchGroup(); group != nil {
-				tasks, executor = group.GetTaskGroup().GetTasks(), group.GetExecutor()
-			}
-			for _, task := range tasks {
-				object := rpc.Object{ID: task.GetTaskId().GetValue(), FrameworkID: framework, User: s.userOf(framework, task, executor)}
-				if err := s.master.authorize(ctx, rpc.RunTask, object); err != nil {
-					return err
-				}
-			}
-		}
 	case schedulerv1.Call_UPDATE_FRAMEWORK:
 		return s.authorizeSubscribe(ctx, &schedulerv1.Call_Subscribe{FrameworkInfo: call.GetUpdateFramework().GetFrameworkInfo()})
 	}
 	return nil
 }
 
-// userOf is who a task would run as: the most particular that is named.
-func (s *schedulerService) userOf(framework string, task *mezzov1.TaskInfo, executor *mezzov1.ExecutorInfo) string {
+// deniedTasks asks for the tasks of an ACCEPT whether they may run as who they
+// would, and gives why those may not that may not.
+func (s *schedulerService) deniedTasks(ctx context.Context, call *schedulerv1.Call) map[string]string {
+	if call.GetType() != schedulerv1.Call_ACCEPT {
+		return nil
+	}
+	var denied map[string]string
+	framework := call.GetFrameworkId().GetValue()
+	for _, operation := range call.GetAccept().GetOperations() {
+		tasks, executor := operation.GetLaunch().GetTaskInfos(), (*mezzov1.ExecutorInfo)(nil)
+		if group := operation.GetLaunchGroup(); group != nil {
+			tasks, executor = group.GetTaskGroup().GetTasks(), group.GetExecutor()
+		}
+		for _, task := range tasks {
+			for _, user := range s.usersOf(framework, task, executor) {
+				object := rpc.Object{ID: task.GetTaskId().GetValue(), FrameworkID: framework, User: user}
+				if err := s.master.authorize(ctx, rpc.RunTask, object); err != nil {
+					if denied == nil {
+						denied = map[string]string{}
+					}
+					denied[object.ID] = fmt.Sprintf("Not authorized to launch as user '%s': %s", user, err)
+				}
+			}
+		}
+	}
+	return denied
+}
+
+// usersOf are those as whom a task would run: the most particular that is named
+// for it, and if it brings an executor, for that.
+func (s *schedulerService) usersOf(framework string, task *mezzov1.TaskInfo, executor *mezzov1.ExecutorInfo) []string {
 	if executor == nil {
 		executor = task.GetExecutor()
 	}
-	if command := task.GetCommand(); command.GetUser() != "" {
-		return command.GetUser()
+	user := cmp.Or(executor.GetCommand().GetUser(), s.master.mirror.frameworkUser(framework))
+	own := cmp.Or(task.GetCommand().GetUser(), user)
+	if executor == nil || own == user {
+		return []string{own}
 	}
-	if command := executor.GetCommand(); command.GetUser() != "" {
-		return command.GetUser()
-	}
-	return s.master.mirror.frameworkUser(framework)
+	return []string{own, user}
 }

@@ -26,16 +26,19 @@ type acceptance struct {
 	// pool is what is left of the offers.
 	pool resource.Resources
 	used bool
+	// denied is why tasks must not run as who they would, by id.
+	denied map[string]string
 }
 
 // accept carries out an ACCEPT: its operations in order, each checked whole
 // before any of it takes effect, each seeing what those before it have left.
-func (m *Machine) accept(f *framework, call *schedulerv1.Call_Accept) {
+func (m *Machine) accept(f *framework, call *schedulerv1.Call_Accept, denied map[string]string) {
 	x, why := m.takeOffers(f, call.GetOfferIds())
 	if why != "" {
 		m.acceptInvalid(f, call, why)
 		return
 	}
+	x.denied = denied
 	for _, op := range call.GetOperations() {
 		switch op.GetType() {
 		case mezzov1.Offer_Operation_LAUNCH:
@@ -152,6 +155,10 @@ func (m *Machine) launch(x *acceptance, op *mezzov1.Offer_Operation) {
 				"The operation LAUNCH must not have an id: tasks are told of by status updates")
 			continue
 		}
+		if why, denied := x.denied[info.GetTaskId().GetValue()]; denied {
+			m.refuseTask(x.framework, info, mezzov1.TaskState_TASK_ERROR, mezzov1.TaskStatus_REASON_TASK_UNAUTHORIZED, why)
+			continue
+		}
 		p, why := m.checkTask(x, info, nil)
 		if why == "" {
 			why = m.checkFit(x, []*plan{p})
@@ -176,6 +183,13 @@ func (m *Machine) launchGroup(x *acceptance, op *mezzov1.Offer_Operation) {
 	if len(tasks) == 0 {
 		m.logf(Info, "task group without tasks ignored", "framework_id", x.framework.id)
 		return
+	}
+	for _, info := range tasks {
+		if denied := x.denied[info.GetTaskId().GetValue()]; denied != "" {
+			m.refuseGroup(x.framework, tasks, mezzov1.TaskStatus_REASON_TASK_GROUP_UNAUTHORIZED,
+				fmt.Sprintf("Task '%s' is not authorized: %s", info.GetTaskId().GetValue(), denied))
+			return
+		}
 	}
 	var executor *plannedExecutor
 	if why == "" {
@@ -205,9 +219,13 @@ func (m *Machine) launchGroup(x *acceptance, op *mezzov1.Offer_Operation) {
 		why = m.carryOut(x, plans, executor)
 	}
 	if why != "" {
-		for _, info := range tasks {
-			m.refuseTask(x.framework, info, mezzov1.TaskState_TASK_ERROR, mezzov1.TaskStatus_REASON_TASK_GROUP_INVALID, why)
-		}
+		m.refuseGroup(x.framework, tasks, mezzov1.TaskStatus_REASON_TASK_GROUP_INVALID, why)
+	}
+}
+
+func (m *Machine) refuseGroup(f *framework, tasks []*mezzov1.TaskInfo, reason mezzov1.TaskStatus_Reason, why string) {
+	for _, info := range tasks {
+		m.refuseTask(f, info, mezzov1.TaskState_TASK_ERROR, reason, why)
 	}
 }
 

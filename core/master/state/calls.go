@@ -29,7 +29,7 @@ func (m *Machine) schedulerCall(in SchedulerCall) {
 	result := &schedulerv1.CallResult{Sequence: in.Call.Sequence, Code: schedulerv1.CallResult_ACCEPTED.Enum()}
 	f, no := m.callerOf(in)
 	if no == nil {
-		no = m.call(f, in.Call, in.Principal)
+		no = m.call(f, in)
 	}
 	if no != nil {
 		result.Code, result.Message = no.code.Enum(), proto.String(no.why)
@@ -65,7 +65,8 @@ func (m *Machine) callerOf(in SchedulerCall) (*framework, *refusal) {
 	return f, nil
 }
 
-func (m *Machine) call(f *framework, c *schedulerv1.Call, principal string) *refusal {
+func (m *Machine) call(f *framework, in SchedulerCall) *refusal {
+	c := in.Call
 	missing := func(set bool, name string) *refusal {
 		if !set {
 			return invalid("Expecting '%s' to be present", name)
@@ -79,7 +80,7 @@ func (m *Machine) call(f *framework, c *schedulerv1.Call, principal string) *ref
 		if no := missing(c.Accept != nil, "accept"); no != nil {
 			return no
 		}
-		m.accept(f, c.GetAccept())
+		m.accept(f, c.GetAccept(), in.Denied)
 	case schedulerv1.Call_DECLINE:
 		if no := missing(c.Decline != nil, "decline"); no != nil {
 			return no
@@ -138,7 +139,7 @@ func (m *Machine) call(f *framework, c *schedulerv1.Call, principal string) *ref
 		if no := missing(c.UpdateFramework != nil, "update_framework"); no != nil {
 			return no
 		}
-		return m.updateFramework(f, c.GetUpdateFramework(), principal)
+		return m.updateFramework(f, c.GetUpdateFramework(), in.Principal)
 	default:
 		return invalid("Unknown call type")
 	}

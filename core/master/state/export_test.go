@@ -1,6 +1,10 @@
 package state
 
-import "github.com/mezzo-os/mezzo/sdk/resource"
+import (
+	"fmt"
+
+	"github.com/mezzo-os/mezzo/sdk/resource"
+)
 
 // Books returns, for tests, the total of each agent in the books, and what is
 // held on it by framework and role.
@@ -23,6 +27,9 @@ func (m *Machine) Everything() map[string]any {
 	for id, a := range m.agents {
 		if a.phase != admitting && a.phase != gone {
 			out["agent "+id] = m.agentView(a)
+		}
+		for _, e := range a.executors {
+			out[fmt.Sprint("executor ", e.viewKey())] = e.view()
 		}
 	}
 	tasks := func(f *framework) {

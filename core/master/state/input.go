@@ -65,6 +65,10 @@ type SchedulerCall struct {
 	Call   *schedulerv1.Call
 	// Principal is who it proved to be; empty when nobody asked.
 	Principal string
+	// Denied says, by their ids, why tasks of an ACCEPT must not run as the users
+	// that they name. Each of them ends with TASK_ERROR; what else is in the
+	// ACCEPT is carried out.
+	Denied map[string]string
 }
 
 // StreamClosed: a scheduler's stream ended, for any reason but CloseScheduler.

@@ -46,6 +46,7 @@ func (m *Machine) reconcileExecutors(a *agent, reg *registration, owners []*fram
 func (m *Machine) swapExecutor(e *executor, r *reportedExecutor) {
 	m.release(e.use())
 	e.role, e.resources = r.role, r.resources
+	m.touchExecutor(e)
 	m.recoverUse(e.use(), e.role, e.resources)
 }
 

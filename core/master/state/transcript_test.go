@@ -556,7 +556,14 @@ func (s *script) schedulerCall(verb, rest string, a args) []state.Output {
 	default:
 		s.t.Fatalf("unknown verb %q", verb)
 	}
-	return s.w.step(call(fid, stream, c))
+	in := call(fid, stream, c)
+	for _, id := range a.list("denied") {
+		if in.Denied == nil {
+			in.Denied = map[string]string{}
+		}
+		in.Denied[id] = "Not authorized to launch as user 'root'"
+	}
+	return s.w.step(in)
 }
 
 func agentID(id string) *mezzov1.AgentID {
