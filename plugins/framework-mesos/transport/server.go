@@ -102,6 +102,8 @@ type Options struct {
 	Side Side
 	// Address is host:port; port 0 takes a free one.
 	Address string
+	// Listener, if not nil, is used instead of opening one at Address.
+	Listener net.Listener
 	// TLS, if not nil, makes it HTTPS.
 	TLS    *tls.Config
 	Logger *slog.Logger // nil: nothing is logged
@@ -135,11 +137,14 @@ func Listen(o Options) (*Server, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	config := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}, Control: tuneSocket}
-	listener, err := config.Listen(context.Background(), "tcp", o.Address)
-	if err != nil {
-		return nil, fmt.Errorf("mesos address %s: %w; choose another, or end the process that has it", o.Address, err)
+	listener := o.Listener
+	if listener == nil {
+		var err error
+		if listener, err = net.Listen("tcp", o.Address); err != nil {
+			return nil, fmt.Errorf("mesos address %s: %w; choose another, or end the process that has it", o.Address, err)
+		}
 	}
+	tuneSocket(listener)
 	s := &Server{options: o, limits: o.Limits.complete(), logger: o.Logger, listener: listener}
 	s.bodies.free = s.limits.Bodies
 	s.routes.fallback = s.Process()

@@ -1,6 +1,9 @@
 package transport
 
-import "syscall"
+import (
+	"net"
+	"syscall"
+)
 
 // unackedTimeout is for how long a peer may leave what was sent unacknowledged
 // before its connection counts as broken, in milliseconds. Without it the
@@ -11,9 +14,17 @@ const unackedTimeout = 60_000
 const tcpUserTimeout = 18 // TCP_USER_TIMEOUT, which package syscall lacks
 
 // tuneSocket sets what accepted connections inherit.
-func tuneSocket(_, _ string, c syscall.RawConn) error {
-	return c.Control(func(fd uintptr) {
-		// A kernel without it does without.
+func tuneSocket(l net.Listener) {
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return
+	}
+	// A kernel without it does without.
+	_ = raw.Control(func(fd uintptr) {
 		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, unackedTimeout)
 	})
 }

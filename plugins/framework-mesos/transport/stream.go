@@ -4,17 +4,20 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strconv"
 	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mezzo-os/mezzo/sdk/recordio"
 )
 
 // RecordWriter writes an answer that is a stream of records: each is one chunk,
 // and goes out at once. A client that takes nothing for the server's Write limit
-// is cut off. One goroutine at a time.
+// is cut off. One goroutine at a time, but for Cut.
 type RecordWriter struct {
-	w       http.ResponseWriter
 	control *http.ResponseController
-	frame   []byte
+	records *recordio.Writer
+	cut     atomic.Bool
 }
 
 // OpenRecords begins a 200 answer of records, which the client sees at once.
@@ -22,27 +25,24 @@ type RecordWriter struct {
 func OpenRecords(w http.ResponseWriter, media string) (*RecordWriter, error) {
 	w.Header().Set("Content-Type", media)
 	w.WriteHeader(http.StatusOK)
-	s := &RecordWriter{w: w, control: http.NewResponseController(w)}
+	s := &RecordWriter{control: http.NewResponseController(w)}
+	s.records = recordio.NewWriter(w, s.control.Flush)
 	return s, s.control.Flush()
 }
 
-// frameKept is how large a frame is kept for the next record.
-const frameKept = 64 << 10
-
 // Write writes one record. After an error the stream is over.
 func (s *RecordWriter) Write(record []byte) error {
-	// The record's length and the record are one write, for only so are they one
-	// chunk.
-	s.frame = append(s.frame[:0], strconv.Itoa(len(record))...)
-	s.frame = append(append(s.frame, '\n'), record...)
-	_, err := s.w.Write(s.frame)
-	if cap(s.frame) > frameKept {
-		s.frame = nil
+	if s.cut.Load() {
+		return ErrStreamEnded
 	}
-	if err != nil {
-		return err
-	}
-	return s.control.Flush()
+	return s.records.Write(record)
+}
+
+// Cut has the stream end at once, also in the middle of a Write that waits for
+// its reader. It may be called from any goroutine until the handler returns.
+func (s *RecordWriter) Cut() {
+	s.cut.Store(true)
+	_ = s.control.SetWriteDeadline(time.Unix(1, 0))
 }
 
 // ErrSlowReader means that what waits for a stream's reader has reached its
