@@ -62,11 +62,17 @@ func Serve(def Definition) { plugin.Serve(def.Plugin()) }
 // it by plugin.StartLocal.
 func (d Definition) Plugin() plugin.Definition {
 	s := &server{definition: d, logger: hclog.NewNullLogger()}
+	// What the engine does of the contract's optional parts.
+	capabilities := []string{"headroom", "constraints", "inverse-offers"}
+	if d.Preempt != nil {
+		capabilities = append(capabilities, "revoke")
+	}
 	return plugin.Definition{
 		Name: d.Name, Version: d.Version, Summary: d.Summary, Kind: plugin.Allocator,
-		NewConfig: d.NewConfig,
-		Configure: s.configure,
-		Register:  func(r grpc.ServiceRegistrar) { allocatorv1.RegisterAllocatorServer(r, s) },
+		Capabilities: capabilities,
+		NewConfig:    d.NewConfig,
+		Configure:    s.configure,
+		Register:     func(r grpc.ServiceRegistrar) { allocatorv1.RegisterAllocatorServer(r, s) },
 	}
 }
 

@@ -6,18 +6,20 @@ import (
 	"time"
 
 	"github.com/mezzo-os/mezzo/sdk/allocator"
+	"github.com/mezzo-os/mezzo/sdk/allocator/model"
+	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
 // setActive tells of an agent again, active or not.
 func (s *core) setActive(id string, active bool) {
-	u := *s.agents[id].update
+	u := *s.Agents[id].Update
 	u.Version++
 	u.Active, u.HoldingsSet, u.Holdings = active, false, nil
 	s.tell(&u)
 }
 
-func checkInactiveAgent(c *scenario) {
+func playInactiveAgent(c *scenario) {
 	s := c.session()
 	s.newFramework("f", "*")
 	s.tell(&allocator.AgentUpdated{ID: "a", Version: 1, Total: resource.MustParse("cpus:4;mem:4096"), HoldingsSet: true})
@@ -39,7 +41,7 @@ func checkInactiveAgent(c *scenario) {
 	}
 }
 
-func checkDepartedAgent(c *scenario) {
+func playDepartedAgent(c *scenario) {
 	c.needs = []string{"revive"}
 	s := c.session()
 	s.tell(&allocator.FrameworkUpdated{ID: "f", Name: "f", Roles: []string{"*"}, Suppressed: []string{"*"}, Active: true})
@@ -64,7 +66,7 @@ func checkDepartedAgent(c *scenario) {
 	}
 }
 
-func checkInactiveFramework(c *scenario) {
+func playInactiveFramework(c *scenario) {
 	s := c.session()
 	inactive := &allocator.FrameworkUpdated{ID: "f", Name: "f", Roles: []string{"*"}}
 	s.tell(inactive)
@@ -79,7 +81,7 @@ func checkInactiveFramework(c *scenario) {
 	s.tell(&again)
 	s.acknowledged()
 	for _, o := range s.to("f", "") {
-		s.take(o)
+		s.Take(o)
 		s.release(o, o.Resources, 0, false)
 	}
 	s.settle()
@@ -96,13 +98,13 @@ func checkInactiveFramework(c *scenario) {
 	}
 }
 
-func checkMinAllocatable(c *scenario) {
+func playMinAllocatable(c *scenario) {
 	begin := begun()
 	least := func(name string, n int) []resource.Quantities {
 		return []resource.Quantities{{{Name: name, Amount: resource.Scalar(n) * resource.Unit}}}
 	}
 	begin.MinAllocatable = least("cpus", 2)
-	s := c.sessionWith(newBooks(begin), nil)
+	s := c.sessionWith(model.New(begin))
 	s.finish()
 	s.newFramework("f", "*")
 	s.newAgent("small", "cpus:1;mem:8192")
@@ -121,15 +123,19 @@ func checkMinAllocatable(c *scenario) {
 // again and again; the engine of the SDK stays far below.
 const refusalsPerSecond = 200
 
-func checkRefusals(c *scenario) {
+func playRefusals(c *scenario) {
 	s := c.session()
 	s.newFramework("f", "*")
 	refused := 0
-	s.refuse = func(o *allocator.Offer) *allocator.Refused {
+	s.refuse = func(d allocator.Decision) *allocator.Refused {
+		o, is := d.(*allocator.Offer)
+		if !is {
+			return nil
+		}
 		if refused++; refused > 1 {
 			return nil
 		}
-		truth := s.state(o.Agent)
+		truth := s.State(o.Agent)
 		truth.Holdings = append(truth.Holdings, allocator.Holding{Framework: "other", Role: "*", Resources: resource.MustParse("cpus:3")})
 		return &allocator.Refused{Reason: allocator.RefusedNotFree, Message: "more than is free", Agent: truth}
 	}
@@ -141,8 +147,12 @@ func checkRefusals(c *scenario) {
 	s.tell(&allocator.Released{Agent: "a", Framework: "other", Role: "*", Resources: resource.MustParse("cpus:3")})
 	s.allOffered("a", "the other released its cpus:3")
 
-	s.refuse = func(o *allocator.Offer) *allocator.Refused {
-		return &allocator.Refused{Reason: allocator.RefusedNotFree, Message: "because", Agent: s.state(o.Agent)}
+	s.refuse = func(d allocator.Decision) *allocator.Refused {
+		o, is := d.(*allocator.Offer)
+		if !is {
+			return nil
+		}
+		return &allocator.Refused{Reason: allocator.RefusedNotFree, Message: "because", Agent: s.State(o.Agent)}
 	}
 	before := len(s.arrivals)
 	s.newAgent("b", "cpus:4;mem:4096")
@@ -154,9 +164,9 @@ func checkRefusals(c *scenario) {
 	s.allOffered("b", "decisions on agent b are not refused any more")
 }
 
-// checkFromSnapshot tells a state event by event in one session and as a
+// playFromSnapshot tells a state event by event in one session and as a
 // snapshot to another. In both the same is free, and wanted.
-func checkFromSnapshot(c *scenario) {
+func playSnapshot(c *scenario) {
 	s := c.session()
 	s.tell(&allocator.RoleUpdated{Name: "small", Limit: resource.Quantities{{Name: "cpus", Amount: 2 * resource.Unit}}})
 	s.newFramework("f", "*")
@@ -168,7 +178,7 @@ func checkFromSnapshot(c *scenario) {
 	for _, o := range s.to("f", "") {
 		switch o.Agent {
 		case "held":
-			s.take(o)
+			s.Take(o)
 		case "refused":
 			s.decline(o, time.Hour)
 		}
@@ -178,11 +188,15 @@ func checkFromSnapshot(c *scenario) {
 	s.newFramework("limited", "small")
 	s.tell(&allocator.Suppressed{Framework: "limited", Roles: []string{"small"}})
 	s.settle()
+	if c.suite.serves("inverse-offers") {
+		s.plan("held", 1)
+		s.settle() // f was asked to leave; it is not asked again after the snapshot
+	}
 	s.cut()
 
-	b := s.books
-	b.begin.FirstDecision = s.decided + 1
-	again := c.sessionWith(b, s.offers)
+	b := s.Books
+	b.Begin.FirstDecision = s.decided + 1
+	again := c.sessionWith(b)
 	again.finish()
 	again.settle()
 	task := resource.MustParse("cpus:1;mem:1024")
@@ -199,10 +213,10 @@ func checkFromSnapshot(c *scenario) {
 	again.allOffered("fresh", "after the snapshot, the agent called fresh is new")
 }
 
-func checkSessions(c *scenario) {
+func playSessions(c *scenario) {
 	for i := range 5 {
-		b := newBooks(begun())
-		s := c.sessionWith(b, nil)
+		b := model.New(begun())
+		s := c.sessionWith(b)
 		if i%2 == 1 { // cut in the middle of the snapshot
 			s.snapshot(&allocator.FrameworkUpdated{ID: "f", Roles: []string{"*"}, Active: true})
 			s.cut()
@@ -214,15 +228,43 @@ func checkSessions(c *scenario) {
 		if s.wait("f", "") == nil && i > 0 {
 			s.failf("session %d: nothing is offered, where the first session's offers were", i)
 		}
-		if len(s.offers) == 0 {
+		if len(s.Offers) == 0 {
 			s.inconclusive("nothing was offered, which the scenario needs")
 		}
 		s.cut()
 	}
 }
 
-// checkStorm plays a cluster in which much changes, and lets the books judge.
-func checkStorm(c *scenario) {
+// playSessionsBeside begins a session while the plugin has not noticed that the
+// last one is over.
+func playSessionsBeside(c *scenario) {
+	first := c.session()
+	first.newFramework("f", "*")
+	first.newAgent("a", "cpus:4;mem:4096")
+	first.need("f", "a")
+	first.settle()
+	second := c.sessionWith(model.New(begun()))
+	second.ended = true
+	second.send(&allocatorv1.FromCore{Batch: &allocatorv1.Batch{Snapshot: true, SnapshotEnd: true}})
+	if !second.await(func() bool { return second.ready }) {
+		second.failf("a second session began before the first had ended, and is not ready %v after its snapshot", c.suite.options.Patience)
+	}
+	second.newFramework("g", "ops")
+	second.newAgent("b", "cpus:4;mem:4096")
+	if second.wait("g", "b") == nil {
+		second.failf("in a session that began before the last had ended nothing is offered")
+	}
+	first.cut()
+	second.settle()
+	second.newAgent("c", "cpus:4;mem:4096")
+	if second.wait("g", "c") == nil {
+		second.failf("the session before ended, and in this one nothing more is offered")
+	}
+	second.settle()
+}
+
+// playStorm plays a cluster in which much changes, and lets the books judge.
+func playStorm(c *scenario) {
 	s := c.session()
 	random := rand.New(rand.NewPCG(7, 11))
 	roles := []string{"*", "eng", "eng/web", "ops"}
@@ -246,11 +288,15 @@ func checkStorm(c *scenario) {
 			s.accept(o, o.Resources.Intersect(resource.MustParse(total())))
 		}
 	}
-	s.refuse = func(o *allocator.Offer) *allocator.Refused {
+	s.refuse = func(d allocator.Decision) *allocator.Refused {
+		o, is := d.(*allocator.Offer)
+		if !is {
+			return nil
+		}
 		if random.IntN(10) > 0 {
 			return nil
 		}
-		return &allocator.Refused{Reason: allocator.RefusedNotFree, Message: "by chance", Agent: s.state(o.Agent)}
+		return &allocator.Refused{Reason: allocator.RefusedNotFree, Message: "by chance", Agent: s.State(o.Agent)}
 	}
 	for range 300 {
 		s.change(random, total, framework)
@@ -266,14 +312,14 @@ func checkStorm(c *scenario) {
 func (s *core) change(random *rand.Rand, total func() string, framework func(int)) {
 	i := random.IntN(5)
 	id, agent := fmt.Sprint("f", i), fmt.Sprint("a", random.IntN(12))
-	f := s.frameworks[id]
+	f := s.Frameworks[id]
 	switch random.IntN(10) {
 	case 0:
-		if s.agents[agent] != nil {
+		if s.Agents[agent] != nil {
 			s.tell(&allocator.AgentRemoved{ID: agent})
 		}
 	case 1, 2:
-		if s.agents[agent] == nil {
+		if s.Agents[agent] == nil {
 			s.newAgent(agent, total())
 		}
 	case 3:
@@ -284,15 +330,15 @@ func (s *core) change(random *rand.Rand, total func() string, framework func(int
 		if f == nil {
 			framework(i)
 		} else {
-			s.tell(&allocator.Suppressed{Framework: id, Roles: f.update.Roles[:1]})
+			s.tell(&allocator.Suppressed{Framework: id, Roles: f.Update.Roles[:1]})
 		}
 	case 5:
 		if f != nil {
-			s.tell(&allocator.Revived{Framework: id, Roles: f.update.Roles})
+			s.tell(&allocator.Revived{Framework: id, Roles: f.Update.Roles})
 		}
 	case 6:
-		if a := s.agents[agent]; a != nil {
-			s.setActive(agent, !a.update.Active)
+		if a := s.Agents[agent]; a != nil {
+			s.setActive(agent, !a.Update.Active)
 		}
 	default:
 		s.endSomething(random)
@@ -301,26 +347,17 @@ func (s *core) change(random *rand.Rand, total func() string, framework func(int
 
 // endSomething answers an offer, or ends what is held besides offers.
 func (s *core) endSomething(random *rand.Rand) {
-	if n := len(s.offers); n > 0 && random.IntN(2) == 0 {
-		s.decline(s.offers[random.IntN(n)], 0)
+	if n := len(s.Offers); n > 0 && random.IntN(2) == 0 {
+		s.decline(s.Offers[random.IntN(n)], 0)
 		return
 	}
-	var holders []holder
-	for h := range s.held {
-		holders = append(holders, h)
-	}
-	sortHolders(holders)
+	holders := s.Holders()
 	if len(holders) == 0 {
 		return
 	}
 	h := holders[random.IntN(len(holders))]
-	used := s.held[h]
-	for _, o := range s.offers {
-		if (holder{o.Agent, o.Framework, o.Role}) == h {
-			used = used.Minus(o.Resources)
-		}
-	}
+	used := s.Used(h)
 	if !used.IsEmpty() {
-		s.tell(&allocator.Released{Agent: h.agent, Framework: h.framework, Role: h.role, Resources: used})
+		s.tell(&allocator.Released{Agent: h.Agent, Framework: h.Framework, Role: h.Role, Resources: used})
 	}
 }

@@ -1,7 +1,9 @@
 package plugintest
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -9,15 +11,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/sdk/allocator"
+	"github.com/mezzo-os/mezzo/sdk/allocator/model"
 	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
-func sortHolders(list []holder) {
-	slices.SortFunc(list, func(a, b holder) int {
-		return slices.Compare([]string{a.agent, a.framework, a.role}, []string{b.agent, b.framework, b.role})
-	})
-}
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
 
 // withUnknown adds a field to a message that nobody knows.
 func withUnknown[M proto.Message](m M) M {
@@ -26,7 +25,7 @@ func withUnknown[M proto.Message](m M) M {
 	return m
 }
 
-func checkUnknown(c *scenario) {
+func playUnknown(c *scenario) {
 	s := c.session()
 	s.newFramework("f", "*")
 	s.acknowledged()
@@ -48,7 +47,7 @@ func checkUnknown(c *scenario) {
 	}
 }
 
-func checkDuplicates(c *scenario) {
+func playDuplicates(c *scenario) {
 	c.needs = []string{"revive", checkFrameworks}
 	s := c.session()
 	twice := func(e allocator.Event) { s.tell(e, e); s.acknowledged() }
@@ -59,7 +58,7 @@ func checkDuplicates(c *scenario) {
 	s.need("f", "b")
 	s.settle()
 	for _, o := range s.to("f", "b") {
-		s.take(o)
+		s.Take(o)
 		twice(&allocator.Released{Agent: "b", Framework: "f", Role: "*", Resources: o.Resources, Refuse: time.Hour, Declined: true, Offer: o.Number})
 	}
 	twice(&allocator.TaskStarted{Number: 1, Agent: "a", Framework: "f", Role: "*", Resources: resource.MustParse("cpus:1"), Started: time.Unix(1, 0)})
@@ -92,7 +91,7 @@ func (s *core) removeTwice() {
 	s.acknowledged()
 }
 
-func checkStale(c *scenario) {
+func playStale(c *scenario) {
 	s := c.session()
 	s.newFramework("f", "*")
 	s.newAgent("a", "cpus:4;mem:4096")
@@ -132,17 +131,17 @@ const (
 	rateAgents = 300
 )
 
-func checkRate(c *scenario) {
+func playRate(c *scenario) {
 	begin := begun()
 	begin.MaxDecisionsPerSecond = rateLimit
-	b := newBooks(begin)
-	s := c.sessionWith(b, nil)
+	b := model.New(begin)
+	s := c.sessionWith(b)
 	events := []allocator.Event{&allocator.FrameworkUpdated{ID: "f", Name: "f", Roles: []string{"*"}, Active: true}}
 	for i := range rateAgents {
 		events = append(events, &allocator.AgentUpdated{ID: fmt.Sprint("a", i), Version: 1, Total: resource.MustParse("cpus:4;mem:4096"), Active: true, HoldingsSet: true})
 	}
 	for _, e := range events {
-		b.apply(e, 0, time.Now())
+		b.Apply(e, 0, time.Now())
 	}
 	s.snapshot(events...)
 	s.finish()
@@ -164,7 +163,7 @@ func checkRate(c *scenario) {
 
 const burstEvents = 20_000
 
-func checkBurst(c *scenario) {
+func playBurst(c *scenario) {
 	s := c.session()
 	s.newFramework("f", "*")
 	for round := range burstEvents / 1000 {
@@ -181,14 +180,14 @@ func checkBurst(c *scenario) {
 	}
 }
 
-func checkIdle(c *scenario) {
+func playIdle(c *scenario) {
 	s := c.session()
 	s.newFramework("f", "*")
 	for i := range 20 {
 		s.newAgent(fmt.Sprint("a", i), "cpus:4;mem:4096")
 	}
 	s.settle()
-	before, during := s.messages, 2*c.suite.options.Quiet
+	before, during := s.messages, 2*maxSettle
 	s.pass(during)
 	if n := s.messages - before; n > 20 {
 		s.failf("nothing has changed for %v, in which it sent %d messages", during, n)

@@ -31,7 +31,7 @@ func checkStart(c *scenario) {
 	if b.pid != 0 && !alive(b.pid) {
 		c.failf("Create said pid %d, and there is no such process", b.pid)
 	}
-	time.Sleep(c.suite.options.Quiet) // in which nothing must happen
+	time.Sleep(c.suite.window()) // in which nothing must happen
 	if _, err := os.Stat(b.sandbox + "/ran"); err == nil || b.read("stdout") != "" {
 		c.failf("the task ran before Start: stdout is %q", b.read("stdout"))
 	}
@@ -217,7 +217,7 @@ func checkLimitations(c *scenario) {
 	if !slices.Contains(c.suite.description.GetCapabilities(), "limitations") {
 		c.skipf("it notices no exceeded limits")
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, 2*c.suite.options.Quiet)
+	ctx, cancel := context.WithTimeout(c.ctx, 2*c.suite.window())
 	defer cancel()
 	stream, err := n.Limitations(ctx, &isolatorv1.LimitationsRequest{})
 	if err != nil {

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,14 +67,25 @@ func Local(def plugin.Definition, config string) Open {
 	}
 }
 
-// Options change how patient a suite is.
+// Options change what a suite checks, and how patient it is.
 type Options struct {
+	// Only names the checks to make; empty: all. What they stand on is not made
+	// with them. A name that no check of the plugin's kind has is an error.
+	Only []string
 	// Patience bounds every wait for what must happen. Default: 10 s.
 	Patience time.Duration
-	// Quiet is for how long nothing must happen where something would be wrong,
-	// and the silence after which a plugin is taken to have nothing to do.
-	// Default: 300 ms.
-	Quiet time.Duration
+	// Settle is the settle window. Contracts say what must not be decided, and
+	// nobody can wait for that for ever: so a suite waits until the plugin has
+	// acknowledged the last event that it was told, when it knows all that it
+	// needs, and then until it was silent for a settle window. What it decides
+	// wrongly later than that is still found if it is in the same scenario, and
+	// is missed otherwise; right decisions are never taken for wrong ones,
+	// however short the window.
+	//
+	// Default: ten times the longest that the plugin took to offer what was free
+	// in the check called offers, 50 ms at least and 300 ms at most; 300 ms where
+	// that check was not made.
+	Settle time.Duration
 	// Done is told of every check as soon as its scenario has run; violations
 	// seen later may still fail it. May be nil.
 	Done func(name string)
@@ -82,10 +95,26 @@ func (o Options) withDefaults() Options {
 	if o.Patience <= 0 {
 		o.Patience = 10 * time.Second
 	}
-	if o.Quiet <= 0 {
-		o.Quiet = 300 * time.Millisecond
-	}
 	return o
+}
+
+const minSettle, maxSettle = 50 * time.Millisecond, 300 * time.Millisecond
+
+// window is the settle window now.
+func (s *suite) window() time.Duration {
+	if s.options.Settle > 0 {
+		return s.options.Settle
+	}
+	if s.reaction == 0 {
+		return maxSettle
+	}
+	return max(minSettle, min(10*s.reaction, maxSettle))
+}
+
+// serves says whether the plugin describes a capability: an optional part of
+// its kind's contract.
+func (s *suite) serves(capability string) bool {
+	return slices.Contains(s.description.GetCapabilities(), capability)
 }
 
 // Allocator runs the suites that an allocator must pass, each check a subtest.
@@ -123,6 +152,27 @@ func Verify(ctx context.Context, open Open, options Options) (*Report, error) {
 	return verify(ctx, open, options, pluginv1.Kind(-1))
 }
 
+// Checks are the checks of a kind, in their order, none made yet; those of every
+// plugin are among them.
+func Checks(kind pluginv1.Kind) []Check {
+	var out []Check
+	for _, r := range rulesOf(kind) {
+		out = append(out, Check{Name: r.name, Rule: r.sentence})
+	}
+	return out
+}
+
+// rulesOf are the base suite's rules, and those of a kind.
+func rulesOf(kind pluginv1.Kind) []rule {
+	switch kind {
+	case plugin.Allocator:
+		return append(baseRules(), allocatorRules()...)
+	case plugin.Isolator:
+		return append(baseRules(), isolatorRules()...)
+	}
+	return baseRules()
+}
+
 // rule is a check and the scenario that makes it.
 type rule struct {
 	name, sentence string
@@ -146,20 +196,18 @@ func verify(ctx context.Context, open Open, options Options, kind pluginv1.Kind)
 		return nil, fmt.Errorf("the plugin %q says that it is of kind %s, not %s", d.GetName(), plugin.KindName(d.GetKind()), plugin.KindName(kind))
 	}
 	s.description = d
-	s.plan(baseRules())
 	if kind == pluginv1.Kind(-1) {
 		kind = d.GetKind()
 	}
-	switch kind {
-	case plugin.Allocator:
-		s.plan(allocatorRules())
-	case plugin.Isolator:
+	if err := s.plan(rulesOf(kind)); err != nil {
+		return nil, err
+	}
+	if kind == plugin.Isolator {
 		s.data, err = os.MkdirTemp("", "mezzo-verify-")
 		if err != nil {
 			return nil, err
 		}
 		defer os.RemoveAll(s.data)
-		s.plan(isolatorRules())
 	}
 	for _, r := range s.rules {
 		if err := ctx.Err(); err != nil {
@@ -185,18 +233,37 @@ type suite struct {
 
 	current   *Plugin // configured, and used by scenario after scenario
 	sessions  uint64
-	recovered *Plugin // the isolator that was told what to recover
+	reaction  time.Duration // how long it took at most to decide something
+	recovered *Plugin       // the isolator that was told what to recover
 }
 
-func (s *suite) plan(rules []rule) {
-	if s.verdicts == nil {
-		s.verdicts = map[string]*verdict{}
-	}
+// plan takes up the rules that are to be checked. All have a verdict, so that
+// what is seen of one in another's scenario has its place.
+func (s *suite) plan(rules []rule) error {
+	s.verdicts = map[string]*verdict{}
 	for _, r := range rules {
-		s.rules = append(s.rules, r)
-		s.order = append(s.order, r.name)
 		s.verdicts[r.name] = &verdict{Check: Check{Name: r.name, Rule: r.sentence, Outcome: Passed}, by: map[string][]string{}}
+		if len(s.options.Only) == 0 || slices.Contains(s.options.Only, r.name) {
+			s.rules = append(s.rules, r)
+			s.order = append(s.order, r.name)
+		}
 	}
+	for _, name := range s.options.Only {
+		if s.verdicts[name] == nil {
+			return &UnknownCheckError{Name: name, Known: slices.Sorted(maps.Keys(s.verdicts))}
+		}
+	}
+	return nil
+}
+
+// UnknownCheckError says that Options.Only names a check that there is not.
+type UnknownCheckError struct {
+	Name  string
+	Known []string
+}
+
+func (e *UnknownCheckError) Error() string {
+	return fmt.Sprintf("there is no check %q for plugins of this kind; there are: %s", e.Name, strings.Join(e.Known, ", "))
 }
 
 // run makes one check. A scenario gives up by ending its goroutine, as a test
@@ -219,7 +286,7 @@ func (s *suite) run(ctx context.Context, r rule) {
 
 // report adds to each check what was seen of its rule in other scenarios.
 func (s *suite) report() *Report {
-	for _, name := range s.order {
+	for _, name := range slices.Sorted(maps.Keys(s.verdicts)) {
 		s.attribute(s.verdicts[name])
 	}
 	out := &Report{Kind: plugin.KindName(s.description.GetKind()), Name: s.description.GetName(), Version: s.description.GetVersion()}
@@ -229,22 +296,27 @@ func (s *suite) report() *Report {
 	return out
 }
 
+// owners are the scenarios whose check fails when another's rule is broken there
+// and nowhere else: it is not the rule that the plugin does not know.
+var owners = []string{checkSnapshot, checkConversions, checkSessionsBeside, checkSessions}
+
 // attribute turns violations of a rule into its failure, by the evidence of one
-// scenario: its own, or the first. A rule that is broken after a snapshot only
-// is the snapshot's failure.
+// scenario: its own, or the first, or where only owners saw it, theirs.
 func (s *suite) attribute(v *verdict) {
 	if len(v.by) == 0 {
 		return
 	}
 	where := ""
 	for _, name := range append([]string{v.Name}, s.order...) {
-		if v.by[name] != nil && (where == "" || where == checkSnapshot) {
+		if v.by[name] != nil && (where == "" || slices.Contains(owners, where) && !slices.Contains(owners, name)) {
 			where = name
 		}
 	}
 	to, title := v, "in the scenario of "+where+":"
-	if where == checkSnapshot && v.Outcome != Failed {
-		to = s.verdicts[checkSnapshot]
+	if slices.Contains(owners, where) && v.Outcome != Failed || !slices.Contains(s.order, v.Name) {
+		if to = s.verdicts[where]; !slices.Contains(s.order, where) {
+			to = s.verdicts[s.order[0]] // of those that were made
+		}
 	}
 	if to.Outcome == Failed && where != to.Name {
 		return // its own evidence is enough
@@ -294,14 +366,15 @@ func (c *scenario) skipf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// violated notes that a rule was broken, whoever's scenario this is.
-func (c *scenario) violated(name string, lines ...string) {
+// violated notes that a rule was broken in a scenario: this, or what a part of
+// it tries besides.
+func (c *scenario) violated(name, where string, lines ...string) {
 	v := c.suite.verdicts[name]
 	if v == nil {
 		v = c.verdict
 	}
-	if v.by[c.rule.name] == nil {
-		v.by[c.rule.name] = lines
+	if v.by[where] == nil {
+		v.by[where] = lines
 	}
 }
 

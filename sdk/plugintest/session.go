@@ -1,18 +1,16 @@
 package plugintest
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/mezzo-os/mezzo/sdk/allocator"
+	"github.com/mezzo-os/mezzo/sdk/allocator/model"
 	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
@@ -21,11 +19,12 @@ import (
 // alone.
 type core struct {
 	c       *scenario
+	plugin  *Plugin
 	number  uint64 // of the session
 	stream  grpc.BidiStreamingClient[allocatorv1.FromCore, allocatorv1.FromAllocator]
 	cancel  context.CancelFunc
 	encoder *allocator.Encoder
-	*books
+	*model.Books
 
 	out chan *allocatorv1.FromCore
 	in  chan incoming
@@ -36,18 +35,29 @@ type core struct {
 	ended   bool   // the snapshot
 	decided uint64 // the last decision
 
-	offers   []*allocator.Offer // outstanding
-	arrivals []time.Time        // of decisions
+	arrivals []time.Time // of decisions
 	messages int
 	agentNo  map[string]uint32
 	trace    []string
-	wrong    int // violations that were seen
+	wrong    int  // violations that were seen
+	again    bool // it goes on where another session of the scenario ended
+
+	told time.Time // when the last event was
 
 	// refuse, when set, may refuse what could be carried out.
-	refuse func(*allocator.Offer) *allocator.Refused
+	refuse func(allocator.Decision) *allocator.Refused
+	// never, when set, says why an offer is none that the scenario allows.
+	never func(*allocator.Offer) string
 	// answer, when set, is what a framework does with an offer; without it the
 	// offer stays outstanding.
 	answer func(*allocator.Offer)
+	// mayRevoke is whether the plugin's configuration lets it revoke, with at
+	// least that grace.
+	mayRevoke bool
+	grace     time.Duration
+	// asked and revoked are what was carried out.
+	asked   []*allocator.InverseOffer
+	revoked []*allocator.Revoke
 }
 
 type incoming struct {
@@ -55,21 +65,24 @@ type incoming struct {
 	err     error
 }
 
-// begun is how sessions begin unless a scenario wants something of its own.
+// begun is how sessions begin unless a scenario wants something of its own:
+// with a min_refuse that is over before a settle window is.
 func begun() allocator.Begin {
 	return allocator.Begin{FirstDecision: 1, BatchInterval: 5 * time.Millisecond, MinRefuse: 100 * time.Millisecond, Seed: 1, MaxDecisionsPerSecond: 10_000}
 }
 
 // session opens one with an empty snapshot.
 func (c *scenario) session() *core {
-	s := c.sessionWith(newBooks(begun()), nil)
+	s := c.sessionWith(model.New(begun()))
 	s.finish()
 	return s
 }
 
 // sessionWith opens one that the books tell of, and leaves the snapshot open.
-func (c *scenario) sessionWith(b *books, outstanding []*allocator.Offer) *core {
-	p := c.configured()
+func (c *scenario) sessionWith(b *model.Books) *core { return c.sessionOn(c.configured(), b) }
+
+// sessionOn opens one on an instance.
+func (c *scenario) sessionOn(p *Plugin, b *model.Books) *core {
 	c.suite.sessions++
 	ctx, cancel := context.WithCancel(c.ctx)
 	stream, err := allocatorv1.NewAllocatorClient(p.Conn).Allocate(ctx)
@@ -78,16 +91,18 @@ func (c *scenario) sessionWith(b *books, outstanding []*allocator.Offer) *core {
 		c.failf("Allocate failed: %v", err)
 	}
 	s := &core{
-		c: c, number: c.suite.sessions * 1000, stream: stream, cancel: cancel, encoder: allocator.NewEncoder(), books: b,
+		c: c, number: c.suite.sessions * 1000, stream: stream, cancel: cancel, encoder: allocator.NewEncoder(), Books: b,
 		out: make(chan *allocatorv1.FromCore, 4096), in: make(chan incoming, 1024), next: 1, agentNo: map[string]uint32{},
-		offers: outstanding, decided: b.begin.FirstDecision - 1,
+		decided: b.Begin.FirstDecision - 1, plugin: p,
 	}
-	b.rebase()
+	s.mayRevoke = c.mayRevoke(p)
+	b.Headroom = c.suite.serves("headroom")
+	b.Rebase()
 	c.undo = append(c.undo, s.cut)
 	go s.pump(ctx)
 	go s.read(ctx)
-	s.send(&allocatorv1.FromCore{Begin: b.begin.Proto()})
-	s.snapshot(b.snapshot(time.Now(), outstanding)...)
+	s.send(&allocatorv1.FromCore{Begin: b.Begin.Proto()})
+	s.snapshot(b.Snapshot(time.Now())...)
 	return s
 }
 
@@ -161,26 +176,13 @@ func (s *core) tell(events ...allocator.Event) {
 	for i, e := range events {
 		number := s.next + uint64(i)
 		s.note(fmt.Sprintf("event %d: %s", number, show(e)))
-		s.apply(e, number, time.Now())
-		s.forget(e)
+		s.Apply(e, number, time.Now())
 	}
+	s.told = time.Now()
 	for _, b := range s.encoder.Encode(allocator.Batch{FirstEvent: s.next, Events: events, DecisionsSeen: s.decided}) {
 		s.send(&allocatorv1.FromCore{Batch: b})
 	}
 	s.next += uint64(len(events))
-}
-
-// forget drops outstanding offers that an event ended.
-func (s *core) forget(e allocator.Event) {
-	s.offers = slices.DeleteFunc(s.offers, func(o *allocator.Offer) bool {
-		switch v := e.(type) {
-		case *allocator.AgentRemoved:
-			return o.Agent == v.ID
-		case *allocator.FrameworkRemoved:
-			return o.Framework == v.ID
-		}
-		return false
-	})
 }
 
 // tellRaw tells events as they are, about which the books say nothing.
@@ -255,7 +257,7 @@ func (s *core) broken() string {
 func (s *core) await(condition func() bool) bool {
 	patience := s.c.suite.options.Patience
 	if s.broken() != "" {
-		patience = s.c.suite.options.Quiet
+		patience = s.c.suite.window()
 	}
 	return s.awaitFor(patience, condition)
 }
@@ -277,14 +279,15 @@ func (s *core) awaitFor(d time.Duration, condition func() bool) bool {
 // pass handles what comes for a while.
 func (s *core) pass(d time.Duration) { s.awaitFor(d, func() bool { return false }) }
 
-// settle waits until everything told was acknowledged and nothing is decided
-// any more. A plugin that never comes to rest is left after a while.
+// settle waits until everything told was acknowledged, and then until nothing
+// was decided for a settle window (see Options.Settle). A plugin that never
+// comes to rest is left after a while.
 func (s *core) settle() {
 	s.acknowledged()
-	quiet := s.c.suite.options.Quiet
-	for end := time.Now().Add(10 * quiet); time.Now().Before(end); {
+	window := s.c.suite.window()
+	for end := time.Now().Add(10 * window); time.Now().Before(end); {
 		before := len(s.arrivals)
-		if !s.awaitFor(quiet, func() bool { return len(s.arrivals) > before }) {
+		if !s.awaitFor(window, func() bool { return len(s.arrivals) > before }) {
 			return
 		}
 	}
@@ -306,7 +309,7 @@ func (s *core) acknowledged() {
 func (s *core) receive(m incoming) {
 	if m.err != nil {
 		lines := s.evidence(fmt.Sprintf("the stream ended: %v", m.err))
-		if p := s.c.suite.current; p != nil && p.Output != nil {
+		if p := s.plugin; p.Output != nil {
 			for _, line := range p.Output() {
 				lines = append(lines, "  it printed: "+line)
 			}
@@ -340,7 +343,11 @@ func (s *core) receive(m incoming) {
 
 func (s *core) violated(rule, format string, args ...any) {
 	s.wrong++
-	s.c.violated(rule, s.evidence(fmt.Sprintf(format, args...))...)
+	where := s.c.rule.name
+	if s.again && rule != where {
+		where = checkSnapshot
+	}
+	s.c.violated(rule, where, s.evidence(fmt.Sprintf(format, args...))...)
 }
 
 // decision judges one, and carries it out or refuses it.
@@ -352,7 +359,7 @@ func (s *core) decision(d *allocatorv1.Decision, seen uint64) {
 		s.violated("ready", "decision %d comes before it is ready: %v", number, d)
 	}
 	if number <= s.decided {
-		s.violated(checkDecisions, "decision %d comes after %d, where they begin with %d", number, s.decided, s.begin.FirstDecision)
+		s.violated(checkDecisions, "decision %d comes after %d, where they begin with %d", number, s.decided, s.Begin.FirstDecision)
 		return
 	}
 	s.decided = number
@@ -361,60 +368,76 @@ func (s *core) decision(d *allocatorv1.Decision, seen uint64) {
 		s.unreadable(d, err, seen)
 		return
 	}
-	switch v := decision.(type) {
-	case *allocator.Offer:
-		s.offer(v, seen, now)
-	case *allocator.Rescind:
-		if i := slices.IndexFunc(s.offers, func(o *allocator.Offer) bool { return o.Number == v.Offer }); i >= 0 {
-			o := s.offers[i]
-			s.offers = slices.Delete(s.offers, i, i+1)
-			s.release(o, o.Resources, 0, false)
-			return
-		}
-		s.tell(&allocator.Refused{Decision: number, Reason: allocator.RefusedUnknownOffer})
-	case *allocator.Revoke:
-		s.tell(&allocator.Refused{Decision: number, Reason: allocator.RefusedRevocationDisabled})
-	}
+	s.judge(decision, seen, now)
 }
 
 // unreadable is a decision that names what the session does not have.
 func (s *core) unreadable(d *allocatorv1.Decision, err error, seen uint64) {
 	reason := allocator.ReasonOf(err)
-	rule, since := checkDecisions, uint64(0)
-	switch reason {
-	case allocator.RefusedUnknownAgent:
-		rule, since = checkDeparted, s.agentRemoved
-	case allocator.RefusedUnknownFramework:
-		rule, since = checkFrameworks, s.frameworkRemoved
-	}
-	if since <= seen {
-		s.violated(rule, "%v: %v", err, d)
+	if rule, since := s.Gone(reason); since <= seen {
+		s.violated(string(rule), "%v: %v", err, d)
 	}
 	s.tell(&allocator.Refused{Decision: d.GetNumber(), Reason: reason, Message: err.Error()})
 }
 
-func (s *core) offer(o *allocator.Offer, seen uint64, now time.Time) {
-	line := fmt.Sprintf("decision %d (events_seen %d): offer %s of %s to %s in %s", o.Number, seen, o.Resources, o.Agent, o.Framework, o.Role)
-	p := s.judge(o, now)
+// judge judges a decision that was made when the allocator had seen that many
+// events, and carries it out or refuses it.
+func (s *core) judge(d allocator.Decision, seen uint64, now time.Time) {
+	line := fmt.Sprintf("decision %d (events_seen %d): %s", d.DecisionNumber(), seen, showDecision(d))
+	p := s.Judge(d, now)
 	s.note(line)
-	if p != nil && p.since <= seen {
-		s.violated(p.rule, "%s: %s", line, p.why)
-	}
-	if p != nil && p.reason != 0 {
-		s.tell(&allocator.Refused{Decision: o.Number, Reason: p.reason, Message: p.why, Agent: s.state(o.Agent)})
-		return
-	}
-	if s.refuse != nil {
-		if r := s.refuse(o); r != nil {
-			r.Decision = o.Number
-			s.tell(r)
-			return
+	offer, isOffer := d.(*allocator.Offer)
+	if p == nil && isOffer && s.never != nil {
+		if why := s.never(offer); why != "" {
+			p = &model.Problem{Rule: model.Rule(s.c.rule.name), Why: why}
 		}
 	}
-	s.hold(holder{o.Agent, o.Framework, o.Role}, o.Resources)
-	s.offers = append(s.offers, o)
-	if s.answer != nil {
-		s.answer(o)
+	if revoke, is := d.(*allocator.Revoke); is && p == nil {
+		switch {
+		case !s.mayRevoke:
+			p = &model.Problem{Rule: model.RuleRevocation, Reason: allocator.RefusedRevocationDisabled, Why: "its configuration does not let it revoke"}
+		case revoke.Grace < s.grace:
+			p = &model.Problem{Rule: model.RuleRevocation, Reason: allocator.RefusedRevocationBounds, Why: fmt.Sprintf("its grace_period is %v", s.grace)}
+		}
+	}
+	if p != nil && p.Since <= seen {
+		s.violated(string(p.Rule), "%s: %s", line, p.Why)
+	}
+	var refused *allocator.Refused
+	if p != nil && p.Reason != 0 {
+		refused = &allocator.Refused{Reason: p.Reason, Message: p.Why}
+		if isOffer {
+			refused.Agent = s.State(offer.Agent)
+		}
+	} else if s.refuse != nil {
+		refused = s.refuse(d)
+	}
+	if refused != nil {
+		refused.Decision = d.DecisionNumber()
+		s.tell(refused)
+		return
+	}
+	s.carryOut(d)
+}
+
+func (s *core) carryOut(d allocator.Decision) {
+	switch d := d.(type) {
+	case *allocator.Offer:
+		s.CarryOut(d)
+		if s.answer != nil {
+			s.answer(d)
+		}
+	case *allocator.InverseOffer:
+		s.CarryOut(d)
+		s.asked = append(s.asked, d)
+	case *allocator.Revoke:
+		s.CarryOut(d)
+		s.revoked = append(s.revoked, d)
+	case *allocator.Rescind:
+		i := slices.IndexFunc(s.Offers, func(o *allocator.Offer) bool { return o.Number == d.Offer })
+		o := s.Offers[i]
+		s.CarryOut(d)
+		s.release(o, o.Resources, 0, false)
 	}
 }
 
@@ -425,32 +448,35 @@ func (s *core) release(o *allocator.Offer, r resource.Resources, refuse time.Dur
 
 // decline answers an offer with no.
 func (s *core) decline(o *allocator.Offer, refuse time.Duration) {
-	s.take(o)
+	s.Take(o)
 	s.release(o, o.Resources, refuse, true)
 }
 
 // accept launches task from an offer; what is left is free again.
 func (s *core) accept(o *allocator.Offer, task resource.Resources) {
-	s.take(o)
+	s.Take(o)
 	if left := o.Resources.Minus(task); !left.IsEmpty() {
 		s.release(o, left, 0, false)
 	}
 }
 
-// take ends an offer, whose resources stay held.
-func (s *core) take(o *allocator.Offer) {
-	s.offers = slices.DeleteFunc(s.offers, func(x *allocator.Offer) bool { return x == o })
-}
-
 // to are the outstanding offers of a framework, on an agent if one is named.
 func (s *core) to(framework, agent string) []*allocator.Offer {
 	var out []*allocator.Offer
-	for _, o := range s.offers {
+	for _, o := range s.Offers {
 		if o.Framework == framework && (agent == "" || o.Agent == agent) {
 			out = append(out, o)
 		}
 	}
 	return out
+}
+
+// leave has a framework want nothing any more, and give its offers back.
+func (s *core) leave(framework string) {
+	s.tell(&allocator.Suppressed{Framework: framework, Roles: s.Frameworks[framework].Update.Roles})
+	for _, o := range s.to(framework, "") {
+		s.decline(o, 0)
+	}
 }
 
 // wait waits for an offer.
@@ -478,52 +504,4 @@ func (s *core) newAgent(id, total string) {
 // newFramework tells of a framework that wants whatever it can have.
 func (s *core) newFramework(id string, roles ...string) {
 	s.tell(&allocator.FrameworkUpdated{ID: id, Name: id, Roles: roles, Active: true})
-}
-
-func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
-
-// show writes an event in a line.
-func show(e allocator.Event) string {
-	switch v := e.(type) {
-	case *allocator.RoleUpdated:
-		if v.Limit == nil {
-			return "role " + v.Name + " with no limit"
-		}
-		return fmt.Sprintf("role %s with limit %s", v.Name, limitText(v.Limit))
-	case *allocator.FrameworkUpdated:
-		return fmt.Sprintf("framework %s in %v, suppressed in %v, active %v, capabilities %d", v.ID, v.Roles, v.Suppressed, v.Active, v.Capabilities)
-	case *allocator.AgentUpdated:
-		return showAgent(v)
-	case *allocator.Released:
-		return fmt.Sprintf("released by %s in %s on %s: %s, refused for %v, declined %v", v.Framework, v.Role, v.Agent, v.Resources, v.Refuse, v.Declined)
-	case *allocator.Filter:
-		return fmt.Sprintf("filter of %s in %s on %s: %s for %v", v.Framework, v.Role, v.Agent, v.Resources, v.Remaining.Round(time.Millisecond))
-	case *allocator.Held:
-		return fmt.Sprintf("held by %s in %s on %s: %s", v.Framework, v.Role, v.Agent, v.Resources)
-	case *allocator.OfferOutstanding:
-		return fmt.Sprintf("offer %d is outstanding: %s of %s to %s in %s", v.Number, v.Resources, v.Agent, v.Framework, v.Role)
-	case *allocator.Refused:
-		out := fmt.Sprintf("decision %d is refused: %s", v.Decision, strings.ToLower(strings.TrimPrefix(v.Reason.String(), "REFUSAL_REASON_")))
-		if v.Agent != nil {
-			out += "; " + showAgent(v.Agent)
-		}
-		return out
-	}
-	return strings.TrimPrefix(fmt.Sprintf("%T", e), "*allocator.") + fmt.Sprintf(" %+v", e)[2:]
-}
-
-func showAgent(v *allocator.AgentUpdated) string {
-	out := fmt.Sprintf("agent %s with %s, active %v", v.ID, v.Total, v.Active)
-	for _, h := range v.Holdings {
-		out += fmt.Sprintf("; %s holds %s in %s", h.Framework, h.Resources, h.Role)
-	}
-	return out
-}
-
-func limitText(limit resource.Quantities) string {
-	var parts []string
-	for _, q := range limit {
-		parts = append(parts, q.Name+":"+q.Amount.String())
-	}
-	return strings.Join(parts, ";")
 }

@@ -26,7 +26,8 @@ import (
 
 // Config is what may stand in the plugin's config block.
 type Config struct {
-	Fault string `hcl:"fault" default:"none" help:"What the allocator does wrong."`
+	Fault   string             `hcl:"fault" default:"none" help:"What the allocator does wrong."`
+	Preempt *allocator.Preempt `hcl:"preempt" help:"When tasks are ended for roles that are starved; without it never."`
 }
 
 // Validate finds faults that there are not.
@@ -58,6 +59,14 @@ func With(fault string) plugin.Definition {
 			}
 			return &engine.DominantShare{}, nil
 		},
+		Preempt: func(config any) *allocator.Preempt {
+			mu.Lock()
+			defer mu.Unlock()
+			if p := faults[fault].preempt; p != nil {
+				return p
+			}
+			return config.(*Config).Preempt
+		},
 	}.Plugin()
 	out := right
 	out.Register = func(r grpc.ServiceRegistrar) {
@@ -82,11 +91,20 @@ func (c *catcher) RegisterService(_ *grpc.ServiceDesc, impl any) {
 type server struct {
 	allocatorv1.AllocatorServer
 	fault func() tampering
+	one   sync.Mutex // of sessions that are served one after the other
 }
 
 // Allocate serves a session with somebody in the middle.
 func (s *server) Allocate(stream grpc.BidiStreamingServer[allocatorv1.FromCore, allocatorv1.FromAllocator]) error {
-	return s.AllocatorServer.Allocate(&tampered{BidiStreamingServer: stream, fault: s.fault(), copies: 1, kinds: map[uint32]allocatorv1.KindType{}})
+	fault := s.fault()
+	if fault.oneSession {
+		if !s.one.TryLock() {
+			<-stream.Context().Done()
+			return stream.Context().Err()
+		}
+		defer s.one.Unlock()
+	}
+	return s.AllocatorServer.Allocate(&tampered{BidiStreamingServer: stream, fault: fault, copies: 1, kinds: map[uint32]allocatorv1.KindType{}})
 }
 
 // tampering is one way to be wrong. Each function may be nil.
@@ -98,8 +116,15 @@ type tampering struct {
 	// goes out; an error ends the session.
 	receive func(t *tampered, m *allocatorv1.FromCore) error
 	send    func(t *tampered, m *allocatorv1.FromAllocator) error
-	// copies is how often every decision is sent; 0: once.
+	// copies is how often every decision is sent, or those of which only is
+	// true; 0: once.
 	copies uint64
+	only   func(*allocatorv1.Decision) bool
+	// preempt, when set, is what the engine is told whatever its configuration
+	// says.
+	preempt *allocator.Preempt
+	// oneSession has a session wait until the one before it has ended.
+	oneSession bool
 }
 
 // tampered is the stream between a core and the engine.
@@ -109,7 +134,9 @@ type tampered struct {
 	copies uint64
 	first  uint64 // decision
 	events int    // read
-	kinds  map[uint32]allocatorv1.KindType
+	// planned are the agents that were ever going to be unavailable.
+	planned []uint32
+	kinds   map[uint32]allocatorv1.KindType
 
 	mu       sync.Mutex // of sending
 	seen     uint64     // the last events_seen sent
@@ -161,6 +188,9 @@ func (t *tampered) Send(m *allocatorv1.FromAllocator) error {
 		var out []*allocatorv1.Decision
 		for _, d := range m.GetDecisions() {
 			for i := range t.copies {
+				if i > 0 && t.fault.only != nil && !t.fault.only(d) {
+					continue
+				}
 				out = append(out, &allocatorv1.Decision{Number: t.first + (d.GetNumber()-t.first)*t.copies + i, Decision: d.GetDecision()})
 			}
 		}
@@ -253,6 +283,20 @@ func (t *tampered) chat(session uint64, every time.Duration, nonsense int) {
 	}
 }
 
+func isOffer(d *allocatorv1.Decision) bool { return d.GetOffer() != nil }
+
+func isInverse(d *allocatorv1.Decision) bool { return d.GetInverseOffer() != nil }
+
+func isRevoke(d *allocatorv1.Decision) bool { return d.GetRevoke() != nil }
+
+// drop never sends decisions of a form.
+func drop(form func(*allocatorv1.Decision) bool) func(*tampered, *allocatorv1.FromAllocator) error {
+	return func(_ *tampered, m *allocatorv1.FromAllocator) error {
+		m.Decisions = slices.DeleteFunc(slices.Clone(m.GetDecisions()), form)
+		return nil
+	}
+}
+
 // stopReadingAfter is how many events an allocator reads that stops reading.
 const stopReadingAfter = 2000
 
@@ -264,13 +308,106 @@ var faults = map[string]tampering{
 		t.double(e.GetAgent())
 		return true
 	}},
-	"offers-twice": {copies: 2},
+	"offers-twice": {copies: 2, only: isOffer},
 	"ignores-filters": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
 		if r := e.GetReleased(); r != nil {
-			r.RefuseMs, r.Declined = 0, false
+			r.RefuseMs = 0
 		}
 		return e.GetFilter() == nil
 	}},
+	"ignores-min-refuse": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
+		if r := e.GetReleased(); r != nil {
+			r.Declined = false
+		}
+		return !e.GetFilter().GetSoft()
+	}},
+	"ignores-guarantees": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
+		if r := e.GetRole(); r.GetName() == "promised" || r.GetName() == "late" {
+			r.Guarantee = nil
+		}
+		return true
+	}},
+	"hoards-for-guarantees": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
+		if r := e.GetRole(); r.GetName() == "promised" && r.GetGuarantee() != nil {
+			r.Guarantee.Thousandths[0] *= 10
+		}
+		return true
+	}},
+	"hoards-shared": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
+		if k := e.GetKind(); k != nil {
+			k.Shared = false
+		}
+		return true
+	}},
+	"hides-gpus": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
+		if f := e.GetFramework(); f != nil {
+			f.Capabilities &^= uint32(allocator.CapabilityGPUResources)
+		}
+		return true
+	}},
+	"ignores-regions": {begin: func(b *allocatorv1.Begin) { b.Region = "" }},
+	"ignores-constraints": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
+		for _, s := range e.GetFramework().GetSettings() {
+			s.Constraints = nil
+		}
+		return true
+	}},
+	"ignores-conversions": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool { return e.GetConverted() == nil }},
+	"avoids-maintenance": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
+		if a := e.GetAgent(); a.GetUnavailability() != nil {
+			a.Active = false
+		}
+		return true
+	}, send: drop(isInverse)},
+	"asks-nobody": {send: drop(isInverse)},
+	"asks-everybody": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
+		if a := e.GetAgent(); a != nil && a.Unavailability == nil {
+			a.Unavailability = &allocatorv1.Unavailability{StartNs: 1}
+		}
+		return true
+	}},
+	"asks-twice": {copies: 2, only: isInverse},
+	"asks-again": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
+		if s := e.GetInverseOffer(); s != nil {
+			s.RefuseMs = 0
+		}
+		return true
+	}},
+	"asks-for-the-past": {event: func(t *tampered, e *allocatorv1.Event, _ bool) bool {
+		if a := e.GetAgent(); a.GetUnavailability() != nil {
+			t.planned = append(t.planned, a.GetNumber())
+		} else if a != nil && slices.Contains(t.planned, a.GetNumber()) {
+			a.Unavailability = &allocatorv1.Unavailability{StartNs: 1}
+		}
+		return true
+	}},
+	"forgets-inverse-offers": {event: func(_ *tampered, e *allocatorv1.Event, snapshot bool) bool {
+		return !snapshot || e.GetInverseOffer() == nil
+	}},
+	"forgets-suppression": {event: func(_ *tampered, e *allocatorv1.Event, snapshot bool) bool {
+		if f := e.GetFramework(); f != nil && snapshot {
+			f.Suppressed = nil
+		}
+		return true
+	}},
+	"one-session":   {oneSession: true},
+	"never-revokes": {send: drop(isRevoke)},
+	"revokes-twice": {copies: 2, only: isRevoke},
+	"revokes-at-once": {send: func(_ *tampered, m *allocatorv1.FromAllocator) error {
+		for _, d := range m.GetDecisions() {
+			if r := d.GetRevoke(); r != nil {
+				r.GraceMs = 0
+			}
+		}
+		return nil
+	}},
+	"revokes-guaranteed": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
+		if r := e.GetRole(); r.GetName() == "rich" {
+			r.Guarantee = nil
+		}
+		return true
+	}},
+	"revokes-unasked": {preempt: &allocator.Preempt{After: 50 * time.Millisecond, GracePeriod: time.Minute}},
 	"filters-for-ever": {event: func(_ *tampered, e *allocatorv1.Event, _ bool) bool {
 		if r := e.GetReleased(); r.GetRefuseMs() > 0 {
 			r.RefuseMs = 1 << 40
@@ -346,7 +483,7 @@ var faults = map[string]tampering{
 	}},
 	"dies-on-duplicates": {receive: diesOnDuplicates},
 	"floods":             {begin: func(b *allocatorv1.Begin) { b.MaxDecisionsPerSecond = 0 }},
-	"spams":              {copies: 100, begin: func(b *allocatorv1.Begin) { b.MaxDecisionsPerSecond = 0 }},
+	"spams":              {copies: 100, only: isOffer, begin: func(b *allocatorv1.Begin) { b.MaxDecisionsPerSecond = 0 }},
 	"stops-reading": {receive: func(t *tampered, _ *allocatorv1.FromCore) error {
 		if t.events > stopReadingAfter {
 			<-t.Context().Done()
