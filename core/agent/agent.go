@@ -36,13 +36,14 @@ var ErrStopped = errors.New("the agent is not running")
 type Agent struct {
 	operatorv1.UnimplementedAgentOperatorServer
 
-	options Options
-	logger  hclog.Logger
-	work    *workDir
-	store   *store
-	machine *state.Machine // the loop's alone
-	links   *links
-	boxes   *containers
+	options   Options
+	logger    hclog.Logger
+	work      *workDir
+	store     *store
+	machine   *state.Machine // the loop's alone
+	links     *links
+	boxes     *containers
+	executors *executors
 
 	inputs  chan state.Input
 	queries chan func()
@@ -90,7 +91,8 @@ func New(options Options) (*Agent, error) {
 	}
 	a := &Agent{
 		options: options, logger: options.Logger, work: &workDir{root: root}, store: store,
-		inputs: make(chan state.Input, inputs), queries: make(chan func()),
+		executors: newExecutors(),
+		inputs:    make(chan state.Input, inputs), queries: make(chan func()),
 		running: make(chan struct{}), ended: make(chan struct{}),
 	}
 	a.life, a.stop = context.WithCancel(context.Background())
@@ -111,6 +113,8 @@ func (a *Agent) build() error {
 		Hostname: o.Hostname, Version: o.Version, RPCAddress: o.RPCAddress, HTTPAddress: o.HTTPAddress, IP: ip(o.RPCAddress),
 		BootID: bootID(), Endpoints: o.Endpoints, Resources: o.Resources, Attributes: o.Attributes, Domain: o.Domain,
 		User: who.Username, Root: os.Geteuid() == 0, Backoff: o.RegistrationBackoff, PingTimeout: o.PingTimeout,
+		Adapters: o.Adapters, ExecutorRegistrationTimeout: o.ExecutorRegistrationTimeout, ExecutorReregistrationTimeout: o.ExecutorReregistrationTimeout,
+		ExecutorShutdownGrace: o.ExecutorShutdownGrace, RecoveryTimeout: o.RecoveryTimeout,
 	}
 	if _, err := crand.Read(config.Seed[:]); err != nil {
 		return fmt.Errorf("agent: no randomness: %w", err)
@@ -385,6 +389,16 @@ func (a *Agent) do(outputs []state.Output) error {
 				a.links.close()
 				outputs = append(outputs, a.machine.Step(time.Now(), state.LinkDown{Session: o.Session, Reason: rpc.ErrQueueFull.Error()})...)
 			}
+		case state.SendExecutor:
+			if !a.executors.send(o) {
+				outputs = append(outputs, a.machine.Step(time.Now(), state.ExecutorClosed{Stream: o.Stream})...)
+			}
+		case state.CloseExecutor:
+			a.executors.close(o.Stream, nil)
+		case state.RefuseExecutor:
+			a.executors.refuse(o)
+		case state.AnswerExecutor:
+			a.executors.answer(o)
 		case state.Recover:
 			a.boxes.recover(o)
 		case state.Retire:

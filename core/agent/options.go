@@ -41,6 +41,11 @@ type Options struct {
 	// Endpoints are those of the agent's adapters.
 	Endpoints []*linkv1.Endpoint
 
+	// Adapters are the names of the framework adapters that the configuration has:
+	// see AdapterUp. Resources are withheld until each has served, for half a
+	// minute at most.
+	Adapters []string
+
 	// Isolators are in order of the configuration; at least one.
 	Isolators []Isolator
 	// Revive launches an isolator that the configuration does not have any more
@@ -64,6 +69,12 @@ type Options struct {
 	// PingTimeout is how long a master may be silent before it has said how long
 	// itself; 0: 75 seconds.
 	PingTimeout time.Duration
+
+	// What custom executors are given; 0: the defaults of state.Config.
+	ExecutorRegistrationTimeout   time.Duration
+	ExecutorReregistrationTimeout time.Duration
+	ExecutorShutdownGrace         time.Duration
+	RecoveryTimeout               time.Duration
 
 	// LogSize is the size in bytes at which a sandbox's stdout or stderr is
 	// rotated; LogFiles is how many files of each are kept, the current included;

@@ -26,6 +26,7 @@ import (
 	"github.com/mezzo-os/mezzo/sdk/client"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	executorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/executor"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
@@ -113,6 +114,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 		return err
 	}
 	operatorv1.RegisterAgentOperatorServer(s.rpc, &operatorService{Agent: s.agent, service: s})
+	executorv1.RegisterExecutorServer(s.rpc, s.agent.ExecutorServer(""))
 	return nil
 }
 

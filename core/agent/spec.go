@@ -90,12 +90,17 @@ func environment(p *state.Plan, sandbox string, who *account, endpoint, hostname
 	if lang := os.Getenv("LANG"); lang != "" {
 		set("LANG", lang)
 	}
+	for _, v := range p.Environment {
+		set(v.Name, v.Value)
+	}
 	for _, prefix := range []string{"MEZZO_", "MESOS_"} {
 		set(prefix+"SANDBOX", sandbox)
 		set(prefix+"DIRECTORY", sandbox)
 		set(prefix+"FRAMEWORK_ID", t.GetFrameworkId())
 		set(prefix+"EXECUTOR_ID", executor)
-		set(prefix+"TASK_ID", t.GetTaskId())
+		if t.GetTaskId() != "" {
+			set(prefix+"TASK_ID", t.GetTaskId())
+		}
 		set(prefix+"AGENT_ID", p.AgentID)
 		set(prefix+"ALLOCATION_ROLE", t.GetRole())
 	}

@@ -29,7 +29,8 @@ type Config struct {
 	// Isolators are the names, in order of the configuration.
 	Isolators []string
 	// Adapters are the names of the framework adapters in the configuration. None
-	// serves before AdapterUp says so.
+	// serves before AdapterUp says so; until each has, or half a minute has passed,
+	// resources are withheld.
 	Adapters []string
 
 	// User is who the agent runs as. Only Root may run tasks as somebody else.
@@ -56,6 +57,22 @@ type Config struct {
 	// Grace is what a task is given between SIGTERM and SIGKILL when nobody says
 	// otherwise: 3 s.
 	Grace time.Duration
+	// ExecutorRegistrationTimeout is how long a custom executor has to subscribe
+	// from its start: 1 min.
+	ExecutorRegistrationTimeout time.Duration
+	// ExecutorReregistrationTimeout is how long it has to subscribe again after
+	// the agent has started again and serves what it subscribes through: 10 s.
+	ExecutorReregistrationTimeout time.Duration
+	// SubscriptionBackoffMax is the longest pause that executors are told to make
+	// between attempts to subscribe again; a fifth of the above, so that several
+	// attempts fit.
+	SubscriptionBackoffMax time.Duration
+	// RecoveryTimeout is how long executors try to subscribe again, and how long
+	// one may be away while the agent runs: 15 min.
+	RecoveryTimeout time.Duration
+	// ExecutorShutdownGrace is what a custom executor is given between SHUTDOWN
+	// and SIGKILL when it does not say otherwise: 5 s.
+	ExecutorShutdownGrace time.Duration
 	// MaxCompleted is how many ended tasks are remembered: 1000.
 	MaxCompleted int
 	// MaxRegister is the size in bytes above which a registration is sent in
@@ -75,10 +92,17 @@ func (c Config) withDefaults() Config {
 		{&c.Retry, 10 * time.Second},
 		{&c.MaxRetry, 10 * time.Minute},
 		{&c.Grace, 3 * time.Second},
+		{&c.ExecutorRegistrationTimeout, time.Minute},
+		{&c.ExecutorReregistrationTimeout, 10 * time.Second},
+		{&c.RecoveryTimeout, 15 * time.Minute},
+		{&c.ExecutorShutdownGrace, 5 * time.Second},
 	} {
 		if *d.value <= 0 {
 			*d.value = d.def
 		}
+	}
+	if c.SubscriptionBackoffMax <= 0 {
+		c.SubscriptionBackoffMax = max(c.ExecutorReregistrationTimeout/5, time.Millisecond)
 	}
 	if c.MaxCompleted <= 0 {
 		c.MaxCompleted = 1000

@@ -93,6 +93,9 @@ type SetIsolators struct{ Isolators []string }
 type AdapterUp struct {
 	Adapter   string
 	Endpoints []*linkv1.Endpoint
+	// Environment is added to that of custom executors; the agent's own
+	// variables, and the executor's, win.
+	Environment []Variable
 }
 
 // AdapterDown says that an adapter does not serve any more; it is being started
@@ -330,6 +333,8 @@ type Plan struct {
 	Task *isolatorv1.Task
 	// Command is what to run; nil for a container without a process.
 	Command *mezzov1.CommandInfo
+	// Environment is added to what every container finds; the command's own wins.
+	Environment []Variable
 	// Sandbox is relative to the work directory, with slashes, and never leaves
 	// it. Latest is the symbolic link that is to point at it; empty: none.
 	Sandbox string

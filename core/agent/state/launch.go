@@ -2,7 +2,6 @@ package state
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -40,6 +39,9 @@ func (m *Machine) containersOf(l *launch) []*container {
 	if l.newRoot {
 		list = append(list, l.executor.root)
 	}
+	if l.executor.program != nil {
+		return list // its tasks have none of their own
+	}
 	for _, t := range l.tasks {
 		list = append(list, m.containers[t.container])
 	}
@@ -61,7 +63,10 @@ func (m *Machine) plan(c *container) *Plan {
 		Container: c.id, Parent: c.parent(), Chain: slices.Clone(c.chain), Sandbox: c.sandbox, Latest: c.latest, AgentID: m.id,
 		Task: m.isolatorTask(c),
 	}
-	if c.task != nil {
+	switch {
+	case c.task == nil && c.executor.program != nil:
+		p.Command, p.Environment = c.executor.info.GetCommand(), m.environment(c.executor)
+	case c.task != nil:
 		p.Command = c.task.info.GetCommand()
 		if most := c.task.info.GetMaxCompletionTime(); most != nil {
 			p.Deadline = m.now.Add(time.Duration(most.GetNanoseconds()))
@@ -82,7 +87,7 @@ func (m *Machine) claimed(in Claimed) {
 		in.Err = fmt.Sprintf("the isolators answered for %d of %d containers", len(in.Claims), len(list))
 	}
 	if in.Err != "" {
-		m.failLaunch(l, nil, in.Err)
+		m.failClaim(l, nil, in.Err)
 		return
 	}
 	for i, c := range list {
@@ -91,7 +96,7 @@ func (m *Machine) claimed(in Claimed) {
 			prefer = Launcher(c.executor.root.chain)
 		}
 		if c.chain = chainOf(in.Claims[i], prefer); Launcher(c.chain) == "" {
-			m.failLaunch(l, c, "no isolator launches the container: "+refusals(in.Claims[i]))
+			m.failClaim(l, c, "no isolator launches the container: "+refusals(in.Claims[i]))
 			return
 		}
 	}
@@ -105,6 +110,8 @@ func (m *Machine) claimed(in Claimed) {
 	m.touch(l.executor)
 	m.noteFramework(l.executor.framework)
 	switch {
+	case l.executor.program != nil:
+		m.launchProgram(l)
 	case l.newRoot:
 		l.phase = waitingForRoot
 		m.effect(Launch{Plan: m.plan(l.executor.root)})
@@ -113,10 +120,29 @@ func (m *Machine) claimed(in Claimed) {
 	default:
 		l.phase = waitingForRoot
 		l.executor.waiting = append(l.executor.waiting, l)
-		if l.executor.root.phase == running {
-			m.effect(Update{Plan: m.plan(l.executor.root)})
-		}
+		m.resize(l.executor)
 	}
+}
+
+// failClaim ends a launch whose containers nobody takes.
+func (m *Machine) failClaim(l *launch, failed *container, message string) {
+	if l.executor.program != nil {
+		m.failLaunches(l.executor.root, message)
+		m.retireExecutor(l.executor)
+		return
+	}
+	m.failLaunch(l, failed, message)
+}
+
+// launchProgram launches a custom executor. Its container is made for the tasks
+// that wait now.
+func (m *Machine) launchProgram(l *launch) {
+	e := l.executor
+	delete(m.launches, l.id)
+	e.root.launch = nil
+	m.noteProgram(e)
+	e.covered, e.waiting = e.waiting, nil
+	m.effect(Launch{Plan: m.plan(e.root)})
 }
 
 // chainOf is who takes part, with one launcher.
@@ -217,29 +243,16 @@ func (m *Machine) started(in Started) {
 func (m *Machine) rootRuns(c *container) {
 	c.phase = running
 	m.touch(c)
+	if c.executor.program != nil {
+		m.programRuns(c.executor)
+		return
+	}
 	if l := c.launch; l != nil {
 		c.launch = nil
 		m.create(l)
 	}
 	if len(c.executor.waiting) > 0 {
-		m.effect(Update{Plan: m.plan(c)})
-	}
-}
-
-// updated goes on with the launches that need more than the root had.
-func (m *Machine) updated(in Updated) {
-	c := m.containers[in.Container]
-	if c == nil || c.task != nil || c.phase != running {
-		return
-	}
-	waiting := c.executor.waiting
-	c.executor.waiting = nil
-	for _, l := range waiting {
-		if in.Err != "" {
-			m.failLaunch(l, c, in.Err)
-		} else {
-			m.create(l)
-		}
+		m.resize(c.executor)
 	}
 }
 
@@ -295,6 +308,7 @@ func (m *Machine) launchFailed(in LaunchFailed) {
 	switch {
 	case c.task == nil:
 		m.failLaunches(c, in.Message)
+		m.retireExecutor(c.executor)
 	case c.phase == launching:
 		m.failLaunch(c.launch, c, in.Message)
 	default:
@@ -335,8 +349,8 @@ func (m *Machine) failLaunch(l *launch, failed *container, message string) {
 
 // failLaunches ends all launches that count on a root which cannot be made.
 func (m *Machine) failLaunches(root *container, message string) {
-	for _, id := range slices.Sorted(maps.Keys(m.launches)) {
-		if l := m.launches[id]; l != nil && l.executor == root.executor {
+	for _, l := range m.launchesOf(root.executor) {
+		if l.phase != aborted {
 			m.failLaunch(l, root, message)
 		}
 	}
@@ -370,17 +384,26 @@ func (m *Machine) abort(l *launch, killed *task, why cause, message string) {
 func (m *Machine) endLaunch(l *launch, status func(*task) *mezzov1.TaskStatus) {
 	l.phase = aborted
 	delete(m.launches, l.id)
-	l.executor.waiting = slices.DeleteFunc(l.executor.waiting, func(o *launch) bool { return o == l })
+	e := l.executor
+	this := func(o *launch) bool { return o == l }
+	e.waiting, e.covered = slices.DeleteFunc(e.waiting, this), slices.DeleteFunc(e.covered, this)
+	if e.program != nil {
+		e.program.queue = slices.DeleteFunc(e.program.queue, this)
+	}
 	for _, t := range l.tasks {
 		t.launch = nil
 	}
 	for _, t := range l.tasks {
+		if e.program != nil {
+			m.finishTask(t, status(t))
+			continue
+		}
 		c := m.containers[t.container]
 		c.launch = nil
 		m.finishTask(t, status(t))
 		m.cleanup(c)
 	}
-	if root := l.executor.root; root != nil && root.launch == l {
+	if root := l.executor.root; root != nil && root.launch == l && e.program == nil {
 		root.launch = nil
 		if root.phase == claiming {
 			m.failLaunches(root, "the launch that was to make the executor's root container did not come about")
@@ -392,6 +415,10 @@ func (m *Machine) endLaunch(l *launch, status func(*task) *mezzov1.TaskStatus) {
 // retireExecutor lets an executor go that has no task left, and with it its
 // root once no container is nested in that any more.
 func (m *Machine) retireExecutor(e *executor) {
+	if e.program != nil {
+		m.retireProgram(e)
+		return
+	}
 	if len(e.tasks) > 0 {
 		return
 	}
@@ -464,7 +491,11 @@ const sigkill = 9
 
 func (m *Machine) exited(in Exited) {
 	c := m.containers[in.Container]
-	if c == nil || c.task == nil || c.phase != running {
+	if c == nil || c.phase != running || c.task == nil && c.executor.program == nil {
+		return
+	}
+	if c.task == nil {
+		m.programExited(c.executor, in.Status)
 		return
 	}
 	m.finishTask(c.task, m.outcome(c.task, c, in.Status))
@@ -482,6 +513,10 @@ func (m *Machine) limited(in Limited) {
 		return
 	}
 	m.touch(c)
+	if c.executor.program != nil {
+		m.killProgram(c.executor)
+		return
+	}
 	if c.task == nil {
 		// All of the group share what the root may use: it ends whole.
 		for _, t := range slices.Clone(c.executor.tasks) {

@@ -26,6 +26,9 @@ type link struct {
 	pingTimeout time.Duration
 	told        string // what the master has heard of the agent; see standing
 	said        string // the last complaint logged, so that it is logged once
+	// exits are executors that ended while the registration that names them was
+	// on its way.
+	exits []*linkv1.ExecutorExited
 }
 
 type linkState int
@@ -93,7 +96,7 @@ func (m *Machine) linkUp(in LinkUp) {
 	if in.Session != l.session || l.state != connecting {
 		return
 	}
-	l.state, l.master = registering, in.Master
+	l.state, l.master, l.exits = registering, in.Master, nil
 	m.alive()
 	for _, r := range m.registration() {
 		m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Register{Register: r}})
@@ -158,8 +161,7 @@ func (m *Machine) order(msg any) {
 	case *linkv1.MasterMessage_ShutdownExecutor:
 		m.shutdownExecutor(msg.ShutdownExecutor)
 	case *linkv1.MasterMessage_FrameworkMessage:
-		m.log(Info, "a message for an executor was dropped: the agent runs no executor that could take it",
-			"framework", msg.FrameworkMessage.GetFrameworkId(), "executor", msg.FrameworkMessage.GetExecutorId())
+		m.messageFor(msg.FrameworkMessage)
 	case *linkv1.MasterMessage_Reconcile:
 		m.reconcile(msg.Reconcile)
 	case *linkv1.MasterMessage_Operation:
@@ -212,6 +214,10 @@ func (m *Machine) registered(r *linkv1.Registered) {
 			m.kill(t, m.grace(t, nil), byFramework, "")
 		}
 	}
+	for _, x := range l.exits {
+		m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_ExecutorExited{ExecutorExited: x}})
+	}
+	l.exits = nil
 	for _, t := range m.sortedTasks() {
 		if len(t.updates) > 0 {
 			t.retryDelay = m.cfg.Retry
@@ -256,6 +262,16 @@ func (m *Machine) end(reason string, err error) {
 	for _, t := range m.sortedTasks() {
 		m.kill(t, m.grace(t, nil), byShutdown, "The agent is shutting down")
 	}
+	m.stopAll(func(*executor) bool { return true })
+}
+
+// stopAll asks custom executors to end.
+func (m *Machine) stopAll(which func(*executor) bool) {
+	for _, e := range m.sortedExecutors() {
+		if e.program != nil && !e.gone && which(e) {
+			m.stop(e)
+		}
+	}
 }
 
 // shutdownFramework ends the tasks of a framework that is gone.
@@ -284,9 +300,14 @@ func (m *Machine) shutdownFramework(id string) {
 			m.kill(t, m.grace(t, nil), byFramework, "The framework was removed")
 		}
 	}
+	m.stopAll(func(e *executor) bool { return e.framework == f })
 }
 
 func (m *Machine) shutdownExecutor(s *linkv1.ShutdownExecutor) {
+	if e := m.live[executorKey{s.GetFrameworkId(), s.GetExecutorId()}]; e != nil && e.program != nil {
+		m.stop(e)
+		return
+	}
 	for _, t := range m.sortedTasks() {
 		if t.key.framework == s.GetFrameworkId() && t.executorID == s.GetExecutorId() {
 			m.kill(t, m.grace(t, nil), byFramework, "The executor was shut down")
@@ -308,6 +329,7 @@ func (m *Machine) drain(d *linkv1.Drain) {
 		}
 		m.kill(t, grace, why, "The agent is draining")
 	}
+	m.stopAll(func(e *executor) bool { return len(e.tasks) == 0 })
 	m.drained()
 }
 
@@ -384,7 +406,7 @@ func (m *Machine) registration() []*linkv1.Register {
 	}
 	for _, run := range slices.Sorted(maps.Keys(m.executors)) {
 		e := m.executors[run]
-		if e.info == nil || len(e.tasks) == 0 {
+		if e.info == nil || len(e.tasks) == 0 && e.program == nil || e.program != nil && (e.root == nil || e.root.phase == cleaning) {
 			continue
 		}
 		entry := &linkv1.Executor{Framework: places[e.framework.id], Info: e.info, Resources: pack(p, e.info.GetResources()), Role: e.role}
@@ -419,7 +441,7 @@ func (m *Machine) detail(t *task) *mezzov1.Task {
 		Name: t.info.Name, TaskId: t.info.TaskId, FrameworkId: t.framework.info.GetId(), AgentId: t.info.AgentId,
 		ExecutorId: &mezzov1.ExecutorID{Value: proto.String(t.executorID)}, State: t.status.State,
 		Labels: t.info.Labels, Discovery: t.info.Discovery, Container: t.info.Container, HealthCheck: t.info.HealthCheck,
-		KillPolicy: t.info.KillPolicy, Limits: t.info.Limits, User: proto.String(userOf(t.framework, t.info)),
+		KillPolicy: t.info.KillPolicy, Limits: t.info.Limits, User: proto.String(userOf(t)),
 	}
 	return d
 }

@@ -37,9 +37,14 @@ type Machine struct {
 	lastLaunch uint64
 	completed  []*completed // oldest first
 
-	adapters  map[string]*adapter // of the configuration
-	isolators []*isolator         // configured ones in order, then retired ones by name
-	recovered bool                // all of them have answered once
+	streams  map[uint64]*executor // of those that are subscribed
+	adapters map[string]*adapter  // of the configuration
+	// adaptersBy is until when resources are withheld for adapters that have not
+	// served yet; zero: they are not.
+	adaptersBy time.Time
+
+	isolators []*isolator // configured ones in order, then retired ones by name
+	recovered bool        // all of them have answered once
 	deferred  []*container
 	draining  *linkv1.Drain
 
@@ -116,9 +121,13 @@ type executor struct {
 	info      *mezzov1.ExecutorInfo // nil: the agent itself, for a command task
 	root      *container            // nil for a command task
 	role      string
-	tasks     []*task // that have not ended, in order of arrival
-	children  int     // containers, the root not counted
-	waiting   []*launch
+	tasks     []*task  // that have not ended, in order of arrival
+	children  int      // containers, the root not counted
+	program   *program // nil: the agent itself runs the tasks
+	// waiting are launches for which the root is to be given more; covered are
+	// those that a change under way is for. stale: another change is due after it.
+	waiting, covered []*launch
+	updating, stale  bool
 }
 
 type container struct {
@@ -187,6 +196,7 @@ func New(cfg Config) *Machine {
 		containers: map[string]*container{},
 		tasks:      map[taskKey]*task{},
 		launches:   map[uint64]*launch{},
+		streams:    map[uint64]*executor{},
 	}
 	for _, name := range m.cfg.Isolators {
 		m.isolators = append(m.isolators, &isolator{name: name, configured: true, reason: "has not started yet"})
@@ -263,6 +273,12 @@ func (m *Machine) handle(in Input) {
 		m.limited(in)
 	case CleanedUp:
 		m.cleanedUp(in)
+	case ExecutorSubscribe:
+		m.subscribe(in)
+	case ExecutorClosed:
+		m.executorClosed(in)
+	case ExecutorCall:
+		m.executorCall(in)
 	default:
 		panic(fmt.Sprintf("agent state: unknown input %T", in))
 	}
@@ -331,6 +347,9 @@ func (m *Machine) finish() {
 // NextDeadline is when Tick is wanted next; zero: never.
 func (m *Machine) NextDeadline() time.Time {
 	next := m.link.deadline()
+	if !m.adaptersBy.IsZero() && (next.IsZero() || m.adaptersBy.Before(next)) {
+		next = m.adaptersBy
+	}
 	for len(m.timers) > 0 {
 		first := m.timers[0]
 		if !first.valid() {
@@ -348,26 +367,45 @@ func (m *Machine) NextDeadline() time.Time {
 // fire does what is due.
 func (m *Machine) fire() {
 	m.linkTick()
+	m.adaptersLate()
 	for len(m.timers) > 0 {
 		first := m.timers[0]
 		if first.valid() && first.at.After(m.now) {
 			return
 		}
 		heap.Pop(&m.timers)
-		if first.valid() {
+		switch {
+		case !first.valid():
+		case first.task != nil:
 			m.resend(first.task)
+		default:
+			m.programDue(first.executor)
 		}
 	}
 }
 
-// timer is when a task's update is sent again. It is void once the task's own
-// time is another.
+// timer is when a task's update is sent again, or something is due for a custom
+// executor. It is void once the task's or executor's own time is another.
 type timer struct {
-	at   time.Time
-	task *task
+	at       time.Time
+	task     *task
+	executor *executor
 }
 
-func (t timer) valid() bool { return !t.task.gone && t.task.retryAt.Equal(t.at) }
+func (t timer) valid() bool {
+	if t.task != nil {
+		return !t.task.gone && t.task.retryAt.Equal(t.at)
+	}
+	return !t.executor.gone && t.executor.program.due().Equal(t.at)
+}
+
+// subject orders timers of the same time.
+func (t timer) subject() taskKey {
+	if t.task != nil {
+		return t.task.key
+	}
+	return taskKey{id: t.executor.run}
+}
 
 type timers []timer
 
@@ -376,7 +414,7 @@ func (t timers) Less(i, j int) bool {
 	if !t[i].at.Equal(t[j].at) {
 		return t[i].at.Before(t[j].at)
 	}
-	return t[i].task.key.compare(t[j].task.key) < 0
+	return t[i].subject().compare(t[j].subject()) < 0
 }
 func (t timers) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
 func (t *timers) Push(x any)   { *t = append(*t, x.(timer)) }
@@ -387,6 +425,8 @@ func (t *timers) Pop() any {
 	*t = old[:len(old)-1]
 	return last
 }
+
+func (t *timers) add(x timer) { heap.Push(t, x) }
 
 func (m *Machine) sortedTasks() []*task {
 	return slices.SortedFunc(maps.Values(m.tasks), func(a, b *task) int { return a.key.compare(b.key) })

@@ -146,17 +146,29 @@ func (f *framework) records() []Record {
 }
 
 type executorRecord struct {
-	Version   int    `json:"version"`
-	Framework string `json:"framework"`
-	ID        string `json:"id"`
-	Role      string `json:"role,omitempty"`
-	Info      []byte `json:"info,omitempty"` // absent: a command task's
+	Version   int            `json:"version"`
+	Framework string         `json:"framework"`
+	ID        string         `json:"id"`
+	Role      string         `json:"role,omitempty"`
+	Info      []byte         `json:"info,omitempty"`    // absent: a command task's
+	Program   *programRecord `json:"program,omitempty"` // of a custom one
+}
+
+type programRecord struct {
+	Adapter string    `json:"adapter,omitempty"`
+	Known   bool      `json:"known,omitempty"`
+	Used    bool      `json:"used,omitempty"`
+	StopBy  time.Time `json:"stop_by,omitzero"`
+	End     *end      `json:"end,omitempty"`
 }
 
 func (e *executor) records() []Record {
 	r := executorRecord{Version: recordVersion, Framework: e.framework.id, ID: e.id, Role: e.role}
 	if e.info != nil {
 		r.Info = wire(e.info)
+	}
+	if p := e.program; p != nil {
+		r.Program = &programRecord{Adapter: p.adapter, Known: p.known, Used: p.used, StopBy: p.stopBy, End: p.end}
 	}
 	return []Record{{bucketExecutors, e.run, encode(r)}}
 }
@@ -224,6 +236,8 @@ type taskRecord struct {
 	Kill      *killRecord `json:"kill,omitempty"`
 	Status    []byte      `json:"status"`
 	Updates   [][]byte    `json:"updates,omitempty"`
+	Delivered bool        `json:"delivered,omitempty"`
+	Seen      [][]byte    `json:"seen,omitempty"`
 }
 
 type killRecord struct {
@@ -236,7 +250,7 @@ func (t *task) records() []Record {
 	r := taskRecord{
 		Version: recordVersion, Framework: t.key.framework, ID: t.key.id, Executor: t.executorID, Container: t.container,
 		Sandbox: t.sandbox, Group: t.group, Role: t.role, Launched: t.launched, Started: t.started, Finished: t.finished,
-		Status: wire(t.status),
+		Status: wire(t.status), Delivered: t.delivered, Seen: t.seen,
 	}
 	if t.executor != nil {
 		r.Run = t.executor.run
@@ -400,6 +414,9 @@ func (m *Machine) readExecutor(d *decoder) {
 		e.info = &mezzov1.ExecutorInfo{}
 		d.message(r.Info, e.info)
 	}
+	if p := r.Program; p != nil {
+		e.program = &program{adapter: p.Adapter, known: p.Known, used: p.Used, stopBy: p.StopBy, end: p.End}
+	}
 	f.uses++
 	m.executors[e.run] = e
 }
@@ -410,6 +427,7 @@ func (m *Machine) readTask(d *decoder, info []byte) {
 	t := &task{
 		stored: stored{known: true}, key: taskKey{r.Framework, r.ID}, framework: m.frameworks[r.Framework], executorID: r.Executor, container: r.Container,
 		sandbox: r.Sandbox, group: r.Group, role: r.Role, launched: r.Launched, started: r.Started, finished: r.Finished,
+		delivered: r.Delivered, seen: r.Seen,
 		status: &mezzov1.TaskStatus{},
 	}
 	d.message(r.Status, t.status)
@@ -434,7 +452,9 @@ func (m *Machine) readTask(d *decoder, info []byte) {
 			return
 		}
 		t.executor.tasks = append(t.executor.tasks, t)
-		m.live[executorKey{t.key.framework, t.executor.id}] = t.executor
+		if t.executor.program == nil { // others live on without tasks
+			m.live[executorKey{t.key.framework, t.executor.id}] = t.executor
+		}
 	}
 	m.tasks[t.key] = t
 }

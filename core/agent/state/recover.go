@@ -31,8 +31,15 @@ func (m *Machine) restore(in Restore) {
 			m.finishTask(t, m.neverStarted(t))
 		}
 	}
-	for _, run := range slices.Sorted(maps.Keys(m.executors)) {
-		m.retireExecutor(m.executors[run])
+	if len(m.adapters) > 0 {
+		m.adaptersBy = m.now.Add(adapterLimit)
+	}
+	for _, e := range m.sortedExecutors() {
+		if e.program != nil && e.root != nil && e.root.phase != cleaning {
+			m.live[executorKey{e.framework.id, e.id}] = e
+			m.requeue(e)
+		}
+		m.retireExecutor(e)
 	}
 	m.retireIsolators()
 	m.allAnswered()
@@ -155,6 +162,10 @@ func (m *Machine) resumed(c *container) {
 
 // lostContainer ends what ran in a container that is no more.
 func (m *Machine) lostContainer(c *container) {
+	if c.executor.program != nil {
+		m.programExited(c.executor, &isolatorv1.ExitStatus{})
+		return
+	}
 	if c.task == nil {
 		m.log(Warn, "the root container of a task group is lost", "container", c.id, "executor", c.executor.id)
 		m.failLaunches(c, "the executor's root container is lost")
@@ -168,6 +179,16 @@ func (m *Machine) lostContainer(c *container) {
 
 // unstarted ends the launch of a container that a restart of the agent cut off.
 func (m *Machine) unstarted(c *container) {
+	if e := c.executor; e.program != nil {
+		m.dropLaunches(e)
+		for _, t := range slices.Clone(e.tasks) {
+			m.finishTask(t, m.neverStarted(t))
+		}
+		delete(m.live, executorKey{e.framework.id, e.id})
+		m.tellExited(e, &isolatorv1.ExitStatus{})
+		m.cleanup(c)
+		return
+	}
 	if c.task == nil {
 		for _, t := range slices.Clone(c.executor.tasks) {
 			if nested := m.containers[t.container]; nested != nil && nested.phase == unborn {
@@ -238,7 +259,7 @@ func (m *Machine) withheld() string {
 			return fmt.Sprintf("isolator %s: has not recovered yet", i.name)
 		}
 	}
-	return ""
+	return m.missingAdapter()
 }
 
 func (m *Machine) withheldMayChange(before string) {
@@ -248,7 +269,7 @@ func (m *Machine) withheldMayChange(before string) {
 	}
 	switch {
 	case now == "":
-		m.log(Info, "all isolators are ready: resources may be offered")
+		m.log(Info, "all plugins are ready: resources may be offered")
 	case before == "":
 		m.log(Warn, "resources are withheld", "reason", now)
 	default:

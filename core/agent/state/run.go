@@ -30,7 +30,11 @@ func (m *Machine) run(r *linkv1.Run) {
 		m.unused(f)
 		return
 	}
-	if r.GetExecutor() != nil {
+	switch {
+	case custom(r.GetExecutor()):
+		m.launchCustom(f, r)
+		return
+	case r.GetExecutor() != nil:
 		m.launchGroup(f, r)
 		return
 	}
@@ -97,15 +101,16 @@ func (m *Machine) refusal(f *framework, r *linkv1.Run) *refusal {
 		return wrong("framework id %q %s", f.id, why)
 	}
 	if e := r.GetExecutor(); e != nil {
-		id := e.GetExecutorId().GetValue()
-		if e.GetType() != mezzov1.ExecutorInfo_DEFAULT {
-			return wrong("executor %q is a custom one: this agent runs command tasks, and task groups under an executor of type DEFAULT", id)
+		if why := m.executorError(f, e); why != "" {
+			return wrong("executor %s", why)
 		}
-		if e.GetCommand() != nil {
-			return wrong("executor %q is of type DEFAULT and has a command: only custom executors have one", id)
-		}
-		if why := pathError(id); why != "" {
-			return wrong("executor id %q %s", id, why)
+		if running := m.live[executorKey{f.id, e.GetExecutorId().GetValue()}]; running != nil && running.info != nil {
+			if custom(e) != (running.program != nil) {
+				return wrong("executor %q runs here already and is of another type", running.id)
+			}
+			if p := running.program; p != nil && (p.stopping() || p.end != nil) {
+				return &refusal{lost(f, mezzov1.TaskState_TASK_DROPPED), mezzov1.TaskStatus_REASON_EXECUTOR_TERMINATED, "the executor is being ended"}
+			}
 		}
 	} else if r.GetGroup() {
 		return wrong("a task group without an executor")
@@ -117,43 +122,84 @@ func (m *Machine) refusal(f *framework, r *linkv1.Run) *refusal {
 			return wrong("task id %q stands twice in one launch", id)
 		}
 		seen[id] = true
-		if why := m.taskError(f, t); why != "" {
+		if why := m.taskError(f, t, custom(r.GetExecutor())); why != "" {
 			return wrong("task %q: %s", id, why)
 		}
 	}
 	return nil
 }
 
-func (m *Machine) taskError(f *framework, t *mezzov1.TaskInfo) string {
+// executorError says what is wrong with an executor; empty: nothing.
+func (m *Machine) executorError(f *framework, e *mezzov1.ExecutorInfo) string {
+	id := e.GetExecutorId().GetValue()
+	if why := pathError(id); why != "" {
+		return fmt.Sprintf("id %q %s", id, why)
+	}
+	if _, err := resource.FromProto(e.GetResources()); err != nil {
+		return fmt.Sprintf("%q has wrong resources: %v", id, err)
+	}
+	switch {
+	case !custom(e) && e.GetCommand() != nil:
+		return fmt.Sprintf("%q is of type DEFAULT and has a command: only custom executors have one", id)
+	case !custom(e):
+		return ""
+	case e.GetCommand() == nil:
+		return fmt.Sprintf("%q is a custom one and has no command", id)
+	}
+	if why := m.commandError(f, e.GetCommand(), e.GetContainer()); why != "" {
+		return fmt.Sprintf("%q: %s", id, why)
+	}
+	return ""
+}
+
+// taskError says what is wrong with a task; empty: nothing. What a custom
+// executor makes of a task's command is its own affair.
+func (m *Machine) taskError(f *framework, t *mezzov1.TaskInfo, custom bool) string {
 	if why := pathError(t.GetTaskId().GetValue()); why != "" {
 		return "its id " + why
-	}
-	if t.GetCommand() == nil {
-		return "it has no command, and custom executors are not run by this agent"
-	}
-	if t.GetCommand().GetShell() && t.GetCommand().Value == nil {
-		return "its command is for a shell and has no value"
-	}
-	if !t.GetCommand().GetShell() && t.GetCommand().GetValue() == "" && t.GetContainer() == nil {
-		return "its command names no program"
 	}
 	if _, err := resource.FromProto(t.GetResources()); err != nil {
 		return "its resources are wrong: " + err.Error()
 	}
-	for _, v := range t.GetCommand().GetEnvironment().GetVariables() {
+	switch {
+	case custom:
+		return ""
+	case t.GetCommand() == nil:
+		return "it has no command"
+	}
+	return m.commandError(f, t.GetCommand(), t.GetContainer())
+}
+
+// commandError says why a command cannot be run; empty: it can.
+func (m *Machine) commandError(f *framework, c *mezzov1.CommandInfo, container *mezzov1.ContainerInfo) string {
+	if c.GetShell() && c.Value == nil {
+		return "its command is for a shell and has no value"
+	}
+	if !c.GetShell() && c.GetValue() == "" && container == nil {
+		return "its command names no program"
+	}
+	for _, v := range c.GetEnvironment().GetVariables() {
 		if v.GetType() == mezzov1.Environment_Variable_SECRET {
 			return fmt.Sprintf("environment variable %q is a secret, which this agent cannot resolve", v.GetName())
 		}
 	}
-	if user := userOf(f, t); !m.cfg.Root && user != m.cfg.User {
+	if user := commandUser(f, c); !m.cfg.Root && user != m.cfg.User {
 		return fmt.Sprintf("it is to run as user %q, and this agent runs as %q: only an agent that runs as root can run tasks as another user", user, m.cfg.User)
 	}
 	return ""
 }
 
 // userOf is who a task runs as.
-func userOf(f *framework, t *mezzov1.TaskInfo) string {
-	if u := t.GetCommand().GetUser(); u != "" {
+func userOf(t *task) string {
+	if e := t.executor; e != nil && e.program != nil {
+		return commandUser(t.framework, e.info.GetCommand())
+	}
+	return commandUser(t.framework, t.info.GetCommand())
+}
+
+// commandUser is who a command is run as.
+func commandUser(f *framework, c *mezzov1.CommandInfo) string {
+	if u := c.GetUser(); u != "" {
 		return u
 	}
 	return f.info.GetUser()
@@ -265,7 +311,7 @@ func (m *Machine) launchCommand(f *framework, info *mezzov1.TaskInfo) {
 func (m *Machine) launchGroup(f *framework, r *linkv1.Run) {
 	id := r.GetExecutor().GetExecutorId().GetValue()
 	e := m.live[executorKey{f.id, id}]
-	isNew := e == nil || e.info == nil
+	isNew := e == nil || e.info == nil || e.program != nil
 	if isNew {
 		e = m.newExecutor(f, id, r.GetExecutor())
 		e.role = roleOf(r.GetExecutor().GetResources())

@@ -26,7 +26,9 @@ type task struct {
 	sandbox     string
 	group       string // shared by tasks launched together as a group; else empty
 	role        string
-	launch      *launch // until it runs
+	launch      *launch  // until it runs, or was delivered to a custom executor
+	delivered   bool     // to a custom executor
+	seen        [][]byte // uuids of that executor's newest updates
 	kill        *kill
 
 	launched, started, finished time.Time
@@ -88,7 +90,8 @@ func (m *Machine) newStatus(t *task, state mezzov1.TaskState, source mezzov1.Tas
 	if t.executorID != "" {
 		s.ExecutorId = &mezzov1.ExecutorID{Value: proto.String(t.executorID)}
 	}
-	if c := m.containers[t.container]; c != nil && c.task == t && c.phase != claiming {
+	// A root is named by the tasks of a custom executor.
+	if c := m.containers[t.container]; c != nil && (c.task == t || c.task == nil && t.delivered) && c.phase != claiming {
 		s.ContainerStatus = m.containerStatus(c)
 	}
 	return s
@@ -221,7 +224,8 @@ func (m *Machine) finishTask(t *task, s *mezzov1.TaskStatus) {
 	if e == nil {
 		return
 	}
-	if t.group != "" && s.GetState() != mezzov1.TaskState_TASK_FINISHED {
+	// A custom executor sees to its groups itself.
+	if t.group != "" && s.GetState() != mezzov1.TaskState_TASK_FINISHED && e.program == nil {
 		message := fmt.Sprintf("task %q of its group ended in %s", t.key.id, s.GetState())
 		for _, other := range slices.Clone(e.tasks) {
 			if other.group == t.group {
@@ -229,7 +233,13 @@ func (m *Machine) finishTask(t *task, s *mezzov1.TaskStatus) {
 			}
 		}
 	}
+	if e.program != nil && !e.program.escalateBy.IsZero() {
+		m.escalate(e)
+	}
 	m.retireExecutor(e)
+	if len(e.tasks) > 0 {
+		m.resize(e)
+	}
 }
 
 // forgetTask drops an ended task, but for what `mezzo logs` wants.
@@ -333,6 +343,10 @@ func (m *Machine) kill(t *task, grace time.Duration, why cause, message string) 
 		m.abort(l, t, why, message)
 		return
 	}
+	if t.executor.program != nil {
+		m.killDelivered(t, grace, why, message)
+		return
+	}
 	deadline := m.now.Add(grace)
 	first := t.kill == nil
 	if !first && !deadline.Before(t.kill.deadline) {
@@ -402,7 +416,7 @@ func (m *Machine) outcome(t *task, c *container, exit *isolatorv1.ExitStatus) *m
 	if limitation == nil {
 		limitation = c.limitation
 	}
-	ended := endedHow(exit)
+	ended := endedHow("Command", exit)
 	s := m.newStatus(t, mezzov1.TaskState_TASK_FAILED, fromExecutor)
 	if exit.GetKnown() && exit.GetSignal() != 0 {
 		s.ExitSignal = proto.Int32(exit.GetSignal())
@@ -412,27 +426,12 @@ func (m *Machine) outcome(t *task, c *container, exit *isolatorv1.ExitStatus) *m
 	switch {
 	case limitation != nil:
 		s.Source = fromAgent.Enum()
-		reason := mezzov1.TaskStatus_REASON_CONTAINER_LIMITATION
-		if limitation.Reason != nil {
-			reason = limitation.GetReason()
-		}
-		because(s, reason, limitation.GetMessage())
-		if len(limitation.GetResources()) > 0 {
-			s.Limitation = &mezzov1.TaskResourceLimitation{Resources: limitation.GetResources()}
-		}
+		return m.limitationStatus(s, limitation)
 	case exit.GetDeadlineExceeded():
 		most := time.Duration(t.info.GetMaxCompletionTime().GetNanoseconds())
 		because(s, mezzov1.TaskStatus_REASON_MAX_COMPLETION_TIME_REACHED, fmt.Sprintf("The task was ended because it ran longer than its maximum completion time of %v", most))
-	case t.kill != nil && t.kill.why == byRevoke:
-		s.State, s.Source = lost(t.framework, mezzov1.TaskState_TASK_GONE).Enum(), fromAgent.Enum()
-		because(s, mezzov1.TaskStatus_REASON_CONTAINER_PREEMPTED, join(t.kill.message, ended))
 	case t.kill != nil:
-		s.State = mezzov1.TaskState_TASK_KILLED.Enum()
-		if t.kill.why == byDrainGone {
-			s.State = lost(t.framework, mezzov1.TaskState_TASK_GONE_BY_OPERATOR).Enum()
-		}
-		r, message := t.kill.reason()
-		s.Reason, s.Message = r, proto.String(join(message, ended))
+		return m.killedStatus(t, s, ended)
 	case !exit.GetKnown():
 		s.Source = fromAgent.Enum()
 		because(s, mezzov1.TaskStatus_REASON_EXECUTOR_TERMINATED, ended)
@@ -445,6 +444,37 @@ func (m *Machine) outcome(t *task, c *container, exit *isolatorv1.ExitStatus) *m
 	return s
 }
 
+func (m *Machine) limitationStatus(s *mezzov1.TaskStatus, l *isolatorv1.Limitation) *mezzov1.TaskStatus {
+	reason := mezzov1.TaskStatus_REASON_CONTAINER_LIMITATION
+	if l.Reason != nil {
+		reason = l.GetReason()
+	}
+	because(s, reason, l.GetMessage())
+	if len(l.GetResources()) > 0 {
+		s.Limitation = &mezzov1.TaskResourceLimitation{Resources: l.GetResources()}
+	}
+	return s
+}
+
+// killedStatus makes a status that of a task which ended because somebody wished
+// it: who wished it says what its end is called.
+func (m *Machine) killedStatus(t *task, s *mezzov1.TaskStatus, ended string) *mezzov1.TaskStatus {
+	if t.kill.why == byRevoke {
+		s.State, s.Source = lost(t.framework, mezzov1.TaskState_TASK_GONE).Enum(), fromAgent.Enum()
+		return because(s, mezzov1.TaskStatus_REASON_CONTAINER_PREEMPTED, join(t.kill.message, ended))
+	}
+	s.State = mezzov1.TaskState_TASK_KILLED.Enum()
+	if t.kill.why == byDrainGone {
+		s.State = lost(t.framework, mezzov1.TaskState_TASK_GONE_BY_OPERATOR).Enum()
+	}
+	r, message := t.kill.reason()
+	if r != nil {
+		s.Reason = r
+	}
+	s.Message = proto.String(join(message, ended))
+	return s
+}
+
 func join(message, ended string) string {
 	if message == "" {
 		return ended
@@ -453,7 +483,7 @@ func join(message, ended string) string {
 }
 
 // endedHow says how a process ended, in the words that Mesos uses.
-func endedHow(exit *isolatorv1.ExitStatus) string {
+func endedHow(who string, exit *isolatorv1.ExitStatus) string {
 	if !exit.GetKnown() {
 		return "The container is gone and nobody saw how it ended"
 	}
@@ -462,9 +492,9 @@ func endedHow(exit *isolatorv1.ExitStatus) string {
 		core = " (core dumped)"
 	}
 	if exit.GetSignal() != 0 {
-		return fmt.Sprintf("Command terminated with signal %s%s", signalName(exit.GetSignal()), core)
+		return fmt.Sprintf("%s terminated with signal %s%s", who, signalName(exit.GetSignal()), core)
 	}
-	return fmt.Sprintf("Command exited with status %d", exit.GetCode())
+	return fmt.Sprintf("%s exited with status %d", who, exit.GetCode())
 }
 
 // signalName is what strsignal says on Linux.
