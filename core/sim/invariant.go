@@ -73,6 +73,11 @@ func (w *world) checkCommitment(h *host, started *container) {
 // checkViews: what a master shows of an agent is no more than the agent has, and
 // offers and tasks do not overlap.
 func (w *world) checkViews(m *master) {
+	if m.epoch != w.epoch {
+		// Another has launched tasks since, of which this one may have heard without
+		// knowing which of its own are no more.
+		return
+	}
 	sum := map[string]resource.Resources{}
 	add := func(agent, what string, res resource.Resources) {
 		res = res.Unallocate()

@@ -251,7 +251,7 @@ func (m *Machine) rootRuns(c *container) {
 		c.launch = nil
 		m.create(l)
 	}
-	if len(c.executor.waiting) > 0 {
+	if len(c.executor.waiting) > 0 || c.executor.stale {
 		m.resize(c.executor)
 	}
 }

@@ -36,6 +36,7 @@ type program struct {
 	// escalateBy is when a task must have ended whose end cannot be left to it.
 	escalateBy time.Time
 	killed     bool      // SIGKILL is on its way
+	exited     bool      // its process has ended
 	end        *end      // why the agent killed it; checkpointed
 	queue      []*launch // ready to be delivered
 }
@@ -164,7 +165,7 @@ func (m *Machine) programRuns(e *executor) {
 	for _, l := range covered {
 		m.ready(l)
 	}
-	if len(e.waiting) > 0 {
+	if len(e.waiting) > 0 || e.stale {
 		m.resize(e)
 	}
 }
@@ -216,8 +217,8 @@ func (m *Machine) event(e *executor, event *executorv1.Event) {
 // resize has the root container given what the executor and its tasks may use
 // now. One change is under way at a time.
 func (m *Machine) resize(e *executor) {
-	if e.root == nil || e.root.phase != running {
-		return // rootRuns does it
+	if e.root == nil || e.root.phase != running || e.program != nil && e.program.exited {
+		return // rootRuns does it, if it comes to that
 	}
 	if e.updating {
 		e.stale = true
@@ -458,7 +459,7 @@ func (m *Machine) retireProgram(e *executor) {
 	case root == nil:
 		delete(m.live, executorKey{e.framework.id, e.id})
 		m.forgetExecutor(e)
-	case root.phase == cleaning:
+	case root.phase == cleaning, e.program.exited:
 	case root.phase <= starting:
 		if root.launch != nil {
 			delete(m.launches, root.launch.id)
@@ -477,6 +478,7 @@ func (m *Machine) programExited(e *executor, exit *isolatorv1.ExitStatus) {
 	m.dropLaunches(e)
 	delete(m.live, executorKey{e.framework.id, e.id})
 	root := e.root
+	e.program.exited = true
 	for _, t := range slices.Clone(e.tasks) {
 		m.finishTask(t, m.fallen(t, e, exit))
 	}

@@ -147,6 +147,7 @@ func (m *Machine) resumed(c *container) {
 		return
 	}
 	if c.task == nil {
+		c.executor.stale = true // what it was to be given last may not have been done
 		m.rootRuns(c)
 		return
 	}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -78,10 +79,17 @@ func (m *Machine) subscribe(in ExecutorSubscribe) {
 	m.streams[p.stream] = e
 	m.await(e) // no more
 	m.event(e, m.subscribed(e))
+	ended := map[string]bool{}
 	for _, u := range in.Call.GetSubscribe().GetUnacknowledgedUpdates() {
 		m.executorUpdate(e, u.GetStatus())
+		ended[u.GetStatus().GetTaskId().GetValue()] = terminal(u.GetStatus().GetState())
 	}
 	m.dropUnknown(e, in.Call.GetSubscribe().GetUnacknowledgedTasks())
+	for _, info := range in.Call.GetSubscribe().GetUnacknowledgedTasks() {
+		if id := info.GetTaskId().GetValue(); !ended[id] && !m.hasLive(e, id) {
+			m.endThere(e, info.GetTaskId())
+		}
+	}
 	for _, t := range e.tasks {
 		if t.kill != nil && t.delivered {
 			m.sendKill(t)
@@ -237,23 +245,32 @@ func checkStatus(c *mezzov1.CheckStatusInfo) string {
 // executorUpdate takes what an executor reports of a task. The executor hears
 // that it is stored when it is, whatever the scheduler does.
 func (m *Machine) executorUpdate(e *executor, s *mezzov1.TaskStatus) {
-	t := m.tasks[taskKey{e.framework.id, s.GetTaskId().GetValue()}]
+	id := s.GetTaskId().GetValue()
+	t := m.tasks[taskKey{e.framework.id, id}]
 	switch {
-	case t == nil || t.executor != e || t.ended() || !t.delivered:
-		if !terminal(s.GetState()) && (t == nil || t.ended()) {
-			// The agent has given the task up; whoever still runs it must not.
-			m.log(Warn, "an executor reports of a task that has ended; it is told to end it", "framework", e.framework.id, "executor", e.id, "task", s.GetTaskId().GetValue())
-			m.event(e, &executorv1.Event{Type: executorv1.Event_KILL.Enum(), Kill: &executorv1.Event_Kill{TaskId: s.GetTaskId()}})
-		} else {
-			m.log(Debug, "an executor's update says nothing new and is dropped", "framework", e.framework.id, "executor", e.id, "task", s.GetTaskId().GetValue())
-		}
-	case slices.ContainsFunc(t.seen, func(uuid []byte) bool { return bytes.Equal(uuid, s.GetUuid()) }):
-	default:
+	case t != nil && slices.ContainsFunc(t.seen, func(uuid []byte) bool { return bytes.Equal(uuid, s.GetUuid()) }):
+	case m.hasLive(e, id):
 		m.adopt(t, s)
+	case terminal(s.GetState()) || t != nil && !t.ended():
+		m.log(Debug, "an executor's update says nothing new and is dropped", "framework", e.framework.id, "executor", e.id, "task", id)
+	default:
+		m.endThere(e, s.GetTaskId())
 	}
 	m.event(e, &executorv1.Event{Type: executorv1.Event_ACKNOWLEDGED.Enum(), Acknowledged: &executorv1.Event_Acknowledged{
 		TaskId: s.GetTaskId(), Uuid: s.GetUuid(),
 	}})
+}
+
+// hasLive is whether an executor has a task that was sent to it and has not ended.
+func (m *Machine) hasLive(e *executor, id string) bool {
+	t := m.tasks[taskKey{e.framework.id, id}]
+	return t != nil && t.executor == e && t.delivered && !t.ended()
+}
+
+// endThere has an executor end a task which the agent has given up.
+func (m *Machine) endThere(e *executor, id *mezzov1.TaskID) {
+	m.log(Warn, "an executor has a task that has ended; it is told to end it", "framework", e.framework.id, "executor", e.id, "task", id.GetValue())
+	m.event(e, &executorv1.Event{Type: executorv1.Event_KILL.Enum(), Kill: &executorv1.Event_Kill{TaskId: id}})
 }
 
 // adopt makes an executor's status the newest of a task, completed by what the
@@ -280,17 +297,13 @@ func (m *Machine) adopt(t *task, from *mezzov1.TaskStatus) {
 		t.seen = t.seen[over:]
 	}
 	if t.kill != nil {
-		switch s.GetState() {
-		case mezzov1.TaskState_TASK_KILLED:
-			message := s.GetMessage()
-			if message == "" {
-				message = "The executor has ended the task"
-			}
-			s = m.killedStatus(t, s, message)
-		case mezzov1.TaskState_TASK_KILLING:
-			if r, message := t.kill.reason(); r != nil {
-				because(s, *r, message)
-			}
+		r, message := t.kill.reason()
+		switch {
+		case r == nil: // what the framework itself wished
+		case s.GetState() == mezzov1.TaskState_TASK_KILLED:
+			s = m.killedStatus(t, s, cmp.Or(s.GetMessage(), "The executor has ended the task"))
+		case s.GetState() == mezzov1.TaskState_TASK_KILLING:
+			because(s, *r, message)
 		}
 	}
 	if t.started.IsZero() && s.GetState() == mezzov1.TaskState_TASK_RUNNING {

@@ -258,12 +258,29 @@ func command(t *testing.T, w *world, d *datadriven.TestData) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if d.HasArg("alive") { // with a master that pings
+			for ; dur > 0; dur -= time.Minute {
+				w.pass(min(dur, time.Minute))
+				w.quiet(func() { tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Ping{Ping: &linkv1.Ping{}}}) })
+			}
+			return
+		}
 		w.pass(dur)
 	case "view":
 		v := w.m.View()
 		w.log("%s tasks=%d completed=%d containers=%d withheld=%q", v.State, len(v.Tasks), len(v.Completed), len(v.Containers), v.Withheld)
+	case "shutdown-executor":
+		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_ShutdownExecutor{ShutdownExecutor: &linkv1.ShutdownExecutor{FrameworkId: "F1", ExecutorId: arg(d, "executor", "x")}}})
+		settleUnlessHeld(w, d)
+	case "to-executor":
+		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_FrameworkMessage{FrameworkMessage: &linkv1.FrameworkMessage{
+			FrameworkId: "F1", ExecutorId: "x", Data: []byte(d.CmdArgs[0].Key),
+		}}})
+		settleUnlessHeld(w, d)
 	default:
-		t.Fatalf("%s: unknown command %s", d.Pos, d.Cmd)
+		if !executorCommand(w, d) {
+			t.Fatalf("%s: unknown command %s", d.Pos, d.Cmd)
+		}
 	}
 }
 
@@ -303,7 +320,10 @@ func runCommand(w *world, d *datadriven.TestData, tell func(*linkv1.MasterMessag
 		case "executor":
 			e = defaultExecutor(a.Vals[0])
 		case "custom":
-			e = &mezzov1.ExecutorInfo{ExecutorId: &mezzov1.ExecutorID{Value: proto.String("x")}, Command: &mezzov1.CommandInfo{Value: proto.String("./x")}}
+			e = customExecutor("x")
+			if len(a.Vals) > 0 {
+				e = customExecutor(a.Vals[0])
+			}
 		case "user":
 			f.User = proto.String(a.Vals[0])
 		case "capability":
@@ -324,6 +344,10 @@ func runCommand(w *world, d *datadriven.TestData, tell func(*linkv1.MasterMessag
 			t.MaxCompletionTime = &mezzov1.DurationInfo{Nanoseconds: proto.Int64(int64(dur))}
 		}
 	}
-	tell(run(f, e, tasks...))
+	message := run(f, e, tasks...)
+	if d.HasArg("group") {
+		message.GetRun().Group = true
+	}
+	tell(message)
 	settleUnlessHeld(w, d)
 }

@@ -151,7 +151,9 @@ func exitSignal(n int32) *isolatorv1.ExitStatus {
 }
 
 func (w *world) do(o state.Output) {
-	w.log("%s", w.describe(o))
+	if text := w.describe(o); text != "" {
+		w.log("%s", text)
+	}
 	switch o := o.(type) {
 	case state.Checkpoint:
 		w.writes = append(w.writes, o)
@@ -296,7 +298,7 @@ func defaultExecutor(id string) *mezzov1.ExecutorInfo {
 }
 
 func run(f *mezzov1.FrameworkInfo, e *mezzov1.ExecutorInfo, tasks ...*mezzov1.TaskInfo) *linkv1.MasterMessage {
-	return &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Run{Run: &linkv1.Run{Framework: f, Tasks: tasks, Executor: e, Group: e != nil}}}
+	return &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Run{Run: &linkv1.Run{Framework: f, Tasks: tasks, Executor: e, Group: e.GetType() == mezzov1.ExecutorInfo_DEFAULT}}}
 }
 
 var uuids = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
@@ -375,7 +377,7 @@ func (w *world) describe(o state.Output) string {
 	case state.Start:
 		return w.short(fmt.Sprintf("start %s pid=%d", o.Container, o.PID))
 	case state.Update:
-		return w.short("update " + o.Plan.Container)
+		return w.short("update " + o.Plan.Container + limitText(o.Plan.Task))
 	case state.Wait:
 		return w.short("wait " + o.Container)
 	case state.Kill:
@@ -387,7 +389,22 @@ func (w *world) describe(o state.Output) string {
 	case state.Log:
 		return w.short(fmt.Sprintf("log %d: %s %v", o.Level, o.Message, o.Fields))
 	}
-	return fmt.Sprintf("%T", o)
+	return w.describeExecutor(o)
+}
+
+// limitText is what a container may use, of cpus.
+func limitText(t *isolatorv1.Task) string {
+	total := 0.0
+	for _, r := range t.GetResources() {
+		if r.GetName() == "cpus" {
+			total += r.GetScalar().GetValue()
+		}
+	}
+	text := fmt.Sprintf(" cpus=%.1f", total)
+	for _, l := range t.GetLimits() {
+		text += fmt.Sprintf(" limit.%s=%d", l.GetName(), l.GetThousandths())
+	}
+	return text
 }
 
 func endpointText(a *linkv1.Agent) (text string) {
@@ -409,6 +426,11 @@ func (w *world) describeMessage(m *linkv1.AgentMessage) string {
 		return text
 	case m.GetPong() != nil:
 		return "pong"
+	case m.GetExecutorExited() != nil:
+		x := m.GetExecutorExited()
+		return fmt.Sprintf("executor %s of %s exited, status %d", x.GetExecutorId(), x.GetFrameworkId(), x.GetStatus())
+	case m.GetFrameworkMessage() != nil:
+		return fmt.Sprintf("message of %s: %q", m.GetFrameworkMessage().GetExecutorId(), m.GetFrameworkMessage().GetData())
 	case m.GetState() != nil:
 		return fmt.Sprintf("state withheld=%q", m.GetState().GetAgent().GetWithheld()) + endpointText(m.GetState().GetAgent())
 	case m.GetUpdate() != nil:
