@@ -29,7 +29,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
-	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 // ErrNotReady: this master does not lead, or the copy is not there yet.
@@ -293,18 +292,4 @@ func (m *Mirror) askAll() {
 		cancel()
 		close(q.done)
 	}
-}
-
-// Unreachable is whether a task is on an agent that is unreachable.
-func (s *Snapshot) Unreachable(t *operatorv1.TaskDetail) bool {
-	if t.GetCompleted() {
-		return false
-	}
-	switch t.GetTask().GetState() {
-	case mezzov1.TaskState_TASK_UNREACHABLE:
-		return true
-	case mezzov1.TaskState_TASK_LOST:
-		return s.agents[t.GetTask().GetAgentId().GetValue()].GetUnreachable() != nil
-	}
-	return false
 }
