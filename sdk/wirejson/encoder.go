@@ -28,6 +28,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 )
 
 // Options are what differs between readers.
@@ -169,8 +170,7 @@ func (e *Encoder) compile(d protoreflect.MessageDescriptor) *plan {
 }
 
 func deprecated(fd protoreflect.FieldDescriptor) bool {
-	options, ok := fd.Options().(interface{ GetDeprecated() bool })
-	return ok && options.GetDeprecated()
+	return fd.Options().(*descriptorpb.FieldOptions).GetDeprecated()
 }
 
 // scalar gives the writer for single values of a field.

@@ -149,6 +149,7 @@ type Snapshot struct {
 
 	agents     map[string]*operatorv1.AgentDetail
 	frameworks map[string]*Framework
+	held       *holdings
 }
 
 // Framework is a framework and what it has.
@@ -213,7 +214,7 @@ func (c *contents) snapshot(master *operatorv1.Status) *Snapshot {
 		})
 		c.agentByID = maps.Clone(c.agents)
 	}
-	s := &Snapshot{Master: master, Agents: c.agentList, agents: c.agentByID, frameworks: make(map[string]*Framework, len(c.frameworks))}
+	s := &Snapshot{Master: master, Agents: c.agentList, agents: c.agentByID, frameworks: make(map[string]*Framework, len(c.frameworks)), held: &holdings{}}
 	for id, o := range c.frameworks {
 		if o.detail == nil {
 			continue

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	masterv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/master"
@@ -232,6 +233,5 @@ func (j *jsonWriter) field(fd protoreflect.FieldDescriptor, v protoreflect.Value
 }
 
 func deprecated(fd protoreflect.FieldDescriptor) bool {
-	o, ok := fd.Options().(interface{ GetDeprecated() bool })
-	return ok && o.GetDeprecated()
+	return fd.Options().(*descriptorpb.FieldOptions).GetDeprecated()
 }
