@@ -153,6 +153,10 @@ func defaultAgent() Agent {
 		PingTimeout:         75 * time.Second,
 		LogSize:             10 << 20,
 		LogFiles:            5,
+		GCDelay:             7 * 24 * time.Hour,
+		GCDiskHeadroom:      0.1,
+		GCInterval:          time.Minute,
+		DiskWatchInterval:   15 * time.Second,
 		Fetcher:             Fetcher{CacheSize: 2 << 30, MaxSize: 64 << 30, StallTimeout: time.Minute},
 	}
 }
@@ -161,6 +165,7 @@ var agentSchema = schema(
 	[]string{
 		"masters", "rpc", "http", "insecure", "hostname", "work_dir", "resources", "attributes",
 		"registration_backoff", "ping_timeout", "log_size", "log_files",
+		"gc_delay", "gc_disk_headroom", "gc_interval", "disk_watch_interval", "enforce_disk",
 	},
 	"fetcher", "framework *")
 
@@ -180,6 +185,11 @@ func (a *agentBlock) decode(d *decoder, block *hcl.Block) {
 	s.duration("ping_timeout", &a.PingTimeout, time.Millisecond)
 	s.size("log_size", &a.LogSize, 4096)
 	s.count("log_files", &a.LogFiles, 1)
+	s.duration("gc_delay", &a.GCDelay, 0)
+	s.number("gc_disk_headroom", &a.GCDiskHeadroom, func(n float64) bool { return n >= 0 && n <= 1 }, "from 0 to 1")
+	s.duration("gc_interval", &a.GCInterval, time.Second)
+	s.duration("disk_watch_interval", &a.DiskWatchInterval, time.Second)
+	s.flag("enforce_disk", &a.EnforceDisk)
 	if block := d.single(blocks, "fetcher"); block != nil {
 		s, _ := d.content(block.Body, fetcherSchema)
 		s.size("cache_size", &a.Fetcher.CacheSize, 0)

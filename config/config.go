@@ -189,6 +189,17 @@ type Agent struct {
 	LogSize  int64
 	LogFiles int
 
+	// GCDelay is for how long the sandbox of an executor that ended is kept; less
+	// the fuller the disk is. GCDiskHeadroom is the part of the disk, 0 to 1, that
+	// is to stay free of old sandboxes.
+	GCDelay        time.Duration
+	GCDiskHeadroom float64
+	GCInterval     time.Duration
+	// DiskWatchInterval is how often sandboxes are measured. With EnforceDisk a
+	// container that has more than its disk resources ends.
+	DiskWatchInterval time.Duration
+	EnforceDisk       bool
+
 	Fetcher Fetcher
 
 	Isolators  []Plugin // in file order, never empty

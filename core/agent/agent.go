@@ -44,6 +44,7 @@ type Agent struct {
 	links     *links
 	boxes     *containers
 	executors *executors
+	disk      *diskWatch
 
 	inputs  chan state.Input
 	queries chan func()
@@ -135,6 +136,7 @@ func (a *Agent) build() error {
 		a.boxes.order = append(a.boxes.order, i.Name())
 		a.boxes.isolators[i.Name()] = newIsolatorClient(i.Name(), a.logger, a.post, a.run)
 	}
+	a.disk = &diskWatch{work: a.work, enforce: o.EnforceDisk, list: a.listContainers, post: a.post}
 	a.links = &links{dial: o.Dial, masters: o.Masters, post: a.post, run: a.run}
 	a.machine = state.New(config)
 	return nil
@@ -201,6 +203,7 @@ func (a *Agent) serve(ctx context.Context) (err error) {
 	for _, i := range a.options.Isolators {
 		a.follow(a.boxes.client(i.Name()), i)
 	}
+	a.watchDisk()
 	close(a.running)
 	err = a.loop(ctx)
 	var over *exit
@@ -211,6 +214,37 @@ func (a *Agent) serve(ctx context.Context) (err error) {
 	defer cancel()
 	a.links.finish(finishing)
 	return err
+}
+
+// watchDisk measures sandboxes and removes old ones, as the options say.
+func (a *Agent) watchDisk() {
+	o := a.options
+	if o.DiskWatchInterval > 0 {
+		a.run(func(ctx context.Context) { a.disk.run(ctx, o.DiskWatchInterval) })
+	}
+	if o.GCInterval > 0 {
+		g := &collector{
+			work: a.work, delay: o.GCDelay, headroom: o.GCDiskHeadroom, live: a.liveSandboxes,
+			used: diskUsed, mounts: mountPoints, now: time.Now, logger: a.logger,
+		}
+		a.run(func(ctx context.Context) { g.run(ctx, o.GCInterval) })
+	}
+}
+
+func (a *Agent) listContainers(ctx context.Context) ([]state.ContainerView, error) {
+	v, err := a.State(ctx)
+	return v.Containers, err
+}
+
+// liveSandboxes are the sandboxes of all that the agent has or still cleans up.
+func (a *Agent) liveSandboxes(ctx context.Context) (map[string]bool, error) {
+	containers, err := a.listContainers(ctx)
+	live := map[string]bool{}
+	for _, c := range containers {
+		root, _ := split(c.Sandbox)
+		live[root] = true
+	}
+	return live, err
 }
 
 // reviveIsolators gets the isolators that only old containers need.

@@ -437,6 +437,9 @@ func (c *containers) remove(ctx context.Context, o state.Cleanup) {
 			return // the agent ends; it begins again with its next start
 		}
 	}
+	if o.Sandbox != "" {
+		_ = c.work.ended(o.Sandbox, time.Now()) // it may never have been made
+	}
 	c.mu.Lock()
 	delete(c.workers, o.Container)
 	c.mu.Unlock()

@@ -314,6 +314,7 @@ func (a *Agent) Usage(ctx context.Context, r *operatorv1.ContainerUsageRequest) 
 		if s == nil {
 			continue
 		}
+		a.disk.fill(c, s)
 		memory := s.GetMemRssBytes()
 		if s.MemTotalBytes != nil {
 			memory = s.GetMemTotalBytes()
@@ -322,6 +323,7 @@ func (a *Agent) Usage(ctx context.Context, r *operatorv1.ContainerUsageRequest) 
 			Container: c.ID, TaskId: c.TaskID, FrameworkId: c.FrameworkID,
 			CpuSeconds:  s.GetCpusUserTimeSecs() + s.GetCpusSystemTimeSecs(),
 			MemoryBytes: memory, MemoryLimitBytes: s.GetMemLimitBytes(), Processes: uint64(s.GetProcesses()),
+			DiskBytes: s.GetDiskUsedBytes(), DiskLimitBytes: s.GetDiskLimitBytes(),
 		})
 	}
 	return answer, nil

@@ -82,6 +82,17 @@ type Options struct {
 	LogSize  int64
 	LogFiles int
 
+	// GCDelay is for how long the sandbox of an executor that ended is kept while
+	// the disk is empty; GCDiskHeadroom is the part of the disk that is to stay
+	// free of sandboxes. They are looked at every GCInterval; 0: never.
+	GCDelay        time.Duration
+	GCDiskHeadroom float64
+	GCInterval     time.Duration
+	// DiskWatchInterval is how often sandboxes are measured; 0: never. With
+	// EnforceDisk a container whose sandbox is larger than its disk ends.
+	DiskWatchInterval time.Duration
+	EnforceDisk       bool
+
 	// Fetcher brings what tasks' URIs name; nil: such tasks fail.
 	Fetcher *fetcher.Fetcher
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/mezzo-os/mezzo/core/agent/state"
 )
@@ -21,7 +22,10 @@ import (
 // What is above a sandbox belongs to the agent. What is in one belongs to the
 // task, which may put symbolic links there: so nothing in a sandbox is opened
 // but through an os.Root.
-type workDir struct{ root string }
+type workDir struct {
+	root string
+	mu   sync.Mutex // while directories above sandboxes are made or removed
+}
 
 func (w *workDir) path(relative string) string {
 	return filepath.Join(w.root, filepath.FromSlash(relative))
@@ -83,6 +87,8 @@ func (w *workDir) makeDir(p *state.Plan, who *account) error {
 	} else if err := os.MkdirAll(w.root, 0o755); err != nil {
 		return err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	root, err := os.OpenRoot(base)
 	if err != nil {
 		return err

@@ -184,7 +184,9 @@ func (s *Service) newAgent(isolators []Isolator) (*Agent, error) {
 		Resources: resources.ToProto(), Attributes: attributes(c.Attributes), Isolators: isolators, Revive: s.revive,
 		Retire:  s.retire,
 		Plugins: s.listPlugins, Authorizer: s.o.Authorizer, RegistrationBackoff: c.RegistrationBackoff, PingTimeout: c.PingTimeout,
-		LogSize: c.LogSize, LogFiles: c.LogFiles, Fetcher: fetch, Logger: s.o.Logger,
+		LogSize: c.LogSize, LogFiles: c.LogFiles, Fetcher: fetch,
+		GCDelay: c.GCDelay, GCDiskHeadroom: c.GCDiskHeadroom, GCInterval: c.GCInterval,
+		DiskWatchInterval: c.DiskWatchInterval, EnforceDisk: c.EnforceDisk, Logger: s.o.Logger,
 	})
 }
 

@@ -278,6 +278,7 @@ type Kill struct {
 type Cleanup struct {
 	Container string
 	Chain     []Link
+	Sandbox   string // relative to the work directory; empty: not known
 }
 
 // Exit asks the agent to end. The error is for the operator; nil after an
@@ -409,6 +410,8 @@ type ContainerView struct {
 	PID         int64
 	State       string
 	Sandbox     string
+	// Resources are what it may use, with what is nested in it.
+	Resources []*mezzov1.Resource
 }
 
 // IsolatorView is an isolator as shown.

@@ -460,7 +460,7 @@ func (m *Machine) cleanup(c *container) {
 		m.deferred = append(m.deferred, c)
 		return
 	}
-	m.effect(Cleanup{Container: c.id, Chain: slices.Clone(c.chain)})
+	m.effect(Cleanup{Container: c.id, Chain: slices.Clone(c.chain), Sandbox: c.sandbox})
 }
 
 func (m *Machine) cleanedUp(in CleanedUp) {

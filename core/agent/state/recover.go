@@ -215,7 +215,7 @@ func (m *Machine) allAnswered() {
 	if !m.recovered {
 		m.recovered = true
 		for _, c := range m.deferred {
-			m.effect(Cleanup{Container: c.id, Chain: slices.Clone(c.chain)})
+			m.effect(Cleanup{Container: c.id, Chain: slices.Clone(c.chain), Sandbox: c.sandbox})
 		}
 		m.deferred = nil
 	}

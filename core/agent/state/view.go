@@ -28,7 +28,9 @@ func (m *Machine) View() View {
 		v.Completed = append(v.Completed, c.view())
 	}
 	for _, c := range m.sortedContainers() {
-		v.Containers = append(v.Containers, c.view())
+		shown := c.view()
+		shown.Resources = m.isolatorTask(c).GetResources()
+		v.Containers = append(v.Containers, shown)
 	}
 	for _, i := range m.isolators {
 		v.Isolators = append(v.Isolators, IsolatorView{Name: i.name, Healthy: i.healthy, Recovered: i.up, Reason: i.reason})

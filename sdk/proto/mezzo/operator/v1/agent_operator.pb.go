@@ -565,8 +565,12 @@ type ContainerUsage struct {
 	MemoryBytes      uint64                 `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes" json:"memory_bytes,omitempty"`
 	MemoryLimitBytes uint64                 `protobuf:"varint,6,opt,name=memory_limit_bytes,json=memoryLimitBytes" json:"memory_limit_bytes,omitempty"`
 	Processes        uint64                 `protobuf:"varint,7,opt,name=processes" json:"processes,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// What the sandbox takes, as of the last time that it was measured, and what
+	// it may take; 0: not known, no bound.
+	DiskBytes      uint64 `protobuf:"varint,8,opt,name=disk_bytes,json=diskBytes" json:"disk_bytes,omitempty"`
+	DiskLimitBytes uint64 `protobuf:"varint,9,opt,name=disk_limit_bytes,json=diskLimitBytes" json:"disk_limit_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ContainerUsage) Reset() {
@@ -648,6 +652,20 @@ func (x *ContainerUsage) GetProcesses() uint64 {
 	return 0
 }
 
+func (x *ContainerUsage) GetDiskBytes() uint64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
+func (x *ContainerUsage) GetDiskLimitBytes() uint64 {
+	if x != nil {
+		return x.DiskLimitBytes
+	}
+	return 0
+}
+
 var File_mezzo_operator_v1_agent_operator_proto protoreflect.FileDescriptor
 
 const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
@@ -694,7 +712,7 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"containers\x18\x01 \x03(\tR\n" +
 	"containers\"S\n" +
 	"\x16ContainerUsageResponse\x129\n" +
-	"\x06usages\x18\x01 \x03(\v2!.mezzo.operator.v1.ContainerUsageR\x06usages\"\xfa\x01\n" +
+	"\x06usages\x18\x01 \x03(\v2!.mezzo.operator.v1.ContainerUsageR\x06usages\"\xc3\x02\n" +
 	"\x0eContainerUsage\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12!\n" +
@@ -703,7 +721,10 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"cpuSeconds\x12!\n" +
 	"\fmemory_bytes\x18\x05 \x01(\x04R\vmemoryBytes\x12,\n" +
 	"\x12memory_limit_bytes\x18\x06 \x01(\x04R\x10memoryLimitBytes\x12\x1c\n" +
-	"\tprocesses\x18\a \x01(\x04R\tprocesses*U\n" +
+	"\tprocesses\x18\a \x01(\x04R\tprocesses\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\b \x01(\x04R\tdiskBytes\x12(\n" +
+	"\x10disk_limit_bytes\x18\t \x01(\x04R\x0ediskLimitBytes*U\n" +
 	"\tLogStream\x12\x1a\n" +
 	"\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n" +
