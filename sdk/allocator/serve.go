@@ -232,7 +232,7 @@ func (s *session) apply(batch *allocatorv1.Batch) error {
 }
 
 // decisionsPerMessage keeps messages small enough to be sent beside others.
-const decisionsPerMessage = 1024
+const decisionsPerMessage = 256
 
 // step runs the engine and packs its decisions.
 func (s *session) step() []*allocatorv1.FromAllocator {

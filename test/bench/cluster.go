@@ -44,12 +44,19 @@ type cluster struct {
 
 	mu     sync.Mutex
 	offers []taken
+	got    int // offers in them
 	last   time.Time     // of the newest offer
 	news   chan struct{} // has room for one
 }
 
-// taken is an offer that a framework got.
+// taken are offers that a framework got in one event.
 type taken struct {
+	place  int // of the framework
+	offers mastertest.Sealed
+}
+
+// given is an offer that a framework got.
+type given struct {
 	place int // of the framework
 	offer *mezzov1.Offer
 }
@@ -127,7 +134,8 @@ func (c *cluster) frameworks(ctx context.Context, n int) error {
 		}
 		s, err := mastertest.Subscribe(ctx, c.conns[len(c.conns)-1], mastertest.SchedulerOptions{
 			Info: mastertest.Info(fmt.Sprint("framework", i+1)), Suppressed: []string{"*"},
-			Event: func(s *mastertest.Scheduler, event *schedulerv1.Event) { c.event(i, s, event) },
+			Event:  func(s *mastertest.Scheduler, event *schedulerv1.Event) { c.event(i, s, event) },
+			Offers: func(_ *mastertest.Scheduler, offers mastertest.Sealed) { c.offered(i, offers) },
 		})
 		if err != nil {
 			return err
@@ -137,21 +145,23 @@ func (c *cluster) frameworks(ctx context.Context, n int) error {
 	return nil
 }
 
+// offered takes offers as they came. They are decoded when they are wanted:
+// decoding is the schedulers' work, on machines of their own.
+func (c *cluster) offered(place int, offers mastertest.Sealed) {
+	now := time.Now()
+	c.mu.Lock()
+	c.offers = append(c.offers, taken{place, offers})
+	c.got += offers.Count
+	c.last = now
+	c.mu.Unlock()
+	select {
+	case c.news <- struct{}{}:
+	default:
+	}
+}
+
 func (c *cluster) event(place int, s *mastertest.Scheduler, event *schedulerv1.Event) {
-	switch event.GetType() {
-	case schedulerv1.Event_OFFERS:
-		now := time.Now()
-		c.mu.Lock()
-		for _, offer := range event.GetOffers().GetOffers() {
-			c.offers = append(c.offers, taken{place, offer})
-		}
-		c.last = now
-		c.mu.Unlock()
-		select {
-		case c.news <- struct{}{}:
-		default:
-		}
-	case schedulerv1.Event_UPDATE:
+	if event.GetType() == schedulerv1.Event_UPDATE {
 		status := event.GetUpdate().GetStatus()
 		if c.update != nil {
 			c.update(place, s, status)
@@ -166,7 +176,7 @@ func (c *cluster) await(ctx context.Context, n int) (time.Time, error) {
 	defer cancel()
 	for {
 		c.mu.Lock()
-		got, last := len(c.offers), c.last
+		got, last := c.got, c.last
 		c.mu.Unlock()
 		switch {
 		case got > n:
@@ -185,12 +195,22 @@ func (c *cluster) await(ctx context.Context, n int) (time.Time, error) {
 }
 
 // take returns the offers that came, and forgets them.
-func (c *cluster) take() []taken {
+func (c *cluster) take() ([]given, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	out := c.offers
-	c.offers = nil
-	return out
+	events := c.offers
+	c.offers, c.got = nil, 0
+	c.mu.Unlock()
+	var out []given
+	for _, e := range events {
+		offers, err := e.offers.Offers()
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range offers {
+			out = append(out, given{e.place, o})
+		}
+	}
+	return out, nil
 }
 
 // settled waits until every call is answered.

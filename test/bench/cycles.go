@@ -147,7 +147,9 @@ func (b *bench) clusterFree(ctx context.Context, t *table, s size) error {
 		for _, f := range c.schedulers {
 			f.Suppress()
 		}
-		c.declineAll(0)
+		if _, err := c.declineAll(0); err != nil {
+			return err
+		}
 	}
 	b.row(t, workload.B, s, laps)
 	if s.agents*s.frameworks > clusterFilters || !b.wants(workload.C2) {
@@ -157,9 +159,9 @@ func (b *bench) clusterFree(ctx context.Context, t *table, s size) error {
 }
 
 // declineAll declines every offer that came, and returns how many.
-func (c *cluster) declineAll(refuse float64) int {
+func (c *cluster) declineAll(refuse float64) (int, error) {
 	byFramework := make([][]*mezzov1.OfferID, len(c.schedulers))
-	offers := c.take()
+	offers, err := c.take()
 	for _, o := range offers {
 		byFramework[o.place] = append(byFramework[o.place], o.offer.GetId())
 	}
@@ -168,7 +170,7 @@ func (c *cluster) declineAll(refuse float64) int {
 			c.schedulers[place].Decline(ids, refuse)
 		}
 	}
-	return len(offers)
+	return len(offers), err
 }
 
 // clusterFiltered measures c2: when every framework filters every agent, one
@@ -182,7 +184,11 @@ func (b *bench) clusterFiltered(ctx context.Context, t *table, s size, c *cluste
 		if err := c.some(ctx); err != nil {
 			return err
 		}
-		declined += c.declineAll(day)
+		n, err := c.declineAll(day)
+		if err != nil {
+			return err
+		}
+		declined += n
 	}
 	if err := c.quiet(ctx); err != nil {
 		return err
@@ -200,7 +206,9 @@ func (b *bench) clusterFiltered(ctx context.Context, t *table, s size, c *cluste
 			return fmt.Errorf("c2: %w", err)
 		}
 		laps = append(laps, l)
-		c.take() // its framework keeps the offer
+		if _, err := c.take(); err != nil { // its framework keeps the offer
+			return err
+		}
 	}
 	b.row(t, workload.C2, s, laps)
 	return nil
@@ -343,7 +351,11 @@ func (w *clusterWork) round(ctx context.Context) (lap, error) {
 	if err != nil {
 		return l, err
 	}
-	for _, o := range w.c.take() {
+	offers, err := w.c.take()
+	if err != nil {
+		return l, err
+	}
+	for _, o := range offers {
 		var tasks []*mezzov1.TaskInfo
 		for _, j := range slots[o.offer.GetAgentId().GetValue()] {
 			w.serial++

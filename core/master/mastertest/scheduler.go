@@ -39,16 +39,22 @@ type SchedulerOptions struct {
 	Suppressed []string
 	// Event is called for every event after SUBSCRIBED, from one goroutine.
 	Event func(s *Scheduler, event *schedulerv1.Event)
+	// Offers, if set, is called for offers instead, which are not decoded: what
+	// is measured then is the master, and not the many schedulers beside it.
+	Offers func(s *Scheduler, offers Sealed)
 }
 
 // Subscribe subscribes over conn; ctx ends the subscription.
 func Subscribe(ctx context.Context, conn grpc.ClientConnInterface, o SchedulerOptions) (*Scheduler, error) {
-	master := schedulerv1.NewSchedulerClient(conn)
-	events, err := master.Subscribe(ctx, &schedulerv1.Call_Subscribe{FrameworkInfo: o.Info, SuppressedRoles: o.Suppressed})
+	events, err := openEvents(ctx, conn, &schedulerv1.Call_Subscribe{FrameworkInfo: o.Info, SuppressedRoles: o.Suppressed})
 	if err != nil {
 		return nil, err
 	}
-	first, err := events.Recv()
+	sealed, err := events.receive()
+	if err != nil {
+		return nil, fmt.Errorf("subscribe: %w", err)
+	}
+	first, err := sealed.open()
 	if err != nil {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
@@ -56,12 +62,20 @@ func Subscribe(ctx context.Context, conn grpc.ClientConnInterface, o SchedulerOp
 		return nil, fmt.Errorf("subscribe: the first event is %v", first)
 	}
 	s := &Scheduler{ID: first.GetSubscribed().GetFrameworkId().GetValue(), stream: first.GetSubscribed().GetStreamId(), news: make(chan struct{}, 1)}
-	if s.calls, err = master.Calls(ctx); err != nil {
+	if s.calls, err = schedulerv1.NewSchedulerClient(conn).Calls(ctx); err != nil {
 		return nil, err
 	}
 	s.done.Go(func() {
 		for {
-			event, err := events.Recv()
+			sealed, err := events.receive()
+			if err != nil {
+				return
+			}
+			if o.Offers != nil && sealed.Count > 0 {
+				o.Offers(s, sealed)
+				continue
+			}
+			event, err := sealed.open()
 			if err != nil {
 				return
 			}

@@ -35,7 +35,7 @@ func (b *bare) step(in state.Input) []state.Output {
 }
 
 func newBare(tb testing.TB, rec state.Recovered) *bare {
-	m, err := state.New(state.Config{MasterID: "m", PublishInterval: 10 * time.Millisecond}, rec, epoch)
+	m, err := state.New(state.Config{MasterID: "m", PublishInterval: 10 * time.Millisecond, MaxDecisionsPerSecond: 1 << 30}, rec, epoch)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -129,5 +129,76 @@ func BenchmarkReregister(b *testing.B) {
 			w.step(state.LinkOpened{Link: state.Link(i + 1)})
 			w.step(message(state.Link(i+1), &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Register{Register: r}}))
 		}
+	}
+}
+
+// BenchmarkOffers is a cycle of offers, of 10,000 agents to 200 frameworks, and
+// their return: what the machine itself costs of a cycle. With "few", every
+// twelfth agent only.
+func BenchmarkOffers(b *testing.B) {
+	for name, every := range map[string]int{"all": 1, "few": 12} {
+		b.Run(name, func(b *testing.B) { benchmarkOffers(b, every) })
+	}
+}
+
+func benchmarkOffers(b *testing.B, every int) {
+	w := newBare(b, state.Recovered{})
+	const agents, frameworks = 10_000, 200
+	total := resource.MustParse("cpus:24;mem:4096;disk:4096;ports:[31000-32000]")
+	for i := range agents {
+		w.step(state.LinkOpened{Link: state.Link(i + 1)})
+		w.step(message(state.Link(i+1), &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Register{Register: register("", fmt.Sprintf("h%d", i), total, nil)}}))
+	}
+	for i := range frameworks {
+		w.step(state.Subscribe{Stream: state.Stream(fmt.Sprint("s", i)), Call: &schedulerv1.Call_Subscribe{FrameworkInfo: framework(fmt.Sprint("f", i), "", []string{"*"}, 1000)}})
+	}
+	w.step(state.AllocatorOpened{Session: 1})
+	for range agents {
+		w.step(state.Tick{})
+	}
+	w.step(state.AllocatorReady{Session: 1})
+	var offering, declining time.Duration
+	serial := uint64(0)
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		b.StopTimer()
+		var decisions []allocator.Decision
+		byFramework := make([][]*mezzov1.OfferID, frameworks)
+		for i := 0; i < agents; i += every {
+			f := i / every % frameworks
+			byFramework[f] = append(byFramework[f], offerIDs(fmt.Sprintf("m-O%d", serial))...)
+			serial++
+			decisions = append(decisions, &allocator.Offer{
+				Number: serial, Agent: fmt.Sprintf("m-S%d", i), Framework: fmt.Sprintf("m-%04d", f), Role: "*", Resources: total,
+			})
+		}
+		b.StartTimer()
+		began := time.Now()
+		outs := w.step(state.AllocatorDecisions{Session: 1, Decisions: decisions})
+		offering += time.Since(began)
+		if len(outs) < frameworks {
+			b.Fatalf("%d outputs, want an event for each framework", len(outs))
+		}
+		b.StopTimer()
+		calls := make([]state.Input, 0, frameworks)
+		for f, ids := range byFramework {
+			calls = append(calls, call(fmt.Sprintf("m-%04d", f), fmt.Sprint("s", f), &schedulerv1.Call{Type: schedulerv1.Call_DECLINE.Enum(), Decline: &schedulerv1.Call_Decline{
+				OfferIds: ids, Filters: &mezzov1.Filters{RefuseSeconds: proto.Float64(0)},
+			}}))
+		}
+		b.StartTimer()
+		began = time.Now()
+		for _, c := range calls {
+			w.step(c)
+		}
+		declining += time.Since(began)
+		n += len(decisions)
+	}
+	b.ReportMetric(float64(offering.Nanoseconds())/float64(n), "ns/offer")
+	b.ReportMetric(float64(declining.Nanoseconds())/float64(n), "ns/decline")
+	b.ReportMetric(0, "ns/op")
+	if err := w.m.Audit(); err != nil {
+		b.Fatal(err)
 	}
 }

@@ -17,6 +17,7 @@ func (e *Engine) cycle(now time.Duration) Report {
 	e.dirty = e.spareDirty[:0]
 	e.random.Shuffle(len(batch), func(i, j int) { batch[i], batch[j] = batch[j], batch[i] })
 	report := Report{Ran: true}
+	made, flying := len(e.out), len(e.inflight)
 	if e.anyLack() {
 		e.first = true
 		for _, a := range batch {
@@ -44,8 +45,43 @@ func (e *Engine) cycle(now time.Duration) Report {
 	}
 	clear(batch)
 	e.spareDirty = batch[:0]
+	e.group(e.out[made:], e.inflight[flying:])
 	e.arm(now)
 	return report
+}
+
+// group brings the offers of a cycle in order of their frameworks, those that
+// were served first leading, and numbers them anew. Together they do not depend
+// on their order, and the core tells each framework of its offers at once.
+func (e *Engine) group(decisions []*allocatorv1.Decision, flights []flight) {
+	if len(flights) < 2 {
+		return
+	}
+	lowest := flights[0].number
+	first := make(map[*framework]int)
+	for _, f := range flights {
+		if _, known := first[f.client.framework]; !known {
+			first[f.client.framework] = len(first)
+		}
+	}
+	// starts are where each framework's offers begin.
+	starts := make([]int, len(first)+1)
+	for _, f := range flights {
+		starts[first[f.client.framework]+1]++
+	}
+	for i := 1; i < len(starts); i++ {
+		starts[i] += starts[i-1]
+	}
+	sorted, moved := make([]*allocatorv1.Decision, len(decisions)), make([]flight, len(flights))
+	for i, f := range flights {
+		at := &starts[first[f.client.framework]]
+		f.number = lowest + uint64(*at)
+		decisions[i].Number = f.number
+		sorted[*at], moved[*at] = decisions[i], f
+		*at++
+	}
+	copy(decisions, sorted)
+	copy(flights, moved)
 }
 
 // serve offers what is free on an agent to one client after the other, until
