@@ -22,7 +22,7 @@ func (l *Ledger) Audit() error {
 		l.auditAgent(a, wrong)
 		b := fresh.agents[id]
 		for _, o := range l.OffersOn(id) {
-			fresh.enter(&o, b, fresh.framework(o.Framework))
+			fresh.enter(o, b, fresh.framework(o.Framework))
 		}
 		for _, u := range l.UsesOn(id) {
 			if err := fresh.Recover(u.Key, u.Role, u.Resources); err != nil {
@@ -33,10 +33,10 @@ func (l *Ledger) Audit() error {
 		compareAgents(a, b, wrong)
 	}
 	for id, o := range l.offers {
-		if a := l.agents[o.Agent]; a == nil || a.offers[id] != o {
+		if a := l.agents[o.Agent]; a == nil || o.holding.agent != a || !isAt(a.offers, o.atAgent, o) {
 			wrong("offer %s is not in the books of its agent %s", id, o.Agent)
 		}
-		if f := l.frameworks[o.Framework]; f == nil || !f.known || f.offers[id] != o {
+		if f := l.frameworks[o.Framework]; f == nil || !f.known || o.holding.account.framework != f || !isAt(f.offers, o.atFramework, o) {
 			wrong("offer %s is not in the books of its framework %s", id, o.Framework)
 		}
 	}
@@ -47,6 +47,9 @@ func (l *Ledger) Audit() error {
 	compare(wrong, "the cluster's used", l.held.used, fresh.held.used)
 	return errors.Join(errs...)
 }
+
+// isAt is whether the entry is at its place in a list.
+func isAt[T comparable](list []T, at int, entry T) bool { return at < len(list) && list[at] == entry }
 
 // auditAgent proves of an agent, without the code that keeps its books, that
 // nothing is given out twice and that all is accounted for.
@@ -97,10 +100,11 @@ func compareAgents(a, b *agent, wrong func(string, ...any)) {
 	if len(a.holdings) != len(b.holdings) {
 		wrong("agent %s: %d holdings in the books and %d by its offers and uses", a.id, len(a.holdings), len(b.holdings))
 	}
-	for id, h := range b.holdings {
-		g := a.holdings[id]
-		if g == nil || g.refs != h.refs || !g.Offered.Equal(h.Offered) || !g.Used.Equal(h.Used) {
-			wrong("agent %s: the holding of framework %s in role %s is wrong", a.id, id.framework, id.role)
+	for _, h := range b.holdings {
+		g := a.find(h.Framework, h.Role)
+		if g == nil || g.refs != h.refs || !g.Offered.Equal(h.Offered) || !g.Used.Equal(h.Used) ||
+			g.account.framework.accounts[h.Role] != g.account || !isAt(g.account.framework.holdings, g.atFramework, g) {
+			wrong("agent %s: the holding of framework %s in role %s is wrong", a.id, h.Framework, h.Role)
 		}
 	}
 }
@@ -122,18 +126,20 @@ func (l *Ledger) compareFrameworks(fresh *Ledger, wrong func(string, ...any)) {
 		}
 		compare(wrong, "offered to framework "+id, f.held.offered, g.held.offered)
 		compare(wrong, "used by framework "+id, f.held.used, g.held.used)
-		if !maps.Equal(f.agents, g.agents) || len(f.offers) != len(g.offers) {
+		if !slices.Equal(l.AgentsOf(id), fresh.AgentsOf(id)) || len(f.holdings) != len(g.holdings) || len(f.offers) != len(g.offers) {
 			wrong("framework %s: its agents or offers are wrong", id)
 		}
-		for role := range f.byRole {
-			if g.byRole[role] == nil {
-				g.byRole[role] = new(sums)
-			}
+		if len(f.accounts) != len(g.accounts) {
+			wrong("framework %s: its accounts are wrong", id)
 		}
-		for role, s := range g.byRole {
-			have := f.byRole[role]
+		for role, s := range g.accounts {
+			have := f.accounts[role]
 			if have == nil {
-				have = new(sums)
+				wrong("framework %s has no account in role %s", id, role)
+				continue
+			}
+			if have.holdings != s.holdings || have.role != l.roles[role] {
+				wrong("framework %s: its account in role %s is wrong", id, role)
 			}
 			compare(wrong, "offered to framework "+id+" in role "+role, have.offered, s.offered)
 			compare(wrong, "used by framework "+id+" in role "+role, have.used, s.used)

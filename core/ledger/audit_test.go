@@ -12,7 +12,6 @@ import (
 func TestAuditFindsWhatIsWrong(t *testing.T) {
 	parse := resource.MustParse
 	key := Key{Agent: "A", Framework: "F", Kind: Task, ID: "T"}
-	id := holder{"F", "a/b"}
 	for _, c := range []struct {
 		name  string
 		spoil func(*Ledger)
@@ -26,16 +25,19 @@ func TestAuditFindsWhatIsWrong(t *testing.T) {
 		{"used", func(l *Ledger) { l.agents["A"].used = nil }, "agent A: used is  in the books and cpus:1 by its offers and uses"},
 		{"excess unmarked", func(l *Ledger) { l.agents["A"].total = parse("cpus:1") }, "agent A: cpus:2;ports:[1-2] is held beyond its total"},
 		{"excess marked", func(l *Ledger) { l.agents["A"].exceeded = true }, "agent A: it is said to hold more than its total, and does not"},
-		{"a holding's sum", func(l *Ledger) { l.agents["A"].holdings[id].Used = nil }, "agent A: the holding of framework F in role a/b is wrong"},
-		{"a holding's count", func(l *Ledger) { l.agents["A"].holdings[id].refs++ }, "agent A: the holding of framework F in role a/b is wrong"},
-		{"a holding too many", func(l *Ledger) { l.agents["A"].holdings[holder{"F", "c"}] = &holding{} }, "agent A: 2 holdings in the books and 1 by its offers and uses"},
-		{"a lost offer", func(l *Ledger) { delete(l.agents["A"].offers, "O") }, "offer O is not in the books of its agent A"},
+		{"a holding's sum", func(l *Ledger) { l.agents["A"].holdings[0].Used = nil }, "agent A: the holding of framework F in role a/b is wrong"},
+		{"a holding's count", func(l *Ledger) { l.agents["A"].holdings[0].refs++ }, "agent A: the holding of framework F in role a/b is wrong"},
+		{"a holding too many", func(l *Ledger) { l.agents["A"].holdings = append(l.agents["A"].holdings, &holding{}) }, "agent A: 2 holdings in the books and 1 by its offers and uses"},
+		{"a lost offer", func(l *Ledger) { l.agents["A"].offers = nil }, "offer O is not in the books of its agent A"},
 		{"an offer to nobody", func(l *Ledger) { l.frameworks["F"].known = false }, "offer O is not in the books of its framework F"},
 		{"a lost use", func(l *Ledger) { delete(l.agents["A"].uses, key) }, "agent A: used is cpus:1 in the books and  by its offers and uses"},
 		{"a framework's offered", func(l *Ledger) { l.frameworks["F"].held.offered = nil }, "offered to framework F is  in the books and cpus:2 by offers and uses"},
 		{"a framework's used", func(l *Ledger) { l.frameworks["F"].held.used.addAmount("mem", 1) }, "used by framework F is cpus:1;mem:0.001 in the books and cpus:1 by offers and uses"},
-		{"a framework's role", func(l *Ledger) { delete(l.frameworks["F"].byRole, "a/b") }, "offered to framework F in role a/b is  in the books"},
-		{"a framework's agents", func(l *Ledger) { l.frameworks["F"].agents["A"]++ }, "framework F: its agents or offers are wrong"},
+		{"a framework's role", func(l *Ledger) { l.frameworks["F"].accounts["a/b"].offered = nil }, "offered to framework F in role a/b is  in the books"},
+		{"a framework's lost role", func(l *Ledger) { delete(l.frameworks["F"].accounts, "a/b") }, "framework F has no account in role a/b"},
+		{"a framework's account", func(l *Ledger) { l.frameworks["F"].accounts["a/b"].holdings++ }, "framework F: its account in role a/b is wrong"},
+		{"a framework's agents", func(l *Ledger) { l.frameworks["F"].holdings = nil }, "framework F: its agents or offers are wrong"},
+		{"a framework's offers", func(l *Ledger) { l.frameworks["F"].offers = nil }, "offer O is not in the books of its framework F"},
 		{"a framework for nothing", func(l *Ledger) { l.framework("G") }, "framework G is in the books for nothing"},
 		{"a lost framework", func(l *Ledger) { delete(l.frameworks, "F") }, "framework F holds something and is not in the books"},
 		{"a role's own", func(l *Ledger) { l.roles["a/b"].own.used = nil }, "used in role a/b is  in the books"},

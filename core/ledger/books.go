@@ -42,20 +42,34 @@ type tally []resource.Quantity
 
 // add adds sign times the scalars of r.
 func (t *tally) add(r resource.Resources, sign resource.Scalar) {
+	at := 0
 	for i := range r {
-		t.addOne(&r[i], sign)
+		at = t.addNear(&r[i], sign, at)
 	}
 }
 
-func (t *tally) addOne(r *resource.Resource, sign resource.Scalar) {
+func (t *tally) addOne(r *resource.Resource, sign resource.Scalar) { t.addNear(r, sign, 0) }
+
+// addNear adds one resource. The names of resources are sorted as those of the
+// tally are, so where it is looked for first is where the one before it was
+// found, and behind.
+func (t *tally) addNear(r *resource.Resource, sign resource.Scalar, at int) int {
 	if r.Kind.Type() != resource.TypeScalar {
-		return
+		return at
 	}
-	amount := r.Scalar
+	amount := sign * r.Scalar
 	if r.Kind.Atomic() {
 		amount *= resource.Scalar(r.Count)
 	}
-	t.addAmount(r.Kind.Name(), sign*amount)
+	name := r.Kind.Name()
+	for ; at < len(*t) && (*t)[at].Name < name; at++ {
+	}
+	if at < len(*t) && (*t)[at].Name == name && (*t)[at].Amount+amount != 0 {
+		(*t)[at].Amount += amount
+		return at
+	}
+	t.addAmount(name, amount)
+	return 0
 }
 
 func (t *tally) addAmount(name string, amount resource.Scalar) {
@@ -77,68 +91,85 @@ func (t tally) quantities() resource.Quantities {
 	return resource.Quantities(slices.Clone(t))
 }
 
-// attach notes one more offer or use of a holder on an agent.
-func (l *Ledger) attach(a *agent, f *framework, role string) {
-	id := holder{f.ID, role}
-	h := a.holdings[id]
-	if h == nil {
-		h = &holding{Holding: Holding{Framework: f.ID, Role: role}}
-		a.holdings[id] = h
-		f.agents[a.id]++
-		l.role(role).holdings++
+// find returns what a framework has in a role on the agent, or nil.
+func (a *agent) find(framework, role string) *holding {
+	for _, h := range a.holdings {
+		if h.Framework == framework && h.Role == role {
+			return h
+		}
 	}
-	h.refs++
+	return nil
+}
+
+// attach notes one more offer or use of a holder on an agent.
+func (l *Ledger) attach(a *agent, f *framework, role string) *holding {
+	c := f.accounts[role]
+	if c != nil {
+		for _, h := range a.holdings {
+			if h.account == c {
+				h.refs++
+				return h
+			}
+		}
+	} else {
+		c = &account{framework: f, role: l.role(role)}
+		f.accounts[role] = c
+	}
+	h := &holding{Holding: Holding{Framework: f.ID, Role: role}, refs: 1, agent: a, account: c, atFramework: len(f.holdings)}
+	a.holdings = append(a.holdings, h)
+	f.holdings = append(f.holdings, h)
+	c.holdings++
+	c.role.holdings++
+	return h
 }
 
 // detach notes one offer or use less, which holds nothing any more.
-func (l *Ledger) detach(a *agent, f *framework, role string) {
-	id := holder{f.ID, role}
-	h := a.holdings[id]
+func (l *Ledger) detach(h *holding) {
 	if h.refs--; h.refs > 0 {
 		return
 	}
-	delete(a.holdings, id)
-	if f.agents[a.id]--; f.agents[a.id] == 0 {
-		delete(f.agents, a.id)
-	}
-	n := l.roles[role]
-	n.holdings--
-	l.pruneRole(n)
-	if s := f.byRole[role]; s != nil && len(s.offered) == 0 && len(s.used) == 0 {
-		delete(f.byRole, role)
+	a, c := h.agent, h.account
+	f := c.framework
+	a.holdings = cut(a.holdings, slices.Index(a.holdings, h), func(*holding) {})
+	f.holdings = cut(f.holdings, h.atFramework, func(x *holding) { x.atFramework = h.atFramework })
+	c.role.holdings--
+	l.pruneRole(c.role)
+	if c.holdings--; c.holdings == 0 {
+		delete(f.accounts, h.Role)
 	}
 	l.dropFramework(f)
 }
 
 // hold adds r to what the holder has.
-func (l *Ledger) hold(a *agent, f *framework, role string, b bucket, r resource.Resources) {
+func (l *Ledger) hold(h *holding, b bucket, r resource.Resources) {
 	if len(r) == 0 {
 		return
 	}
-	a.overlap = a.overlap || a.overlaps(r)
-	h := a.holdings[holder{f.ID, role}]
+	a, own := h.agent, r.NonShared()
+	rest, isFree := a.free.Subtract(own)
+	// What is free is held by nobody.
+	if !isFree {
+		a.overlap = a.overlap || a.overlaps(r)
+	}
 	*h.of(b) = h.of(b).Add(r)
 	*a.of(b) = a.of(b).Add(r)
-	own := r.NonShared()
-	if rest, ok := a.free.Subtract(own); ok && !a.exceeded {
+	if isFree && !a.exceeded {
 		a.free = rest
 	} else {
 		a.settle()
 	}
-	l.post(f, role, b, own, +1)
+	l.post(h.account, b, own, +1)
 }
 
-// unhold takes r from what the holder has. The offer or use that had it must
-// have been changed or deleted already.
-func (l *Ledger) unhold(a *agent, f *framework, role string, b bucket, r resource.Resources) {
+// unhold takes r from what the holder has.
+func (l *Ledger) unhold(h *holding, b bucket, r resource.Resources) {
 	if len(r) == 0 {
 		return
 	}
-	own := r.NonShared()
+	a, own := h.agent, r.NonShared()
 	if a.overlap {
 		a.rebuild()
 	} else {
-		h := a.holdings[holder{f.ID, role}]
 		*h.of(b) = h.of(b).Minus(r)
 		*a.of(b) = a.of(b).Minus(r)
 		if a.exceeded {
@@ -147,54 +178,44 @@ func (l *Ledger) unhold(a *agent, f *framework, role string, b bucket, r resourc
 			a.free = a.free.Add(own)
 		}
 	}
-	l.post(f, role, b, own, -1)
+	l.post(h.account, b, own, -1)
 }
 
 // transfer moves r from what is offered to what is used, copies of shared
 // resources excepted, which stay where they are and are used besides. What is
 // free and what counts toward limits do not change by it, so it is the short way
 // of unhold and hold, for agents without overlap or excess.
-func (l *Ledger) transfer(a *agent, f *framework, role string, r resource.Resources) {
-	h := a.holdings[holder{f.ID, role}]
+func (l *Ledger) transfer(h *holding, r resource.Resources) {
+	a, c := h.agent, h.account
 	own := r.NonShared()
 	h.Offered, h.Used = h.Offered.Minus(own), h.Used.Add(r)
 	a.offered, a.used = a.offered.Minus(own), a.used.Add(r)
-	s := f.sums(role)
-	for _, t := range []*sums{&l.held, &f.held, s, &l.role(role).own} {
+	for _, t := range []*sums{&l.held, &c.framework.held, &c.sums, &c.role.own} {
 		t.offered.add(own, -1)
 		t.used.add(own, +1)
 	}
-	for n := l.role(role); n != nil; n = n.parent {
+	for n := c.role; n != nil; n = n.parent {
 		n.all.offered.add(own, -1)
 		n.all.used.add(own, +1)
 	}
 }
 
 // post enters a change of what is held in all sums; r has no shared resources.
-func (l *Ledger) post(f *framework, role string, b bucket, r resource.Resources, sign resource.Scalar) {
+func (l *Ledger) post(c *account, b bucket, r resource.Resources, sign resource.Scalar) {
 	l.held.of(b).add(r, sign)
-	f.held.of(b).add(r, sign)
-	f.sums(role).of(b).add(r, sign)
-	n := l.role(role)
+	c.framework.held.of(b).add(r, sign)
+	c.of(b).add(r, sign)
+	n := c.role
 	n.own.of(b).add(r, sign)
 	for ; n != nil; n = n.parent {
 		n.all.of(b).add(r, sign)
+		at := 0
 		for i := range r {
 			if n.charges(r[i].Kind) {
-				n.charged.addOne(&r[i], sign)
+				at = n.charged.addNear(&r[i], sign, at)
 			}
 		}
 	}
-}
-
-// sums returns what the framework holds in a role, to be changed.
-func (f *framework) sums(role string) *sums {
-	s := f.byRole[role]
-	if s == nil {
-		s = new(sums)
-		f.byRole[role] = s
-	}
-	return s
 }
 
 // overlaps reports whether a number or item of r is held already.
@@ -243,18 +264,17 @@ func (a *agent) rebuild() {
 	for _, h := range a.holdings {
 		h.Offered, h.Used = nil, nil
 	}
-	enter := func(id holder, b bucket, r resource.Resources) {
+	enter := func(h *holding, b bucket, r resource.Resources) {
 		a.overlap = a.overlap || a.overlaps(r)
-		h := a.holdings[id]
 		*h.of(b) = h.of(b).Add(r)
 		*a.of(b) = a.of(b).Add(r)
 	}
 	// Sums do not depend on the order.
 	for _, o := range a.offers {
-		enter(holder{o.Framework, o.Role}, offered, o.Resources)
+		enter(o.holding, offered, o.Resources)
 	}
 	for _, u := range a.uses {
-		enter(holder{u.Framework, u.Role}, used, u.Resources)
+		enter(u.holding, used, u.Resources)
 	}
 	a.settle()
 }

@@ -63,18 +63,17 @@ func (l *Ledger) Convert(c Conversion) error {
 		a.settle()
 		return nil
 	}
-	f := l.frameworks[from[0].Framework]
-	l.move(a, f, holder, from, parts)
+	l.move(from, parts)
 	l.setTotal(a, total)
 	a.settle()
 	from[0].Resources = from[0].Resources.Add(c.To)
-	l.hold(a, f, holder, offered, c.To)
+	l.hold(from[0].holding, offered, c.To)
 	return nil
 }
 
 // convertible checks that the resources are where they are said to be, and
 // returns what comes from each offer.
-func (a *agent) convertible(c Conversion, from []*Offer) ([]resource.Resources, error) {
+func (a *agent) convertible(c Conversion, from []*outstanding) ([]resource.Resources, error) {
 	if missing := c.From.Minus(a.total); !missing.IsEmpty() {
 		return nil, fmt.Errorf("%s is not in the total of agent %s: %w", missing, a.id, ErrNotHeld)
 	}

@@ -118,7 +118,7 @@ type Ledger struct {
 	agents     map[string]*agent
 	frameworks map[string]*framework
 	roles      map[string]*role
-	offers     map[string]*Offer
+	offers     map[string]*outstanding
 	// total and held are the sums over all agents.
 	total tally
 	held  sums
@@ -131,9 +131,10 @@ type agent struct {
 	free   resource.Resources
 	// offered and used are the sums over the holdings.
 	offered, used resource.Resources
-	offers        map[string]*Offer
-	uses          map[Key]*Use
-	holdings      map[holder]*holding
+	offers        []*outstanding
+	uses          map[Key]*use
+	// holdings are few: who looks for one goes through them.
+	holdings []*holding
 	// exceeded is set while something held is not in the total.
 	exceeded bool
 	// overlap is set while two hold the same number or item, so that sums cannot
@@ -141,12 +142,45 @@ type agent struct {
 	overlap bool
 }
 
-type holder struct{ framework, role string }
-
 // holding counts with refs the offers and uses that it is the sum of.
 type holding struct {
 	Holding
-	refs int
+	refs        int
+	agent       *agent
+	account     *account
+	atFramework int // its place among those of its framework
+}
+
+// account is what a framework has in a role in the cluster.
+type account struct {
+	framework *framework
+	role      *role
+	sums
+	holdings int
+}
+
+// outstanding is an offer in the books.
+type outstanding struct {
+	Offer
+	holding *holding
+	// Its places in the lists of its agent and framework.
+	atAgent, atFramework int
+}
+
+// use is a use in the books.
+type use struct {
+	Use
+	holding *holding
+}
+
+// cut takes the entry at a place out of a list; the last takes its place, of
+// which moved is told.
+func cut[T any](list []*T, at int, moved func(*T)) []*T {
+	last := len(list) - 1
+	list[at] = list[last]
+	moved(list[at])
+	list[last] = nil
+	return list[:last]
 }
 
 type framework struct {
@@ -156,10 +190,9 @@ type framework struct {
 	roles      map[string]bool
 	suppressed map[string]bool
 	held       sums
-	byRole     map[string]*sums
-	// agents counts its holdings on each agent.
-	agents map[string]int
-	offers map[string]*Offer
+	accounts   map[string]*account // by role
+	holdings   []*holding
+	offers     []*outstanding
 }
 
 type sums struct{ offered, used tally }
@@ -170,7 +203,7 @@ func New() *Ledger {
 		agents:     make(map[string]*agent),
 		frameworks: make(map[string]*framework),
 		roles:      make(map[string]*role),
-		offers:     make(map[string]*Offer),
+		offers:     make(map[string]*outstanding),
 	}
 }
 
@@ -181,7 +214,7 @@ func (l *Ledger) SetAgent(id string, total resource.Resources) {
 	total = total.Unallocate()
 	a := l.agents[id]
 	if a == nil {
-		a = &agent{id: id, offers: make(map[string]*Offer), uses: make(map[Key]*Use), holdings: make(map[holder]*holding)}
+		a = &agent{id: id, uses: make(map[Key]*use)}
 		l.agents[id] = a
 	}
 	l.setTotal(a, total)
@@ -248,7 +281,7 @@ func setOf(list []string) map[string]bool {
 func (l *Ledger) framework(id string) *framework {
 	f := l.frameworks[id]
 	if f == nil {
-		f = &framework{Framework: Framework{ID: id}, byRole: make(map[string]*sums), agents: make(map[string]int), offers: make(map[string]*Offer)}
+		f = &framework{Framework: Framework{ID: id}, accounts: make(map[string]*account)}
 		l.frameworks[id] = f
 	}
 	return f
@@ -274,7 +307,7 @@ func (l *Ledger) RemoveFramework(id string) []Offer {
 
 // dropFramework deletes the entry of a framework that nothing refers to.
 func (l *Ledger) dropFramework(f *framework) {
-	if !f.known && len(f.agents) == 0 {
+	if !f.known && len(f.holdings) == 0 {
 		delete(l.frameworks, f.ID)
 	}
 }
@@ -287,16 +320,16 @@ func (l *Ledger) Offer(o Offer) *Refusal {
 	if r := l.checkOffer(&o, a, f); r != nil {
 		return r
 	}
-	l.enter(&o, a, f)
+	l.enter(o, a, f)
 	return nil
 }
 
-func (l *Ledger) enter(o *Offer, a *agent, f *framework) {
-	l.offers[o.ID] = o
-	a.offers[o.ID] = o
-	f.offers[o.ID] = o
-	l.attach(a, f, o.Role)
-	l.hold(a, f, o.Role, offered, o.Resources)
+func (l *Ledger) enter(o Offer, a *agent, f *framework) {
+	e := &outstanding{Offer: o, holding: l.attach(a, f, o.Role), atAgent: len(a.offers), atFramework: len(f.offers)}
+	l.offers[o.ID] = e
+	a.offers = append(a.offers, e)
+	f.offers = append(f.offers, e)
+	l.hold(e.holding, offered, o.Resources)
 }
 
 // Withdraw ends an offer, for whatever reason: declined, rescinded, timed out, or
@@ -307,13 +340,13 @@ func (l *Ledger) Withdraw(id string) (Offer, bool) {
 	if o == nil {
 		return Offer{}, false
 	}
-	a, f := l.agents[o.Agent], l.frameworks[o.Framework]
+	a, f := o.holding.agent, o.holding.account.framework
 	delete(l.offers, id)
-	delete(a.offers, id)
-	delete(f.offers, id)
-	l.unhold(a, f, o.Role, offered, o.Resources)
-	l.detach(a, f, o.Role)
-	return *o, true
+	a.offers = cut(a.offers, o.atAgent, func(x *outstanding) { x.atAgent = o.atAgent })
+	f.offers = cut(f.offers, o.atFramework, func(x *outstanding) { x.atFramework = o.atFramework })
+	l.unhold(o.holding, offered, o.Resources)
+	l.detach(o.holding)
+	return o.Offer, true
 }
 
 // Use turns resources of offers into those of a use. All offers must be of the
@@ -331,7 +364,8 @@ func (l *Ledger) Use(offers []string, key Key, r resource.Resources) error {
 	if len(from) == 0 || from[0].Agent != key.Agent || from[0].Framework != key.Framework {
 		return fmt.Errorf("%s: its offers are of another agent or framework: %w", key, ErrMismatch)
 	}
-	a, f := l.agents[key.Agent], l.frameworks[key.Framework]
+	held := from[0].holding
+	a := held.agent
 	if a.uses[key] != nil {
 		return fmt.Errorf("%s: %w", key, ErrExists)
 	}
@@ -346,28 +380,27 @@ func (l *Ledger) Use(offers []string, key Key, r resource.Resources) error {
 	if c := a.conflicts(r); !c.IsEmpty() {
 		return fmt.Errorf("%s: %s is in an offer and agent %s has it no more: %w", key, c, a.id, ErrNotHeld)
 	}
-	role := from[0].Role
 	plain := !a.overlap && !a.exceeded
 	if plain {
 		for i, o := range from {
 			o.Resources = o.Resources.Minus(parts[i])
 		}
 	} else {
-		l.move(a, f, role, from, parts)
+		l.move(from, parts)
 	}
-	a.uses[key] = &Use{Key: key, Role: role, Resources: r}
-	l.attach(a, f, role)
+	a.uses[key] = &use{Use{Key: key, Role: held.Role, Resources: r}, held}
+	held.refs++
 	if plain {
-		l.transfer(a, f, role, r)
+		l.transfer(held, r)
 	} else {
-		l.hold(a, f, role, used, r)
+		l.hold(held, used, r)
 	}
 	return nil
 }
 
 // sources returns the offers of these ids, which must be of one holder.
-func (l *Ledger) sources(ids []string) ([]*Offer, error) {
-	var list []*Offer
+func (l *Ledger) sources(ids []string) ([]*outstanding, error) {
+	list := make([]*outstanding, 0, len(ids))
 	for _, id := range ids {
 		o := l.offers[id]
 		if o == nil {
@@ -385,7 +418,7 @@ func (l *Ledger) sources(ids []string) ([]*Offer, error) {
 }
 
 // draw splits want into what comes from each offer, in order.
-func draw(from []*Offer, want resource.Resources) ([]resource.Resources, error) {
+func draw(from []*outstanding, want resource.Resources) ([]resource.Resources, error) {
 	parts := make([]resource.Resources, len(from))
 	left := want
 	for i, o := range from {
@@ -400,11 +433,11 @@ func draw(from []*Offer, want resource.Resources) ([]resource.Resources, error) 
 
 // haveShared checks that the offers have each shared resource of want, in
 // however many copies.
-func haveShared(from []*Offer, want resource.Resources) error {
+func haveShared(from []*outstanding, want resource.Resources) error {
 	for _, r := range want {
 		r.Count = 1
 		one := resource.Resources{r}
-		if !slices.ContainsFunc(from, func(o *Offer) bool { return o.Resources.Contains(one) }) {
+		if !slices.ContainsFunc(from, func(o *outstanding) bool { return o.Resources.Contains(one) }) {
 			return fmt.Errorf("%s is not in the offers: %w", one, ErrNotHeld)
 		}
 	}
@@ -412,10 +445,10 @@ func haveShared(from []*Offer, want resource.Resources) error {
 }
 
 // move takes parts out of offers; the resources are nobody's then.
-func (l *Ledger) move(a *agent, f *framework, role string, from []*Offer, parts []resource.Resources) {
+func (l *Ledger) move(from []*outstanding, parts []resource.Resources) {
 	for i, o := range from {
 		o.Resources = o.Resources.Minus(parts[i])
-		l.unhold(a, f, role, offered, parts[i])
+		l.unhold(o.holding, offered, parts[i])
 	}
 }
 
@@ -427,11 +460,10 @@ func (l *Ledger) Release(key Key) (Use, bool) {
 		return Use{}, false
 	}
 	u := a.uses[key]
-	f := l.frameworks[key.Framework]
 	delete(a.uses, key)
-	l.unhold(a, f, u.Role, used, u.Resources)
-	l.detach(a, f, u.Role)
-	return *u, true
+	l.unhold(u.holding, used, u.Resources)
+	l.detach(u.holding)
+	return u.Use, true
 }
 
 // Recover enters a use that an agent reports. It comes from no offer, needs no
@@ -447,9 +479,8 @@ func (l *Ledger) Recover(key Key, role string, r resource.Resources) error {
 		return fmt.Errorf("%s: %w", key, ErrExists)
 	}
 	r = r.Unallocate()
-	a.uses[key] = &Use{Key: key, Role: role, Resources: r}
-	f := l.framework(key.Framework)
-	l.attach(a, f, role)
-	l.hold(a, f, role, used, r)
+	h := l.attach(a, l.framework(key.Framework), role)
+	a.uses[key] = &use{Use{Key: key, Role: role, Resources: r}, h}
+	l.hold(h, used, r)
 	return nil
 }

@@ -51,7 +51,7 @@ func (l *Ledger) Excess(id string) resource.Resources {
 // not outstanding.
 func (l *Ledger) OfferOf(id string) (Offer, bool) {
 	if o := l.offers[id]; o != nil {
-		return *o, true
+		return o.Offer, true
 	}
 	return Offer{}, false
 }
@@ -72,10 +72,10 @@ func (l *Ledger) OffersTo(framework string) []Offer {
 	return nil
 }
 
-func sortedOffers(m map[string]*Offer) []Offer {
+func sortedOffers(m []*outstanding) []Offer {
 	list := make([]Offer, 0, len(m))
 	for _, o := range m {
-		list = append(list, *o)
+		list = append(list, o.Offer)
 	}
 	slices.SortFunc(list, func(a, b Offer) int { return strings.Compare(a.ID, b.ID) })
 	return list
@@ -87,7 +87,7 @@ func (l *Ledger) UseOf(key Key) (Use, bool) {
 	if a == nil || a.uses[key] == nil {
 		return Use{}, false
 	}
-	return *a.uses[key], true
+	return a.uses[key].Use, true
 }
 
 // UsesOn returns the uses on an agent, sorted by key.
@@ -98,7 +98,7 @@ func (l *Ledger) UsesOn(agent string) []Use {
 	}
 	list := make([]Use, 0, len(a.uses))
 	for _, u := range a.uses {
-		list = append(list, *u)
+		list = append(list, u.Use)
 	}
 	slices.SortFunc(list, func(a, b Use) int { return a.Key.compare(b.Key) })
 	return list
@@ -123,7 +123,7 @@ func (l *Ledger) HoldingsOn(agent string) []Holding {
 // HoldingOf returns what a framework has in a role on an agent.
 func (l *Ledger) HoldingOf(agent, framework, role string) Holding {
 	if a := l.agents[agent]; a != nil {
-		if h := a.holdings[holder{framework, role}]; h != nil {
+		if h := a.find(framework, role); h != nil {
 			return h.Holding
 		}
 	}
@@ -137,7 +137,12 @@ func (l *Ledger) AgentsOf(framework string) []string {
 	if f == nil {
 		return nil
 	}
-	return slices.Sorted(maps.Keys(f.agents))
+	list := make([]string, 0, len(f.holdings))
+	for _, h := range f.holdings {
+		list = append(list, h.agent.id)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // Totals are sums of scalars, shared resources excepted.
@@ -157,10 +162,10 @@ func (l *Ledger) FrameworkTotals(id string) Totals {
 // FrameworkRoleTotals returns what a framework holds in one role in the cluster.
 func (l *Ledger) FrameworkRoleTotals(id, role string) Totals {
 	f := l.frameworks[id]
-	if f == nil || f.byRole[role] == nil {
+	if f == nil || f.accounts[role] == nil {
 		return Totals{}
 	}
-	return f.byRole[role].totals()
+	return f.accounts[role].totals()
 }
 
 // RoleTotals are the sums of a role.
@@ -219,7 +224,7 @@ type RoleHolding struct {
 func (l *Ledger) HoldersIn(name string) []RoleHolding {
 	var list []RoleHolding
 	for id, f := range l.frameworks {
-		for role, s := range f.byRole {
+		for role, s := range f.accounts {
 			if !resource.IsAncestorOrSelf(name, role) {
 				continue
 			}

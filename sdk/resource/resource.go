@@ -225,6 +225,10 @@ func (a Resources) Add(b Resources) Resources {
 	return append(out, b[j:]...)
 }
 
+// same reports whether a and b are the very same list, which much is that was
+// handed on: what is held is what was offered.
+func same(a, b Resources) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+
 // Subtract returns a without b, and true; nil and false if b is not contained
 // in a.
 func (a Resources) Subtract(b Resources) (Resources, bool) {
@@ -239,8 +243,11 @@ func (a Resources) Subtract(b Resources) (Resources, bool) {
 
 // Minus returns what of a is not in b: subtraction that stops at zero.
 func (a Resources) Minus(b Resources) Resources {
-	if len(a) == 0 || len(b) == 0 {
+	switch {
+	case len(a) == 0 || len(b) == 0:
 		return a
+	case same(a, b):
+		return nil
 	}
 	out := make(Resources, 0, len(a))
 	j := 0
@@ -285,6 +292,9 @@ func (a Resources) Intersect(b Resources) Resources {
 // Contains reports whether all of b is in a. Every collection contains itself
 // and the empty one.
 func (a Resources) Contains(b Resources) bool {
+	if same(a, b) {
+		return true
+	}
 	i := 0
 	for j := range b {
 		for i < len(a) && compareEntry(&a[i], &b[j]) < 0 {
@@ -299,7 +309,7 @@ func (a Resources) Contains(b Resources) bool {
 
 // Equal reports whether a and b are the same.
 func (a Resources) Equal(b Resources) bool {
-	return slices.EqualFunc(a, b, func(x, y Resource) bool {
+	return same(a, b) || slices.EqualFunc(a, b, func(x, y Resource) bool {
 		return x.Kind == y.Kind && x.Count == y.Count && compareValue(&x, &y) == 0
 	})
 }
@@ -398,7 +408,11 @@ func (a Resources) Map(change func(Kind) Kind) Resources {
 // allocated to before.
 func (a Resources) Allocate(role string) Resources {
 	h := Kind{}.WithAllocation(role).allocation
-	if !slices.ContainsFunc(a, func(r Resource) bool { return r.Kind.allocation != h }) {
+	allocated := true
+	for i := range a {
+		allocated = allocated && a[i].Kind.allocation == h
+	}
+	if allocated {
 		return a
 	}
 	return a.Map(func(k Kind) Kind { k.allocation = h; return k })

@@ -75,7 +75,7 @@ func (m *Machine) takeOffers(f *framework, ids []*mezzov1.OfferID) (*acceptance,
 	}
 	x := &acceptance{framework: f}
 	for _, id := range ids {
-		o := m.offers[id.GetValue()]
+		o := m.offer(id.GetValue())
 		switch {
 		case slices.Contains(x.ids, id.GetValue()):
 			return nil, "Duplicate offer " + id.GetValue() + " in offer list"
@@ -104,7 +104,7 @@ func (m *Machine) takeOffers(f *framework, ids []*mezzov1.OfferID) (*acceptance,
 // are given back, and whatever was to be done with them is refused.
 func (m *Machine) acceptInvalid(f *framework, call *schedulerv1.Call_Accept, why string) {
 	for _, id := range call.GetOfferIds() {
-		if o := m.offers[id.GetValue()]; o != nil && o.framework == f {
+		if o := m.offer(id.GetValue()); o != nil && o.framework == f {
 			m.freeOffer(o, 0, false)
 		}
 	}

@@ -396,7 +396,7 @@ func (m *Machine) decide(s *session, d allocator.Decision) {
 			})
 		}
 	case *allocator.Rescind:
-		if o := m.byDecision[d.Offer]; o != nil {
+		if o := m.offers.byDecision(d.Offer); o != nil {
 			m.rescind(o, "the allocator takes it back")
 		} else if x := m.inverseByDecision(d.Offer); x != nil {
 			m.rescindInverse(x, "the allocator takes it back")

@@ -36,7 +36,7 @@ func (m *Machine) Audit() error {
 			}
 		}
 		for _, o := range m.books.OffersOn(id) {
-			if m.offers[o.ID] == nil {
+			if m.offer(o.ID) == nil {
 				wrong("the books have offer %s, which nobody knows", o.ID)
 			}
 		}
@@ -166,12 +166,17 @@ func (m *Machine) auditFrameworks(wrong func(string, ...any)) {
 }
 
 func (m *Machine) auditOffers(wrong func(string, ...any)) {
-	for id, o := range m.offers {
+	all := m.offers.all()
+	for i, o := range all {
+		id := o.id
+		if i > 0 && (all[i-1].serial >= o.serial || all[i-1].decision >= o.decision) {
+			wrong("offer %s is not in order", id)
+		}
 		b, ok := m.books.OfferOf(id)
 		if !ok || b.Agent != o.agent.id || b.Framework != o.framework.id || b.Role != o.role || !b.Resources.Equal(o.resources) {
 			wrong("offer %s and the books differ", id)
 		}
-		if o.framework.offers[o.atFramework] != o || o.agent.offers[o.atAgent] != o || m.byDecision[o.decision] != o {
+		if o.framework.offers[o.atFramework] != o || o.agent.offers[o.atAgent] != o || m.offers.byDecision(o.decision) != o || m.offer(id) != o || o.over {
 			wrong("offer %s is not where it says", id)
 		}
 		if o.timer.set() != (m.cfg.OfferTimeout > 0) {
@@ -182,8 +187,8 @@ func (m *Machine) auditOffers(wrong func(string, ...any)) {
 	for _, a := range m.agents {
 		count += len(a.offers)
 	}
-	if count != len(m.offers) || len(m.byDecision) != len(m.offers) {
-		wrong("%d offers are known, agents have %d, decisions %d", len(m.offers), count, len(m.byDecision))
+	if count != m.offers.len() {
+		wrong("%d offers are known, agents have %d", m.offers.len(), count)
 	}
 }
 

@@ -50,8 +50,8 @@ func (m *Machine) Everything() map[string]any {
 		out["framework "+id] = m.frameworkView(f)
 		tasks(f)
 	}
-	for id, o := range m.offers {
-		out["offer "+id] = o.view()
+	for _, o := range m.offers.all() {
+		out["offer "+o.id] = o.view()
 	}
 	p := Publish{}
 	for _, name := range sortedKeys(m.roles) {

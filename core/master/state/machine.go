@@ -26,13 +26,13 @@ type Machine struct {
 	completed  []*framework          // oldest first, bounded
 	finished   map[string]*framework // the completed by id
 	streams    map[Stream]*framework
-	offers     map[string]*offer
-	byDecision map[uint64]*offer
+	offers     offerList
 	roles      map[string]*role
 	recovering int // agents that have not come back since recovery
 
 	// Serial numbers of ids given out in this term.
 	agentSerial, frameworkSerial, offerSerial, taskSerial uint64
+	offerPrefix                                           string // of offers' ids, before the number
 
 	books    *ledger.Ledger
 	registry registry
@@ -54,7 +54,8 @@ type Machine struct {
 	// offered are frameworks with offers that are to be sent in this step.
 	offered []*framework
 	// forms remembers how frameworks are told of lists of resources.
-	forms map[offeredForm][]*mezzov1.Resource
+	forms      map[offeredForm][]*mezzov1.Resource
+	allocation *mezzov1.Resource_AllocationInfo
 }
 
 // New makes a machine from what the registry holds. It fails if that cannot be
@@ -66,8 +67,8 @@ func New(cfg Config, recovered Recovered, now time.Time) (*Machine, error) {
 	m := &Machine{
 		cfg: cfg.withDefaults(), now: now,
 		links: map[Link]*link{}, agents: map[string]*agent{}, frameworks: map[string]*framework{},
-		finished: map[string]*framework{}, streams: map[Stream]*framework{}, offers: map[string]*offer{},
-		byDecision: map[uint64]*offer{}, roles: map[string]*role{}, books: ledger.New(),
+		finished: map[string]*framework{}, streams: map[Stream]*framework{},
+		offerPrefix: cfg.MasterID + "-O", roles: map[string]*role{}, books: ledger.New(),
 		maintained: map[string]*agent{}, inverse: map[string]*inverseOffer{},
 	}
 	m.registry.retry.fire = func() {}

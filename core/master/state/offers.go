@@ -28,13 +28,15 @@ type offer struct {
 	created   time.Time
 	timer     timer
 	sent      bool
+	over      bool // it is outstanding no more
+	shown     bool // a view of it has been published
 	// Places in the lists of framework and agent.
 	atFramework, atAgent int
 }
 
 // makeOffer enters a proposal that the ledger has to accept first.
 func (m *Machine) makeOffer(d *allocator.Offer, a *agent) *ledger.Refusal {
-	id := m.cfg.MasterID + "-O" + strconv.FormatUint(m.offerSerial, 10)
+	id := m.offerID(m.offerSerial)
 	if r := m.books.Offer(ledger.Offer{ID: id, Agent: d.Agent, Framework: d.Framework, Role: d.Role, Resources: d.Resources}); r != nil {
 		return r
 	}
@@ -45,26 +47,31 @@ func (m *Machine) makeOffer(d *allocator.Offer, a *agent) *ledger.Refusal {
 		atFramework: len(f.offers), atAgent: len(a.offers),
 	}
 	m.offerSerial++
-	m.offers[id] = o
-	m.byDecision[o.decision] = o
+	m.offers.add(o)
 	f.offers = append(f.offers, o)
 	a.offers = append(a.offers, o)
 	if len(f.pending) == 0 {
 		m.offered = append(m.offered, f)
 	}
 	f.pending = append(f.pending, o)
-	o.timer.fire = func() {
-		m.logf(Debug, "offer timed out", "offer_id", o.id, "framework_id", f.id)
-		m.rescind(o, "offer timed out")
-	}
 	m.armOffer(o)
 	m.touchOffer(o)
 	return nil
 }
 
+// offerID is the id of the offer with this number.
+func (m *Machine) offerID(serial uint64) string {
+	var room [96]byte
+	return string(strconv.AppendUint(append(room[:0], m.offerPrefix...), serial, 10))
+}
+
 // armOffer has an offer time out as the configuration says.
 func (m *Machine) armOffer(o *offer) {
 	if m.cfg.OfferTimeout > 0 {
+		o.timer.fire = func() {
+			m.logf(Debug, "offer timed out", "offer_id", o.id, "framework_id", o.framework.id)
+			m.rescind(o, "offer timed out")
+		}
 		m.timers.schedule(&o.timer, o.created.Add(m.cfg.OfferTimeout))
 	} else {
 		m.timers.cancel(&o.timer)
@@ -78,8 +85,8 @@ func (m *Machine) removeOffer(o *offer) resource.Resources {
 	if !outstanding {
 		m.logf(Error, "the books have no such offer", "offer_id", o.id)
 	}
-	delete(m.offers, o.id)
-	delete(m.byDecision, o.decision)
+	m.offers.remove(o)
+	o.over = true
 	m.timers.cancel(&o.timer)
 	cut := func(list []*offer, at int, moved func(*offer)) []*offer {
 		last := len(list) - 1
@@ -92,7 +99,9 @@ func (m *Machine) removeOffer(o *offer) resource.Resources {
 	i, j := o.atFramework, o.atAgent
 	f.offers = cut(f.offers, i, func(x *offer) { x.atFramework = i })
 	a.offers = cut(a.offers, j, func(x *offer) { x.atAgent = j })
-	m.dirty.offersRemoved = append(m.dirty.offersRemoved, o.id)
+	if o.shown {
+		m.dirty.offersRemoved = append(m.dirty.offersRemoved, o.id)
+	}
 	m.touchAgent(a)
 	m.touchFramework(f)
 	m.touchRole(o.role)
@@ -143,11 +152,11 @@ func (m *Machine) withdrawAll(f *framework) {
 // sendOffers sends what was decided in this step, one event a framework.
 func (m *Machine) sendOffers() {
 	for _, f := range m.offered {
-		var list []*mezzov1.Offer
-		for _, o := range f.pending {
-			if m.offers[o.id] == o {
+		list, slabs := make([]*mezzov1.Offer, 0, len(f.pending)), make([]offerSlab, len(f.pending))
+		for i, o := range f.pending {
+			if !o.over {
 				o.sent = true
-				list = append(list, m.offerProto(o))
+				list = append(list, m.offerProto(o, &slabs[i]))
 			}
 		}
 		clear(f.pending)
@@ -190,16 +199,32 @@ func (m *Machine) offerResources(o *offer) []*mezzov1.Resource {
 	return form
 }
 
-// offerProto is the offer as a framework is told of it, in the inner form.
-func (m *Machine) offerProto(o *offer) *mezzov1.Offer {
+// offerSlab is the memory of one offer as a framework is told of it.
+type offerSlab struct {
+	offer          mezzov1.Offer
+	id             mezzov1.OfferID
+	text, hostname string
+}
+
+// offerProto is the offer as a framework is told of it, in the inner form. What
+// it shares with others is never changed.
+func (m *Machine) offerProto(o *offer, slab *offerSlab) *mezzov1.Offer {
 	a, f := o.agent, o.framework
-	p := &mezzov1.Offer{
-		Id: &mezzov1.OfferID{Value: proto.String(o.id)}, FrameworkId: f.pid, AgentId: a.pid,
-		Hostname: proto.String(a.hostname), Url: a.url, Attributes: a.info.GetAttributes(), Domain: a.info.GetDomain(),
-		Resources:      m.offerResources(o),
-		AllocationInfo: &mezzov1.Resource_AllocationInfo{Role: proto.String(o.role)},
-		Unavailability: unavailabilityProto(a.unavailability()),
+	slab.text, slab.hostname = o.id, a.hostname
+	slab.id.Value = &slab.text
+	p := &slab.offer
+	p.Id, p.FrameworkId, p.AgentId = &slab.id, f.pid, a.pid
+	p.Hostname, p.Url, p.Attributes, p.Domain = &slab.hostname, a.url, a.info.GetAttributes(), a.info.GetDomain()
+	p.Resources, p.AllocationInfo = m.offerResources(o), m.allocationInfo(o.role)
+	p.Unavailability = unavailabilityProto(a.unavailability())
+	if len(a.executors) > 0 {
+		p.ExecutorIds = a.executorsOf(f)
 	}
+	return p
+}
+
+// executorsOf returns the ids of a framework's executors on the agent, sorted.
+func (a *agent) executorsOf(f *framework) []*mezzov1.ExecutorID {
 	var ids []string
 	for key := range a.executors {
 		if key.framework == f.id {
@@ -207,17 +232,27 @@ func (m *Machine) offerProto(o *offer) *mezzov1.Offer {
 		}
 	}
 	slices.Sort(ids)
+	var out []*mezzov1.ExecutorID
 	for _, id := range ids {
-		p.ExecutorIds = append(p.ExecutorIds, &mezzov1.ExecutorID{Value: proto.String(id)})
+		out = append(out, &mezzov1.ExecutorID{Value: proto.String(id)})
 	}
-	return p
+	return out
+}
+
+// allocationInfo says in which role something is offered. The last is
+// remembered, since it is the next as a rule.
+func (m *Machine) allocationInfo(role string) *mezzov1.Resource_AllocationInfo {
+	if m.allocation.GetRole() != role || m.allocation == nil {
+		m.allocation = &mezzov1.Resource_AllocationInfo{Role: proto.String(role)}
+	}
+	return m.allocation
 }
 
 // decline gives offers back, each with the filter.
 func (m *Machine) decline(f *framework, call *schedulerv1.Call_Decline) {
 	refuse := refuseTime(call.GetFilters())
 	for _, id := range call.GetOfferIds() {
-		o := m.offers[id.GetValue()]
+		o := m.offer(id.GetValue())
 		if o == nil || o.framework != f {
 			continue // gone in the meantime
 		}

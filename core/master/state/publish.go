@@ -1,7 +1,6 @@
 package state
 
 import (
-	"slices"
 	"time"
 
 	"github.com/mezzo-os/mezzo/sdk/resource"
@@ -146,16 +145,11 @@ func (m *Machine) publish() {
 		}
 	}
 	m.publishExecutors(d, &p)
-	made := map[string]bool{}
 	for _, o := range d.offers {
-		if m.offers[o.id] == o {
+		if !o.over { // else it is gone before anybody saw it
+			o.shown = true
 			p.Offers = append(p.Offers, o.view())
-		} else {
-			made[o.id] = true // and gone before anybody saw it
 		}
-	}
-	if len(made) > 0 {
-		p.OffersRemoved = slices.DeleteFunc(slices.Clone(d.offersRemoved), func(id string) bool { return made[id] })
 	}
 	for _, r := range d.roles {
 		r.dirty = false

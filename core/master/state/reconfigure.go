@@ -1,7 +1,6 @@
 package state
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/mezzo-os/mezzo/sdk/resource"
@@ -49,7 +48,7 @@ func (m *Machine) configure(c Config) {
 // rearmOffers gives outstanding offers the timeout that now counts, from when
 // they were made.
 func (m *Machine) rearmOffers() {
-	for _, o := range inOrder(slices.Collect(maps.Values(m.offers))) {
+	for _, o := range m.offers.all() {
 		m.armOffer(o)
 	}
 }
