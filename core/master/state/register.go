@@ -265,6 +265,7 @@ func (m *Machine) readmit(a *agent) {
 			m.setPhase(a, recovering)
 			a.since = m.now
 			m.after(&a.timer, m.cfg.AgentReregisterTimeout)
+			m.touchAgent(a)
 			return
 		}
 		m.arriveWaiting(a)
