@@ -44,7 +44,7 @@ type cluster struct {
 
 	mu     sync.Mutex
 	offers []taken
-	got    int // offers in them
+	got    int           // offers in them
 	last   time.Time     // of the newest offer
 	news   chan struct{} // has room for one
 }
