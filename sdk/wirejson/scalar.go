@@ -309,7 +309,7 @@ func readTimestamp(s *scanner, m protoreflect.Message) error {
 		return err
 	}
 	t, err := time.Parse(time.RFC3339Nano, string(text))
-	if err != nil {
+	if err != nil || t.UTC().Year() < 1 || t.UTC().Year() > 9999 {
 		return misfitf("Failed to parse '%s' as a time, such as 2026-11-21T07:30:00Z", text)
 	}
 	fields := m.Descriptor().Fields()
