@@ -33,8 +33,8 @@ type Decoder struct {
 // NewDecoder returns a decoder with no options set.
 func NewDecoder() *Decoder { return Options{}.NewDecoder() }
 
-// NewDecoder returns a decoder with these options, of which MaxField is the one
-// that it looks at.
+// NewDecoder returns a decoder with these options, of which it looks at MaxField
+// and MaxMessages.
 func (o Options) NewDecoder() *Decoder {
 	return &Decoder{options: o, plans: map[protoreflect.MessageDescriptor]*shape{}}
 }
@@ -44,7 +44,7 @@ func (o Options) NewDecoder() *Decoder {
 // message, in the words that Mesos uses. With an error, what m holds is of no use.
 func (d *Decoder) Unmarshal(text []byte, m proto.Message) error {
 	proto.Reset(m)
-	s := scanner{text: text}
+	s := d.scan(text)
 	err := d.message(&s, m.ProtoReflect())
 	return s.verdict(err)
 }
@@ -55,7 +55,7 @@ func (d *Decoder) Unmarshal(text []byte, m proto.Message) error {
 func UnmarshalList[M proto.Message](d *Decoder, text []byte) ([]M, error) {
 	var list []M
 	var none M
-	s := scanner{text: text}
+	s := d.scan(text)
 	if c := s.peek(); c != '[' {
 		return nil, s.verdict(misfit("Expecting a JSON array"))
 	}
@@ -71,6 +71,14 @@ func UnmarshalList[M proto.Message](d *Decoder, text []byte) ([]M, error) {
 		return nil, err
 	}
 	return list, nil
+}
+
+func (d *Decoder) scan(text []byte) scanner {
+	s := scanner{text: text, messages: d.options.MaxMessages}
+	if s.messages <= 0 {
+		s.messages = len(text) + 1 // each takes a byte at least
+	}
+	return s
 }
 
 // message reads the next value, which must be an object, into m, which is empty.
@@ -199,6 +207,9 @@ func newEnumeration(fd protoreflect.FieldDescriptor) *enumeration {
 
 // read reads an object into m, which is empty.
 func (p *shape) read(s *scanner, m protoreflect.Message) error {
+	if err := s.count(); err != nil {
+		return err
+	}
 	if p.special != nil {
 		return p.special(s, m)
 	}

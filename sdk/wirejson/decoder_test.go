@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
@@ -263,5 +264,38 @@ func TestMaxField(t *testing.T) {
 	}
 	if err := wirejson.NewDecoder().Unmarshal([]byte(`{"stream_id":"s"}`), got); err != nil || got.GetStreamId() != "s" {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestMaxMessages(t *testing.T) {
+	decoder := wirejson.Options{MaxMessages: 5}.NewDecoder()
+	text := func(n int) []byte { // the call, what is in it, and n offers
+		return []byte(`{"x":[{},{},{},{},{}],"decline":{"offer_ids":[` + strings.Repeat(`{"value":"o"},`, n-1) + `{"value":"o"}]}}`)
+	}
+	if err := decoder.Unmarshal(text(3), &schedulerv1.Call{}); err != nil {
+		t.Error(err)
+	}
+	if err := decoder.Unmarshal(text(4), &schedulerv1.Call{}); err == nil || err.Error() != "The text holds more objects than are allowed" {
+		t.Error(err)
+	}
+	if err := wirejson.NewDecoder().Unmarshal(text(100_000), &schedulerv1.Call{}); err != nil {
+		t.Error(err)
+	}
+	if err := decoder.Unmarshal([]byte(`{"a":[1,2,3,4,5]}`), &structpb.Struct{}); err == nil {
+		t.Error("plain values are messages too")
+	}
+}
+
+// An error quotes some of what was sent, not all.
+func TestLongErrors(t *testing.T) {
+	for _, text := range []string{
+		`{"kill":{"task_id":{"value":"t"}},"type":` + strings.Repeat("9", 1e6) + `}`,
+		`{"subscribe":{"framework_info":{"user":"u","name":"n","failover_timeout":"` + strings.Repeat("é", 1e6) + `"}}}`,
+		`{"reconcile":{"tasks":[` + strings.Repeat(`{},`, 1e5) + `{}]}}`,
+	} {
+		err := wirejson.NewDecoder().Unmarshal([]byte(text), &schedulerv1.Call{})
+		if err == nil || len(err.Error()) > 1010 || !utf8.ValidString(err.Error()) {
+			t.Errorf("%.60q: %.60q…", text, err)
+		}
 	}
 }

@@ -46,6 +46,9 @@ type Options struct {
 	// Mezzo's own, which nobody expects who knows the Mesos API only. 0 leaves out
 	// none.
 	MaxField protoreflect.FieldNumber
+	// MaxMessages is how many messages a decoder makes of one text, which bounds the
+	// memory that they take: "{}" may stand for hundreds of bytes. 0 is no bound.
+	MaxMessages int
 }
 
 // omits reports whether the field is left out.

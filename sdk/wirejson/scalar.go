@@ -18,7 +18,24 @@ type misfit string
 
 func (e misfit) Error() string { return string(e) }
 
-func misfitf(format string, args ...any) error { return misfit(fmt.Sprintf(format, args...)) }
+// maxMisfit is how long the text of an error may be: it quotes what was sent.
+const maxMisfit = 1000
+
+func misfitf(format string, args ...any) error {
+	text := fmt.Sprintf(format, args...)
+	if len(text) > maxMisfit {
+		text = strings.ToValidUTF8(text[:maxMisfit], "") + "…"
+	}
+	return misfit(text)
+}
+
+// count allows one more message to be made, or not.
+func (s *scanner) count() error {
+	if s.messages--; s.messages < 0 {
+		return misfit("The text holds more objects than are allowed")
+	}
+	return nil
+}
 
 // mismatch is the error for a value of a kind that the field does not take.
 func (s *scanner) mismatch(f *slot) error {
@@ -251,12 +268,16 @@ func isBase64(c byte) bool {
 
 // missing is the error for a message that lacks required fields.
 func missing(m protoreflect.Message) error {
-	return misfit("Missing required fields: " + strings.Join(appendMissing(nil, "", m), ", "))
+	return misfitf("Missing required fields: %s", strings.Join(appendMissing(nil, "", m), ", "))
 }
 
 // appendMissing appends the paths of the required fields that are not set: those
-// of the message itself, then those of the messages in it.
+// of the message itself, then those of the messages in it. It stops when there are
+// more than an error can name.
 func appendMissing(paths []string, prefix string, m protoreflect.Message) []string {
+	if len(paths) > maxMisfit {
+		return paths
+	}
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		if fd := fields.Get(i); fd.Cardinality() == protoreflect.Required && !m.Has(fd) {
@@ -343,6 +364,9 @@ func readListValue(s *scanner, m protoreflect.Message) error {
 }
 
 func readValue(s *scanner, m protoreflect.Message) error {
+	if err := s.count(); err != nil {
+		return err
+	}
 	fields := m.Descriptor().Fields()
 	switch c := s.peek(); c {
 	case '{':

@@ -29,6 +29,8 @@ type scanner struct {
 	at    int
 	depth int
 	spare []byte // for strings with escapes
+
+	messages int // how many more may be made
 }
 
 func (s *scanner) wrong(format string, args ...any) error {

@@ -1,6 +1,8 @@
 package validate_test
 
 import (
+	"bytes"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -265,6 +267,37 @@ func TestEveryTypeIsKnown(t *testing.T) {
 		}[api]
 		if diff := cmp.Diff(sorted(strings.Fields(want)), sorted(valid)); diff != "" {
 			t.Errorf("%s: calls that need no field: %s", api, diff)
+		}
+	}
+}
+
+// A small body cannot take much memory: messages are counted, not bytes.
+func TestManyMessages(t *testing.T) {
+	const many = 600_000
+	binary := func(n int) string {
+		list := bytes.Repeat([]byte{1<<3 | 2, 0}, n) // tasks to reconcile, with nothing in them
+		body := protowire.AppendBytes(protowire.AppendTag(nil, 9, protowire.BytesType), list)
+		return string(body)
+	}
+	text := func(n int) string { return `{"reconcile":{"tasks":[` + strings.Repeat(`{},`, n-1) + `{}]}}` }
+	for body, want := range map[string]string{
+		text(many):   "Failed to convert JSON into Call protobuf: The text holds more objects than are allowed",
+		text(1000):   "Failed to convert JSON into Call protobuf: Missing required fields: ",
+		binary(many): "Failed to parse body into Call protobuf",
+	} {
+		media := validate.JSON
+		if body[0] != '{' {
+			media = validate.Protobuf
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := check("scheduler", body, media, "")
+		runtime.ReadMemStats(&after)
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%.40q: want %q, got %v", body, want, err)
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; media == validate.Protobuf && got > 8<<20 {
+			t.Errorf("%d bytes for a body that is refused", got)
 		}
 	}
 }
