@@ -1,0 +1,134 @@
+// Package scheduler serves the Mesos v1 scheduler API, POST /api/v1/scheduler,
+// and speaks to Mezzo's master over the native Scheduler service. It holds no
+// state of a framework: the master knows who is subscribed, and this package
+// only turns one form into the other. So it can be killed at any time; schedulers
+// then subscribe again with their framework id, as they do when a master fails.
+//
+// Terms. A *subscription* is the answer to a SUBSCRIBE, which stays open; its
+// *stream id* names it, and each further call carries it. A *line* is a native
+// stream of calls, which the calls of many schedulers share.
+//
+// Every call waits for the master's result and becomes an answer: 202 means that
+// it was valid and will be carried out; what comes of it is told by events.
+package scheduler
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/convert"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/validate"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
+	"github.com/mezzo-os/mezzo/sdk/wirejson"
+)
+
+// StreamHeader names a subscription.
+const StreamHeader = "Mesos-Stream-Id"
+
+// firstOwn is the number from which on fields are Mezzo's own.
+const firstOwn = 10000
+
+// Options of the API.
+type Options struct {
+	// Client is the master's native service.
+	Client schedulerv1.SchedulerClient
+	// Master completes what the core says of itself by where this adapter listens,
+	// which is what clients take for the master. The message is the function's to
+	// change. Nil: as the core says.
+	Master func(*mezzov1.MasterInfo)
+	// AgentURL returns where an agent's own adapter listens; nil, or when it
+	// returns nil: where the agent itself does.
+	AgentURL func(agentID string) *mezzov1.URL
+	// MaxStreams bounds the open subscriptions of one framework; the oldest, which
+	// are over already and only have not been read to their end, are cut. Default 4.
+	MaxStreams int
+	// Patience is how long the master may take for an answer. Default 10 s.
+	Patience time.Duration
+	Logger   *slog.Logger // nil: nothing is logged
+}
+
+// API serves the scheduler API. Safe for concurrent use.
+type API struct {
+	options Options
+	parser  *validate.Parser
+	json    *wirejson.Encoder
+	convert *convert.Converter
+	lines   lines
+	streams streams
+}
+
+// New returns the API. Register it, and Close it when nobody calls any more.
+func New(o Options) *API {
+	if o.MaxStreams <= 0 {
+		o.MaxStreams = 4
+	}
+	if o.Patience <= 0 {
+		o.Patience = 10 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	a := &API{
+		options: o, parser: validate.NewParser(), convert: convert.New(),
+		json: wirejson.Options{Defaults: true, Infinity: true, ASCII: true, MaxField: firstOwn - 1}.NewEncoder(),
+	}
+	a.lines.client, a.lines.open = o.Client, map[string]*line{}
+	a.streams.limit, a.streams.open = o.MaxStreams, map[string][]*subscription{}
+	return a
+}
+
+// Register has the server serve the API.
+func (a *API) Register(s *transport.Server) {
+	s.Handle("", "/api/v1/scheduler", transport.Endpoint{
+		Realm: transport.Scheduler, Leader: true, Methods: []string{http.MethodPost}, Serve: a.serve,
+	})
+}
+
+// Close ends the streams of calls. Calls that wait are answered with 503.
+func (a *API) Close() { a.lines.close() }
+
+// serve answers one request.
+func (a *API) serve(w http.ResponseWriter, r *http.Request) {
+	media, failure := transport.ContentType(r)
+	if failure != nil {
+		failure.Write(w)
+		return
+	}
+	var call *schedulerv1.Call
+	failure = transport.ReadBody(w, r, func(body []byte) *transport.Error {
+		var err error
+		if call, err = a.parser.Scheduler(body, media); err == nil {
+			err = validate.Scheduler(call, principal(r))
+		}
+		if err != nil {
+			return transport.Failed(http.StatusBadRequest, err.Error())
+		}
+		return nil
+	})
+	if failure != nil {
+		failure.Write(w)
+		return
+	}
+	switch call.GetType() {
+	case schedulerv1.Call_SUBSCRIBE:
+		a.subscribe(w, r, call.GetSubscribe())
+		return
+	case schedulerv1.Call_RECONCILE_OPERATIONS:
+		if _, ok := transport.Accept(r, "Accept", transport.JSON, transport.Protobuf); !ok {
+			transport.NotAcceptable().Write(w)
+			return
+		}
+	}
+	a.call(w, r, call)
+}
+
+// principal is who sends the request; empty: nobody asked.
+func principal(r *http.Request) string {
+	if p := transport.PrincipalOf(r); p != nil {
+		return p.Value
+	}
+	return ""
+}
