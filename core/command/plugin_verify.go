@@ -3,8 +3,10 @@ package command
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
@@ -15,64 +17,128 @@ import (
 	"github.com/mezzo-os/mezzo/sdk/plugintest"
 )
 
+// verifyFlags are what `plugin verify` can be told.
+type verifyFlags struct {
+	config string
+	only   []string
+	settle time.Duration
+	quiet  bool
+	list   bool
+}
+
 func (c *cli) pluginVerifyCommand() *cobra.Command {
-	var configFile string
+	var f verifyFlags
 	cmd := &cobra.Command{
 		Use: "verify BINARY", Short: "Run the conformance suite of its kind against a plugin binary", Args: cobra.ExactArgs(1),
 		Long: `Starts the binary as a master or an agent would, plays the core against it, and
 says of every rule of its contract whether the plugin keeps it, with what led to
 each failure. It needs no cluster, and takes about half a minute.
 
-An isolator starts containers while it is verified, with its own settings.`,
+An isolator starts containers while it is verified, with its own settings.
+
+The exit status is 0 when no check failed, 1 when one did or the plugin could not
+be started, 2 when the command makes no sense.`,
 		Example: `  mezzo plugin verify ./mezzo-allocator-favourites
-  mezzo plugin verify ./mezzo-allocator-favourites --config master.hcl   # its block gives the settings`,
+  mezzo plugin verify ./mezzo-allocator-favourites --config master.hcl   # its block gives the settings
+  mezzo plugin verify ./mezzo-allocator-favourites --list                # what would be checked
+  mezzo plugin verify ./mezzo-allocator-favourites --only filters,revive # while repairing them`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.pluginVerify(cmd.Context(), args[0], configFile)
+			switch {
+			case f.settle < 0:
+				return usage("--settle %s: it must not be negative", f.settle)
+			case f.quiet && (c.json || f.list):
+				return usage("--quiet goes with neither --json nor --list")
+			}
+			return c.pluginVerify(cmd.Context(), args[0], f)
 		},
 	}
-	cmd.Flags().StringVar(&configFile, "config", "", "a configuration file (or directory) whose block of this plugin gives its settings (default: none, as if the operator had written nothing)")
+	flags := cmd.Flags()
+	flags.StringVar(&f.config, "config", "", "a configuration file (or directory) whose block of this plugin gives its settings (default: none, as if the operator had written nothing)")
+	flags.StringSliceVar(&f.only, "only", nil, "make these checks alone, by `NAME,...`")
+	flags.DurationVar(&f.settle, "settle", 0, "for how long a plugin that knows all must be silent to be taken to have decided all (default: as quick as it is, 50 to 300 ms)")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print the checks that failed, and nothing when there are none")
+	flags.BoolVar(&f.list, "list", false, "print the checks for a plugin of this kind, and make none")
 	c.addJSONFlag(cmd)
 	return cmd
 }
 
-func (c *cli) pluginVerify(ctx context.Context, binary, configFile string) error {
+func (c *cli) pluginVerify(ctx context.Context, binary string, f verifyFlags) error {
 	d, _, err := pluginhost.Inspect(ctx, binary)
 	if err != nil {
 		return err
 	}
+	if f.list {
+		return c.listChecks(plugintest.Checks(d.GetKind()))
+	}
 	block := config.Plugin{Kind: plugin.KindName(d.GetKind()), Name: d.GetName(), Body: hcl.EmptyBody()}
 	var file *config.File
-	if configFile != "" {
-		if file, block, err = c.pluginBlock(configFile, block); err != nil {
+	if f.config != "" {
+		if file, block, err = c.pluginBlock(f.config, block); err != nil {
 			return err
 		}
 	}
 	spec := pluginhost.FromConfig(block, "")
 	spec.Path, spec.Checksum = binary, "" // it is this binary that is verified
-	options := plugintest.Options{}
-	if terminalWidth(c.err) > 0 {
+	options := plugintest.Options{Only: f.only, Settle: f.settle}
+	if terminalWidth(c.err) > 0 && !f.quiet {
 		options.Done = func(name string) { fmt.Fprintf(c.err, "\r\033[Kchecked: %s", name) }
 	}
 	report, err := plugintest.Verify(ctx, openProbe(spec), options)
 	if options.Done != nil {
 		fmt.Fprint(c.err, "\r\033[K")
 	}
+	if unknown := (*plugintest.UnknownCheckError)(nil); errors.As(err, &unknown) {
+		return usage("--only: %v", err)
+	}
 	if err != nil {
 		c.complain(file, err)
 		return &exitError{code: 1}
 	}
-	if c.json {
-		encoder := json.NewEncoder(c.out)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		err = encoder.Encode(report)
-	} else {
+	switch {
+	case c.json:
+		err = c.printValue(report)
+	case f.quiet:
+		err = report.WriteFailed(c.out)
+	default:
 		err = report.Write(c.out)
 	}
 	if err == nil && !report.OK() {
 		err = &exitError{code: 1}
 	}
 	return err
+}
+
+// printValue prints what is no message as JSON.
+func (c *cli) printValue(v any) error {
+	encoder := json.NewEncoder(c.out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
+}
+
+// listChecks prints what a suite would check.
+func (c *cli) listChecks(checks []plugintest.Check) error {
+	if c.json {
+		type check struct {
+			Name string `json:"name"`
+			Rule string `json:"rule"`
+		}
+		out := []check{}
+		for _, x := range checks {
+			out = append(out, check{x.Name, x.Rule})
+		}
+		return c.printValue(out)
+	}
+	width := 0
+	for _, x := range checks {
+		width = max(width, len(x.Name))
+	}
+	for _, x := range checks {
+		if _, err := fmt.Fprintf(c.out, "%-*s  %s\n", width, x.Name, x.Rule); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pluginBlock finds the plugin's block in a configuration.

@@ -63,7 +63,7 @@ func Serve(def Definition) { plugin.Serve(def.Plugin()) }
 func (d Definition) Plugin() plugin.Definition {
 	s := &server{definition: d, logger: hclog.NewNullLogger()}
 	// What the engine does of the contract's optional parts.
-	capabilities := []string{"headroom", "constraints", "inverse-offers"}
+	capabilities := []string{"headroom", "constraints", "shared", "inverse-offers"}
 	if d.Preempt != nil {
 		capabilities = append(capabilities, "revoke")
 	}

@@ -43,7 +43,7 @@ func allocatorRules() []rule {
 		{string(model.RuleGuarantees), "What roles lack of their guarantees is kept for them, and given to them. (capability headroom)", playGuarantees},
 		{string(model.RuleRoles), "Offers are in roles that the framework is subscribed to; what is reserved goes to its role, or one below.", playRole},
 		{string(model.RuleCapability), "A framework gets no resources that it lacks the capability for, and those that it has one for.", playCapabilities},
-		{"shared", "What is shared is offered to several at a time.", playShared},
+		{"shared", "What is shared is offered to several at a time. (capability shared)", playShared},
 		{"constraints", "A framework gets offers of agents that meet its offer constraints alone. (capability constraints)", playConstraints},
 		{string(model.RuleInactive), "Nothing of an agent is offered while it is not active: draining, deactivated, away; when it is again, it is.", playInactiveAgent},
 		{string(model.RuleDeparted), "Nothing of an agent that is gone is offered; one that comes back is.", playDepartedAgent},

@@ -49,6 +49,7 @@ func persistent() *mezzov1.Resource_DiskInfo {
 
 // playShared has a volume that is shared, and reserved as volumes are.
 func playShared(c *scenario) {
+	c.capability("shared", "shared volumes are offered to nobody, or to one at a time")
 	kind := resource.ScalarKind("disk").Push(resource.Reservation{Role: "eng", Dynamic: true}).
 		WithDisk(persistent()).WithShared(true)
 	volume := resource.Of(resource.Resource{Kind: kind, Scalar: 512 * resource.Unit, Count: 1})

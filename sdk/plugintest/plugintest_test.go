@@ -32,6 +32,7 @@ func verify(t *testing.T, def plugin.Definition) (report *plugintest.Report) {
 // The engine of the SDK, with the policy that needs nothing else, keeps every
 // rule.
 func TestEngine(t *testing.T) {
+	t.Parallel()
 	plugintest.Allocator(t, plugintest.Local(allocator.Definition{
 		Name: "fair", Version: "1.0.0",
 		NewPolicy: func(any) (allocator.Policy, []plugin.Diagnostic) { return &engine.DominantShare{}, nil },

@@ -71,16 +71,40 @@ func (r *Report) Write(w io.Writer) error {
 	for _, c := range r.Checks {
 		width = max(width, len(c.Name))
 	}
-	for _, c := range r.Checks {
-		word := map[Outcome]string{Passed: "ok", Failed: "FAIL", Skipped: "skip"}[c.Outcome]
-		fmt.Fprintf(&out, "%-4s  %-*s  %s\n", word, width, c.Name, c.Rule)
-		for _, line := range c.Evidence {
-			fmt.Fprintf(&out, "      %-*s    %s\n", width, "", line)
-		}
+	for i := range r.Checks {
+		r.Checks[i].write(&out, width)
 	}
 	fmt.Fprintf(&out, "\n%d checks: %d passed, %d failed, %d skipped\n", len(r.Checks), r.Count(Passed), r.Count(Failed), r.Count(Skipped))
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+// WriteFailed prints the checks that failed as Write does, and nothing at all
+// when none did.
+func (r *Report) WriteFailed(w io.Writer) error {
+	var out strings.Builder
+	width := 0
+	for _, c := range r.Checks {
+		if c.Outcome == Failed {
+			width = max(width, len(c.Name))
+		}
+	}
+	for i := range r.Checks {
+		if r.Checks[i].Outcome == Failed {
+			r.Checks[i].write(&out, width)
+		}
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+// write prints a check, its name as wide as others are.
+func (c *Check) write(out *strings.Builder, width int) {
+	word := map[Outcome]string{Passed: "ok", Failed: "FAIL", Skipped: "skip"}[c.Outcome]
+	fmt.Fprintf(out, "%-4s  %-*s  %s\n", word, width, c.Name, c.Rule)
+	for _, line := range c.Evidence {
+		fmt.Fprintf(out, "      %-*s    %s\n", width, "", line)
+	}
 }
 
 // verdict is a check in the making.
