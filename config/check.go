@@ -22,7 +22,6 @@ func (m *Master) Check() hcl.Diagnostics {
 	if m.Registry.Kind == zookeeper {
 		d.add(notYet(m.Registry.DefRange, `Registry "zookeeper"`, "Take the block out, to keep the registry in data_dir."))
 	}
-	d.noAdapters(m.Frameworks)
 	d.checkTLS(m.TLS)
 	return byPlace(d.diags)
 }
@@ -35,15 +34,8 @@ func (a *Agent) Check() hcl.Diagnostics {
 			d.add(notYet(a.MastersRange, "Finding masters by ZooKeeper", `Write their addresses: masters = ["host:5061"].`))
 		}
 	}
-	d.noAdapters(a.Frameworks)
 	d.checkTLS(a.TLS)
 	return byPlace(d.diags)
-}
-
-func (d *decoder) noAdapters(frameworks []Plugin) {
-	for _, p := range frameworks {
-		d.add(notYet(p.DefRange, fmt.Sprintf("Framework %q", p.Name), "This version has no framework adapters. Take the block out."))
-	}
 }
 
 func notYet(rng hcl.Range, what, remedy string) *hcl.Diagnostic {

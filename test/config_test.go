@@ -76,8 +76,8 @@ var badConfigs = map[string]struct {
 		says: []string{"on FILE line 4, column 9, in master", "Listener without TLS", "insecure = true"},
 	},
 	"what is still to come": {
-		text: "master {}\nelection \"zookeeper\" {\n  servers = [\"z1:2181\"]\n}\nregistry \"zookeeper\" {}\nframework \"mesos\" {}\n",
-		says: []string{"on FILE line 4, column 1", "on FILE line 7, column 1", "on FILE line 8, column 1", "not in this version"},
+		text: "master {}\nelection \"zookeeper\" {\n  servers = [\"z1:2181\"]\n}\nregistry \"zookeeper\" {}\n",
+		says: []string{"on FILE line 4, column 1", "on FILE line 7, column 1", "not in this version"},
 	},
 	"agent to find masters by ZooKeeper": {
 		text:  "agent {\n  masters = [\"zk://z1:2181/mezzo\"]\n}\n",

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/mezzo-os/mezzo/core/adapter"
 	"github.com/mezzo-os/mezzo/core/agent/state"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
@@ -40,6 +41,7 @@ type Agent struct {
 	logger    hclog.Logger
 	work      *workDir
 	store     *store
+	shelf     *adapter.Shelf // what framework adapters store
 	machine   *state.Machine // the loop's alone
 	links     *links
 	boxes     *containers
@@ -97,7 +99,11 @@ func New(options Options) (*Agent, error) {
 		running: make(chan struct{}), ended: make(chan struct{}),
 	}
 	a.life, a.stop = context.WithCancel(context.Background())
-	if err := a.build(); err != nil {
+	a.shelf, err = openShelf(store)
+	if err == nil {
+		err = a.build()
+	}
+	if err != nil {
 		store.close()
 		return nil, err
 	}

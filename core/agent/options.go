@@ -38,7 +38,7 @@ type Options struct {
 	Resources  []*mezzov1.Resource
 	Attributes []*mezzov1.Attribute
 	Domain     *mezzov1.DomainInfo
-	// Endpoints are those of the agent's adapters.
+	// Endpoints are told to the master beside those of adapters.
 	Endpoints []*linkv1.Endpoint
 
 	// Adapters are the names of the framework adapters that the configuration has:

@@ -107,6 +107,10 @@ func (s *Service) apply(ctx context.Context, next *config.Agent, out *operatorv1
 	change := func(what, from, to string) {
 		out.Changes = append(out.Changes, &operatorv1.ReloadChange{What: what, From: from, To: to})
 	}
+	adapters, err := s.adapters.Prepare(ctx, next.Frameworks, next.PluginDir)
+	if err != nil {
+		return err
+	}
 	added, changed, err := s.prepareIsolators(ctx, next)
 	if err != nil {
 		return err
@@ -119,14 +123,12 @@ func (s *Service) apply(ctx context.Context, next *config.Agent, out *operatorv1
 		change(fmt.Sprintf("isolator %q", c.plugin.name), "as it was", c.why)
 	}
 	var list []Isolator
-	var names, before []string
+	var names []string
 	for _, block := range next.Isolators {
 		list = append(list, s.plugin(block.Name))
 		names = append(names, block.Name)
 	}
-	for _, block := range now.Isolators {
-		before = append(before, block.Name)
-	}
+	before := blockNames(now.Isolators)
 	if !slices.Equal(names, before) {
 		if err := s.agent.SetIsolators(list); err != nil {
 			return err
@@ -144,6 +146,15 @@ func (s *Service) apply(ctx context.Context, next *config.Agent, out *operatorv1
 	}
 	out.Restart = needRestart(now, next)
 	now.Isolators, now.LogLevel, now.PluginDir = next.Isolators, next.LogLevel, next.PluginDir
+	// Those to come are known before they are up, and those that go after.
+	s.agent.SetAdapters(append(s.adapters.Names(), blockNames(next.Frameworks)...))
+	more, err := adapters.Apply(ctx)
+	out.Changes = append(out.Changes, more...)
+	s.agent.SetAdapters(s.adapters.Names())
+	if err != nil {
+		return err
+	}
+	now.Frameworks = next.Frameworks
 	return nil
 }
 
@@ -212,6 +223,14 @@ func (s *Service) retire(name string) {
 	s.forget([]string{name})
 }
 
+func blockNames(list []config.Plugin) []string {
+	var out []string
+	for _, p := range list {
+		out = append(out, p.Name)
+	}
+	return out
+}
+
 // needRestart lists what differs and counts only after a restart.
 func needRestart(now, next *config.Agent) []*operatorv1.ReloadChange {
 	var out []*operatorv1.ReloadChange
@@ -225,13 +244,6 @@ func needRestart(now, next *config.Agent) []*operatorv1.ReloadChange {
 			return "none"
 		}
 		return fmt.Sprintf("ca %s, cert %s, key %s", t.CA, t.Cert, t.Key)
-	}
-	names := func(list []config.Plugin) []string {
-		var out []string
-		for _, p := range list {
-			out = append(out, p.Name)
-		}
-		return out
 	}
 	compare("data_dir", now.DataDir, next.DataDir)
 	compare("work_dir", now.WorkDir, next.WorkDir)
@@ -254,6 +266,5 @@ func needRestart(now, next *config.Agent) []*operatorv1.ReloadChange {
 	compare("log_json", now.LogJSON, next.LogJSON)
 	compare("tls", tls(now.TLS), tls(next.TLS))
 	compare("insecure", now.Insecure, next.Insecure)
-	compare("framework", names(now.Frameworks), names(next.Frameworks))
 	return out
 }

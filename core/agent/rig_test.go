@@ -320,6 +320,8 @@ type master struct {
 	stream   linkv1.AgentLink_ConnectServer
 	hold     bool // does not acknowledge
 	cuts     int  // how many more streams end as soon as the agent is registered
+
+	offered bool // the registration that was awaited last withholds nothing
 }
 
 func newMaster(t *testing.T) *master {
@@ -395,11 +397,16 @@ func await[M any](m *master, what string, match func(*linkv1.AgentMessage) (M, b
 }
 
 func (m *master) registered() *linkv1.Register {
-	return await(m, "registration", func(a *linkv1.AgentMessage) (*linkv1.Register, bool) { return a.GetRegister(), a.GetRegister() != nil })
+	r := await(m, "registration", func(a *linkv1.AgentMessage) (*linkv1.Register, bool) { return a.GetRegister(), a.GetRegister() != nil })
+	m.offered = r.GetAgent().GetWithheld() == ""
+	return r
 }
 
 // ready waits until the agent's resources may be offered.
 func (m *master) ready() {
+	if m.offered {
+		return // the agent had recovered before it registered
+	}
 	await(m, "resources that may be offered", func(a *linkv1.AgentMessage) (bool, bool) {
 		agent := a.GetState().GetAgent()
 		if a.GetRegister() != nil {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/core/adapter"
 	"github.com/mezzo-os/mezzo/core/agent/fetcher"
 	"github.com/mezzo-os/mezzo/core/http"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
@@ -60,12 +61,13 @@ type ServiceOptions struct {
 // Service is an agent with all that belongs to its process: listeners, and
 // plugins in a host.
 type Service struct {
-	o     ServiceOptions
-	rpc   *rpc.Server
-	http  *http.Server
-	host  *pluginhost.Host
-	agent *Agent
-	ready chan struct{}
+	o        ServiceOptions
+	rpc      *rpc.Server
+	http     *http.Server
+	host     *pluginhost.Host
+	agent    *Agent
+	adapters *adapter.Set
+	ready    chan struct{}
 
 	reloading sync.Mutex
 	config    config.Agent   // what counts now; see Reload
@@ -101,6 +103,13 @@ func (s *Service) open(ctx context.Context) (err error) {
 	if s.host, err = pluginhost.New(pluginhost.Options{Logger: s.o.Logger, DataDir: dir}); err != nil {
 		return err
 	}
+	hostname := s.o.Config.Hostname
+	if hostname == "" {
+		if hostname, err = os.Hostname(); err != nil {
+			return fmt.Errorf("agent: the machine's name (hostname = … gives one): %w", err)
+		}
+	}
+	s.adapters = s.newAdapters(hostname)
 	var isolators []Isolator
 	for _, block := range s.o.Config.Isolators {
 		p, err := StartPlugin(ctx, s.host, pluginhost.FromConfig(block, s.o.Config.PluginDir))
@@ -110,7 +119,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 		s.plugins[p.name] = p
 		isolators = append(isolators, p)
 	}
-	if s.agent, err = s.newAgent(isolators); err != nil {
+	if s.agent, err = s.newAgent(hostname, isolators); err != nil {
 		return err
 	}
 	operatorv1.RegisterAgentOperatorServer(s.rpc, &operatorService{Agent: s.agent, service: s})
@@ -156,7 +165,7 @@ func (s *Service) queryState(ctx context.Context, _ url.Values) (proto.Message, 
 	return s.agent.GetState(ctx, &operatorv1.GetAgentStateRequest{})
 }
 
-func (s *Service) newAgent(isolators []Isolator) (*Agent, error) {
+func (s *Service) newAgent(hostname string, isolators []Isolator) (*Agent, error) {
 	c := s.o.Config
 	resources, err := s.resources()
 	if err != nil {
@@ -165,12 +174,6 @@ func (s *Service) newAgent(isolators []Isolator) (*Agent, error) {
 	dial, err := s.dialer()
 	if err != nil {
 		return nil, err
-	}
-	hostname := c.Hostname
-	if hostname == "" {
-		if hostname, err = os.Hostname(); err != nil {
-			return nil, fmt.Errorf("agent: the machine's name (hostname = … gives one): %w", err)
-		}
 	}
 	fetch, err := fetcher.New(fetcher.Options{
 		CacheDir: filepath.Join(c.DataDir, "fetch"), CacheBytes: c.Fetcher.CacheSize, MaxBytes: c.Fetcher.MaxSize, Stall: c.Fetcher.StallTimeout,
@@ -182,7 +185,7 @@ func (s *Service) newAgent(isolators []Isolator) (*Agent, error) {
 		DataDir: c.DataDir, WorkDir: c.WorkDir, Hostname: hostname, Version: s.o.Version,
 		RPCAddress: s.rpc.Address(), HTTPAddress: s.http.Address(), Masters: c.Masters, Dial: dial,
 		Resources: resources.ToProto(), Attributes: attributes(c.Attributes), Isolators: isolators, Revive: s.revive,
-		Retire:  s.retire,
+		Retire: s.retire, Adapters: blockNames(c.Frameworks),
 		Plugins: s.listPlugins, Authorizer: s.o.Authorizer, RegistrationBackoff: c.RegistrationBackoff, PingTimeout: c.PingTimeout,
 		LogSize: c.LogSize, LogFiles: c.LogFiles, Fetcher: fetch,
 		GCDelay: c.GCDelay, GCDiskHeadroom: c.GCDiskHeadroom, GCInterval: c.GCInterval,
@@ -218,9 +221,11 @@ func (s *Service) revive(name string, spec []byte) (Isolator, error) {
 func (s *Service) listPlugins() []*operatorv1.Plugin {
 	var list []*operatorv1.Plugin
 	for _, status := range s.host.Status() {
-		list = append(list, status.ToProto("agent"))
+		if status.Kind != config.KindFramework {
+			list = append(list, status.ToProto("agent"))
+		}
 	}
-	return list
+	return append(list, s.adapters.Plugins()...)
 }
 
 // resources are those of the configuration, or what the machine has.
@@ -277,9 +282,15 @@ func attributes(list []config.AgentAttribute) []*mezzov1.Attribute {
 	return out
 }
 
-// Addresses are where the agent listens, by name: "agent" and "agent_http".
+// Addresses are where the agent listens, by name: "agent", "agent_http", and
+// NAME_agent for each endpoint NAME of its adapters.
 func (s *Service) Addresses() map[string]string {
-	return map[string]string{"agent": s.rpc.Address(), "agent_http": s.http.Address()}
+	out := map[string]string{}
+	for name, address := range s.adapters.Endpoints() {
+		out[name+"_agent"] = address
+	}
+	out["agent"], out["agent_http"] = s.rpc.Address(), s.http.Address()
+	return out
 }
 
 // Ready is closed when the agent serves.
@@ -305,6 +316,10 @@ func (s *Service) Run(ctx context.Context) error {
 	go func() {
 		select {
 		case <-s.agent.Ready():
+			if err := s.adapters.Start(life, s.o.Config.Frameworks, s.o.Config.PluginDir); err != nil {
+				cancel(err)
+				return
+			}
 			close(s.ready)
 			s.o.Logger.Info("serving", "rpc", s.rpc.Address(), "http", s.http.Address(), "work_dir", filepath.Clean(s.agent.work.root))
 		case <-life.Done():

@@ -82,6 +82,9 @@ func (s *store) load() ([]state.Record, error) {
 				return err
 			}
 			return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+				if string(name) == shelfBucket {
+					return nil // see openShelf
+				}
 				return b.ForEach(func(k, v []byte) error {
 					list = append(list, state.Record{Bucket: string(name), Key: string(k), Value: append([]byte{}, v...)})
 					return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
@@ -60,6 +61,9 @@ func (c *cli) configCheck(ctx context.Context, paths []string, dataDir string) e
 			if !more.HasErrors() {
 				diags = diags.Extend(m.Check())
 				plugins = append(plugins, pluginhost.FromConfig(*m.Allocator, m.PluginDir))
+				for _, p := range m.Frameworks {
+					plugins = append(plugins, pluginhost.FromConfig(p, m.PluginDir))
+				}
 			}
 		}
 		if file.HasAgent() {
@@ -67,7 +71,7 @@ func (c *cli) configCheck(ctx context.Context, paths []string, dataDir string) e
 			diags = diags.Extend(more)
 			if !more.HasErrors() {
 				diags = diags.Extend(a.Check())
-				for _, p := range a.Isolators {
+				for _, p := range slices.Concat(a.Isolators, a.Frameworks) {
 					plugins = append(plugins, pluginhost.FromConfig(p, a.PluginDir))
 				}
 			}
@@ -97,7 +101,14 @@ func unique(diags hcl.Diagnostics) hcl.Diagnostics {
 // checkPlugins starts each plugin for a moment, and says whether any complained.
 func (c *cli) checkPlugins(ctx context.Context, file *config.File, plugins []pluginhost.Spec) bool {
 	failed := false
+	checked := map[string]bool{}
 	for _, spec := range plugins {
+		// A framework block of master and agent together is one block.
+		if place := spec.ID() + " " + spec.Place; checked[place] && spec.Place != "" {
+			continue
+		} else {
+			checked[place] = true
+		}
 		if err := pluginhost.Check(ctx, spec, pluginhost.Options{}); err != nil {
 			failed = true
 			c.complain(file, err)

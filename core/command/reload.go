@@ -110,12 +110,16 @@ func (c *cli) showReload(r *operatorv1.ReloadResponse) error {
 		return c.writeJSON(r)
 	}
 	fmt.Fprint(c.err, r.GetDiagnostics())
-	if r.GetFailed() {
-		fmt.Fprintln(c.err, "mezzo: nothing has changed")
-		return nil
-	}
 	for _, change := range r.GetChanges() {
 		fmt.Fprintf(c.out, "changed %s: %s -> %s\n", change.GetWhat(), change.GetFrom(), change.GetTo())
+	}
+	if r.GetFailed() {
+		if len(r.GetChanges()) > 0 {
+			fmt.Fprintln(c.err, "mezzo: the rest has not changed")
+		} else {
+			fmt.Fprintln(c.err, "mezzo: nothing has changed")
+		}
+		return nil
 	}
 	if len(r.GetChanges()) == 0 {
 		fmt.Fprintln(c.out, "nothing to change")

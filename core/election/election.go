@@ -26,8 +26,11 @@ type Candidate struct {
 type Election interface {
 	// Campaign waits until this candidate leads, or ctx ends.
 	Campaign(ctx context.Context, c Candidate) (Term, error)
-	// Watch sends the leader whenever it changes, nil while there is none, at
-	// once the first time; a slow reader gets only the newest. The channel
+	// Update changes the endpoints of the candidate of that ID, whether it waits
+	// in Campaign or leads. Before its Campaign it has no effect.
+	Update(c Candidate)
+	// Watch sends the leader whenever it changes, or its endpoints do, nil while
+	// there is none, at once the first time; a slow reader gets only the newest. The channel
 	// closes when ctx ends.
 	Watch(ctx context.Context) <-chan *Candidate
 	// Close ends candidacies and watches.

@@ -126,7 +126,7 @@ func (l *loop) handle(input any) {
 		}
 	case opening:
 		l.streams[in.stream.id] = in.stream
-		l.step(state.Subscribe{Stream: in.stream.id, Call: in.call, Principal: in.stream.principal})
+		l.step(state.Subscribe{Stream: in.stream.id, Call: in.call, Principal: in.stream.principal, Adapter: in.stream.adapter})
 	case state.StreamClosed:
 		if _, open := l.streams[in.Stream]; open {
 			delete(l.streams, in.Stream)

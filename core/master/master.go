@@ -15,8 +15,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +29,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/core/adapter"
 	"github.com/mezzo-os/mezzo/core/election"
 	"github.com/mezzo-os/mezzo/core/election/standalone"
 	"github.com/mezzo-os/mezzo/core/http"
@@ -84,14 +87,18 @@ type Master struct {
 	metrics    *metrics
 	registry   registry.Registry
 	election   election.Election
-	host       *pluginhost.Host // nil when Options.Allocator is set
+	host       *pluginhost.Host
+	adapters   *adapter.Set
 	rpc        *rpc.Server
 	http       *http.Server
 
 	term     atomic.Pointer[term] // nil while it does not lead
 	termMu   sync.Mutex
-	termNews chan struct{} // closed and replaced when term changes
+	termNews chan struct{}   // closed and replaced when term or elected changes
+	elected  bool            // from the election's word to the term's end
+	serving  map[string]bool // adapters that serve
 	sessions atomic.Uint64
+	callers  atomic.Uint64
 
 	config      atomic.Pointer[config.Master] // what counts now; see Reload
 	allocator   atomic.Pointer[allocatorRun]  // the current one
@@ -110,7 +117,7 @@ type Master struct {
 func New(o Options) (m *Master, err error) {
 	m = &Master{
 		options: o, logger: o.Logger, authorizer: o.Authorizer, mirror: newMirror(), started: time.Now(),
-		termNews: make(chan struct{}), ready: make(chan struct{}),
+		termNews: make(chan struct{}), ready: make(chan struct{}), serving: map[string]bool{},
 	}
 	if m.logger == nil {
 		m.logger = hclog.NewNullLogger()
@@ -143,12 +150,11 @@ func New(o Options) (m *Master, err error) {
 		return m, err
 	}
 	m.registry = durable
-	if o.Allocator == nil {
-		// A directory of its own: an agent on the same data_dir has one, too.
-		if m.host, err = pluginhost.New(pluginhost.Options{Logger: m.logger, DataDir: filepath.Join(o.Config.DataDir, "master")}); err != nil {
-			return m, err
-		}
+	// A directory of its own: an agent on the same data_dir has one, too.
+	if m.host, err = pluginhost.New(pluginhost.Options{Logger: m.logger, DataDir: filepath.Join(o.Config.DataDir, "master")}); err != nil {
+		return m, err
 	}
+	m.adapters = m.newAdapters()
 	return m, m.listen()
 }
 
@@ -210,7 +216,7 @@ func (m *Master) Run(ctx context.Context) error {
 	fail("rpc", m.rpc.Serve)
 	fail("http", m.http.Serve)
 	fail("leadership", func() error {
-		err := m.lead(ctx, m.rpc.Address())
+		err := m.lead(ctx)
 		if err == nil && ctx.Err() == nil {
 			err = errors.New("it was lost; start the master again, as a standby")
 		}
@@ -220,6 +226,10 @@ func (m *Master) Run(ctx context.Context) error {
 		return err
 	})
 	err := m.startAllocator(ctx)
+	if err == nil {
+		c := m.config.Load()
+		err = m.adapters.Start(ctx, c.Frameworks, c.PluginDir)
+	}
 	if err == nil {
 		err = m.serve(ctx)
 	}
@@ -284,12 +294,16 @@ func (m *Master) close() {
 // Close gives up a master that was never run.
 func (m *Master) Close() { m.close() }
 
-// Addresses are where the master listens, by name: "rpc" and "http".
+// Addresses are where the master listens, by name: "rpc", "http", and what its
+// adapters call their endpoints.
 func (m *Master) Addresses() map[string]string {
-	return map[string]string{"rpc": m.rpc.Address(), "http": m.http.Address()}
+	out := m.adapters.Endpoints()
+	out["rpc"], out["http"] = m.rpc.Address(), m.http.Address()
+	return out
 }
 
-// Ready is closed when the master leads and its allocator has started.
+// Ready is closed when the master leads, its allocator has started and its
+// adapters serve.
 func (m *Master) Ready() <-chan struct{} { return m.ready }
 
 // leading returns the term, or an error for the caller.
@@ -300,9 +314,16 @@ func (m *Master) leading() (*term, error) {
 	return nil, unavailable("this master does not lead")
 }
 
-func (m *Master) setTerm(t *term) {
+// setTerm says that the master leads, or, with nil, whether it is elected to.
+func (m *Master) setTerm(t *term, elected bool) {
 	m.termMu.Lock()
 	defer m.termMu.Unlock()
+	if t != nil {
+		for _, name := range slices.Sorted(maps.Keys(m.serving)) {
+			t.tellAdapter(name, true)
+		}
+	}
+	m.elected = elected
 	m.term.Store(t)
 	close(m.termNews)
 	m.termNews = make(chan struct{})

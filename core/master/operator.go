@@ -32,6 +32,7 @@ func (s *operatorService) GetStatus(ctx context.Context, _ *operatorv1.GetStatus
 	if term := m.term.Load(); term != nil {
 		out.Leadership, out.MasterId, out.Epoch, out.Elected = "leading", term.id, term.epoch, timestamp(term.elected)
 	}
+	out.Endpoints = endpointMessages(m.Addresses())
 	m.mirror.counts(out)
 	sum := m.mirror.totals()
 	out.Total, out.Allocated, out.Offered = quantityMessage(sum.total), quantityMessage(sum.used), quantityMessage(sum.offered)

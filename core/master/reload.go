@@ -21,9 +21,10 @@ import (
 )
 
 // Reload reads the configuration again, changes what changed, and says what that
-// was. What is wrong with the configuration, or with an allocator that is to
-// take over, is in the answer, with the operator's lines, and in the log; then
-// nothing has changed. An error means that the reload was not tried.
+// was. What is wrong with the configuration, or with a plugin that is to take
+// over, is in the answer, with the operator's lines, and in the log; then
+// nothing has changed but what the answer lists. An error means that the reload
+// was not tried.
 func (m *Master) Reload(ctx context.Context) (*operatorv1.ReloadResponse, error) {
 	if m.options.Reread == nil {
 		return nil, conflict("this master has no configuration to read again")
@@ -42,7 +43,7 @@ func (m *Master) Reload(ctx context.Context) (*operatorv1.ReloadResponse, error)
 	if diags.HasErrors() || next == nil {
 		out.Failed = true
 	} else if err := m.apply(ctx, next, out); err != nil {
-		out.Failed, out.Changes, out.Restart = true, nil, nil
+		out.Failed = true
 		out.Diagnostics += errorText(file, err)
 	}
 	m.logReload(out)
@@ -50,12 +51,12 @@ func (m *Master) Reload(ctx context.Context) (*operatorv1.ReloadResponse, error)
 }
 
 func (m *Master) logReload(out *operatorv1.ReloadResponse) {
-	if out.Failed {
-		m.logger.Error("the configuration was not reloaded; nothing has changed", "diagnostics", out.Diagnostics)
-		return
-	}
 	for _, c := range out.Changes {
 		m.logger.Info("reload: changed", "what", c.What, "from", c.From, "to", c.To)
+	}
+	if out.Failed {
+		m.logger.Error("the configuration was not reloaded", "changes", len(out.Changes), "diagnostics", out.Diagnostics)
+		return
 	}
 	for _, c := range out.Restart {
 		m.logger.Warn("reload: differs, and counts only after a restart", "what", c.What, "from", c.From, "to", c.To)
@@ -66,8 +67,12 @@ func (m *Master) logReload(out *operatorv1.ReloadResponse) {
 	m.logger.Info("the configuration was reloaded", "changes", len(out.Changes), "need_restart", len(out.Restart))
 }
 
-// apply compares and changes. What can fail is done first.
+// apply compares and changes. What can fail is done first, or tried.
 func (m *Master) apply(ctx context.Context, next *config.Master, out *operatorv1.ReloadResponse) error {
+	adapters, err := m.adapters.Prepare(ctx, next.Frameworks, next.PluginDir)
+	if err != nil {
+		return err
+	}
 	now := m.config.Load()
 	live, session, restart := compare(now, next)
 	roles := compareRoles(now.Roles, next.Roles, m.setRoles())
@@ -77,15 +82,16 @@ func (m *Master) apply(ctx context.Context, next *config.Master, out *operatorv1
 	if len(session) > 0 && why == "" {
 		why = "a session with the new settings"
 	}
-	out.Changes, out.Restart = slices.Concat(live, session, roles), restart
+	changes := slices.Concat(live, session, roles)
 	if why != "" {
-		out.Changes = append(out.Changes, &operatorv1.ReloadChange{
+		changes = append(changes, &operatorv1.ReloadChange{
 			What: "allocator", From: run.block.Name, To: fmt.Sprintf("%s (%s)", applied.Allocator.Name, why),
 		})
 	}
 	if err := m.reconfigure(ctx, applied, why != "", len(live)+len(roles) > 0); err != nil {
 		return err
 	}
+	out.Changes, out.Restart = changes, restart
 	m.config.Store(applied)
 	if now.LogLevel != applied.LogLevel {
 		for _, l := range m.loggers {
@@ -95,7 +101,22 @@ func (m *Master) apply(ctx context.Context, next *config.Master, out *operatorv1
 	if run := m.allocator.Load(); run.instance != nil {
 		run.instance.SetLogLevel(applied.Allocator.LogLevel)
 	}
-	return nil
+	more, err := adapters.Apply(ctx)
+	out.Changes = append(out.Changes, more...)
+	m.forgetAdapters()
+	return err
+}
+
+// forgetAdapters takes those out of the operators' lists that have been taken
+// out of the configuration, and says where the others are.
+func (m *Master) forgetAdapters() {
+	names := m.adapters.Names()
+	for _, p := range m.mirror.listPlugins() {
+		if name, is := strings.CutPrefix(p.Id, config.KindFramework+"/"); is && !slices.Contains(names, name) {
+			m.mirror.put(change{pluginRemoved: p.Id})
+		}
+	}
+	m.announce()
 }
 
 // reconfigure gives the machine its part: with another allocator's session, in
@@ -126,6 +147,7 @@ func merge(now, next *config.Master) *config.Master {
 	out.MaxCompletedFrameworks, out.MaxCompletedTasks = next.MaxCompletedFrameworks, next.MaxCompletedTasks
 	out.Revocation, out.Roles = next.Revocation, next.Roles
 	out.Allocator, out.PluginDir, out.LogLevel = next.Allocator, next.PluginDir, next.LogLevel
+	out.Frameworks = next.Frameworks
 	out.Files = next.Files
 	return &out
 }
@@ -168,7 +190,6 @@ func compare(now, next *config.Master) (live, session, restart []*operatorv1.Rel
 	restart = difference(restart, "log_json", now.LogJSON, next.LogJSON)
 	restart = difference(restart, "election", electionText(now.Election), electionText(next.Election))
 	restart = difference(restart, "registry", registryText(now.Registry), registryText(next.Registry))
-	restart = difference(restart, "framework", pluginNames(now.Frameworks), pluginNames(next.Frameworks))
 	return live, session, restart
 }
 
@@ -185,17 +206,6 @@ func electionText(e config.Election) string {
 
 func registryText(r config.Registry) string {
 	return strings.TrimSpace(fmt.Sprintf("%s %s%s%s", r.Kind, r.File, strings.Join(r.Servers, ","), r.Path))
-}
-
-func pluginNames(list []config.Plugin) string {
-	if len(list) == 0 {
-		return "none"
-	}
-	names := make([]string, len(list))
-	for i, p := range list {
-		names[i] = p.Name
-	}
-	return strings.Join(names, ", ")
 }
 
 // setRoles are the roles of which an operator has set something.

@@ -9,12 +9,12 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/core/adapter"
 	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -36,6 +36,7 @@ type subscription struct {
 	name      string
 	peer      string
 	principal string
+	adapter   string // that it came through; empty: none
 	sender    *rpc.Sender[*schedulerv1.Event]
 
 	once sync.Once
@@ -75,7 +76,7 @@ func (s *subscription) stop(why error) {
 type schedulerService struct {
 	schedulerv1.UnimplementedSchedulerServer
 	master *Master
-	last   atomic.Uint64
+	from   *adapter.Source // whose calls these are; nil: anybody's
 }
 
 // Subscribe serves one scheduler's events until the stream ends.
@@ -94,7 +95,7 @@ func (s *schedulerService) Subscribe(call *schedulerv1.Call_Subscribe, stream gr
 	}
 	sub := &subscription{
 		id: id, name: call.GetFrameworkInfo().GetName(), peer: peerOf(ctx), principal: rpc.PrincipalFrom(ctx).Name,
-		sender: rpc.NewSender(schedulerQueue, stream.Send), over: make(chan struct{}),
+		adapter: s.from.String(), sender: rpc.NewSender(schedulerQueue, stream.Send), over: make(chan struct{}),
 	}
 	if err := term.inbox.put(opening{sub, call}, proto.Size(call)); err != nil {
 		return unavailable(err.Error())
@@ -111,7 +112,11 @@ func (s *schedulerService) Subscribe(call *schedulerv1.Call_Subscribe, stream gr
 	case <-sub.sender.Done():
 		sub.sender.Abort(io.ErrClosedPipe)
 	}
-	_ = term.inbox.post(state.StreamClosed{Stream: id, Reason: "its connection was lost"})
+	closed := state.StreamClosed{Stream: id, Reason: "its connection was lost"}
+	if s.from != nil && s.from.Lost() {
+		closed.Reason, closed.AdapterLost = "its adapter was lost", true
+	}
+	_ = term.inbox.post(closed)
 	return ctx.Err()
 }
 
@@ -171,7 +176,7 @@ func (s *schedulerService) Calls(stream grpc.BidiStreamingServer[schedulerv1.Cal
 		return err
 	}
 	ctx := stream.Context()
-	caller := &callStream{id: state.Caller(s.last.Add(1)), ctx: ctx, sender: rpc.NewSender(callerQueue, stream.Send)}
+	caller := &callStream{id: state.Caller(s.master.callers.Add(1)), ctx: ctx, sender: rpc.NewSender(callerQueue, stream.Send)}
 	if err := term.inbox.post(caller); err != nil {
 		return unavailable(err.Error())
 	}

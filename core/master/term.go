@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/config"
-	"github.com/mezzo-os/mezzo/core/election"
+	"github.com/mezzo-os/mezzo/core/adapter"
 	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/core/registry"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -33,16 +33,20 @@ type term struct {
 	inbox   *inbox
 	loop    *loop
 	writes  chan state.RegistryWrite
-	over    chan struct{} // closed when the loop has ended
+	shelf   *adapter.Shelf // what adapters store
+	over    chan struct{}  // closed when the loop has ended
 }
 
 // lead waits to be elected, then leads until ctx ends or leadership is lost.
-func (m *Master) lead(ctx context.Context, id string) error {
-	won, err := m.election.Campaign(ctx, election.Candidate{ID: id, Endpoints: m.Addresses()})
+func (m *Master) lead(ctx context.Context) error {
+	won, err := m.election.Campaign(ctx, m.candidate())
 	if err != nil {
 		return err
 	}
 	defer won.Resign()
+	m.announce() // an adapter may have come since
+	m.setTerm(nil, true)
+	defer m.setTerm(nil, false)
 	t, err := m.newTerm(ctx)
 	if err != nil {
 		return err
@@ -58,13 +62,13 @@ func (m *Master) lead(ctx context.Context, id string) error {
 		defer close(t.over)
 		t.loop.run(ctx)
 	})
-	m.setTerm(t)
+	m.setTerm(t, true)
 	select {
 	case <-won.Done():
 		cancel(errors.New("another master leads"))
 	case <-ctx.Done():
 	}
-	m.setTerm(nil)
+	m.setTerm(nil, false)
 	running.Wait()
 	m.mirror.put(change{reset: true})
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
@@ -83,10 +87,8 @@ func (m *Master) newTerm(ctx context.Context) (*term, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the registry: %w", err)
 	}
-	recovered := state.Recovered{Entries: make([]state.Entry, len(entries))}
-	for i, e := range entries {
-		recovered.Entries[i] = state.Entry{Key: e.Key, Value: e.Value}
-	}
+	machineEntries, records := splitEntries(entries)
+	recovered := state.Recovered{Entries: machineEntries}
 	var random [4]byte
 	if _, err := rand.Read(random[:]); err != nil {
 		return nil, fmt.Errorf("master id: %w", err)
@@ -94,6 +96,9 @@ func (m *Master) newTerm(ctx context.Context) (*term, error) {
 	t := &term{
 		master: m, id: fmt.Sprintf("%x-%d", random, epoch), epoch: epoch, elected: time.Now(),
 		inbox: newInbox(), writes: make(chan state.RegistryWrite, 1), over: make(chan struct{}),
+	}
+	if t.shelf, err = adapter.NewShelf(records, t.store); err != nil {
+		return nil, err
 	}
 	machine, err := state.New(m.stateConfig(m.config.Load(), t, uint64(binary.BigEndian.Uint32(random[:]))), recovered, t.elected)
 	if err != nil {
@@ -140,17 +145,23 @@ func thousandths(weight float64) uint64 {
 	return max(1, uint64(math.Round(weight*1000)))
 }
 
+// hostname is the name under which others reach the master's machine.
+func (m *Master) hostname() string {
+	if name := m.options.Config.Hostname; name != "" {
+		return name
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		name, _, _ = net.SplitHostPort(m.options.Config.RPC)
+	}
+	return name
+}
+
 // masterInfo is what schedulers are told of the master.
 func (m *Master) masterInfo(id string) *mezzov1.MasterInfo {
 	host, text, _ := net.SplitHostPort(m.rpc.Address())
 	port, _ := strconv.ParseUint(text, 10, 16)
-	name := m.options.Config.Hostname
-	if name == "" {
-		var err error
-		if name, err = os.Hostname(); err != nil {
-			name = host
-		}
-	}
+	name := m.hostname()
 	info := &mezzov1.MasterInfo{
 		Id: proto.String(id), Ip: proto.Uint32(0), Port: proto.Uint32(uint32(port)), Hostname: proto.String(name),
 		Version: proto.String(m.options.Version),

@@ -83,7 +83,7 @@ func pluginSets(versions []uint32) map[int]goplugin.PluginSet {
 }
 
 // offer serves something of the host's to this process.
-func (p *process) offer(register func(grpc.ServiceRegistrar)) (uint32, error) {
+func (p *process) offer(register func(grpc.ServiceRegistrar), options []grpc.ServerOption) (uint32, error) {
 	p.mu.Lock()
 	if p.gone {
 		p.mu.Unlock()
@@ -94,7 +94,8 @@ func (p *process) offer(register func(grpc.ServiceRegistrar)) (uint32, error) {
 	p.serving.Go(func() {
 		defer close(ended)
 		p.broker.AcceptAndServe(id, func(opts []grpc.ServerOption) *grpc.Server {
-			server := grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(plugin.MaxMessageSize), grpc.MaxSendMsgSize(plugin.MaxMessageSize))...)
+			opts = append(opts, grpc.MaxRecvMsgSize(plugin.MaxMessageSize), grpc.MaxSendMsgSize(plugin.MaxMessageSize))
+			server := grpc.NewServer(append(opts, options...)...)
 			register(server)
 			made <- server
 			return server

@@ -159,14 +159,15 @@ type Generation struct {
 // Context ends when the process is gone or is being stopped.
 func (g *Generation) Context() context.Context { return g.ctx }
 
-// Fail says that this process broke its contract: it is killed and replaced,
-// and err is shown as the reason. It does not wait. Calls after the first, or
-// after the end of the process, do nothing.
+// Fail says that this process broke its contract, or does not do what it is
+// there for: it is killed and replaced, and err is shown as the reason, a
+// sentence about "it". It does not wait. Calls after the first, or after the end
+// of the process, do nothing.
 func (g *Generation) Fail(err error) { g.fail(err) }
 
 // Offer serves something of the host's to this process and returns the broker
 // id at which the plugin's Environment.Dial reaches it. It ends with the
-// process.
-func (g *Generation) Offer(register func(s grpc.ServiceRegistrar)) (uint32, error) {
-	return g.process.offer(register)
+// process. The options are for the server.
+func (g *Generation) Offer(register func(s grpc.ServiceRegistrar), options ...grpc.ServerOption) (uint32, error) {
+	return g.process.offer(register, options)
 }

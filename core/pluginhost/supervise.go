@@ -129,7 +129,7 @@ func (i *Instance) serve(r *running, deaths int) *Error {
 	g := r.generation
 	g.ctx = ctx
 	g.fail = func(err error) {
-		fail(i.deathError(r, "it broke its contract: "+err.Error(), err))
+		fail(i.deathError(r, err.Error(), err))
 	}
 	i.setCurrent(g, r.first, deaths)
 	users := i.use(ctx, g)

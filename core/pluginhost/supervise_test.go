@@ -160,11 +160,11 @@ func TestFailReplacesTheProcess(t *testing.T) {
 	r := newRig(t)
 	r.start(r.spec("good", `{}`))
 	g := r.up()
-	cause := errors.New("decision 7 came twice")
+	cause := errors.New("it gave decision 7 twice")
 	g.Fail(cause)
 	g.Fail(errors.New("not heard"))
 	err := r.down()
-	wantText(t, err.Error(), "it broke its contract: decision 7 came twice")
+	wantText(t, err.Error(), "it gave decision 7 twice")
 	if !errors.Is(err, cause) {
 		t.Error("the cause is lost")
 	}

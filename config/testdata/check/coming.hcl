@@ -1,9 +1,7 @@
 # What is read and not done yet is an error of a start, each with its place.
 data_dir = "/d"
 
-master {
-  framework "mesos" {}
-}
+master {}
 
 agent {
   masters = ["zk://z1:2181/mezzo"]
@@ -14,4 +12,3 @@ election "zookeeper" {
 }
 
 registry "zookeeper" {}
-framework "cron" {}

@@ -13,7 +13,8 @@ import (
 type Election struct {
 	mu      sync.Mutex
 	leader  *term
-	changed chan struct{} // closed and replaced whenever the leader changes
+	waiting map[string]*election.Candidate // in Campaign, by ID
+	changed chan struct{}                  // closed and replaced whenever the leader changes
 	closed  chan struct{}
 	once    sync.Once
 }
@@ -24,12 +25,12 @@ var errClosed = errors.New("the election is closed")
 
 // New returns an election without a leader.
 func New() *Election {
-	return &Election{changed: make(chan struct{}), closed: make(chan struct{})}
+	return &Election{waiting: map[string]*election.Candidate{}, changed: make(chan struct{}), closed: make(chan struct{})}
 }
 
 type term struct {
 	election  *Election
-	candidate election.Candidate
+	candidate *election.Candidate // replaced, never changed
 	done      chan struct{}
 	once      sync.Once
 }
@@ -57,6 +58,14 @@ func (e *Election) tell() {
 
 // Campaign leads at once, or as soon as the leader before has resigned.
 func (e *Election) Campaign(ctx context.Context, c election.Candidate) (election.Term, error) {
+	e.mu.Lock()
+	e.waiting[c.ID] = &c
+	e.mu.Unlock()
+	defer func() {
+		e.mu.Lock()
+		delete(e.waiting, c.ID)
+		e.mu.Unlock()
+	}()
 	for {
 		e.mu.Lock()
 		select {
@@ -66,7 +75,7 @@ func (e *Election) Campaign(ctx context.Context, c election.Candidate) (election
 		default:
 		}
 		if e.leader == nil {
-			t := &term{election: e, candidate: c, done: make(chan struct{})}
+			t := &term{election: e, candidate: e.waiting[c.ID], done: make(chan struct{})}
 			e.leader = t
 			e.tell()
 			e.mu.Unlock()
@@ -84,26 +93,38 @@ func (e *Election) Campaign(ctx context.Context, c election.Candidate) (election
 	}
 }
 
+// Update changes the endpoints of a candidate.
+func (e *Election) Update(c election.Candidate) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.waiting[c.ID] != nil {
+		e.waiting[c.ID] = &c
+	}
+	if e.leader != nil && e.leader.candidate.ID == c.ID {
+		e.leader.candidate = &c
+		e.tell()
+	}
+}
+
 // Watch sends the leader whenever it changes.
 func (e *Election) Watch(ctx context.Context) <-chan *election.Candidate {
 	leaders := make(chan *election.Candidate)
 	go func() {
 		defer close(leaders)
-		for first, told := true, (*term)(nil); ; {
+		for first, told := true, (*election.Candidate)(nil); ; {
 			e.mu.Lock()
-			leader, changed := e.leader, e.changed
+			var leader *election.Candidate
+			if e.leader != nil {
+				leader = e.leader.candidate
+			}
+			changed := e.changed
 			e.mu.Unlock()
 			send := leaders
 			if !first && leader == told {
 				send = nil
 			}
-			var candidate *election.Candidate
-			if leader != nil {
-				c := leader.candidate
-				candidate = &c
-			}
 			select {
-			case send <- candidate:
+			case send <- leader:
 				first, told = false, leader
 			case <-changed:
 			case <-ctx.Done():

@@ -84,3 +84,49 @@ func TestCampaignEndsWithItsContext(t *testing.T) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
 }
+
+func TestUpdateReachesWatchers(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	e := standalone.New()
+	defer e.Close()
+	at := func(id, mesos string) election.Candidate {
+		return election.Candidate{ID: id, Endpoints: map[string]string{"mesos": mesos}}
+	}
+	e.Update(at("m1", "too early"))
+	first, err := e.Campaign(ctx, at("m1", "h1:5050"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch := e.Watch(ctx)
+	want := func(id, mesos string) {
+		t.Helper()
+		for leader := range watch {
+			if leader != nil {
+				if leader.ID != id || leader.Endpoints["mesos"] != mesos {
+					t.Errorf("the leader is %v, want %s at %s", leader, id, mesos)
+				}
+				return
+			}
+		}
+		t.Error("the watch has ended")
+	}
+	want("m1", "h1:5050")
+	e.Update(at("m1", "h1:5052"))
+	want("m1", "h1:5052")
+	e.Update(at("nobody", "h9:1"))
+
+	// One that waits campaigns with what was said last.
+	won := make(chan struct{})
+	go func() {
+		defer close(won)
+		if _, err := e.Campaign(ctx, at("m2", "h2:5050")); err != nil {
+			t.Error(err)
+		}
+	}()
+	first.Resign()
+	<-won
+	want("m2", "h2:5050")
+	e.Update(at("m2", "h2:5051"))
+	want("m2", "h2:5051")
+}

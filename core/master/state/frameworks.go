@@ -43,6 +43,10 @@ type framework struct {
 	partitionAware bool
 	// stream is the current subscription; empty while disconnected.
 	stream Stream
+	// adapter is what its scheduler came through last; empty: by itself.
+	adapter string
+	// held: the failover clock does not run, since its adapter does not serve.
+	held bool
 	// recovered: it has not subscribed since this master began to lead.
 	recovered bool
 	// removing: the registry is being told that it is removed.
@@ -127,13 +131,18 @@ func (m *Machine) failoverTimeout(f *framework) time.Duration {
 // recoverFramework takes a framework from the registry. Its clock starts now,
 // and does not run out before the agents had their time to come back: until
 // then nobody knows what it has.
-func (m *Machine) recoverFramework(id string, info *mezzov1.FrameworkInfo, registered time.Time) {
+func (m *Machine) recoverFramework(id, adapter string, info *mezzov1.FrameworkInfo, registered time.Time) {
 	f := m.newFramework(id, info)
 	f.phase, f.registered, f.disconnected, f.recovered = frameworkLive, registered, m.now, true
+	f.adapter = adapter
 	m.frameworks[id] = f
 	m.joinRoles(f)
 	m.booksSetFramework(f)
-	m.after(&f.clock, max(m.failoverTimeout(f), m.cfg.AgentReregisterTimeout))
+	if adapter != "" {
+		m.awaitAdapter(f)
+	} else {
+		m.startFailover(f, 0)
+	}
 	m.touchFramework(f)
 }
 
@@ -168,7 +177,7 @@ func (m *Machine) subscribe(in Subscribe) {
 		fail("Framework has been removed") // nobody was told of this id yet
 		return
 	case f == nil && m.finished[id] == nil:
-		f = m.presentedFramework(id, info)
+		f = m.presentedFramework(id, in.Adapter, info)
 	case f == nil || f.removed() || f.removing:
 		// This ends the framework for its scheduler, for ever, so a master says it
 		// only if it still leads, which a write proves. The key is gone already, or
@@ -186,8 +195,8 @@ func (m *Machine) subscribe(in Subscribe) {
 // presentedFramework takes up a framework by an id that nobody here knows: its
 // scheduler brought it from another cluster, from before the registry was lost,
 // or made it up, as frameworks with a configured id do.
-func (m *Machine) presentedFramework(id string, info *mezzov1.FrameworkInfo) *framework {
-	m.recoverFramework(id, proto.Clone(info).(*mezzov1.FrameworkInfo), m.now)
+func (m *Machine) presentedFramework(id, adapter string, info *mezzov1.FrameworkInfo) *framework {
+	m.recoverFramework(id, adapter, proto.Clone(info).(*mezzov1.FrameworkInfo), m.now)
 	f := m.frameworks[id]
 	m.writeFramework(f, nil)
 	m.logf(Info, "framework taken up by the id that it presented", "framework_id", id, "name", info.GetName())
@@ -215,7 +224,7 @@ func (m *Machine) admitFramework(in Subscribe, info *mezzov1.FrameworkInfo) {
 	info = proto.Clone(info).(*mezzov1.FrameworkInfo)
 	info.Id = &mezzov1.FrameworkID{Value: proto.String(id)}
 	f := m.newFramework(id, info)
-	f.registered = m.now
+	f.registered, f.adapter = m.now, in.Adapter
 	m.frameworks[id] = f
 	m.streams[in.Stream] = f
 	f.stream = in.Stream
@@ -246,16 +255,21 @@ func (m *Machine) resubscribe(f *framework, in Subscribe, info *mezzov1.Framewor
 	m.dropFrameworkFilters(f, nil)
 	m.streams[in.Stream] = f
 	f.stream = in.Stream
-	m.changeInfo(f, info)
+	moved := f.adapter != in.Adapter
+	f.adapter = in.Adapter
+	if !m.changeInfo(f, info) && moved {
+		m.writeFramework(f, nil)
+	}
 	f.reregistered, f.disconnected = m.now, timeZero
 	m.subscribed(f, in.Call.GetSuppressedRoles(), in.Call.GetOfferConstraints())
 	m.logf(Info, "framework subscribed again", "framework_id", f.id, "name", info.GetName())
 }
 
-// changeInfo takes over a changed FrameworkInfo: registry, roles, agents.
-func (m *Machine) changeInfo(f *framework, info *mezzov1.FrameworkInfo) {
+// changeInfo takes over a changed FrameworkInfo: registry, roles, agents. It
+// says whether anything changed.
+func (m *Machine) changeInfo(f *framework, info *mezzov1.FrameworkInfo) bool {
 	if proto.Equal(f.info, info) {
-		return
+		return false
 	}
 	m.leaveRoles(f)
 	f.setInfo(info)
@@ -266,6 +280,7 @@ func (m *Machine) changeInfo(f *framework, info *mezzov1.FrameworkInfo) {
 			m.sendFramework(a, f)
 		}
 	}
+	return true
 }
 
 // agentsOf returns the ids of the agents where a framework has tasks or
@@ -292,6 +307,7 @@ func (m *Machine) subscribed(f *framework, suppressed []string, constraints *sch
 	m.setSuppressed(f, suppressed)
 	f.constraints, f.recovered = constraints, false
 	m.timers.cancel(&f.clock)
+	f.held = false
 	m.event(f, &schedulerv1.Event{Type: schedulerv1.Event_SUBSCRIBED.Enum(), Subscribed: &schedulerv1.Event_Subscribed{
 		FrameworkId: f.pid, HeartbeatIntervalSeconds: proto.Float64(m.cfg.HeartbeatInterval.Seconds()),
 		MasterInfo: m.cfg.MasterInfo, StreamId: proto.String(string(f.stream)),
@@ -345,19 +361,22 @@ func (m *Machine) streamClosed(in StreamClosed) {
 	if f.removing {
 		return
 	}
-	timeout := m.failoverTimeout(f)
-	m.logf(Info, "framework disconnected", "framework_id", f.id, "reason", in.Reason, "failover_timeout", timeout)
-	if timeout == 0 {
-		m.removeFramework(f, "its scheduler disconnected and it has no failover timeout", nil)
-		return
+	m.logf(Info, "framework disconnected", "framework_id", f.id, "reason", in.Reason, "failover_timeout", m.failoverTimeout(f))
+	if in.AdapterLost && f.adapter != "" {
+		m.awaitAdapter(f)
+	} else {
+		m.startFailover(f, 0)
 	}
-	m.after(&f.clock, timeout)
 }
 
 // frameworkDeadline is what a framework's clock does.
 func (m *Machine) frameworkDeadline(f *framework) {
 	if f.removed() {
 		m.remindAgents(f)
+		return
+	}
+	if f.held {
+		m.startFailover(f, 0)
 		return
 	}
 	m.removeFramework(f, "its failover timeout ran out", nil)

@@ -56,6 +56,8 @@ type Subscribe struct {
 	Call   *schedulerv1.Call_Subscribe
 	// Principal is who it proved to be; empty when nobody asked.
 	Principal string
+	// Adapter is the framework adapter that it came through; empty: none.
+	Adapter string
 }
 
 // SchedulerCall: a scheduler called. Each is answered, in the same step, by
@@ -75,7 +77,18 @@ type SchedulerCall struct {
 type StreamClosed struct {
 	Stream Stream
 	Reason string
+	// AdapterLost: it ended because its adapter was lost, not the scheduler.
+	AdapterLost bool
 }
+
+// AdapterUp: a framework adapter of this master serves, for the first time in
+// this term or again.
+type AdapterUp struct{ Adapter string }
+
+// AdapterDown: an adapter does not serve any more. It is being started again;
+// until it serves, at most ten minutes, its frameworks cannot come back, and
+// their failover clocks do not run.
+type AdapterDown struct{ Adapter string }
 
 // AllocatorOpened: a new stream to the allocator is open. An older session, if
 // there is one, is over: its decisions are ignored from now on.
@@ -233,6 +246,8 @@ func (LinkClosed) input()         {}
 func (Subscribe) input()          {}
 func (SchedulerCall) input()      {}
 func (StreamClosed) input()       {}
+func (AdapterUp) input()          {}
+func (AdapterDown) input()        {}
 func (AllocatorOpened) input()    {}
 func (AllocatorReady) input()     {}
 func (AllocatorSeen) input()      {}

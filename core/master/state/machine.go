@@ -16,6 +16,7 @@ import (
 // Machine is the master's state. It is not safe for concurrent use.
 type Machine struct {
 	cfg    Config
+	began  time.Time // when it was made
 	now    time.Time
 	out    []Output
 	timers timerHeap
@@ -26,6 +27,7 @@ type Machine struct {
 	completed  []*framework          // oldest first, bounded
 	finished   map[string]*framework // the completed by id
 	streams    map[Stream]*framework
+	adapters   map[string]bool // those that serve
 	offers     offerList
 	roles      map[string]*role
 	recovering int // agents that have not come back since recovery
@@ -65,7 +67,7 @@ func New(cfg Config, recovered Recovered, now time.Time) (*Machine, error) {
 		return nil, fmt.Errorf("master state: Config.MasterID is empty; give every term of leadership an id of its own")
 	}
 	m := &Machine{
-		cfg: cfg.withDefaults(), now: now,
+		cfg: cfg.withDefaults(), began: now, now: now, adapters: map[string]bool{},
 		links: map[Link]*link{}, agents: map[string]*agent{}, frameworks: map[string]*framework{},
 		finished: map[string]*framework{}, streams: map[Stream]*framework{},
 		offerPrefix: cfg.MasterID + "-O", roles: map[string]*role{}, books: ledger.New(),
@@ -127,6 +129,10 @@ func (m *Machine) take(in Input) {
 		m.schedulerCall(in)
 	case StreamClosed:
 		m.streamClosed(in)
+	case AdapterUp:
+		m.adapterUp(in)
+	case AdapterDown:
+		m.adapterDown(in)
 	case AllocatorOpened:
 		m.allocatorOpened(in)
 	case AllocatorReady:

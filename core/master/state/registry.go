@@ -47,6 +47,7 @@ type frameworkRecord struct {
 	Version    int       `json:"version"`
 	Info       []byte    `json:"info"` // a serialised mezzo.v1.FrameworkInfo
 	Registered time.Time `json:"registered"`
+	Adapter    string    `json:"adapter,omitempty"` // see framework.adapter
 }
 
 // roleRecord is what an operator has set for a role.
@@ -171,7 +172,7 @@ func (m *Machine) writeFramework(f *framework, done func()) {
 		panic("state: a framework's info does not encode: " + err.Error())
 	}
 	m.write(frameworkPrefix+f.id, encodeRecord(frameworkRecord{
-		Version: recordVersion, Info: info, Registered: f.registered.UTC(),
+		Version: recordVersion, Info: info, Registered: f.registered.UTC(), Adapter: f.adapter,
 	}), done)
 }
 
@@ -235,7 +236,7 @@ func (m *Machine) recoverEntry(e Entry) error {
 		if err := proto.Unmarshal(rec.Info, info); err != nil {
 			return fmt.Errorf("registry entry %q cannot be read: %w; restore the registry from a backup", e.Key, err)
 		}
-		m.recoverFramework(e.Key[len(frameworkPrefix):], info, rec.Registered)
+		m.recoverFramework(e.Key[len(frameworkPrefix):], rec.Adapter, info, rec.Registered)
 		return nil
 	case strings.HasPrefix(e.Key, unavailabilityPrefix):
 		var rec unavailabilityRecord

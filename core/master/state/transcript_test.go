@@ -226,7 +226,7 @@ func (s *script) run(line string) string {
 			FrameworkMessage: &linkv1.FrameworkMessage{FrameworkId: a.words[0], ExecutorId: a.words[1], Data: []byte(a.words[2])},
 		}}})
 	case "subscribe":
-		outs = w.step(state.Subscribe{Stream: state.Stream(a.words[0]), Principal: a.get("authenticated", ""), Call: s.subscription(a)})
+		outs = w.step(state.Subscribe{Stream: state.Stream(a.words[0]), Principal: a.get("authenticated", ""), Adapter: a.get("adapter", ""), Call: s.subscription(a)})
 		for _, o := range outs {
 			if e, ok := o.(state.SendScheduler); ok && e.Event.GetSubscribed() != nil {
 				s.streams[string(e.Stream)] = e.Event.GetSubscribed().GetFrameworkId().GetValue()
@@ -234,6 +234,14 @@ func (s *script) run(line string) string {
 		}
 	case "hangup":
 		outs = w.step(state.StreamClosed{Stream: state.Stream(a.words[0]), Reason: "hang up"})
+	case "lost": // its adapter, and so its stream
+		outs = w.step(state.StreamClosed{Stream: state.Stream(a.words[0]), Reason: "its adapter was lost", AdapterLost: true})
+	case "adapter":
+		if a.words[1] == "up" {
+			outs = w.step(state.AdapterUp{Adapter: a.words[0]})
+		} else {
+			outs = w.step(state.AdapterDown{Adapter: a.words[0]})
+		}
 	case "allocator":
 		outs = s.allocator(a)
 	case "offer":
