@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/convert"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/mirror"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
@@ -125,24 +126,11 @@ func framework(f *operatorv1.FrameworkDetail) *masterv1.Response_GetFrameworks_F
 // endpointForm writes reservations in the old way and the new, as clients of the
 // endpoints for people read either.
 func endpointForm(list resource.Resources) []*mezzov1.Resource {
-	return EndpointForm(list.ToProto())
-}
-
-// EndpointForm adds the old way of writing a reservation to the new, where one
-// can say what the other does. It changes what it gets.
-func EndpointForm(list []*mezzov1.Resource) []*mezzov1.Resource {
-	for _, r := range list {
-		switch stack := r.GetReservations(); len(stack) {
-		case 0:
-			r.Role = proto.String("*")
-		case 1:
-			r.Role = stack[0].Role
-			if stack[0].GetType() == mezzov1.Resource_ReservationInfo_DYNAMIC {
-				r.Reservation = &mezzov1.Resource_ReservationInfo{Principal: stack[0].Principal, Labels: stack[0].Labels}
-			}
-		}
+	out := list.ToProto()
+	for _, r := range out {
+		convert.Both(r)
 	}
-	return list
+	return out
 }
 
 func executors(now *mirror.Snapshot) *masterv1.Response_GetExecutors {

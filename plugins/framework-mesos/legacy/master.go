@@ -1,0 +1,247 @@
+// Package legacy serves the JSON endpoints that Mesos had before its v1 API, and
+// that tools still read: /state and its kin. They say slave where the v1 API says
+// agent. Answers come from a mirror of the cluster, and large ones are written in
+// pieces.
+package legacy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/mirror"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/operator"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	quotav1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/quota"
+	"github.com/mezzo-os/mezzo/sdk/wirejson"
+)
+
+// Master serves the endpoints of a master. Safe for concurrent use.
+type Master struct {
+	Mirror *mirror.Mirror
+	// Orders carries out what changes something.
+	Orders *operator.Handler
+	// MasterInfo is how this master is known to clients.
+	MasterInfo func(*operatorv1.Status) *mezzov1.MasterInfo
+	About      transport.About
+	// Cluster is the cluster's name; empty: it has none.
+	Cluster string
+
+	decoder *wirejson.Decoder
+}
+
+// Register has it serve its endpoints.
+func (m *Master) Register(s *transport.Server) {
+	m.decoder = wirejson.NewDecoder()
+	read := func(path string, write func(*JSON, *mirror.Snapshot, url.Values)) {
+		s.Handle("", path, transport.Endpoint{Realm: transport.ReadOnly, Leader: true, Serve: func(w http.ResponseWriter, r *http.Request) { m.read(w, r, write) }})
+	}
+	read("/state", func(j *JSON, now *mirror.Snapshot, _ url.Values) { m.state(j, now) })
+	read("/state.json", func(j *JSON, now *mirror.Snapshot, _ url.Values) { m.state(j, now) })
+	read("/state-summary", func(j *JSON, now *mirror.Snapshot, _ url.Values) { m.summary(j, now) })
+	read("/slaves", slaves)
+	read("/frameworks", frameworks)
+	read("/tasks", tasks)
+	read("/tasks.json", tasks)
+	read("/roles", func(j *JSON, now *mirror.Snapshot, _ url.Values) { roles(j, now) })
+	m.registerOrders(s)
+}
+
+// read answers from the mirror.
+func (m *Master) read(w http.ResponseWriter, r *http.Request, write func(*JSON, *mirror.Snapshot, url.Values)) {
+	now, err := m.Mirror.Read(r.Context())
+	if err != nil {
+		operator.ReadFailed(err).Write(w)
+		return
+	}
+	Answer(w, r, func(j *JSON) { write(j, now, r.URL.Query()) })
+}
+
+// registerOrders has it serve what changes something.
+func (m *Master) registerOrders(s *transport.Server) {
+	handle := func(path string, serve func(w http.ResponseWriter, r *http.Request) *transport.Error, methods ...string) {
+		s.Handle("", path, transport.Endpoint{Realm: transport.ReadWrite, Leader: true, Methods: methods, Serve: func(w http.ResponseWriter, r *http.Request) {
+			if failure := serve(w, r); failure != nil {
+				failure.Write(w)
+			}
+		}})
+	}
+	handle("/weights", m.weights, "GET", "PUT")
+	handle("/quota", m.quota, "GET", "POST", "DELETE")
+	handle("/teardown", m.teardown, "POST")
+	waiting := func(path, feature string, methods ...string) {
+		handle(path, func(http.ResponseWriter, *http.Request) *transport.Error {
+			return operator.NotYet("The endpoint "+path, feature)
+		}, methods...)
+	}
+	waiting("/machine/down", "maintenance", "POST")
+	waiting("/machine/up", "maintenance", "POST")
+	for _, path := range []string{"/reserve", "/unreserve"} {
+		waiting(path, "reservations by operators", "POST")
+	}
+	for _, path := range []string{"/create-volumes", "/destroy-volumes"} {
+		waiting(path, "persistent volumes by operators", "POST")
+	}
+	handle("/maintenance/schedule", func(w http.ResponseWriter, r *http.Request) *transport.Error {
+		if r.Method == http.MethodPost {
+			return operator.NotYet("The endpoint /maintenance/schedule", "maintenance")
+		}
+		Answer(w, r, func(j *JSON) { j.Object(func() {}) })
+		return nil
+	}, "GET", "POST")
+	s.Handle("", "/maintenance/status", transport.Endpoint{Realm: transport.ReadOnly, Leader: true, Methods: []string{"GET"}, Serve: func(w http.ResponseWriter, r *http.Request) {
+		Answer(w, r, func(j *JSON) { j.Object(func() {}) })
+	}})
+}
+
+// body reads a request's body.
+func body(w http.ResponseWriter, r *http.Request) (out []byte, failure *transport.Error) {
+	failure = transport.ReadBody(w, r, func(b []byte) *transport.Error {
+		out = append(out, b...)
+		return nil
+	})
+	return out, failure
+}
+
+// bodyError is the answer to a body that cannot be read.
+func bodyError(err error) *transport.Error {
+	var syntax *wirejson.SyntaxError
+	if errors.As(err, &syntax) {
+		return transport.Failed(http.StatusBadRequest, "Failed to parse body into JSON: "+err.Error())
+	}
+	return transport.Failed(http.StatusBadRequest, "Failed to convert JSON: "+err.Error())
+}
+
+func (m *Master) weights(w http.ResponseWriter, r *http.Request) *transport.Error {
+	if r.Method == http.MethodGet {
+		now, err := m.Mirror.Read(r.Context())
+		if err != nil {
+			return operator.ReadFailed(err)
+		}
+		Answer(w, r, func(j *JSON) {
+			j.Array(func() {
+				for _, x := range operator.Weights(now) {
+					j.Object(func() {
+						j.Key("role").Text(x.GetRole())
+						j.Key("weight").Float(x.GetWeight())
+					})
+				}
+			})
+		})
+		return nil
+	}
+	text, failure := body(w, r)
+	if failure != nil {
+		return failure
+	}
+	list, err := wirejson.UnmarshalList[*mezzov1.WeightInfo](m.decoder, text)
+	if err != nil {
+		return bodyError(err)
+	}
+	if failure := m.Orders.UpdateWeights(transport.CallContext(r), list); failure != nil {
+		return failure
+	}
+	transport.Empty(w, http.StatusOK)
+	return nil
+}
+
+func (m *Master) quota(w http.ResponseWriter, r *http.Request) *transport.Error {
+	var failure *transport.Error
+	switch r.Method {
+	case http.MethodGet:
+		now, err := m.Mirror.Read(r.Context())
+		if err != nil {
+			return operator.ReadFailed(err)
+		}
+		Answer(w, r, func(j *JSON) { j.Message(operator.Quota(now)) })
+		return nil
+	case http.MethodPost:
+		var text []byte
+		if text, failure = body(w, r); failure != nil {
+			return failure
+		}
+		request := &quotav1.QuotaRequest{}
+		if err := m.decoder.Unmarshal(text, request); err != nil {
+			return bodyError(err)
+		}
+		failure = m.Orders.SetQuota(transport.CallContext(r), request)
+	default:
+		_, role, found := strings.Cut(r.URL.Path, "/quota/")
+		if role = strings.Trim(role, "/"); !found || role == "" {
+			return transport.Failed(http.StatusBadRequest, fmt.Sprintf("Failed to parse request path '%s': 1 token ('role') required", r.URL.Path))
+		}
+		failure = m.Orders.RemoveQuota(transport.CallContext(r), role)
+	}
+	if failure == nil {
+		transport.Empty(w, http.StatusOK)
+	}
+	return failure
+}
+
+func (m *Master) teardown(w http.ResponseWriter, r *http.Request) *transport.Error {
+	text, failure := body(w, r)
+	if failure != nil {
+		return failure
+	}
+	form, err := url.ParseQuery(string(text))
+	if err != nil {
+		return transport.Failed(http.StatusBadRequest, "Unable to decode query string: "+err.Error())
+	}
+	id := form.Get("frameworkId")
+	if id == "" {
+		return transport.Failed(http.StatusBadRequest, "Missing 'frameworkId' query parameter")
+	}
+	if failure := m.Orders.Teardown(transport.CallContext(r), id); failure != nil {
+		return failure
+	}
+	transport.Empty(w, http.StatusOK)
+	return nil
+}
+
+// RegisterProcess has the server serve what master and agent have in common:
+// /system/stats.json and /logging/toggle.
+func RegisterProcess(s *transport.Server, v operator.Verbosity) {
+	s.Handle("system", "/stats.json", transport.Endpoint{Serve: func(w http.ResponseWriter, r *http.Request) {
+		Answer(w, r, func(j *JSON) {
+			j.Object(func() {
+				for _, x := range System() {
+					if x.Whole {
+						j.Key(x.Name).Int(int(x.Value))
+					} else {
+						j.Key(x.Name).Float(x.Value)
+					}
+				}
+			})
+		})
+	}})
+	s.Handle("logging", "/toggle", transport.Endpoint{Realm: transport.ReadWrite, Serve: func(w http.ResponseWriter, r *http.Request) {
+		if failure := toggle(w, r, v); failure != nil {
+			failure.Write(w)
+		}
+	}})
+}
+
+func toggle(w http.ResponseWriter, r *http.Request, v operator.Verbosity) *transport.Error {
+	q := r.URL.Query()
+	if !q.Has("level") && !q.Has("duration") {
+		transport.Text(w, http.StatusOK, fmt.Sprintf("%d\n", v.Level()))
+		return nil
+	}
+	var level uint32
+	if _, err := fmt.Sscanf(q.Get("level")+" ", "%d ", &level); err != nil {
+		return transport.Failed(http.StatusBadRequest, "Expecting 'level=value' in query.\n")
+	}
+	duration, err := ParseDuration(q.Get("duration"))
+	if err != nil {
+		return transport.Failed(http.StatusBadRequest, "Expecting 'duration=value' in query: "+err.Error()+".\n")
+	}
+	if err := v.Set(level, int64(duration)); err != nil {
+		return transport.Failed(http.StatusBadRequest, err.Error()+".\n")
+	}
+	transport.Empty(w, http.StatusOK)
+	return nil
+}
