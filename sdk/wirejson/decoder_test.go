@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"unicode/utf8"
 
@@ -298,4 +299,23 @@ func TestLongErrors(t *testing.T) {
 			t.Errorf("%.60q: %.60q…", text, err)
 		}
 	}
+}
+
+func TestConcurrentDecoding(t *testing.T) {
+	decoder := wirejson.NewDecoder()
+	var group sync.WaitGroup
+	for range 16 {
+		group.Go(func() {
+			for range 50 {
+				id, call := &mezzov1.ContainerID{}, &schedulerv1.Call{}
+				if err := decoder.Unmarshal([]byte(`{"value":"a","parent":{"value":"b"}}`), id); err != nil || id.GetParent().GetValue() != "b" {
+					t.Errorf("%v, %v", id, err)
+				}
+				if err := decoder.Unmarshal([]byte(`{"type":"REVIVE"}`), call); err != nil || call.GetType() != schedulerv1.Call_REVIVE {
+					t.Errorf("%v, %v", call, err)
+				}
+			}
+		})
+	}
+	group.Wait()
 }

@@ -2,9 +2,11 @@ package wirejson
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -272,20 +274,22 @@ func missing(m protoreflect.Message) error {
 }
 
 // appendMissing appends the paths of the required fields that are not set: those
-// of the message itself, then those of the messages in it. It stops when there are
+// of the message itself, then those of the messages in it by their fields' numbers,
+// which is the order that Mesos names them in. It stops when there are
 // more than an error can name.
 func appendMissing(paths []string, prefix string, m protoreflect.Message) []string {
 	if len(paths) > maxMisfit {
 		return paths
 	}
-	fields := m.Descriptor().Fields()
-	for i := range fields.Len() {
-		if fd := fields.Get(i); fd.Cardinality() == protoreflect.Required && !m.Has(fd) {
+	fields := make([]protoreflect.FieldDescriptor, m.Descriptor().Fields().Len())
+	for i := range fields {
+		fields[i] = m.Descriptor().Fields().Get(i)
+		if fd := fields[i]; fd.Cardinality() == protoreflect.Required && !m.Has(fd) {
 			paths = append(paths, prefix+fd.TextName())
 		}
 	}
-	for i := range fields.Len() {
-		fd := fields.Get(i)
+	slices.SortFunc(fields, func(a, b protoreflect.FieldDescriptor) int { return cmp.Compare(a.Number(), b.Number()) })
+	for _, fd := range fields {
 		if !m.Has(fd) {
 			continue
 		}
