@@ -127,6 +127,8 @@ func streamID() (state.Stream, error) {
 	if _, err := rand.Read(b[:]); err != nil {
 		return "", fmt.Errorf("stream id: %w", err)
 	}
+	// As UUIDs of version 4 are, since that is what the Mesos API makes of it.
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	return state.Stream(hex.EncodeToString(b[:])), nil
 }
 

@@ -283,27 +283,43 @@ func (m *Machine) agentChanged(a *agent) {
 }
 
 // setInfo takes over what an agent says of itself.
-func (m *Machine) setInfo(a *agent, info *linkv1.Agent) {
+func (m *Machine) setInfo(a *agent, info *linkv1.Agent, peer string) {
 	a.info = info
 	a.hostname = info.GetHostname()
 	a.attributes = allocatorAttributes(info.GetAttributes())
-	a.url = agentURL(info)
+	a.url = agentURL(info, peer)
 }
 
-func agentURL(info *linkv1.Agent) *mezzov1.URL {
-	host, port := info.GetHostname(), int32(0)
-	if i := strings.LastIndexByte(info.GetHttpAddress(), ':'); i >= 0 {
-		if h := strings.Trim(info.GetHttpAddress()[:i], "[]"); h != "" {
-			host = h
-		}
-		fmt.Sscanf(info.GetHttpAddress()[i+1:], "%d", &port)
+// agentURL is where an agent serves HTTP. Clients count on an IP address in it:
+// where the agent names none that others could use, it is the one that the agent
+// speaks from.
+func agentURL(info *linkv1.Agent, peer string) *mezzov1.URL {
+	host, port := splitAddress(info.GetHttpAddress())
+	if !usable(host) {
+		host, _ = splitAddress(peer)
 	}
 	address := &mezzov1.Address{Hostname: proto.String(info.GetHostname()), Port: proto.Int32(port)}
 	if isIP(host) {
 		address.Ip = proto.String(host)
 	}
-	return &mezzov1.URL{Scheme: proto.String("http"), Address: address}
+	url := &mezzov1.URL{Scheme: proto.String("http"), Address: address}
+	for _, e := range info.GetEndpoints() {
+		url.Endpoints = append(url.Endpoints, &mezzov1.URL_Endpoint{Name: proto.String(e.GetName()), Address: proto.String(e.GetAddress())})
+	}
+	return url
 }
+
+func splitAddress(s string) (host string, port int32) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return "", 0
+	}
+	fmt.Sscanf(s[i+1:], "%d", &port)
+	return strings.Trim(s[:i], "[]"), port
+}
+
+// usable is whether a host is an address of one machine.
+func usable(host string) bool { return isIP(host) && host != "0.0.0.0" && host != "::" }
 
 // isIP is whether a host is an address and not a name: enough for choosing a
 // field.

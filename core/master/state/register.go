@@ -294,7 +294,7 @@ func (m *Machine) arrive(a *agent, l *link, reg *registration) {
 		a.reregistered = m.now
 	}
 	a.total = reg.total
-	m.setInfo(a, reg.agent)
+	m.setInfo(a, reg.agent, l.peer)
 	a.version++
 
 	if was == present {
@@ -398,7 +398,7 @@ func (m *Machine) agentState(a *agent, s *linkv1.AgentState) {
 	}
 	before, withheld := a.total, a.withheld()
 	attributes := a.attributes
-	m.setInfo(a, s.GetAgent())
+	m.setInfo(a, s.GetAgent(), a.link.peer)
 	a.total = reg.total
 	if w := a.withheld(); w != withheld {
 		if w == "" {

@@ -1,6 +1,9 @@
 package scheduler
 
 import (
+	"net"
+	"strconv"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/convert"
@@ -17,16 +20,14 @@ func (a *API) outward(form convert.Form, event *schedulerv1.Event) {
 	case schedulerv1.Event_SUBSCRIBED:
 		told := event.GetSubscribed()
 		told.StreamId = nil // Mezzo's own; the header tells it
-		if info := told.GetMasterInfo(); info != nil && a.options.Master != nil {
-			a.options.Master(info)
-		}
+		told.MasterInfo = a.options.Master(told.GetMasterInfo().GetId())
 	case schedulerv1.Event_OFFERS:
 		for _, offer := range event.GetOffers().GetOffers() {
-			offer.Url = a.url(offer.GetUrl(), offer.GetAgentId())
+			a.mesosURL(offer.GetUrl())
 		}
 	case schedulerv1.Event_INVERSE_OFFERS:
 		for _, offer := range event.GetInverseOffers().GetInverseOffers() {
-			offer.Url = a.url(offer.GetUrl(), offer.GetAgentId())
+			a.mesosURL(offer.GetUrl())
 		}
 	case schedulerv1.Event_HEARTBEAT:
 		return
@@ -34,15 +35,26 @@ func (a *API) outward(form convert.Form, event *schedulerv1.Event) {
 	a.convert.Downgrade(event, form)
 }
 
-// url is where an offer's agent answers. Clients read its address unguarded.
-func (a *API) url(told *mezzov1.URL, agent *mezzov1.AgentID) *mezzov1.URL {
-	if a.options.AgentURL != nil {
-		if url := a.options.AgentURL(agent.GetValue()); url != nil {
-			return url
+// mesosURL has the url of an offer name the agent's adapter. Its address always
+// has an IP address: clients read it unguarded.
+func (a *API) mesosURL(url *mezzov1.URL) {
+	if url == nil {
+		return
+	}
+	for _, e := range url.GetEndpoints() {
+		if e.GetName() != a.options.Endpoint {
+			continue
+		}
+		host, text, err := net.SplitHostPort(e.GetAddress())
+		port, bad := strconv.ParseUint(text, 10, 16)
+		if err != nil || bad != nil {
+			continue
+		}
+		url.Address.Port = proto.Int32(int32(port))
+		if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() {
+			url.Address.Ip = proto.String(host)
 		}
 	}
-	if told != nil && told.Path == nil {
-		told.Path = proto.String(agentPath)
-	}
-	return told
+	url.Endpoints = nil // Mezzo's own
+	url.Path = proto.String(agentPath)
 }

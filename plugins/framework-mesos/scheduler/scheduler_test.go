@@ -43,7 +43,7 @@ func newWorld(t testing.TB, change func(*scheduler.Options, *transport.Options))
 	leadership := transport.NewLeadership("mesos")
 	leadership.Set(&frameworkv1.LeadershipState{State: frameworkv1.LeadershipState_STATE_LEADING})
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	options := scheduler.Options{Client: client, Logger: logger, Master: func(m *mezzov1.MasterInfo) { m.Pid = proto.String("master@127.0.0.1:5050") }}
+	options := scheduler.Options{Client: client, Logger: logger, Master: func(id string) *mezzov1.MasterInfo { return transport.MasterInfo(id, "m1.example", "10.0.0.1:5050") }}
 	served := transport.Options{Side: transport.Master, Address: "127.0.0.1:0", Leadership: leadership, Logger: logger}
 	if change != nil {
 		change(&options, &served)
@@ -199,7 +199,9 @@ func TestSubscribe(t *testing.T) {
 	})
 	t.Run("H.1 SUBSCRIBED", func(t *testing.T) {
 		want := `{"type":"SUBSCRIBED","subscribed":{"framework_id":{"value":"m-0001"},"heartbeat_interval_seconds":15.0,` +
-			`"master_info":{"id":"m","ip":1,"port":5061,"pid":"master@127.0.0.1:5050"}}}`
+			`"master_info":{"id":"m","ip":16777226,"port":5050,"pid":"master@10.0.0.1:5050","hostname":"m1.example","version":"1.11.0",` +
+			`"address":{"hostname":"m1.example","ip":"10.0.0.1","port":5050},` +
+			`"capabilities":[{"type":"AGENT_UPDATE"},{"type":"AGENT_DRAINING"},{"type":"QUOTA_V2"}]}}}`
 		if got := s.record(); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
@@ -409,23 +411,16 @@ func TestCalls(t *testing.T) {
 
 // TestForms is B.6: old forms of resources are converted, both ways.
 func TestForms(t *testing.T) {
-	w := newWorld(t, func(o *scheduler.Options, _ *transport.Options) {
-		o.AgentURL = func(agent string) *mezzov1.URL {
-			if agent != "a" {
-				return nil
-			}
-			return &mezzov1.URL{Scheme: proto.String("http"), Address: &mezzov1.Address{Ip: proto.String("10.0.0.2"), Port: proto.Int32(5051)}, Path: proto.String("/slave(1)")}
-		}
-	})
+	w := newWorld(t, func(o *scheduler.Options, _ *transport.Options) { o.Endpoint = "mesos" })
 	s := w.subscribe([]byte(subscribeX), nil)
 	s.event()
 	s.event()
 	offer := func() *schedulerv1.Event {
-		offer := func(agent string) *mezzov1.Offer {
+		offer := func(agent string, endpoints ...*mezzov1.URL_Endpoint) *mezzov1.Offer {
 			return &mezzov1.Offer{
 				Id: &mezzov1.OfferID{Value: proto.String("o")}, FrameworkId: &mezzov1.FrameworkID{Value: proto.String("m-0001")},
 				AgentId: &mezzov1.AgentID{Value: proto.String(agent)}, Hostname: proto.String("h"),
-				Url:            &mezzov1.URL{Scheme: proto.String("http"), Address: &mezzov1.Address{Ip: proto.String("10.0.0.3"), Port: proto.Int32(5062)}},
+				Url:            &mezzov1.URL{Scheme: proto.String("http"), Address: &mezzov1.Address{Ip: proto.String("10.0.0.3"), Port: proto.Int32(5062)}, Endpoints: endpoints},
 				AllocationInfo: &mezzov1.Resource_AllocationInfo{Role: proto.String("r")},
 				Resources: []*mezzov1.Resource{{
 					Name: proto.String("cpus"), Type: mezzov1.Value_SCALAR.Enum(), Scalar: &mezzov1.Value_Scalar{Value: proto.Float64(1)},
@@ -434,7 +429,11 @@ func TestForms(t *testing.T) {
 				}},
 			}
 		}
-		return &schedulerv1.Event{Type: schedulerv1.Event_OFFERS.Enum(), Offers: &schedulerv1.Event_Offers{Offers: []*mezzov1.Offer{offer("a"), offer("b")}}}
+		return &schedulerv1.Event{Type: schedulerv1.Event_OFFERS.Enum(), Offers: &schedulerv1.Event_Offers{Offers: []*mezzov1.Offer{
+			offer("a", &mezzov1.URL_Endpoint{Name: proto.String("other"), Address: proto.String("10.0.0.9:1")},
+				&mezzov1.URL_Endpoint{Name: proto.String("mesos"), Address: proto.String("10.0.0.2:5051")}),
+			offer("b", &mezzov1.URL_Endpoint{Name: proto.String("mesos"), Address: proto.String("h:5052")}),
+		}}}
 	}
 	const old = `"resources":[{"name":"cpus","type":"SCALAR","scalar":{"value":1.0},"role":"r"}]`
 	const neu = `"resources":[{"name":"cpus","type":"SCALAR","scalar":{"value":1.0},"allocation_info":{"role":"r"},"reservations":[{"role":"r","type":"STATIC"}]}]`
@@ -445,8 +444,10 @@ func TestForms(t *testing.T) {
 		if !strings.Contains(got, want) || strings.Contains(got, "allocation_info") != allocation {
 			t.Errorf("%s: %s\nhas no %s", row, got, want)
 		}
-		if !strings.Contains(got, `"path":"/slave(1)"`) || !strings.Contains(got, `"ip":"10.0.0.2"`) || !strings.Contains(got, `"ip":"10.0.0.3"`) {
-			t.Errorf("0.13 the url: %s", got)
+		for _, url := range []string{`{"ip":"10.0.0.2","port":5051},"path":"/slave(1)"}`, `{"ip":"10.0.0.3","port":5052},"path":"/slave(1)"}`} {
+			if !strings.Contains(got, url) {
+				t.Errorf("0.13 the url: %s\nhas no %s", got, url)
+			}
 		}
 	}
 	shows("B.6 neither capability", old, false)

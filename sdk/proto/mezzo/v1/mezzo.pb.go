@@ -3188,9 +3188,12 @@ type URL struct {
 	Scheme  *string  `protobuf:"bytes,1,req,name=scheme" json:"scheme,omitempty"`
 	Address *Address `protobuf:"bytes,2,req,name=address" json:"address,omitempty"`
 	// With its leading slash.
-	Path          *string      `protobuf:"bytes,3,opt,name=path" json:"path,omitempty"`
-	Query         []*Parameter `protobuf:"bytes,4,rep,name=query" json:"query,omitempty"`
-	Fragment      *string      `protobuf:"bytes,5,opt,name=fragment" json:"fragment,omitempty"`
+	Path     *string      `protobuf:"bytes,3,opt,name=path" json:"path,omitempty"`
+	Query    []*Parameter `protobuf:"bytes,4,rep,name=query" json:"query,omitempty"`
+	Fragment *string      `protobuf:"bytes,5,opt,name=fragment" json:"fragment,omitempty"`
+	// Mezzo's own, in offers: the agent's adapters. An adapter that passes an offer
+	// on puts its own counterpart in the address's place.
+	Endpoints     []*URL_Endpoint `protobuf:"bytes,10000,rep,name=endpoints" json:"endpoints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3258,6 +3261,13 @@ func (x *URL) GetFragment() string {
 		return *x.Fragment
 	}
 	return ""
+}
+
+func (x *URL) GetEndpoints() []*URL_Endpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
 }
 
 // A time in which a machine is planned not to be usable.
@@ -10561,6 +10571,59 @@ func (x *DrainInfo) GetConfig() *DrainConfig {
 	return nil
 }
 
+// Where one of the agent's adapters listens.
+type URL_Endpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          *string                `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	Address       *string                `protobuf:"bytes,2,opt,name=address" json:"address,omitempty"` // host:port
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *URL_Endpoint) Reset() {
+	*x = URL_Endpoint{}
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *URL_Endpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*URL_Endpoint) ProtoMessage() {}
+
+func (x *URL_Endpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use URL_Endpoint.ProtoReflect.Descriptor instead.
+func (*URL_Endpoint) Descriptor() ([]byte, []int) {
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{11, 0}
+}
+
+func (x *URL_Endpoint) GetName() string {
+	if x != nil && x.Name != nil {
+		return *x.Name
+	}
+	return ""
+}
+
+func (x *URL_Endpoint) GetAddress() string {
+	if x != nil && x.Address != nil {
+		return *x.Address
+	}
+	return ""
+}
+
 // Something that a framework is ready for. Without it, the master keeps from
 // the framework what the capability is about.
 type FrameworkInfo_Capability struct {
@@ -10572,7 +10635,7 @@ type FrameworkInfo_Capability struct {
 
 func (x *FrameworkInfo_Capability) Reset() {
 	*x = FrameworkInfo_Capability{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[91]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10584,7 +10647,7 @@ func (x *FrameworkInfo_Capability) String() string {
 func (*FrameworkInfo_Capability) ProtoMessage() {}
 
 func (x *FrameworkInfo_Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[91]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10619,7 +10682,7 @@ type CheckInfo_Command struct {
 
 func (x *CheckInfo_Command) Reset() {
 	*x = CheckInfo_Command{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[93]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10631,7 +10694,7 @@ func (x *CheckInfo_Command) String() string {
 func (*CheckInfo_Command) ProtoMessage() {}
 
 func (x *CheckInfo_Command) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[93]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10666,7 +10729,7 @@ type CheckInfo_Http struct {
 
 func (x *CheckInfo_Http) Reset() {
 	*x = CheckInfo_Http{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[94]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10678,7 +10741,7 @@ func (x *CheckInfo_Http) String() string {
 func (*CheckInfo_Http) ProtoMessage() {}
 
 func (x *CheckInfo_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[94]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10718,7 +10781,7 @@ type CheckInfo_Tcp struct {
 
 func (x *CheckInfo_Tcp) Reset() {
 	*x = CheckInfo_Tcp{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[95]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10730,7 +10793,7 @@ func (x *CheckInfo_Tcp) String() string {
 func (*CheckInfo_Tcp) ProtoMessage() {}
 
 func (x *CheckInfo_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[95]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10776,7 +10839,7 @@ const (
 
 func (x *HealthCheck_HTTPCheckInfo) Reset() {
 	*x = HealthCheck_HTTPCheckInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[96]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10788,7 +10851,7 @@ func (x *HealthCheck_HTTPCheckInfo) String() string {
 func (*HealthCheck_HTTPCheckInfo) ProtoMessage() {}
 
 func (x *HealthCheck_HTTPCheckInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[96]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10855,7 +10918,7 @@ const (
 
 func (x *HealthCheck_TCPCheckInfo) Reset() {
 	*x = HealthCheck_TCPCheckInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[97]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10867,7 +10930,7 @@ func (x *HealthCheck_TCPCheckInfo) String() string {
 func (*HealthCheck_TCPCheckInfo) ProtoMessage() {}
 
 func (x *HealthCheck_TCPCheckInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[97]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10927,7 +10990,7 @@ const (
 
 func (x *CommandInfo_URI) Reset() {
 	*x = CommandInfo_URI{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[98]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10939,7 +11002,7 @@ func (x *CommandInfo_URI) String() string {
 func (*CommandInfo_URI) ProtoMessage() {}
 
 func (x *CommandInfo_URI) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[98]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11008,7 +11071,7 @@ type DomainInfo_FaultDomain struct {
 
 func (x *DomainInfo_FaultDomain) Reset() {
 	*x = DomainInfo_FaultDomain{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[99]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11020,7 +11083,7 @@ func (x *DomainInfo_FaultDomain) String() string {
 func (*DomainInfo_FaultDomain) ProtoMessage() {}
 
 func (x *DomainInfo_FaultDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[99]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11060,7 +11123,7 @@ type DomainInfo_FaultDomain_RegionInfo struct {
 
 func (x *DomainInfo_FaultDomain_RegionInfo) Reset() {
 	*x = DomainInfo_FaultDomain_RegionInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[100]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11072,7 +11135,7 @@ func (x *DomainInfo_FaultDomain_RegionInfo) String() string {
 func (*DomainInfo_FaultDomain_RegionInfo) ProtoMessage() {}
 
 func (x *DomainInfo_FaultDomain_RegionInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[100]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11105,7 +11168,7 @@ type DomainInfo_FaultDomain_ZoneInfo struct {
 
 func (x *DomainInfo_FaultDomain_ZoneInfo) Reset() {
 	*x = DomainInfo_FaultDomain_ZoneInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[101]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11117,7 +11180,7 @@ func (x *DomainInfo_FaultDomain_ZoneInfo) String() string {
 func (*DomainInfo_FaultDomain_ZoneInfo) ProtoMessage() {}
 
 func (x *DomainInfo_FaultDomain_ZoneInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[101]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11150,7 +11213,7 @@ type MasterInfo_Capability struct {
 
 func (x *MasterInfo_Capability) Reset() {
 	*x = MasterInfo_Capability{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[102]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11162,7 +11225,7 @@ func (x *MasterInfo_Capability) String() string {
 func (*MasterInfo_Capability) ProtoMessage() {}
 
 func (x *MasterInfo_Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[102]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11195,7 +11258,7 @@ type AgentInfo_Capability struct {
 
 func (x *AgentInfo_Capability) Reset() {
 	*x = AgentInfo_Capability{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[103]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11207,7 +11270,7 @@ func (x *AgentInfo_Capability) String() string {
 func (*AgentInfo_Capability) ProtoMessage() {}
 
 func (x *AgentInfo_Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[103]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11241,7 +11304,7 @@ type ResourceProviderInfo_Storage struct {
 
 func (x *ResourceProviderInfo_Storage) Reset() {
 	*x = ResourceProviderInfo_Storage{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[104]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11253,7 +11316,7 @@ func (x *ResourceProviderInfo_Storage) String() string {
 func (*ResourceProviderInfo_Storage) ProtoMessage() {}
 
 func (x *ResourceProviderInfo_Storage) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[104]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11293,7 +11356,7 @@ type Value_Scalar struct {
 
 func (x *Value_Scalar) Reset() {
 	*x = Value_Scalar{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[105]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11305,7 +11368,7 @@ func (x *Value_Scalar) String() string {
 func (*Value_Scalar) ProtoMessage() {}
 
 func (x *Value_Scalar) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[105]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11339,7 +11402,7 @@ type Value_Range struct {
 
 func (x *Value_Range) Reset() {
 	*x = Value_Range{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[106]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11351,7 +11414,7 @@ func (x *Value_Range) String() string {
 func (*Value_Range) ProtoMessage() {}
 
 func (x *Value_Range) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[106]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11391,7 +11454,7 @@ type Value_Ranges struct {
 
 func (x *Value_Ranges) Reset() {
 	*x = Value_Ranges{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[107]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11403,7 +11466,7 @@ func (x *Value_Ranges) String() string {
 func (*Value_Ranges) ProtoMessage() {}
 
 func (x *Value_Ranges) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[107]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11436,7 +11499,7 @@ type Value_Set struct {
 
 func (x *Value_Set) Reset() {
 	*x = Value_Set{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[108]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11448,7 +11511,7 @@ func (x *Value_Set) String() string {
 func (*Value_Set) ProtoMessage() {}
 
 func (x *Value_Set) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[108]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11481,7 +11544,7 @@ type Value_Text struct {
 
 func (x *Value_Text) Reset() {
 	*x = Value_Text{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[109]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11493,7 +11556,7 @@ func (x *Value_Text) String() string {
 func (*Value_Text) ProtoMessage() {}
 
 func (x *Value_Text) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[109]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11527,7 +11590,7 @@ type Resource_AllocationInfo struct {
 
 func (x *Resource_AllocationInfo) Reset() {
 	*x = Resource_AllocationInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[110]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11539,7 +11602,7 @@ func (x *Resource_AllocationInfo) String() string {
 func (*Resource_AllocationInfo) ProtoMessage() {}
 
 func (x *Resource_AllocationInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[110]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11579,7 +11642,7 @@ type Resource_ReservationInfo struct {
 
 func (x *Resource_ReservationInfo) Reset() {
 	*x = Resource_ReservationInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[111]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11591,7 +11654,7 @@ func (x *Resource_ReservationInfo) String() string {
 func (*Resource_ReservationInfo) ProtoMessage() {}
 
 func (x *Resource_ReservationInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[111]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11649,7 +11712,7 @@ type Resource_DiskInfo struct {
 
 func (x *Resource_DiskInfo) Reset() {
 	*x = Resource_DiskInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[112]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11661,7 +11724,7 @@ func (x *Resource_DiskInfo) String() string {
 func (*Resource_DiskInfo) ProtoMessage() {}
 
 func (x *Resource_DiskInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[112]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11707,7 +11770,7 @@ type Resource_RevocableInfo struct {
 
 func (x *Resource_RevocableInfo) Reset() {
 	*x = Resource_RevocableInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[113]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11719,7 +11782,7 @@ func (x *Resource_RevocableInfo) String() string {
 func (*Resource_RevocableInfo) ProtoMessage() {}
 
 func (x *Resource_RevocableInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[113]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11745,7 +11808,7 @@ type Resource_SharedInfo struct {
 
 func (x *Resource_SharedInfo) Reset() {
 	*x = Resource_SharedInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[114]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11757,7 +11820,7 @@ func (x *Resource_SharedInfo) String() string {
 func (*Resource_SharedInfo) ProtoMessage() {}
 
 func (x *Resource_SharedInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[114]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11787,7 +11850,7 @@ type Resource_DiskInfo_Persistence struct {
 
 func (x *Resource_DiskInfo_Persistence) Reset() {
 	*x = Resource_DiskInfo_Persistence{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[115]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11799,7 +11862,7 @@ func (x *Resource_DiskInfo_Persistence) String() string {
 func (*Resource_DiskInfo_Persistence) ProtoMessage() {}
 
 func (x *Resource_DiskInfo_Persistence) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[115]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11849,7 +11912,7 @@ type Resource_DiskInfo_Source struct {
 
 func (x *Resource_DiskInfo_Source) Reset() {
 	*x = Resource_DiskInfo_Source{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[116]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11861,7 +11924,7 @@ func (x *Resource_DiskInfo_Source) String() string {
 func (*Resource_DiskInfo_Source) ProtoMessage() {}
 
 func (x *Resource_DiskInfo_Source) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[116]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11938,7 +12001,7 @@ type Resource_DiskInfo_Source_Path struct {
 
 func (x *Resource_DiskInfo_Source_Path) Reset() {
 	*x = Resource_DiskInfo_Source_Path{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[117]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11950,7 +12013,7 @@ func (x *Resource_DiskInfo_Source_Path) String() string {
 func (*Resource_DiskInfo_Source_Path) ProtoMessage() {}
 
 func (x *Resource_DiskInfo_Source_Path) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[117]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11984,7 +12047,7 @@ type Resource_DiskInfo_Source_Mount struct {
 
 func (x *Resource_DiskInfo_Source_Mount) Reset() {
 	*x = Resource_DiskInfo_Source_Mount{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[118]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11996,7 +12059,7 @@ func (x *Resource_DiskInfo_Source_Mount) String() string {
 func (*Resource_DiskInfo_Source_Mount) ProtoMessage() {}
 
 func (x *Resource_DiskInfo_Source_Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[118]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12037,7 +12100,7 @@ type ResourceStatistics_RatePercentiles struct {
 
 func (x *ResourceStatistics_RatePercentiles) Reset() {
 	*x = ResourceStatistics_RatePercentiles{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[119]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12049,7 +12112,7 @@ func (x *ResourceStatistics_RatePercentiles) String() string {
 func (*ResourceStatistics_RatePercentiles) ProtoMessage() {}
 
 func (x *ResourceStatistics_RatePercentiles) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[119]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12147,7 +12210,7 @@ type ResourceStatistics_RateStatistics struct {
 
 func (x *ResourceStatistics_RateStatistics) Reset() {
 	*x = ResourceStatistics_RateStatistics{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[120]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12159,7 +12222,7 @@ func (x *ResourceStatistics_RateStatistics) String() string {
 func (*ResourceStatistics_RateStatistics) ProtoMessage() {}
 
 func (x *ResourceStatistics_RateStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[120]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12260,7 +12323,7 @@ type ResourceUsage_Executor struct {
 
 func (x *ResourceUsage_Executor) Reset() {
 	*x = ResourceUsage_Executor{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[121]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12272,7 +12335,7 @@ func (x *ResourceUsage_Executor) String() string {
 func (*ResourceUsage_Executor) ProtoMessage() {}
 
 func (x *ResourceUsage_Executor) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[121]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12336,7 +12399,7 @@ type ResourceUsage_Executor_Task struct {
 
 func (x *ResourceUsage_Executor_Task) Reset() {
 	*x = ResourceUsage_Executor_Task{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[122]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12348,7 +12411,7 @@ func (x *ResourceUsage_Executor_Task) String() string {
 func (*ResourceUsage_Executor_Task) ProtoMessage() {}
 
 func (x *ResourceUsage_Executor_Task) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[122]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12403,7 +12466,7 @@ type OfferFilters_ResourceQuantities struct {
 
 func (x *OfferFilters_ResourceQuantities) Reset() {
 	*x = OfferFilters_ResourceQuantities{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[123]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12415,7 +12478,7 @@ func (x *OfferFilters_ResourceQuantities) String() string {
 func (*OfferFilters_ResourceQuantities) ProtoMessage() {}
 
 func (x *OfferFilters_ResourceQuantities) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[123]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12450,7 +12513,7 @@ type OfferFilters_MinAllocatableResources struct {
 
 func (x *OfferFilters_MinAllocatableResources) Reset() {
 	*x = OfferFilters_MinAllocatableResources{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[124]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12462,7 +12525,7 @@ func (x *OfferFilters_MinAllocatableResources) String() string {
 func (*OfferFilters_MinAllocatableResources) ProtoMessage() {}
 
 func (x *OfferFilters_MinAllocatableResources) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[124]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12512,7 +12575,7 @@ type Offer_Operation struct {
 
 func (x *Offer_Operation) Reset() {
 	*x = Offer_Operation{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[126]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12524,7 +12587,7 @@ func (x *Offer_Operation) String() string {
 func (*Offer_Operation) ProtoMessage() {}
 
 func (x *Offer_Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[126]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12635,7 +12698,7 @@ type Offer_Operation_Launch struct {
 
 func (x *Offer_Operation_Launch) Reset() {
 	*x = Offer_Operation_Launch{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[127]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12647,7 +12710,7 @@ func (x *Offer_Operation_Launch) String() string {
 func (*Offer_Operation_Launch) ProtoMessage() {}
 
 func (x *Offer_Operation_Launch) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[127]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12683,7 +12746,7 @@ type Offer_Operation_LaunchGroup struct {
 
 func (x *Offer_Operation_LaunchGroup) Reset() {
 	*x = Offer_Operation_LaunchGroup{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[128]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12695,7 +12758,7 @@ func (x *Offer_Operation_LaunchGroup) String() string {
 func (*Offer_Operation_LaunchGroup) ProtoMessage() {}
 
 func (x *Offer_Operation_LaunchGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[128]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12740,7 +12803,7 @@ type Offer_Operation_Reserve struct {
 
 func (x *Offer_Operation_Reserve) Reset() {
 	*x = Offer_Operation_Reserve{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[129]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12752,7 +12815,7 @@ func (x *Offer_Operation_Reserve) String() string {
 func (*Offer_Operation_Reserve) ProtoMessage() {}
 
 func (x *Offer_Operation_Reserve) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[129]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12794,7 +12857,7 @@ type Offer_Operation_Unreserve struct {
 
 func (x *Offer_Operation_Unreserve) Reset() {
 	*x = Offer_Operation_Unreserve{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[130]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[131]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12806,7 +12869,7 @@ func (x *Offer_Operation_Unreserve) String() string {
 func (*Offer_Operation_Unreserve) ProtoMessage() {}
 
 func (x *Offer_Operation_Unreserve) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[130]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[131]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12840,7 +12903,7 @@ type Offer_Operation_Create struct {
 
 func (x *Offer_Operation_Create) Reset() {
 	*x = Offer_Operation_Create{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[131]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[132]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12852,7 +12915,7 @@ func (x *Offer_Operation_Create) String() string {
 func (*Offer_Operation_Create) ProtoMessage() {}
 
 func (x *Offer_Operation_Create) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[131]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[132]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12887,7 +12950,7 @@ type Offer_Operation_Destroy struct {
 
 func (x *Offer_Operation_Destroy) Reset() {
 	*x = Offer_Operation_Destroy{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[132]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[133]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12899,7 +12962,7 @@ func (x *Offer_Operation_Destroy) String() string {
 func (*Offer_Operation_Destroy) ProtoMessage() {}
 
 func (x *Offer_Operation_Destroy) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[132]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[133]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12935,7 +12998,7 @@ type Offer_Operation_GrowVolume struct {
 
 func (x *Offer_Operation_GrowVolume) Reset() {
 	*x = Offer_Operation_GrowVolume{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[133]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[134]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12947,7 +13010,7 @@ func (x *Offer_Operation_GrowVolume) String() string {
 func (*Offer_Operation_GrowVolume) ProtoMessage() {}
 
 func (x *Offer_Operation_GrowVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[133]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[134]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12990,7 +13053,7 @@ type Offer_Operation_ShrinkVolume struct {
 
 func (x *Offer_Operation_ShrinkVolume) Reset() {
 	*x = Offer_Operation_ShrinkVolume{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[134]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[135]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13002,7 +13065,7 @@ func (x *Offer_Operation_ShrinkVolume) String() string {
 func (*Offer_Operation_ShrinkVolume) ProtoMessage() {}
 
 func (x *Offer_Operation_ShrinkVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[134]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[135]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13047,7 +13110,7 @@ type Offer_Operation_CreateDisk struct {
 
 func (x *Offer_Operation_CreateDisk) Reset() {
 	*x = Offer_Operation_CreateDisk{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[135]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[136]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13059,7 +13122,7 @@ func (x *Offer_Operation_CreateDisk) String() string {
 func (*Offer_Operation_CreateDisk) ProtoMessage() {}
 
 func (x *Offer_Operation_CreateDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[135]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[136]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13107,7 +13170,7 @@ type Offer_Operation_DestroyDisk struct {
 
 func (x *Offer_Operation_DestroyDisk) Reset() {
 	*x = Offer_Operation_DestroyDisk{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[136]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[137]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13119,7 +13182,7 @@ func (x *Offer_Operation_DestroyDisk) String() string {
 func (*Offer_Operation_DestroyDisk) ProtoMessage() {}
 
 func (x *Offer_Operation_DestroyDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[136]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[137]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13152,7 +13215,7 @@ type CheckStatusInfo_Command struct {
 
 func (x *CheckStatusInfo_Command) Reset() {
 	*x = CheckStatusInfo_Command{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[139]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[140]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13164,7 +13227,7 @@ func (x *CheckStatusInfo_Command) String() string {
 func (*CheckStatusInfo_Command) ProtoMessage() {}
 
 func (x *CheckStatusInfo_Command) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[139]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[140]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13197,7 +13260,7 @@ type CheckStatusInfo_Http struct {
 
 func (x *CheckStatusInfo_Http) Reset() {
 	*x = CheckStatusInfo_Http{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[140]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[141]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13209,7 +13272,7 @@ func (x *CheckStatusInfo_Http) String() string {
 func (*CheckStatusInfo_Http) ProtoMessage() {}
 
 func (x *CheckStatusInfo_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[140]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[141]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13242,7 +13305,7 @@ type CheckStatusInfo_Tcp struct {
 
 func (x *CheckStatusInfo_Tcp) Reset() {
 	*x = CheckStatusInfo_Tcp{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[141]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[142]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13254,7 +13317,7 @@ func (x *CheckStatusInfo_Tcp) String() string {
 func (*CheckStatusInfo_Tcp) ProtoMessage() {}
 
 func (x *CheckStatusInfo_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[141]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[142]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13295,7 +13358,7 @@ const (
 
 func (x *Environment_Variable) Reset() {
 	*x = Environment_Variable{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[142]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[143]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13307,7 +13370,7 @@ func (x *Environment_Variable) String() string {
 func (*Environment_Variable) ProtoMessage() {}
 
 func (x *Environment_Variable) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[142]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[143]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13363,7 +13426,7 @@ type Secret_Reference struct {
 
 func (x *Secret_Reference) Reset() {
 	*x = Secret_Reference{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[143]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[144]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13375,7 +13438,7 @@ func (x *Secret_Reference) String() string {
 func (*Secret_Reference) ProtoMessage() {}
 
 func (x *Secret_Reference) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[143]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[144]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13415,7 +13478,7 @@ type Secret_Value struct {
 
 func (x *Secret_Value) Reset() {
 	*x = Secret_Value{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[144]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[145]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13427,7 +13490,7 @@ func (x *Secret_Value) String() string {
 func (*Secret_Value) ProtoMessage() {}
 
 func (x *Secret_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[144]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[145]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13462,7 +13525,7 @@ type Image_Appc struct {
 
 func (x *Image_Appc) Reset() {
 	*x = Image_Appc{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[145]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[146]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13474,7 +13537,7 @@ func (x *Image_Appc) String() string {
 func (*Image_Appc) ProtoMessage() {}
 
 func (x *Image_Appc) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[145]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[146]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13526,7 +13589,7 @@ type Image_Docker struct {
 
 func (x *Image_Docker) Reset() {
 	*x = Image_Docker{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[146]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[147]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13538,7 +13601,7 @@ func (x *Image_Docker) String() string {
 func (*Image_Docker) ProtoMessage() {}
 
 func (x *Image_Docker) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[146]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[147]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13591,7 +13654,7 @@ type Volume_Source struct {
 
 func (x *Volume_Source) Reset() {
 	*x = Volume_Source{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[147]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[148]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13603,7 +13666,7 @@ func (x *Volume_Source) String() string {
 func (*Volume_Source) ProtoMessage() {}
 
 func (x *Volume_Source) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[147]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[148]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13673,7 +13736,7 @@ type Volume_Source_DockerVolume struct {
 
 func (x *Volume_Source_DockerVolume) Reset() {
 	*x = Volume_Source_DockerVolume{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[148]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[149]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13685,7 +13748,7 @@ func (x *Volume_Source_DockerVolume) String() string {
 func (*Volume_Source_DockerVolume) ProtoMessage() {}
 
 func (x *Volume_Source_DockerVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[148]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[149]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13733,7 +13796,7 @@ type Volume_Source_HostPath struct {
 
 func (x *Volume_Source_HostPath) Reset() {
 	*x = Volume_Source_HostPath{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[149]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[150]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13745,7 +13808,7 @@ func (x *Volume_Source_HostPath) String() string {
 func (*Volume_Source_HostPath) ProtoMessage() {}
 
 func (x *Volume_Source_HostPath) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[149]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[150]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13787,7 +13850,7 @@ type Volume_Source_SandboxPath struct {
 
 func (x *Volume_Source_SandboxPath) Reset() {
 	*x = Volume_Source_SandboxPath{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[150]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[151]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13799,7 +13862,7 @@ func (x *Volume_Source_SandboxPath) String() string {
 func (*Volume_Source_SandboxPath) ProtoMessage() {}
 
 func (x *Volume_Source_SandboxPath) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[150]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[151]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13840,7 +13903,7 @@ type Volume_Source_CSIVolume struct {
 
 func (x *Volume_Source_CSIVolume) Reset() {
 	*x = Volume_Source_CSIVolume{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[151]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[152]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13852,7 +13915,7 @@ func (x *Volume_Source_CSIVolume) String() string {
 func (*Volume_Source_CSIVolume) ProtoMessage() {}
 
 func (x *Volume_Source_CSIVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[151]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[152]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13897,7 +13960,7 @@ type Volume_Source_CSIVolume_VolumeCapability struct {
 
 func (x *Volume_Source_CSIVolume_VolumeCapability) Reset() {
 	*x = Volume_Source_CSIVolume_VolumeCapability{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[152]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[153]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13909,7 +13972,7 @@ func (x *Volume_Source_CSIVolume_VolumeCapability) String() string {
 func (*Volume_Source_CSIVolume_VolumeCapability) ProtoMessage() {}
 
 func (x *Volume_Source_CSIVolume_VolumeCapability) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[152]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[153]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13989,7 +14052,7 @@ type Volume_Source_CSIVolume_StaticProvisioning struct {
 
 func (x *Volume_Source_CSIVolume_StaticProvisioning) Reset() {
 	*x = Volume_Source_CSIVolume_StaticProvisioning{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[153]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[154]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14001,7 +14064,7 @@ func (x *Volume_Source_CSIVolume_StaticProvisioning) String() string {
 func (*Volume_Source_CSIVolume_StaticProvisioning) ProtoMessage() {}
 
 func (x *Volume_Source_CSIVolume_StaticProvisioning) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[153]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[154]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14061,7 +14124,7 @@ type Volume_Source_CSIVolume_VolumeCapability_BlockVolume struct {
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_BlockVolume) Reset() {
 	*x = Volume_Source_CSIVolume_VolumeCapability_BlockVolume{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[154]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[155]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14073,7 +14136,7 @@ func (x *Volume_Source_CSIVolume_VolumeCapability_BlockVolume) String() string {
 func (*Volume_Source_CSIVolume_VolumeCapability_BlockVolume) ProtoMessage() {}
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_BlockVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[154]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[155]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14100,7 +14163,7 @@ type Volume_Source_CSIVolume_VolumeCapability_MountVolume struct {
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_MountVolume) Reset() {
 	*x = Volume_Source_CSIVolume_VolumeCapability_MountVolume{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[155]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[156]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14112,7 +14175,7 @@ func (x *Volume_Source_CSIVolume_VolumeCapability_MountVolume) String() string {
 func (*Volume_Source_CSIVolume_VolumeCapability_MountVolume) ProtoMessage() {}
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_MountVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[155]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[156]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14152,7 +14215,7 @@ type Volume_Source_CSIVolume_VolumeCapability_AccessMode struct {
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_AccessMode) Reset() {
 	*x = Volume_Source_CSIVolume_VolumeCapability_AccessMode{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[156]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[157]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14164,7 +14227,7 @@ func (x *Volume_Source_CSIVolume_VolumeCapability_AccessMode) String() string {
 func (*Volume_Source_CSIVolume_VolumeCapability_AccessMode) ProtoMessage() {}
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_AccessMode) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[156]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[157]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14205,7 +14268,7 @@ const (
 
 func (x *NetworkInfo_IPAddress) Reset() {
 	*x = NetworkInfo_IPAddress{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[160]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[161]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14217,7 +14280,7 @@ func (x *NetworkInfo_IPAddress) String() string {
 func (*NetworkInfo_IPAddress) ProtoMessage() {}
 
 func (x *NetworkInfo_IPAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[160]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[161]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14261,7 +14324,7 @@ type NetworkInfo_PortMapping struct {
 
 func (x *NetworkInfo_PortMapping) Reset() {
 	*x = NetworkInfo_PortMapping{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[161]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[162]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14273,7 +14336,7 @@ func (x *NetworkInfo_PortMapping) String() string {
 func (*NetworkInfo_PortMapping) ProtoMessage() {}
 
 func (x *NetworkInfo_PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[161]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[162]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14323,7 +14386,7 @@ type RLimitInfo_RLimit struct {
 
 func (x *RLimitInfo_RLimit) Reset() {
 	*x = RLimitInfo_RLimit{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[162]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[163]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14335,7 +14398,7 @@ func (x *RLimitInfo_RLimit) String() string {
 func (*RLimitInfo_RLimit) ProtoMessage() {}
 
 func (x *RLimitInfo_RLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[162]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[163]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14383,7 +14446,7 @@ type TTYInfo_WindowSize struct {
 
 func (x *TTYInfo_WindowSize) Reset() {
 	*x = TTYInfo_WindowSize{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[163]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[164]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14395,7 +14458,7 @@ func (x *TTYInfo_WindowSize) String() string {
 func (*TTYInfo_WindowSize) ProtoMessage() {}
 
 func (x *TTYInfo_WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[163]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[164]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14452,7 +14515,7 @@ const (
 
 func (x *ContainerInfo_DockerInfo) Reset() {
 	*x = ContainerInfo_DockerInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[164]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[165]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14464,7 +14527,7 @@ func (x *ContainerInfo_DockerInfo) String() string {
 func (*ContainerInfo_DockerInfo) ProtoMessage() {}
 
 func (x *ContainerInfo_DockerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[164]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[165]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14541,7 +14604,7 @@ type ContainerInfo_MesosInfo struct {
 
 func (x *ContainerInfo_MesosInfo) Reset() {
 	*x = ContainerInfo_MesosInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[165]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[166]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14553,7 +14616,7 @@ func (x *ContainerInfo_MesosInfo) String() string {
 func (*ContainerInfo_MesosInfo) ProtoMessage() {}
 
 func (x *ContainerInfo_MesosInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[165]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[166]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14589,7 +14652,7 @@ type ContainerInfo_DockerInfo_PortMapping struct {
 
 func (x *ContainerInfo_DockerInfo_PortMapping) Reset() {
 	*x = ContainerInfo_DockerInfo_PortMapping{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[166]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[167]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14601,7 +14664,7 @@ func (x *ContainerInfo_DockerInfo_PortMapping) String() string {
 func (*ContainerInfo_DockerInfo_PortMapping) ProtoMessage() {}
 
 func (x *ContainerInfo_DockerInfo_PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[166]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[167]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14647,7 +14710,7 @@ type CgroupInfo_Blkio struct {
 
 func (x *CgroupInfo_Blkio) Reset() {
 	*x = CgroupInfo_Blkio{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[167]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[168]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14659,7 +14722,7 @@ func (x *CgroupInfo_Blkio) String() string {
 func (*CgroupInfo_Blkio) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[167]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[168]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14685,7 +14748,7 @@ type CgroupInfo_NetCls struct {
 
 func (x *CgroupInfo_NetCls) Reset() {
 	*x = CgroupInfo_NetCls{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[168]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[169]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14697,7 +14760,7 @@ func (x *CgroupInfo_NetCls) String() string {
 func (*CgroupInfo_NetCls) ProtoMessage() {}
 
 func (x *CgroupInfo_NetCls) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[168]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[169]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14731,7 +14794,7 @@ type CgroupInfo_Blkio_Value struct {
 
 func (x *CgroupInfo_Blkio_Value) Reset() {
 	*x = CgroupInfo_Blkio_Value{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[169]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[170]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14743,7 +14806,7 @@ func (x *CgroupInfo_Blkio_Value) String() string {
 func (*CgroupInfo_Blkio_Value) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[169]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[170]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14782,7 +14845,7 @@ type CgroupInfo_Blkio_CFQ struct {
 
 func (x *CgroupInfo_Blkio_CFQ) Reset() {
 	*x = CgroupInfo_Blkio_CFQ{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[170]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[171]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14794,7 +14857,7 @@ func (x *CgroupInfo_Blkio_CFQ) String() string {
 func (*CgroupInfo_Blkio_CFQ) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio_CFQ) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[170]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[171]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14819,7 +14882,7 @@ type CgroupInfo_Blkio_Throttling struct {
 
 func (x *CgroupInfo_Blkio_Throttling) Reset() {
 	*x = CgroupInfo_Blkio_Throttling{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[171]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[172]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14831,7 +14894,7 @@ func (x *CgroupInfo_Blkio_Throttling) String() string {
 func (*CgroupInfo_Blkio_Throttling) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio_Throttling) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[171]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[172]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14859,7 +14922,7 @@ type CgroupInfo_Blkio_Statistics struct {
 
 func (x *CgroupInfo_Blkio_Statistics) Reset() {
 	*x = CgroupInfo_Blkio_Statistics{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[172]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[173]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14871,7 +14934,7 @@ func (x *CgroupInfo_Blkio_Statistics) String() string {
 func (*CgroupInfo_Blkio_Statistics) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio_Statistics) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[172]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[173]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14926,7 +14989,7 @@ type CgroupInfo_Blkio_CFQ_Statistics struct {
 
 func (x *CgroupInfo_Blkio_CFQ_Statistics) Reset() {
 	*x = CgroupInfo_Blkio_CFQ_Statistics{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[173]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[174]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14938,7 +15001,7 @@ func (x *CgroupInfo_Blkio_CFQ_Statistics) String() string {
 func (*CgroupInfo_Blkio_CFQ_Statistics) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio_CFQ_Statistics) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[173]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[174]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -15029,7 +15092,7 @@ type CgroupInfo_Blkio_Throttling_Statistics struct {
 
 func (x *CgroupInfo_Blkio_Throttling_Statistics) Reset() {
 	*x = CgroupInfo_Blkio_Throttling_Statistics{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[174]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[175]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -15041,7 +15104,7 @@ func (x *CgroupInfo_Blkio_Throttling_Statistics) String() string {
 func (*CgroupInfo_Blkio_Throttling_Statistics) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio_Throttling_Statistics) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[174]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[175]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -15089,7 +15152,7 @@ type Device_Number struct {
 
 func (x *Device_Number) Reset() {
 	*x = Device_Number{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[175]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[176]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -15101,7 +15164,7 @@ func (x *Device_Number) String() string {
 func (*Device_Number) ProtoMessage() {}
 
 func (x *Device_Number) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[175]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[176]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -15143,7 +15206,7 @@ type DeviceAccess_Access struct {
 
 func (x *DeviceAccess_Access) Reset() {
 	*x = DeviceAccess_Access{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[176]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[177]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -15155,7 +15218,7 @@ func (x *DeviceAccess_Access) String() string {
 func (*DeviceAccess_Access) ProtoMessage() {}
 
 func (x *DeviceAccess_Access) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[176]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[177]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -15222,13 +15285,17 @@ const file_mezzo_v1_mezzo_proto_rawDesc = "" +
 	"\aAddress\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\x12\x12\n" +
-	"\x04port\x18\x03 \x02(\x05R\x04port\"\xa5\x01\n" +
+	"\x04port\x18\x03 \x02(\x05R\x04port\"\x96\x02\n" +
 	"\x03URL\x12\x16\n" +
 	"\x06scheme\x18\x01 \x02(\tR\x06scheme\x12+\n" +
 	"\aaddress\x18\x02 \x02(\v2\x11.mezzo.v1.AddressR\aaddress\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12)\n" +
 	"\x05query\x18\x04 \x03(\v2\x13.mezzo.v1.ParameterR\x05query\x12\x1a\n" +
-	"\bfragment\x18\x05 \x01(\tR\bfragment\"n\n" +
+	"\bfragment\x18\x05 \x01(\tR\bfragment\x125\n" +
+	"\tendpoints\x18\x90N \x03(\v2\x16.mezzo.v1.URL.EndpointR\tendpoints\x1a8\n" +
+	"\bEndpoint\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"n\n" +
 	"\x0eUnavailability\x12(\n" +
 	"\x05start\x18\x01 \x02(\v2\x12.mezzo.v1.TimeInfoR\x05start\x122\n" +
 	"\bduration\x18\x02 \x01(\v2\x16.mezzo.v1.DurationInfoR\bduration\"7\n" +
@@ -16576,7 +16643,7 @@ func file_mezzo_v1_mezzo_proto_rawDescGZIP() []byte {
 }
 
 var file_mezzo_v1_mezzo_proto_enumTypes = make([]protoimpl.EnumInfo, 34)
-var file_mezzo_v1_mezzo_proto_msgTypes = make([]protoimpl.MessageInfo, 177)
+var file_mezzo_v1_mezzo_proto_msgTypes = make([]protoimpl.MessageInfo, 178)
 var file_mezzo_v1_mezzo_proto_goTypes = []any{
 	(Status)(0),                         // 0: mezzo.v1.Status
 	(TaskState)(0),                      // 1: mezzo.v1.TaskState
@@ -16703,428 +16770,430 @@ var file_mezzo_v1_mezzo_proto_goTypes = []any{
 	(*DeviceWhitelist)(nil),                                       // 122: mezzo.v1.DeviceWhitelist
 	(*DrainConfig)(nil),                                           // 123: mezzo.v1.DrainConfig
 	(*DrainInfo)(nil),                                             // 124: mezzo.v1.DrainInfo
-	(*FrameworkInfo_Capability)(nil),                              // 125: mezzo.v1.FrameworkInfo.Capability
-	nil,                                                           // 126: mezzo.v1.FrameworkInfo.OfferFiltersEntry
-	(*CheckInfo_Command)(nil),                                     // 127: mezzo.v1.CheckInfo.Command
-	(*CheckInfo_Http)(nil),                                        // 128: mezzo.v1.CheckInfo.Http
-	(*CheckInfo_Tcp)(nil),                                         // 129: mezzo.v1.CheckInfo.Tcp
-	(*HealthCheck_HTTPCheckInfo)(nil),                             // 130: mezzo.v1.HealthCheck.HTTPCheckInfo
-	(*HealthCheck_TCPCheckInfo)(nil),                              // 131: mezzo.v1.HealthCheck.TCPCheckInfo
-	(*CommandInfo_URI)(nil),                                       // 132: mezzo.v1.CommandInfo.URI
-	(*DomainInfo_FaultDomain)(nil),                                // 133: mezzo.v1.DomainInfo.FaultDomain
-	(*DomainInfo_FaultDomain_RegionInfo)(nil),                     // 134: mezzo.v1.DomainInfo.FaultDomain.RegionInfo
-	(*DomainInfo_FaultDomain_ZoneInfo)(nil),                       // 135: mezzo.v1.DomainInfo.FaultDomain.ZoneInfo
-	(*MasterInfo_Capability)(nil),                                 // 136: mezzo.v1.MasterInfo.Capability
-	(*AgentInfo_Capability)(nil),                                  // 137: mezzo.v1.AgentInfo.Capability
-	(*ResourceProviderInfo_Storage)(nil),                          // 138: mezzo.v1.ResourceProviderInfo.Storage
-	(*Value_Scalar)(nil),                                          // 139: mezzo.v1.Value.Scalar
-	(*Value_Range)(nil),                                           // 140: mezzo.v1.Value.Range
-	(*Value_Ranges)(nil),                                          // 141: mezzo.v1.Value.Ranges
-	(*Value_Set)(nil),                                             // 142: mezzo.v1.Value.Set
-	(*Value_Text)(nil),                                            // 143: mezzo.v1.Value.Text
-	(*Resource_AllocationInfo)(nil),                               // 144: mezzo.v1.Resource.AllocationInfo
-	(*Resource_ReservationInfo)(nil),                              // 145: mezzo.v1.Resource.ReservationInfo
-	(*Resource_DiskInfo)(nil),                                     // 146: mezzo.v1.Resource.DiskInfo
-	(*Resource_RevocableInfo)(nil),                                // 147: mezzo.v1.Resource.RevocableInfo
-	(*Resource_SharedInfo)(nil),                                   // 148: mezzo.v1.Resource.SharedInfo
-	(*Resource_DiskInfo_Persistence)(nil),                         // 149: mezzo.v1.Resource.DiskInfo.Persistence
-	(*Resource_DiskInfo_Source)(nil),                              // 150: mezzo.v1.Resource.DiskInfo.Source
-	(*Resource_DiskInfo_Source_Path)(nil),                         // 151: mezzo.v1.Resource.DiskInfo.Source.Path
-	(*Resource_DiskInfo_Source_Mount)(nil),                        // 152: mezzo.v1.Resource.DiskInfo.Source.Mount
-	(*ResourceStatistics_RatePercentiles)(nil),                    // 153: mezzo.v1.ResourceStatistics.RatePercentiles
-	(*ResourceStatistics_RateStatistics)(nil),                     // 154: mezzo.v1.ResourceStatistics.RateStatistics
-	(*ResourceUsage_Executor)(nil),                                // 155: mezzo.v1.ResourceUsage.Executor
-	(*ResourceUsage_Executor_Task)(nil),                           // 156: mezzo.v1.ResourceUsage.Executor.Task
-	(*OfferFilters_ResourceQuantities)(nil),                       // 157: mezzo.v1.OfferFilters.ResourceQuantities
-	(*OfferFilters_MinAllocatableResources)(nil),                  // 158: mezzo.v1.OfferFilters.MinAllocatableResources
-	nil,                                                // 159: mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry
-	(*Offer_Operation)(nil),                            // 160: mezzo.v1.Offer.Operation
-	(*Offer_Operation_Launch)(nil),                     // 161: mezzo.v1.Offer.Operation.Launch
-	(*Offer_Operation_LaunchGroup)(nil),                // 162: mezzo.v1.Offer.Operation.LaunchGroup
-	(*Offer_Operation_Reserve)(nil),                    // 163: mezzo.v1.Offer.Operation.Reserve
-	(*Offer_Operation_Unreserve)(nil),                  // 164: mezzo.v1.Offer.Operation.Unreserve
-	(*Offer_Operation_Create)(nil),                     // 165: mezzo.v1.Offer.Operation.Create
-	(*Offer_Operation_Destroy)(nil),                    // 166: mezzo.v1.Offer.Operation.Destroy
-	(*Offer_Operation_GrowVolume)(nil),                 // 167: mezzo.v1.Offer.Operation.GrowVolume
-	(*Offer_Operation_ShrinkVolume)(nil),               // 168: mezzo.v1.Offer.Operation.ShrinkVolume
-	(*Offer_Operation_CreateDisk)(nil),                 // 169: mezzo.v1.Offer.Operation.CreateDisk
-	(*Offer_Operation_DestroyDisk)(nil),                // 170: mezzo.v1.Offer.Operation.DestroyDisk
-	nil,                                                // 171: mezzo.v1.TaskInfo.LimitsEntry
-	nil,                                                // 172: mezzo.v1.Task.LimitsEntry
-	(*CheckStatusInfo_Command)(nil),                    // 173: mezzo.v1.CheckStatusInfo.Command
-	(*CheckStatusInfo_Http)(nil),                       // 174: mezzo.v1.CheckStatusInfo.Http
-	(*CheckStatusInfo_Tcp)(nil),                        // 175: mezzo.v1.CheckStatusInfo.Tcp
-	(*Environment_Variable)(nil),                       // 176: mezzo.v1.Environment.Variable
-	(*Secret_Reference)(nil),                           // 177: mezzo.v1.Secret.Reference
-	(*Secret_Value)(nil),                               // 178: mezzo.v1.Secret.Value
-	(*Image_Appc)(nil),                                 // 179: mezzo.v1.Image.Appc
-	(*Image_Docker)(nil),                               // 180: mezzo.v1.Image.Docker
-	(*Volume_Source)(nil),                              // 181: mezzo.v1.Volume.Source
-	(*Volume_Source_DockerVolume)(nil),                 // 182: mezzo.v1.Volume.Source.DockerVolume
-	(*Volume_Source_HostPath)(nil),                     // 183: mezzo.v1.Volume.Source.HostPath
-	(*Volume_Source_SandboxPath)(nil),                  // 184: mezzo.v1.Volume.Source.SandboxPath
-	(*Volume_Source_CSIVolume)(nil),                    // 185: mezzo.v1.Volume.Source.CSIVolume
-	(*Volume_Source_CSIVolume_VolumeCapability)(nil),   // 186: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability
-	(*Volume_Source_CSIVolume_StaticProvisioning)(nil), // 187: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning
-	(*Volume_Source_CSIVolume_VolumeCapability_BlockVolume)(nil), // 188: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.BlockVolume
-	(*Volume_Source_CSIVolume_VolumeCapability_MountVolume)(nil), // 189: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.MountVolume
-	(*Volume_Source_CSIVolume_VolumeCapability_AccessMode)(nil),  // 190: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode
-	nil,                              // 191: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry
-	nil,                              // 192: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry
-	nil,                              // 193: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.VolumeContextEntry
-	(*NetworkInfo_IPAddress)(nil),    // 194: mezzo.v1.NetworkInfo.IPAddress
-	(*NetworkInfo_PortMapping)(nil),  // 195: mezzo.v1.NetworkInfo.PortMapping
-	(*RLimitInfo_RLimit)(nil),        // 196: mezzo.v1.RLimitInfo.RLimit
-	(*TTYInfo_WindowSize)(nil),       // 197: mezzo.v1.TTYInfo.WindowSize
-	(*ContainerInfo_DockerInfo)(nil), // 198: mezzo.v1.ContainerInfo.DockerInfo
-	(*ContainerInfo_MesosInfo)(nil),  // 199: mezzo.v1.ContainerInfo.MesosInfo
-	(*ContainerInfo_DockerInfo_PortMapping)(nil),   // 200: mezzo.v1.ContainerInfo.DockerInfo.PortMapping
-	(*CgroupInfo_Blkio)(nil),                       // 201: mezzo.v1.CgroupInfo.Blkio
-	(*CgroupInfo_NetCls)(nil),                      // 202: mezzo.v1.CgroupInfo.NetCls
-	(*CgroupInfo_Blkio_Value)(nil),                 // 203: mezzo.v1.CgroupInfo.Blkio.Value
-	(*CgroupInfo_Blkio_CFQ)(nil),                   // 204: mezzo.v1.CgroupInfo.Blkio.CFQ
-	(*CgroupInfo_Blkio_Throttling)(nil),            // 205: mezzo.v1.CgroupInfo.Blkio.Throttling
-	(*CgroupInfo_Blkio_Statistics)(nil),            // 206: mezzo.v1.CgroupInfo.Blkio.Statistics
-	(*CgroupInfo_Blkio_CFQ_Statistics)(nil),        // 207: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
-	(*CgroupInfo_Blkio_Throttling_Statistics)(nil), // 208: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics
-	(*Device_Number)(nil),                          // 209: mezzo.v1.Device.Number
-	(*DeviceAccess_Access)(nil),                    // 210: mezzo.v1.DeviceAccess.Access
+	(*URL_Endpoint)(nil),                                          // 125: mezzo.v1.URL.Endpoint
+	(*FrameworkInfo_Capability)(nil),                              // 126: mezzo.v1.FrameworkInfo.Capability
+	nil,                                                           // 127: mezzo.v1.FrameworkInfo.OfferFiltersEntry
+	(*CheckInfo_Command)(nil),                                     // 128: mezzo.v1.CheckInfo.Command
+	(*CheckInfo_Http)(nil),                                        // 129: mezzo.v1.CheckInfo.Http
+	(*CheckInfo_Tcp)(nil),                                         // 130: mezzo.v1.CheckInfo.Tcp
+	(*HealthCheck_HTTPCheckInfo)(nil),                             // 131: mezzo.v1.HealthCheck.HTTPCheckInfo
+	(*HealthCheck_TCPCheckInfo)(nil),                              // 132: mezzo.v1.HealthCheck.TCPCheckInfo
+	(*CommandInfo_URI)(nil),                                       // 133: mezzo.v1.CommandInfo.URI
+	(*DomainInfo_FaultDomain)(nil),                                // 134: mezzo.v1.DomainInfo.FaultDomain
+	(*DomainInfo_FaultDomain_RegionInfo)(nil),                     // 135: mezzo.v1.DomainInfo.FaultDomain.RegionInfo
+	(*DomainInfo_FaultDomain_ZoneInfo)(nil),                       // 136: mezzo.v1.DomainInfo.FaultDomain.ZoneInfo
+	(*MasterInfo_Capability)(nil),                                 // 137: mezzo.v1.MasterInfo.Capability
+	(*AgentInfo_Capability)(nil),                                  // 138: mezzo.v1.AgentInfo.Capability
+	(*ResourceProviderInfo_Storage)(nil),                          // 139: mezzo.v1.ResourceProviderInfo.Storage
+	(*Value_Scalar)(nil),                                          // 140: mezzo.v1.Value.Scalar
+	(*Value_Range)(nil),                                           // 141: mezzo.v1.Value.Range
+	(*Value_Ranges)(nil),                                          // 142: mezzo.v1.Value.Ranges
+	(*Value_Set)(nil),                                             // 143: mezzo.v1.Value.Set
+	(*Value_Text)(nil),                                            // 144: mezzo.v1.Value.Text
+	(*Resource_AllocationInfo)(nil),                               // 145: mezzo.v1.Resource.AllocationInfo
+	(*Resource_ReservationInfo)(nil),                              // 146: mezzo.v1.Resource.ReservationInfo
+	(*Resource_DiskInfo)(nil),                                     // 147: mezzo.v1.Resource.DiskInfo
+	(*Resource_RevocableInfo)(nil),                                // 148: mezzo.v1.Resource.RevocableInfo
+	(*Resource_SharedInfo)(nil),                                   // 149: mezzo.v1.Resource.SharedInfo
+	(*Resource_DiskInfo_Persistence)(nil),                         // 150: mezzo.v1.Resource.DiskInfo.Persistence
+	(*Resource_DiskInfo_Source)(nil),                              // 151: mezzo.v1.Resource.DiskInfo.Source
+	(*Resource_DiskInfo_Source_Path)(nil),                         // 152: mezzo.v1.Resource.DiskInfo.Source.Path
+	(*Resource_DiskInfo_Source_Mount)(nil),                        // 153: mezzo.v1.Resource.DiskInfo.Source.Mount
+	(*ResourceStatistics_RatePercentiles)(nil),                    // 154: mezzo.v1.ResourceStatistics.RatePercentiles
+	(*ResourceStatistics_RateStatistics)(nil),                     // 155: mezzo.v1.ResourceStatistics.RateStatistics
+	(*ResourceUsage_Executor)(nil),                                // 156: mezzo.v1.ResourceUsage.Executor
+	(*ResourceUsage_Executor_Task)(nil),                           // 157: mezzo.v1.ResourceUsage.Executor.Task
+	(*OfferFilters_ResourceQuantities)(nil),                       // 158: mezzo.v1.OfferFilters.ResourceQuantities
+	(*OfferFilters_MinAllocatableResources)(nil),                  // 159: mezzo.v1.OfferFilters.MinAllocatableResources
+	nil,                                                // 160: mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry
+	(*Offer_Operation)(nil),                            // 161: mezzo.v1.Offer.Operation
+	(*Offer_Operation_Launch)(nil),                     // 162: mezzo.v1.Offer.Operation.Launch
+	(*Offer_Operation_LaunchGroup)(nil),                // 163: mezzo.v1.Offer.Operation.LaunchGroup
+	(*Offer_Operation_Reserve)(nil),                    // 164: mezzo.v1.Offer.Operation.Reserve
+	(*Offer_Operation_Unreserve)(nil),                  // 165: mezzo.v1.Offer.Operation.Unreserve
+	(*Offer_Operation_Create)(nil),                     // 166: mezzo.v1.Offer.Operation.Create
+	(*Offer_Operation_Destroy)(nil),                    // 167: mezzo.v1.Offer.Operation.Destroy
+	(*Offer_Operation_GrowVolume)(nil),                 // 168: mezzo.v1.Offer.Operation.GrowVolume
+	(*Offer_Operation_ShrinkVolume)(nil),               // 169: mezzo.v1.Offer.Operation.ShrinkVolume
+	(*Offer_Operation_CreateDisk)(nil),                 // 170: mezzo.v1.Offer.Operation.CreateDisk
+	(*Offer_Operation_DestroyDisk)(nil),                // 171: mezzo.v1.Offer.Operation.DestroyDisk
+	nil,                                                // 172: mezzo.v1.TaskInfo.LimitsEntry
+	nil,                                                // 173: mezzo.v1.Task.LimitsEntry
+	(*CheckStatusInfo_Command)(nil),                    // 174: mezzo.v1.CheckStatusInfo.Command
+	(*CheckStatusInfo_Http)(nil),                       // 175: mezzo.v1.CheckStatusInfo.Http
+	(*CheckStatusInfo_Tcp)(nil),                        // 176: mezzo.v1.CheckStatusInfo.Tcp
+	(*Environment_Variable)(nil),                       // 177: mezzo.v1.Environment.Variable
+	(*Secret_Reference)(nil),                           // 178: mezzo.v1.Secret.Reference
+	(*Secret_Value)(nil),                               // 179: mezzo.v1.Secret.Value
+	(*Image_Appc)(nil),                                 // 180: mezzo.v1.Image.Appc
+	(*Image_Docker)(nil),                               // 181: mezzo.v1.Image.Docker
+	(*Volume_Source)(nil),                              // 182: mezzo.v1.Volume.Source
+	(*Volume_Source_DockerVolume)(nil),                 // 183: mezzo.v1.Volume.Source.DockerVolume
+	(*Volume_Source_HostPath)(nil),                     // 184: mezzo.v1.Volume.Source.HostPath
+	(*Volume_Source_SandboxPath)(nil),                  // 185: mezzo.v1.Volume.Source.SandboxPath
+	(*Volume_Source_CSIVolume)(nil),                    // 186: mezzo.v1.Volume.Source.CSIVolume
+	(*Volume_Source_CSIVolume_VolumeCapability)(nil),   // 187: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability
+	(*Volume_Source_CSIVolume_StaticProvisioning)(nil), // 188: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning
+	(*Volume_Source_CSIVolume_VolumeCapability_BlockVolume)(nil), // 189: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.BlockVolume
+	(*Volume_Source_CSIVolume_VolumeCapability_MountVolume)(nil), // 190: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.MountVolume
+	(*Volume_Source_CSIVolume_VolumeCapability_AccessMode)(nil),  // 191: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode
+	nil,                              // 192: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry
+	nil,                              // 193: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry
+	nil,                              // 194: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.VolumeContextEntry
+	(*NetworkInfo_IPAddress)(nil),    // 195: mezzo.v1.NetworkInfo.IPAddress
+	(*NetworkInfo_PortMapping)(nil),  // 196: mezzo.v1.NetworkInfo.PortMapping
+	(*RLimitInfo_RLimit)(nil),        // 197: mezzo.v1.RLimitInfo.RLimit
+	(*TTYInfo_WindowSize)(nil),       // 198: mezzo.v1.TTYInfo.WindowSize
+	(*ContainerInfo_DockerInfo)(nil), // 199: mezzo.v1.ContainerInfo.DockerInfo
+	(*ContainerInfo_MesosInfo)(nil),  // 200: mezzo.v1.ContainerInfo.MesosInfo
+	(*ContainerInfo_DockerInfo_PortMapping)(nil),   // 201: mezzo.v1.ContainerInfo.DockerInfo.PortMapping
+	(*CgroupInfo_Blkio)(nil),                       // 202: mezzo.v1.CgroupInfo.Blkio
+	(*CgroupInfo_NetCls)(nil),                      // 203: mezzo.v1.CgroupInfo.NetCls
+	(*CgroupInfo_Blkio_Value)(nil),                 // 204: mezzo.v1.CgroupInfo.Blkio.Value
+	(*CgroupInfo_Blkio_CFQ)(nil),                   // 205: mezzo.v1.CgroupInfo.Blkio.CFQ
+	(*CgroupInfo_Blkio_Throttling)(nil),            // 206: mezzo.v1.CgroupInfo.Blkio.Throttling
+	(*CgroupInfo_Blkio_Statistics)(nil),            // 207: mezzo.v1.CgroupInfo.Blkio.Statistics
+	(*CgroupInfo_Blkio_CFQ_Statistics)(nil),        // 208: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
+	(*CgroupInfo_Blkio_Throttling_Statistics)(nil), // 209: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics
+	(*Device_Number)(nil),                          // 210: mezzo.v1.Device.Number
+	(*DeviceAccess_Access)(nil),                    // 211: mezzo.v1.DeviceAccess.Access
 }
 var file_mezzo_v1_mezzo_proto_depIdxs = []int32{
 	39,  // 0: mezzo.v1.ContainerID.parent:type_name -> mezzo.v1.ContainerID
 	44,  // 1: mezzo.v1.URL.address:type_name -> mezzo.v1.Address
 	90,  // 2: mezzo.v1.URL.query:type_name -> mezzo.v1.Parameter
-	42,  // 3: mezzo.v1.Unavailability.start:type_name -> mezzo.v1.TimeInfo
-	43,  // 4: mezzo.v1.Unavailability.duration:type_name -> mezzo.v1.DurationInfo
-	47,  // 5: mezzo.v1.MachineInfo.id:type_name -> mezzo.v1.MachineID
-	4,   // 6: mezzo.v1.MachineInfo.mode:type_name -> mezzo.v1.MachineInfo.Mode
-	46,  // 7: mezzo.v1.MachineInfo.unavailability:type_name -> mezzo.v1.Unavailability
-	34,  // 8: mezzo.v1.FrameworkInfo.id:type_name -> mezzo.v1.FrameworkID
-	125, // 9: mezzo.v1.FrameworkInfo.capabilities:type_name -> mezzo.v1.FrameworkInfo.Capability
-	109, // 10: mezzo.v1.FrameworkInfo.labels:type_name -> mezzo.v1.Labels
-	126, // 11: mezzo.v1.FrameworkInfo.offer_filters:type_name -> mezzo.v1.FrameworkInfo.OfferFiltersEntry
-	6,   // 12: mezzo.v1.CheckInfo.type:type_name -> mezzo.v1.CheckInfo.Type
-	127, // 13: mezzo.v1.CheckInfo.command:type_name -> mezzo.v1.CheckInfo.Command
-	128, // 14: mezzo.v1.CheckInfo.http:type_name -> mezzo.v1.CheckInfo.Http
-	129, // 15: mezzo.v1.CheckInfo.tcp:type_name -> mezzo.v1.CheckInfo.Tcp
-	130, // 16: mezzo.v1.HealthCheck.http:type_name -> mezzo.v1.HealthCheck.HTTPCheckInfo
-	53,  // 17: mezzo.v1.HealthCheck.command:type_name -> mezzo.v1.CommandInfo
-	7,   // 18: mezzo.v1.HealthCheck.type:type_name -> mezzo.v1.HealthCheck.Type
-	131, // 19: mezzo.v1.HealthCheck.tcp:type_name -> mezzo.v1.HealthCheck.TCPCheckInfo
-	43,  // 20: mezzo.v1.KillPolicy.grace_period:type_name -> mezzo.v1.DurationInfo
-	132, // 21: mezzo.v1.CommandInfo.uris:type_name -> mezzo.v1.CommandInfo.URI
-	89,  // 22: mezzo.v1.CommandInfo.environment:type_name -> mezzo.v1.Environment
-	38,  // 23: mezzo.v1.ExecutorInfo.executor_id:type_name -> mezzo.v1.ExecutorID
-	64,  // 24: mezzo.v1.ExecutorInfo.resources:type_name -> mezzo.v1.Resource
-	53,  // 25: mezzo.v1.ExecutorInfo.command:type_name -> mezzo.v1.CommandInfo
-	34,  // 26: mezzo.v1.ExecutorInfo.framework_id:type_name -> mezzo.v1.FrameworkID
-	106, // 27: mezzo.v1.ExecutorInfo.container:type_name -> mezzo.v1.ContainerInfo
-	113, // 28: mezzo.v1.ExecutorInfo.discovery:type_name -> mezzo.v1.DiscoveryInfo
-	43,  // 29: mezzo.v1.ExecutorInfo.shutdown_grace_period:type_name -> mezzo.v1.DurationInfo
-	109, // 30: mezzo.v1.ExecutorInfo.labels:type_name -> mezzo.v1.Labels
-	8,   // 31: mezzo.v1.ExecutorInfo.type:type_name -> mezzo.v1.ExecutorInfo.Type
-	133, // 32: mezzo.v1.DomainInfo.fault_domain:type_name -> mezzo.v1.DomainInfo.FaultDomain
-	44,  // 33: mezzo.v1.MasterInfo.address:type_name -> mezzo.v1.Address
-	55,  // 34: mezzo.v1.MasterInfo.domain:type_name -> mezzo.v1.DomainInfo
-	136, // 35: mezzo.v1.MasterInfo.capabilities:type_name -> mezzo.v1.MasterInfo.Capability
-	64,  // 36: mezzo.v1.AgentInfo.resources:type_name -> mezzo.v1.Resource
-	63,  // 37: mezzo.v1.AgentInfo.attributes:type_name -> mezzo.v1.Attribute
-	36,  // 38: mezzo.v1.AgentInfo.id:type_name -> mezzo.v1.AgentID
-	55,  // 39: mezzo.v1.AgentInfo.domain:type_name -> mezzo.v1.DomainInfo
-	11,  // 40: mezzo.v1.CSIPluginContainerInfo.services:type_name -> mezzo.v1.CSIPluginContainerInfo.Service
-	53,  // 41: mezzo.v1.CSIPluginContainerInfo.command:type_name -> mezzo.v1.CommandInfo
-	64,  // 42: mezzo.v1.CSIPluginContainerInfo.resources:type_name -> mezzo.v1.Resource
-	106, // 43: mezzo.v1.CSIPluginContainerInfo.container:type_name -> mezzo.v1.ContainerInfo
-	11,  // 44: mezzo.v1.CSIPluginEndpoint.csi_service:type_name -> mezzo.v1.CSIPluginContainerInfo.Service
-	58,  // 45: mezzo.v1.CSIPluginInfo.containers:type_name -> mezzo.v1.CSIPluginContainerInfo
-	59,  // 46: mezzo.v1.CSIPluginInfo.endpoints:type_name -> mezzo.v1.CSIPluginEndpoint
-	40,  // 47: mezzo.v1.ResourceProviderInfo.id:type_name -> mezzo.v1.ResourceProviderID
-	63,  // 48: mezzo.v1.ResourceProviderInfo.attributes:type_name -> mezzo.v1.Attribute
-	145, // 49: mezzo.v1.ResourceProviderInfo.default_reservations:type_name -> mezzo.v1.Resource.ReservationInfo
-	138, // 50: mezzo.v1.ResourceProviderInfo.storage:type_name -> mezzo.v1.ResourceProviderInfo.Storage
-	12,  // 51: mezzo.v1.Value.type:type_name -> mezzo.v1.Value.Type
-	139, // 52: mezzo.v1.Value.scalar:type_name -> mezzo.v1.Value.Scalar
-	141, // 53: mezzo.v1.Value.ranges:type_name -> mezzo.v1.Value.Ranges
-	142, // 54: mezzo.v1.Value.set:type_name -> mezzo.v1.Value.Set
-	143, // 55: mezzo.v1.Value.text:type_name -> mezzo.v1.Value.Text
-	12,  // 56: mezzo.v1.Attribute.type:type_name -> mezzo.v1.Value.Type
-	139, // 57: mezzo.v1.Attribute.scalar:type_name -> mezzo.v1.Value.Scalar
-	141, // 58: mezzo.v1.Attribute.ranges:type_name -> mezzo.v1.Value.Ranges
-	143, // 59: mezzo.v1.Attribute.text:type_name -> mezzo.v1.Value.Text
-	142, // 60: mezzo.v1.Attribute.set:type_name -> mezzo.v1.Value.Set
-	12,  // 61: mezzo.v1.Resource.type:type_name -> mezzo.v1.Value.Type
-	139, // 62: mezzo.v1.Resource.scalar:type_name -> mezzo.v1.Value.Scalar
-	141, // 63: mezzo.v1.Resource.ranges:type_name -> mezzo.v1.Value.Ranges
-	142, // 64: mezzo.v1.Resource.set:type_name -> mezzo.v1.Value.Set
-	146, // 65: mezzo.v1.Resource.disk:type_name -> mezzo.v1.Resource.DiskInfo
-	145, // 66: mezzo.v1.Resource.reservation:type_name -> mezzo.v1.Resource.ReservationInfo
-	147, // 67: mezzo.v1.Resource.revocable:type_name -> mezzo.v1.Resource.RevocableInfo
-	148, // 68: mezzo.v1.Resource.shared:type_name -> mezzo.v1.Resource.SharedInfo
-	144, // 69: mezzo.v1.Resource.allocation_info:type_name -> mezzo.v1.Resource.AllocationInfo
-	40,  // 70: mezzo.v1.Resource.provider_id:type_name -> mezzo.v1.ResourceProviderID
-	145, // 71: mezzo.v1.Resource.reservations:type_name -> mezzo.v1.Resource.ReservationInfo
-	66,  // 72: mezzo.v1.SNMPStatistics.ip_stats:type_name -> mezzo.v1.IpStatistics
-	67,  // 73: mezzo.v1.SNMPStatistics.icmp_stats:type_name -> mezzo.v1.IcmpStatistics
-	68,  // 74: mezzo.v1.SNMPStatistics.tcp_stats:type_name -> mezzo.v1.TcpStatistics
-	69,  // 75: mezzo.v1.SNMPStatistics.udp_stats:type_name -> mezzo.v1.UdpStatistics
-	150, // 76: mezzo.v1.DiskStatistics.source:type_name -> mezzo.v1.Resource.DiskInfo.Source
-	149, // 77: mezzo.v1.DiskStatistics.persistence:type_name -> mezzo.v1.Resource.DiskInfo.Persistence
-	74,  // 78: mezzo.v1.ResourceStatistics.perf:type_name -> mezzo.v1.PerfStatistics
-	65,  // 79: mezzo.v1.ResourceStatistics.net_traffic_control_statistics:type_name -> mezzo.v1.TrafficControlStatistics
-	70,  // 80: mezzo.v1.ResourceStatistics.net_snmp_statistics:type_name -> mezzo.v1.SNMPStatistics
-	71,  // 81: mezzo.v1.ResourceStatistics.disk_statistics:type_name -> mezzo.v1.DiskStatistics
-	206, // 82: mezzo.v1.ResourceStatistics.blkio_statistics:type_name -> mezzo.v1.CgroupInfo.Blkio.Statistics
-	154, // 83: mezzo.v1.ResourceStatistics.net_rate_statistics:type_name -> mezzo.v1.ResourceStatistics.RateStatistics
-	140, // 84: mezzo.v1.ResourceStatistics.net_ephemeral_ports:type_name -> mezzo.v1.Value.Range
-	155, // 85: mezzo.v1.ResourceUsage.executors:type_name -> mezzo.v1.ResourceUsage.Executor
-	64,  // 86: mezzo.v1.ResourceUsage.total:type_name -> mezzo.v1.Resource
-	158, // 87: mezzo.v1.OfferFilters.min_allocatable_resources:type_name -> mezzo.v1.OfferFilters.MinAllocatableResources
-	36,  // 88: mezzo.v1.Request.agent_id:type_name -> mezzo.v1.AgentID
-	64,  // 89: mezzo.v1.Request.resources:type_name -> mezzo.v1.Resource
-	35,  // 90: mezzo.v1.Offer.id:type_name -> mezzo.v1.OfferID
-	34,  // 91: mezzo.v1.Offer.framework_id:type_name -> mezzo.v1.FrameworkID
-	36,  // 92: mezzo.v1.Offer.agent_id:type_name -> mezzo.v1.AgentID
-	64,  // 93: mezzo.v1.Offer.resources:type_name -> mezzo.v1.Resource
-	38,  // 94: mezzo.v1.Offer.executor_ids:type_name -> mezzo.v1.ExecutorID
-	63,  // 95: mezzo.v1.Offer.attributes:type_name -> mezzo.v1.Attribute
-	45,  // 96: mezzo.v1.Offer.url:type_name -> mezzo.v1.URL
-	46,  // 97: mezzo.v1.Offer.unavailability:type_name -> mezzo.v1.Unavailability
-	144, // 98: mezzo.v1.Offer.allocation_info:type_name -> mezzo.v1.Resource.AllocationInfo
-	55,  // 99: mezzo.v1.Offer.domain:type_name -> mezzo.v1.DomainInfo
-	35,  // 100: mezzo.v1.InverseOffer.id:type_name -> mezzo.v1.OfferID
-	45,  // 101: mezzo.v1.InverseOffer.url:type_name -> mezzo.v1.URL
-	34,  // 102: mezzo.v1.InverseOffer.framework_id:type_name -> mezzo.v1.FrameworkID
-	36,  // 103: mezzo.v1.InverseOffer.agent_id:type_name -> mezzo.v1.AgentID
-	46,  // 104: mezzo.v1.InverseOffer.unavailability:type_name -> mezzo.v1.Unavailability
-	64,  // 105: mezzo.v1.InverseOffer.resources:type_name -> mezzo.v1.Resource
-	37,  // 106: mezzo.v1.TaskInfo.task_id:type_name -> mezzo.v1.TaskID
-	36,  // 107: mezzo.v1.TaskInfo.agent_id:type_name -> mezzo.v1.AgentID
-	64,  // 108: mezzo.v1.TaskInfo.resources:type_name -> mezzo.v1.Resource
-	54,  // 109: mezzo.v1.TaskInfo.executor:type_name -> mezzo.v1.ExecutorInfo
-	53,  // 110: mezzo.v1.TaskInfo.command:type_name -> mezzo.v1.CommandInfo
-	51,  // 111: mezzo.v1.TaskInfo.health_check:type_name -> mezzo.v1.HealthCheck
-	106, // 112: mezzo.v1.TaskInfo.container:type_name -> mezzo.v1.ContainerInfo
-	109, // 113: mezzo.v1.TaskInfo.labels:type_name -> mezzo.v1.Labels
-	113, // 114: mezzo.v1.TaskInfo.discovery:type_name -> mezzo.v1.DiscoveryInfo
-	52,  // 115: mezzo.v1.TaskInfo.kill_policy:type_name -> mezzo.v1.KillPolicy
-	50,  // 116: mezzo.v1.TaskInfo.check:type_name -> mezzo.v1.CheckInfo
-	43,  // 117: mezzo.v1.TaskInfo.max_completion_time:type_name -> mezzo.v1.DurationInfo
-	171, // 118: mezzo.v1.TaskInfo.limits:type_name -> mezzo.v1.TaskInfo.LimitsEntry
-	79,  // 119: mezzo.v1.TaskGroupInfo.tasks:type_name -> mezzo.v1.TaskInfo
-	37,  // 120: mezzo.v1.Task.task_id:type_name -> mezzo.v1.TaskID
-	34,  // 121: mezzo.v1.Task.framework_id:type_name -> mezzo.v1.FrameworkID
-	38,  // 122: mezzo.v1.Task.executor_id:type_name -> mezzo.v1.ExecutorID
-	36,  // 123: mezzo.v1.Task.agent_id:type_name -> mezzo.v1.AgentID
-	1,   // 124: mezzo.v1.Task.state:type_name -> mezzo.v1.TaskState
-	64,  // 125: mezzo.v1.Task.resources:type_name -> mezzo.v1.Resource
-	87,  // 126: mezzo.v1.Task.statuses:type_name -> mezzo.v1.TaskStatus
-	1,   // 127: mezzo.v1.Task.status_update_state:type_name -> mezzo.v1.TaskState
-	109, // 128: mezzo.v1.Task.labels:type_name -> mezzo.v1.Labels
-	113, // 129: mezzo.v1.Task.discovery:type_name -> mezzo.v1.DiscoveryInfo
-	106, // 130: mezzo.v1.Task.container:type_name -> mezzo.v1.ContainerInfo
-	51,  // 131: mezzo.v1.Task.health_check:type_name -> mezzo.v1.HealthCheck
-	52,  // 132: mezzo.v1.Task.kill_policy:type_name -> mezzo.v1.KillPolicy
-	172, // 133: mezzo.v1.Task.limits:type_name -> mezzo.v1.Task.LimitsEntry
-	64,  // 134: mezzo.v1.TaskResourceLimitation.resources:type_name -> mezzo.v1.Resource
-	34,  // 135: mezzo.v1.Operation.framework_id:type_name -> mezzo.v1.FrameworkID
-	36,  // 136: mezzo.v1.Operation.agent_id:type_name -> mezzo.v1.AgentID
-	160, // 137: mezzo.v1.Operation.info:type_name -> mezzo.v1.Offer.Operation
-	85,  // 138: mezzo.v1.Operation.latest_status:type_name -> mezzo.v1.OperationStatus
-	85,  // 139: mezzo.v1.Operation.statuses:type_name -> mezzo.v1.OperationStatus
-	83,  // 140: mezzo.v1.Operation.uuid:type_name -> mezzo.v1.UUID
-	41,  // 141: mezzo.v1.OperationStatus.operation_id:type_name -> mezzo.v1.OperationID
-	2,   // 142: mezzo.v1.OperationStatus.state:type_name -> mezzo.v1.OperationState
-	64,  // 143: mezzo.v1.OperationStatus.converted_resources:type_name -> mezzo.v1.Resource
-	83,  // 144: mezzo.v1.OperationStatus.uuid:type_name -> mezzo.v1.UUID
-	36,  // 145: mezzo.v1.OperationStatus.agent_id:type_name -> mezzo.v1.AgentID
-	40,  // 146: mezzo.v1.OperationStatus.resource_provider_id:type_name -> mezzo.v1.ResourceProviderID
-	6,   // 147: mezzo.v1.CheckStatusInfo.type:type_name -> mezzo.v1.CheckInfo.Type
-	173, // 148: mezzo.v1.CheckStatusInfo.command:type_name -> mezzo.v1.CheckStatusInfo.Command
-	174, // 149: mezzo.v1.CheckStatusInfo.http:type_name -> mezzo.v1.CheckStatusInfo.Http
-	175, // 150: mezzo.v1.CheckStatusInfo.tcp:type_name -> mezzo.v1.CheckStatusInfo.Tcp
-	37,  // 151: mezzo.v1.TaskStatus.task_id:type_name -> mezzo.v1.TaskID
-	1,   // 152: mezzo.v1.TaskStatus.state:type_name -> mezzo.v1.TaskState
-	36,  // 153: mezzo.v1.TaskStatus.agent_id:type_name -> mezzo.v1.AgentID
-	38,  // 154: mezzo.v1.TaskStatus.executor_id:type_name -> mezzo.v1.ExecutorID
-	16,  // 155: mezzo.v1.TaskStatus.source:type_name -> mezzo.v1.TaskStatus.Source
-	17,  // 156: mezzo.v1.TaskStatus.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	109, // 157: mezzo.v1.TaskStatus.labels:type_name -> mezzo.v1.Labels
-	107, // 158: mezzo.v1.TaskStatus.container_status:type_name -> mezzo.v1.ContainerStatus
-	42,  // 159: mezzo.v1.TaskStatus.unreachable_time:type_name -> mezzo.v1.TimeInfo
-	86,  // 160: mezzo.v1.TaskStatus.check_status:type_name -> mezzo.v1.CheckStatusInfo
-	82,  // 161: mezzo.v1.TaskStatus.limitation:type_name -> mezzo.v1.TaskResourceLimitation
-	176, // 162: mezzo.v1.Environment.variables:type_name -> mezzo.v1.Environment.Variable
-	90,  // 163: mezzo.v1.Parameters.parameter:type_name -> mezzo.v1.Parameter
-	92,  // 164: mezzo.v1.Credentials.credentials:type_name -> mezzo.v1.Credential
-	19,  // 165: mezzo.v1.Secret.type:type_name -> mezzo.v1.Secret.Type
-	177, // 166: mezzo.v1.Secret.reference:type_name -> mezzo.v1.Secret.Reference
-	178, // 167: mezzo.v1.Secret.value:type_name -> mezzo.v1.Secret.Value
-	95,  // 168: mezzo.v1.RateLimits.limits:type_name -> mezzo.v1.RateLimit
-	20,  // 169: mezzo.v1.Image.type:type_name -> mezzo.v1.Image.Type
-	179, // 170: mezzo.v1.Image.appc:type_name -> mezzo.v1.Image.Appc
-	180, // 171: mezzo.v1.Image.docker:type_name -> mezzo.v1.Image.Docker
-	21,  // 172: mezzo.v1.MountPropagation.mode:type_name -> mezzo.v1.MountPropagation.Mode
-	22,  // 173: mezzo.v1.Volume.mode:type_name -> mezzo.v1.Volume.Mode
-	97,  // 174: mezzo.v1.Volume.image:type_name -> mezzo.v1.Image
-	181, // 175: mezzo.v1.Volume.source:type_name -> mezzo.v1.Volume.Source
-	109, // 176: mezzo.v1.NetworkInfo.labels:type_name -> mezzo.v1.Labels
-	194, // 177: mezzo.v1.NetworkInfo.ip_addresses:type_name -> mezzo.v1.NetworkInfo.IPAddress
-	195, // 178: mezzo.v1.NetworkInfo.port_mappings:type_name -> mezzo.v1.NetworkInfo.PortMapping
-	27,  // 179: mezzo.v1.CapabilityInfo.capabilities:type_name -> mezzo.v1.CapabilityInfo.Capability
-	101, // 180: mezzo.v1.LinuxInfo.capability_info:type_name -> mezzo.v1.CapabilityInfo
-	101, // 181: mezzo.v1.LinuxInfo.bounding_capabilities:type_name -> mezzo.v1.CapabilityInfo
-	101, // 182: mezzo.v1.LinuxInfo.effective_capabilities:type_name -> mezzo.v1.CapabilityInfo
-	102, // 183: mezzo.v1.LinuxInfo.seccomp:type_name -> mezzo.v1.SeccompInfo
-	28,  // 184: mezzo.v1.LinuxInfo.ipc_mode:type_name -> mezzo.v1.LinuxInfo.IpcMode
-	196, // 185: mezzo.v1.RLimitInfo.rlimits:type_name -> mezzo.v1.RLimitInfo.RLimit
-	197, // 186: mezzo.v1.TTYInfo.window_size:type_name -> mezzo.v1.TTYInfo.WindowSize
-	30,  // 187: mezzo.v1.ContainerInfo.type:type_name -> mezzo.v1.ContainerInfo.Type
-	99,  // 188: mezzo.v1.ContainerInfo.volumes:type_name -> mezzo.v1.Volume
-	198, // 189: mezzo.v1.ContainerInfo.docker:type_name -> mezzo.v1.ContainerInfo.DockerInfo
-	199, // 190: mezzo.v1.ContainerInfo.mesos:type_name -> mezzo.v1.ContainerInfo.MesosInfo
-	100, // 191: mezzo.v1.ContainerInfo.network_infos:type_name -> mezzo.v1.NetworkInfo
-	103, // 192: mezzo.v1.ContainerInfo.linux_info:type_name -> mezzo.v1.LinuxInfo
-	104, // 193: mezzo.v1.ContainerInfo.rlimit_info:type_name -> mezzo.v1.RLimitInfo
-	105, // 194: mezzo.v1.ContainerInfo.tty_info:type_name -> mezzo.v1.TTYInfo
-	100, // 195: mezzo.v1.ContainerStatus.network_infos:type_name -> mezzo.v1.NetworkInfo
-	108, // 196: mezzo.v1.ContainerStatus.cgroup_info:type_name -> mezzo.v1.CgroupInfo
-	39,  // 197: mezzo.v1.ContainerStatus.container_id:type_name -> mezzo.v1.ContainerID
-	202, // 198: mezzo.v1.CgroupInfo.net_cls:type_name -> mezzo.v1.CgroupInfo.NetCls
-	110, // 199: mezzo.v1.Labels.labels:type_name -> mezzo.v1.Label
-	33,  // 200: mezzo.v1.Port.visibility:type_name -> mezzo.v1.DiscoveryInfo.Visibility
-	109, // 201: mezzo.v1.Port.labels:type_name -> mezzo.v1.Labels
-	111, // 202: mezzo.v1.Ports.ports:type_name -> mezzo.v1.Port
-	33,  // 203: mezzo.v1.DiscoveryInfo.visibility:type_name -> mezzo.v1.DiscoveryInfo.Visibility
-	112, // 204: mezzo.v1.DiscoveryInfo.ports:type_name -> mezzo.v1.Ports
-	109, // 205: mezzo.v1.DiscoveryInfo.labels:type_name -> mezzo.v1.Labels
-	34,  // 206: mezzo.v1.Role.frameworks:type_name -> mezzo.v1.FrameworkID
-	64,  // 207: mezzo.v1.Role.resources:type_name -> mezzo.v1.Resource
-	42,  // 208: mezzo.v1.FileInfo.mtime:type_name -> mezzo.v1.TimeInfo
-	209, // 209: mezzo.v1.Device.number:type_name -> mezzo.v1.Device.Number
-	120, // 210: mezzo.v1.DeviceAccess.device:type_name -> mezzo.v1.Device
-	210, // 211: mezzo.v1.DeviceAccess.access:type_name -> mezzo.v1.DeviceAccess.Access
-	121, // 212: mezzo.v1.DeviceWhitelist.allowed_devices:type_name -> mezzo.v1.DeviceAccess
-	43,  // 213: mezzo.v1.DrainConfig.max_grace_period:type_name -> mezzo.v1.DurationInfo
-	3,   // 214: mezzo.v1.DrainInfo.state:type_name -> mezzo.v1.DrainState
-	123, // 215: mezzo.v1.DrainInfo.config:type_name -> mezzo.v1.DrainConfig
-	5,   // 216: mezzo.v1.FrameworkInfo.Capability.type:type_name -> mezzo.v1.FrameworkInfo.Capability.Type
-	75,  // 217: mezzo.v1.FrameworkInfo.OfferFiltersEntry.value:type_name -> mezzo.v1.OfferFilters
-	53,  // 218: mezzo.v1.CheckInfo.Command.command:type_name -> mezzo.v1.CommandInfo
-	26,  // 219: mezzo.v1.HealthCheck.HTTPCheckInfo.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
-	26,  // 220: mezzo.v1.HealthCheck.TCPCheckInfo.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
-	134, // 221: mezzo.v1.DomainInfo.FaultDomain.region:type_name -> mezzo.v1.DomainInfo.FaultDomain.RegionInfo
-	135, // 222: mezzo.v1.DomainInfo.FaultDomain.zone:type_name -> mezzo.v1.DomainInfo.FaultDomain.ZoneInfo
-	9,   // 223: mezzo.v1.MasterInfo.Capability.type:type_name -> mezzo.v1.MasterInfo.Capability.Type
-	10,  // 224: mezzo.v1.AgentInfo.Capability.type:type_name -> mezzo.v1.AgentInfo.Capability.Type
-	60,  // 225: mezzo.v1.ResourceProviderInfo.Storage.plugin:type_name -> mezzo.v1.CSIPluginInfo
-	140, // 226: mezzo.v1.Value.Ranges.range:type_name -> mezzo.v1.Value.Range
-	109, // 227: mezzo.v1.Resource.ReservationInfo.labels:type_name -> mezzo.v1.Labels
-	13,  // 228: mezzo.v1.Resource.ReservationInfo.type:type_name -> mezzo.v1.Resource.ReservationInfo.Type
-	149, // 229: mezzo.v1.Resource.DiskInfo.persistence:type_name -> mezzo.v1.Resource.DiskInfo.Persistence
-	99,  // 230: mezzo.v1.Resource.DiskInfo.volume:type_name -> mezzo.v1.Volume
-	150, // 231: mezzo.v1.Resource.DiskInfo.source:type_name -> mezzo.v1.Resource.DiskInfo.Source
-	14,  // 232: mezzo.v1.Resource.DiskInfo.Source.type:type_name -> mezzo.v1.Resource.DiskInfo.Source.Type
-	151, // 233: mezzo.v1.Resource.DiskInfo.Source.path:type_name -> mezzo.v1.Resource.DiskInfo.Source.Path
-	152, // 234: mezzo.v1.Resource.DiskInfo.Source.mount:type_name -> mezzo.v1.Resource.DiskInfo.Source.Mount
-	109, // 235: mezzo.v1.Resource.DiskInfo.Source.metadata:type_name -> mezzo.v1.Labels
-	153, // 236: mezzo.v1.ResourceStatistics.RateStatistics.rx_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	153, // 237: mezzo.v1.ResourceStatistics.RateStatistics.rx_packet_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	153, // 238: mezzo.v1.ResourceStatistics.RateStatistics.rx_drop_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	153, // 239: mezzo.v1.ResourceStatistics.RateStatistics.rx_error_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	153, // 240: mezzo.v1.ResourceStatistics.RateStatistics.tx_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	153, // 241: mezzo.v1.ResourceStatistics.RateStatistics.tx_packet_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	153, // 242: mezzo.v1.ResourceStatistics.RateStatistics.tx_drop_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	153, // 243: mezzo.v1.ResourceStatistics.RateStatistics.tx_error_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	54,  // 244: mezzo.v1.ResourceUsage.Executor.executor_info:type_name -> mezzo.v1.ExecutorInfo
-	64,  // 245: mezzo.v1.ResourceUsage.Executor.allocated:type_name -> mezzo.v1.Resource
-	72,  // 246: mezzo.v1.ResourceUsage.Executor.statistics:type_name -> mezzo.v1.ResourceStatistics
-	39,  // 247: mezzo.v1.ResourceUsage.Executor.container_id:type_name -> mezzo.v1.ContainerID
-	156, // 248: mezzo.v1.ResourceUsage.Executor.tasks:type_name -> mezzo.v1.ResourceUsage.Executor.Task
-	37,  // 249: mezzo.v1.ResourceUsage.Executor.Task.id:type_name -> mezzo.v1.TaskID
-	64,  // 250: mezzo.v1.ResourceUsage.Executor.Task.resources:type_name -> mezzo.v1.Resource
-	109, // 251: mezzo.v1.ResourceUsage.Executor.Task.labels:type_name -> mezzo.v1.Labels
-	159, // 252: mezzo.v1.OfferFilters.ResourceQuantities.quantities:type_name -> mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry
-	157, // 253: mezzo.v1.OfferFilters.MinAllocatableResources.quantities:type_name -> mezzo.v1.OfferFilters.ResourceQuantities
-	139, // 254: mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry.value:type_name -> mezzo.v1.Value.Scalar
-	15,  // 255: mezzo.v1.Offer.Operation.type:type_name -> mezzo.v1.Offer.Operation.Type
-	161, // 256: mezzo.v1.Offer.Operation.launch:type_name -> mezzo.v1.Offer.Operation.Launch
-	163, // 257: mezzo.v1.Offer.Operation.reserve:type_name -> mezzo.v1.Offer.Operation.Reserve
-	164, // 258: mezzo.v1.Offer.Operation.unreserve:type_name -> mezzo.v1.Offer.Operation.Unreserve
-	165, // 259: mezzo.v1.Offer.Operation.create:type_name -> mezzo.v1.Offer.Operation.Create
-	166, // 260: mezzo.v1.Offer.Operation.destroy:type_name -> mezzo.v1.Offer.Operation.Destroy
-	162, // 261: mezzo.v1.Offer.Operation.launch_group:type_name -> mezzo.v1.Offer.Operation.LaunchGroup
-	41,  // 262: mezzo.v1.Offer.Operation.id:type_name -> mezzo.v1.OperationID
-	167, // 263: mezzo.v1.Offer.Operation.grow_volume:type_name -> mezzo.v1.Offer.Operation.GrowVolume
-	168, // 264: mezzo.v1.Offer.Operation.shrink_volume:type_name -> mezzo.v1.Offer.Operation.ShrinkVolume
-	169, // 265: mezzo.v1.Offer.Operation.create_disk:type_name -> mezzo.v1.Offer.Operation.CreateDisk
-	170, // 266: mezzo.v1.Offer.Operation.destroy_disk:type_name -> mezzo.v1.Offer.Operation.DestroyDisk
-	79,  // 267: mezzo.v1.Offer.Operation.Launch.task_infos:type_name -> mezzo.v1.TaskInfo
-	54,  // 268: mezzo.v1.Offer.Operation.LaunchGroup.executor:type_name -> mezzo.v1.ExecutorInfo
-	80,  // 269: mezzo.v1.Offer.Operation.LaunchGroup.task_group:type_name -> mezzo.v1.TaskGroupInfo
-	64,  // 270: mezzo.v1.Offer.Operation.Reserve.resources:type_name -> mezzo.v1.Resource
-	64,  // 271: mezzo.v1.Offer.Operation.Reserve.source:type_name -> mezzo.v1.Resource
-	64,  // 272: mezzo.v1.Offer.Operation.Unreserve.resources:type_name -> mezzo.v1.Resource
-	64,  // 273: mezzo.v1.Offer.Operation.Create.volumes:type_name -> mezzo.v1.Resource
-	64,  // 274: mezzo.v1.Offer.Operation.Destroy.volumes:type_name -> mezzo.v1.Resource
-	64,  // 275: mezzo.v1.Offer.Operation.GrowVolume.volume:type_name -> mezzo.v1.Resource
-	64,  // 276: mezzo.v1.Offer.Operation.GrowVolume.addition:type_name -> mezzo.v1.Resource
-	64,  // 277: mezzo.v1.Offer.Operation.ShrinkVolume.volume:type_name -> mezzo.v1.Resource
-	139, // 278: mezzo.v1.Offer.Operation.ShrinkVolume.subtract:type_name -> mezzo.v1.Value.Scalar
-	64,  // 279: mezzo.v1.Offer.Operation.CreateDisk.source:type_name -> mezzo.v1.Resource
-	14,  // 280: mezzo.v1.Offer.Operation.CreateDisk.target_type:type_name -> mezzo.v1.Resource.DiskInfo.Source.Type
-	64,  // 281: mezzo.v1.Offer.Operation.DestroyDisk.source:type_name -> mezzo.v1.Resource
-	139, // 282: mezzo.v1.TaskInfo.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
-	139, // 283: mezzo.v1.Task.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
-	18,  // 284: mezzo.v1.Environment.Variable.type:type_name -> mezzo.v1.Environment.Variable.Type
-	94,  // 285: mezzo.v1.Environment.Variable.secret:type_name -> mezzo.v1.Secret
-	109, // 286: mezzo.v1.Image.Appc.labels:type_name -> mezzo.v1.Labels
-	92,  // 287: mezzo.v1.Image.Docker.credential:type_name -> mezzo.v1.Credential
-	94,  // 288: mezzo.v1.Image.Docker.config:type_name -> mezzo.v1.Secret
-	23,  // 289: mezzo.v1.Volume.Source.type:type_name -> mezzo.v1.Volume.Source.Type
-	182, // 290: mezzo.v1.Volume.Source.docker_volume:type_name -> mezzo.v1.Volume.Source.DockerVolume
-	184, // 291: mezzo.v1.Volume.Source.sandbox_path:type_name -> mezzo.v1.Volume.Source.SandboxPath
-	94,  // 292: mezzo.v1.Volume.Source.secret:type_name -> mezzo.v1.Secret
-	183, // 293: mezzo.v1.Volume.Source.host_path:type_name -> mezzo.v1.Volume.Source.HostPath
-	185, // 294: mezzo.v1.Volume.Source.csi_volume:type_name -> mezzo.v1.Volume.Source.CSIVolume
-	91,  // 295: mezzo.v1.Volume.Source.DockerVolume.driver_options:type_name -> mezzo.v1.Parameters
-	98,  // 296: mezzo.v1.Volume.Source.HostPath.mount_propagation:type_name -> mezzo.v1.MountPropagation
-	24,  // 297: mezzo.v1.Volume.Source.SandboxPath.type:type_name -> mezzo.v1.Volume.Source.SandboxPath.Type
-	187, // 298: mezzo.v1.Volume.Source.CSIVolume.static_provisioning:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning
-	188, // 299: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.block:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.BlockVolume
-	189, // 300: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.mount:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.MountVolume
-	190, // 301: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.access_mode:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode
-	186, // 302: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.volume_capability:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability
-	191, // 303: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.node_stage_secrets:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry
-	192, // 304: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.node_publish_secrets:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry
-	193, // 305: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.volume_context:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.VolumeContextEntry
-	25,  // 306: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode.mode:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode.Mode
-	94,  // 307: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry.value:type_name -> mezzo.v1.Secret
-	94,  // 308: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry.value:type_name -> mezzo.v1.Secret
-	26,  // 309: mezzo.v1.NetworkInfo.IPAddress.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
-	29,  // 310: mezzo.v1.RLimitInfo.RLimit.type:type_name -> mezzo.v1.RLimitInfo.RLimit.Type
-	31,  // 311: mezzo.v1.ContainerInfo.DockerInfo.network:type_name -> mezzo.v1.ContainerInfo.DockerInfo.Network
-	200, // 312: mezzo.v1.ContainerInfo.DockerInfo.port_mappings:type_name -> mezzo.v1.ContainerInfo.DockerInfo.PortMapping
-	90,  // 313: mezzo.v1.ContainerInfo.DockerInfo.parameters:type_name -> mezzo.v1.Parameter
-	97,  // 314: mezzo.v1.ContainerInfo.MesosInfo.image:type_name -> mezzo.v1.Image
-	32,  // 315: mezzo.v1.CgroupInfo.Blkio.Value.op:type_name -> mezzo.v1.CgroupInfo.Blkio.Operation
-	207, // 316: mezzo.v1.CgroupInfo.Blkio.Statistics.cfq:type_name -> mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
-	207, // 317: mezzo.v1.CgroupInfo.Blkio.Statistics.cfq_recursive:type_name -> mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
-	208, // 318: mezzo.v1.CgroupInfo.Blkio.Statistics.throttling:type_name -> mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics
-	209, // 319: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.device:type_name -> mezzo.v1.Device.Number
-	203, // 320: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_serviced:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	203, // 321: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_service_bytes:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	203, // 322: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_service_time:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	203, // 323: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_wait_time:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	203, // 324: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_merged:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	203, // 325: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_queued:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	209, // 326: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.device:type_name -> mezzo.v1.Device.Number
-	203, // 327: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.io_serviced:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	203, // 328: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.io_service_bytes:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	329, // [329:329] is the sub-list for method output_type
-	329, // [329:329] is the sub-list for method input_type
-	329, // [329:329] is the sub-list for extension type_name
-	329, // [329:329] is the sub-list for extension extendee
-	0,   // [0:329] is the sub-list for field type_name
+	125, // 3: mezzo.v1.URL.endpoints:type_name -> mezzo.v1.URL.Endpoint
+	42,  // 4: mezzo.v1.Unavailability.start:type_name -> mezzo.v1.TimeInfo
+	43,  // 5: mezzo.v1.Unavailability.duration:type_name -> mezzo.v1.DurationInfo
+	47,  // 6: mezzo.v1.MachineInfo.id:type_name -> mezzo.v1.MachineID
+	4,   // 7: mezzo.v1.MachineInfo.mode:type_name -> mezzo.v1.MachineInfo.Mode
+	46,  // 8: mezzo.v1.MachineInfo.unavailability:type_name -> mezzo.v1.Unavailability
+	34,  // 9: mezzo.v1.FrameworkInfo.id:type_name -> mezzo.v1.FrameworkID
+	126, // 10: mezzo.v1.FrameworkInfo.capabilities:type_name -> mezzo.v1.FrameworkInfo.Capability
+	109, // 11: mezzo.v1.FrameworkInfo.labels:type_name -> mezzo.v1.Labels
+	127, // 12: mezzo.v1.FrameworkInfo.offer_filters:type_name -> mezzo.v1.FrameworkInfo.OfferFiltersEntry
+	6,   // 13: mezzo.v1.CheckInfo.type:type_name -> mezzo.v1.CheckInfo.Type
+	128, // 14: mezzo.v1.CheckInfo.command:type_name -> mezzo.v1.CheckInfo.Command
+	129, // 15: mezzo.v1.CheckInfo.http:type_name -> mezzo.v1.CheckInfo.Http
+	130, // 16: mezzo.v1.CheckInfo.tcp:type_name -> mezzo.v1.CheckInfo.Tcp
+	131, // 17: mezzo.v1.HealthCheck.http:type_name -> mezzo.v1.HealthCheck.HTTPCheckInfo
+	53,  // 18: mezzo.v1.HealthCheck.command:type_name -> mezzo.v1.CommandInfo
+	7,   // 19: mezzo.v1.HealthCheck.type:type_name -> mezzo.v1.HealthCheck.Type
+	132, // 20: mezzo.v1.HealthCheck.tcp:type_name -> mezzo.v1.HealthCheck.TCPCheckInfo
+	43,  // 21: mezzo.v1.KillPolicy.grace_period:type_name -> mezzo.v1.DurationInfo
+	133, // 22: mezzo.v1.CommandInfo.uris:type_name -> mezzo.v1.CommandInfo.URI
+	89,  // 23: mezzo.v1.CommandInfo.environment:type_name -> mezzo.v1.Environment
+	38,  // 24: mezzo.v1.ExecutorInfo.executor_id:type_name -> mezzo.v1.ExecutorID
+	64,  // 25: mezzo.v1.ExecutorInfo.resources:type_name -> mezzo.v1.Resource
+	53,  // 26: mezzo.v1.ExecutorInfo.command:type_name -> mezzo.v1.CommandInfo
+	34,  // 27: mezzo.v1.ExecutorInfo.framework_id:type_name -> mezzo.v1.FrameworkID
+	106, // 28: mezzo.v1.ExecutorInfo.container:type_name -> mezzo.v1.ContainerInfo
+	113, // 29: mezzo.v1.ExecutorInfo.discovery:type_name -> mezzo.v1.DiscoveryInfo
+	43,  // 30: mezzo.v1.ExecutorInfo.shutdown_grace_period:type_name -> mezzo.v1.DurationInfo
+	109, // 31: mezzo.v1.ExecutorInfo.labels:type_name -> mezzo.v1.Labels
+	8,   // 32: mezzo.v1.ExecutorInfo.type:type_name -> mezzo.v1.ExecutorInfo.Type
+	134, // 33: mezzo.v1.DomainInfo.fault_domain:type_name -> mezzo.v1.DomainInfo.FaultDomain
+	44,  // 34: mezzo.v1.MasterInfo.address:type_name -> mezzo.v1.Address
+	55,  // 35: mezzo.v1.MasterInfo.domain:type_name -> mezzo.v1.DomainInfo
+	137, // 36: mezzo.v1.MasterInfo.capabilities:type_name -> mezzo.v1.MasterInfo.Capability
+	64,  // 37: mezzo.v1.AgentInfo.resources:type_name -> mezzo.v1.Resource
+	63,  // 38: mezzo.v1.AgentInfo.attributes:type_name -> mezzo.v1.Attribute
+	36,  // 39: mezzo.v1.AgentInfo.id:type_name -> mezzo.v1.AgentID
+	55,  // 40: mezzo.v1.AgentInfo.domain:type_name -> mezzo.v1.DomainInfo
+	11,  // 41: mezzo.v1.CSIPluginContainerInfo.services:type_name -> mezzo.v1.CSIPluginContainerInfo.Service
+	53,  // 42: mezzo.v1.CSIPluginContainerInfo.command:type_name -> mezzo.v1.CommandInfo
+	64,  // 43: mezzo.v1.CSIPluginContainerInfo.resources:type_name -> mezzo.v1.Resource
+	106, // 44: mezzo.v1.CSIPluginContainerInfo.container:type_name -> mezzo.v1.ContainerInfo
+	11,  // 45: mezzo.v1.CSIPluginEndpoint.csi_service:type_name -> mezzo.v1.CSIPluginContainerInfo.Service
+	58,  // 46: mezzo.v1.CSIPluginInfo.containers:type_name -> mezzo.v1.CSIPluginContainerInfo
+	59,  // 47: mezzo.v1.CSIPluginInfo.endpoints:type_name -> mezzo.v1.CSIPluginEndpoint
+	40,  // 48: mezzo.v1.ResourceProviderInfo.id:type_name -> mezzo.v1.ResourceProviderID
+	63,  // 49: mezzo.v1.ResourceProviderInfo.attributes:type_name -> mezzo.v1.Attribute
+	146, // 50: mezzo.v1.ResourceProviderInfo.default_reservations:type_name -> mezzo.v1.Resource.ReservationInfo
+	139, // 51: mezzo.v1.ResourceProviderInfo.storage:type_name -> mezzo.v1.ResourceProviderInfo.Storage
+	12,  // 52: mezzo.v1.Value.type:type_name -> mezzo.v1.Value.Type
+	140, // 53: mezzo.v1.Value.scalar:type_name -> mezzo.v1.Value.Scalar
+	142, // 54: mezzo.v1.Value.ranges:type_name -> mezzo.v1.Value.Ranges
+	143, // 55: mezzo.v1.Value.set:type_name -> mezzo.v1.Value.Set
+	144, // 56: mezzo.v1.Value.text:type_name -> mezzo.v1.Value.Text
+	12,  // 57: mezzo.v1.Attribute.type:type_name -> mezzo.v1.Value.Type
+	140, // 58: mezzo.v1.Attribute.scalar:type_name -> mezzo.v1.Value.Scalar
+	142, // 59: mezzo.v1.Attribute.ranges:type_name -> mezzo.v1.Value.Ranges
+	144, // 60: mezzo.v1.Attribute.text:type_name -> mezzo.v1.Value.Text
+	143, // 61: mezzo.v1.Attribute.set:type_name -> mezzo.v1.Value.Set
+	12,  // 62: mezzo.v1.Resource.type:type_name -> mezzo.v1.Value.Type
+	140, // 63: mezzo.v1.Resource.scalar:type_name -> mezzo.v1.Value.Scalar
+	142, // 64: mezzo.v1.Resource.ranges:type_name -> mezzo.v1.Value.Ranges
+	143, // 65: mezzo.v1.Resource.set:type_name -> mezzo.v1.Value.Set
+	147, // 66: mezzo.v1.Resource.disk:type_name -> mezzo.v1.Resource.DiskInfo
+	146, // 67: mezzo.v1.Resource.reservation:type_name -> mezzo.v1.Resource.ReservationInfo
+	148, // 68: mezzo.v1.Resource.revocable:type_name -> mezzo.v1.Resource.RevocableInfo
+	149, // 69: mezzo.v1.Resource.shared:type_name -> mezzo.v1.Resource.SharedInfo
+	145, // 70: mezzo.v1.Resource.allocation_info:type_name -> mezzo.v1.Resource.AllocationInfo
+	40,  // 71: mezzo.v1.Resource.provider_id:type_name -> mezzo.v1.ResourceProviderID
+	146, // 72: mezzo.v1.Resource.reservations:type_name -> mezzo.v1.Resource.ReservationInfo
+	66,  // 73: mezzo.v1.SNMPStatistics.ip_stats:type_name -> mezzo.v1.IpStatistics
+	67,  // 74: mezzo.v1.SNMPStatistics.icmp_stats:type_name -> mezzo.v1.IcmpStatistics
+	68,  // 75: mezzo.v1.SNMPStatistics.tcp_stats:type_name -> mezzo.v1.TcpStatistics
+	69,  // 76: mezzo.v1.SNMPStatistics.udp_stats:type_name -> mezzo.v1.UdpStatistics
+	151, // 77: mezzo.v1.DiskStatistics.source:type_name -> mezzo.v1.Resource.DiskInfo.Source
+	150, // 78: mezzo.v1.DiskStatistics.persistence:type_name -> mezzo.v1.Resource.DiskInfo.Persistence
+	74,  // 79: mezzo.v1.ResourceStatistics.perf:type_name -> mezzo.v1.PerfStatistics
+	65,  // 80: mezzo.v1.ResourceStatistics.net_traffic_control_statistics:type_name -> mezzo.v1.TrafficControlStatistics
+	70,  // 81: mezzo.v1.ResourceStatistics.net_snmp_statistics:type_name -> mezzo.v1.SNMPStatistics
+	71,  // 82: mezzo.v1.ResourceStatistics.disk_statistics:type_name -> mezzo.v1.DiskStatistics
+	207, // 83: mezzo.v1.ResourceStatistics.blkio_statistics:type_name -> mezzo.v1.CgroupInfo.Blkio.Statistics
+	155, // 84: mezzo.v1.ResourceStatistics.net_rate_statistics:type_name -> mezzo.v1.ResourceStatistics.RateStatistics
+	141, // 85: mezzo.v1.ResourceStatistics.net_ephemeral_ports:type_name -> mezzo.v1.Value.Range
+	156, // 86: mezzo.v1.ResourceUsage.executors:type_name -> mezzo.v1.ResourceUsage.Executor
+	64,  // 87: mezzo.v1.ResourceUsage.total:type_name -> mezzo.v1.Resource
+	159, // 88: mezzo.v1.OfferFilters.min_allocatable_resources:type_name -> mezzo.v1.OfferFilters.MinAllocatableResources
+	36,  // 89: mezzo.v1.Request.agent_id:type_name -> mezzo.v1.AgentID
+	64,  // 90: mezzo.v1.Request.resources:type_name -> mezzo.v1.Resource
+	35,  // 91: mezzo.v1.Offer.id:type_name -> mezzo.v1.OfferID
+	34,  // 92: mezzo.v1.Offer.framework_id:type_name -> mezzo.v1.FrameworkID
+	36,  // 93: mezzo.v1.Offer.agent_id:type_name -> mezzo.v1.AgentID
+	64,  // 94: mezzo.v1.Offer.resources:type_name -> mezzo.v1.Resource
+	38,  // 95: mezzo.v1.Offer.executor_ids:type_name -> mezzo.v1.ExecutorID
+	63,  // 96: mezzo.v1.Offer.attributes:type_name -> mezzo.v1.Attribute
+	45,  // 97: mezzo.v1.Offer.url:type_name -> mezzo.v1.URL
+	46,  // 98: mezzo.v1.Offer.unavailability:type_name -> mezzo.v1.Unavailability
+	145, // 99: mezzo.v1.Offer.allocation_info:type_name -> mezzo.v1.Resource.AllocationInfo
+	55,  // 100: mezzo.v1.Offer.domain:type_name -> mezzo.v1.DomainInfo
+	35,  // 101: mezzo.v1.InverseOffer.id:type_name -> mezzo.v1.OfferID
+	45,  // 102: mezzo.v1.InverseOffer.url:type_name -> mezzo.v1.URL
+	34,  // 103: mezzo.v1.InverseOffer.framework_id:type_name -> mezzo.v1.FrameworkID
+	36,  // 104: mezzo.v1.InverseOffer.agent_id:type_name -> mezzo.v1.AgentID
+	46,  // 105: mezzo.v1.InverseOffer.unavailability:type_name -> mezzo.v1.Unavailability
+	64,  // 106: mezzo.v1.InverseOffer.resources:type_name -> mezzo.v1.Resource
+	37,  // 107: mezzo.v1.TaskInfo.task_id:type_name -> mezzo.v1.TaskID
+	36,  // 108: mezzo.v1.TaskInfo.agent_id:type_name -> mezzo.v1.AgentID
+	64,  // 109: mezzo.v1.TaskInfo.resources:type_name -> mezzo.v1.Resource
+	54,  // 110: mezzo.v1.TaskInfo.executor:type_name -> mezzo.v1.ExecutorInfo
+	53,  // 111: mezzo.v1.TaskInfo.command:type_name -> mezzo.v1.CommandInfo
+	51,  // 112: mezzo.v1.TaskInfo.health_check:type_name -> mezzo.v1.HealthCheck
+	106, // 113: mezzo.v1.TaskInfo.container:type_name -> mezzo.v1.ContainerInfo
+	109, // 114: mezzo.v1.TaskInfo.labels:type_name -> mezzo.v1.Labels
+	113, // 115: mezzo.v1.TaskInfo.discovery:type_name -> mezzo.v1.DiscoveryInfo
+	52,  // 116: mezzo.v1.TaskInfo.kill_policy:type_name -> mezzo.v1.KillPolicy
+	50,  // 117: mezzo.v1.TaskInfo.check:type_name -> mezzo.v1.CheckInfo
+	43,  // 118: mezzo.v1.TaskInfo.max_completion_time:type_name -> mezzo.v1.DurationInfo
+	172, // 119: mezzo.v1.TaskInfo.limits:type_name -> mezzo.v1.TaskInfo.LimitsEntry
+	79,  // 120: mezzo.v1.TaskGroupInfo.tasks:type_name -> mezzo.v1.TaskInfo
+	37,  // 121: mezzo.v1.Task.task_id:type_name -> mezzo.v1.TaskID
+	34,  // 122: mezzo.v1.Task.framework_id:type_name -> mezzo.v1.FrameworkID
+	38,  // 123: mezzo.v1.Task.executor_id:type_name -> mezzo.v1.ExecutorID
+	36,  // 124: mezzo.v1.Task.agent_id:type_name -> mezzo.v1.AgentID
+	1,   // 125: mezzo.v1.Task.state:type_name -> mezzo.v1.TaskState
+	64,  // 126: mezzo.v1.Task.resources:type_name -> mezzo.v1.Resource
+	87,  // 127: mezzo.v1.Task.statuses:type_name -> mezzo.v1.TaskStatus
+	1,   // 128: mezzo.v1.Task.status_update_state:type_name -> mezzo.v1.TaskState
+	109, // 129: mezzo.v1.Task.labels:type_name -> mezzo.v1.Labels
+	113, // 130: mezzo.v1.Task.discovery:type_name -> mezzo.v1.DiscoveryInfo
+	106, // 131: mezzo.v1.Task.container:type_name -> mezzo.v1.ContainerInfo
+	51,  // 132: mezzo.v1.Task.health_check:type_name -> mezzo.v1.HealthCheck
+	52,  // 133: mezzo.v1.Task.kill_policy:type_name -> mezzo.v1.KillPolicy
+	173, // 134: mezzo.v1.Task.limits:type_name -> mezzo.v1.Task.LimitsEntry
+	64,  // 135: mezzo.v1.TaskResourceLimitation.resources:type_name -> mezzo.v1.Resource
+	34,  // 136: mezzo.v1.Operation.framework_id:type_name -> mezzo.v1.FrameworkID
+	36,  // 137: mezzo.v1.Operation.agent_id:type_name -> mezzo.v1.AgentID
+	161, // 138: mezzo.v1.Operation.info:type_name -> mezzo.v1.Offer.Operation
+	85,  // 139: mezzo.v1.Operation.latest_status:type_name -> mezzo.v1.OperationStatus
+	85,  // 140: mezzo.v1.Operation.statuses:type_name -> mezzo.v1.OperationStatus
+	83,  // 141: mezzo.v1.Operation.uuid:type_name -> mezzo.v1.UUID
+	41,  // 142: mezzo.v1.OperationStatus.operation_id:type_name -> mezzo.v1.OperationID
+	2,   // 143: mezzo.v1.OperationStatus.state:type_name -> mezzo.v1.OperationState
+	64,  // 144: mezzo.v1.OperationStatus.converted_resources:type_name -> mezzo.v1.Resource
+	83,  // 145: mezzo.v1.OperationStatus.uuid:type_name -> mezzo.v1.UUID
+	36,  // 146: mezzo.v1.OperationStatus.agent_id:type_name -> mezzo.v1.AgentID
+	40,  // 147: mezzo.v1.OperationStatus.resource_provider_id:type_name -> mezzo.v1.ResourceProviderID
+	6,   // 148: mezzo.v1.CheckStatusInfo.type:type_name -> mezzo.v1.CheckInfo.Type
+	174, // 149: mezzo.v1.CheckStatusInfo.command:type_name -> mezzo.v1.CheckStatusInfo.Command
+	175, // 150: mezzo.v1.CheckStatusInfo.http:type_name -> mezzo.v1.CheckStatusInfo.Http
+	176, // 151: mezzo.v1.CheckStatusInfo.tcp:type_name -> mezzo.v1.CheckStatusInfo.Tcp
+	37,  // 152: mezzo.v1.TaskStatus.task_id:type_name -> mezzo.v1.TaskID
+	1,   // 153: mezzo.v1.TaskStatus.state:type_name -> mezzo.v1.TaskState
+	36,  // 154: mezzo.v1.TaskStatus.agent_id:type_name -> mezzo.v1.AgentID
+	38,  // 155: mezzo.v1.TaskStatus.executor_id:type_name -> mezzo.v1.ExecutorID
+	16,  // 156: mezzo.v1.TaskStatus.source:type_name -> mezzo.v1.TaskStatus.Source
+	17,  // 157: mezzo.v1.TaskStatus.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	109, // 158: mezzo.v1.TaskStatus.labels:type_name -> mezzo.v1.Labels
+	107, // 159: mezzo.v1.TaskStatus.container_status:type_name -> mezzo.v1.ContainerStatus
+	42,  // 160: mezzo.v1.TaskStatus.unreachable_time:type_name -> mezzo.v1.TimeInfo
+	86,  // 161: mezzo.v1.TaskStatus.check_status:type_name -> mezzo.v1.CheckStatusInfo
+	82,  // 162: mezzo.v1.TaskStatus.limitation:type_name -> mezzo.v1.TaskResourceLimitation
+	177, // 163: mezzo.v1.Environment.variables:type_name -> mezzo.v1.Environment.Variable
+	90,  // 164: mezzo.v1.Parameters.parameter:type_name -> mezzo.v1.Parameter
+	92,  // 165: mezzo.v1.Credentials.credentials:type_name -> mezzo.v1.Credential
+	19,  // 166: mezzo.v1.Secret.type:type_name -> mezzo.v1.Secret.Type
+	178, // 167: mezzo.v1.Secret.reference:type_name -> mezzo.v1.Secret.Reference
+	179, // 168: mezzo.v1.Secret.value:type_name -> mezzo.v1.Secret.Value
+	95,  // 169: mezzo.v1.RateLimits.limits:type_name -> mezzo.v1.RateLimit
+	20,  // 170: mezzo.v1.Image.type:type_name -> mezzo.v1.Image.Type
+	180, // 171: mezzo.v1.Image.appc:type_name -> mezzo.v1.Image.Appc
+	181, // 172: mezzo.v1.Image.docker:type_name -> mezzo.v1.Image.Docker
+	21,  // 173: mezzo.v1.MountPropagation.mode:type_name -> mezzo.v1.MountPropagation.Mode
+	22,  // 174: mezzo.v1.Volume.mode:type_name -> mezzo.v1.Volume.Mode
+	97,  // 175: mezzo.v1.Volume.image:type_name -> mezzo.v1.Image
+	182, // 176: mezzo.v1.Volume.source:type_name -> mezzo.v1.Volume.Source
+	109, // 177: mezzo.v1.NetworkInfo.labels:type_name -> mezzo.v1.Labels
+	195, // 178: mezzo.v1.NetworkInfo.ip_addresses:type_name -> mezzo.v1.NetworkInfo.IPAddress
+	196, // 179: mezzo.v1.NetworkInfo.port_mappings:type_name -> mezzo.v1.NetworkInfo.PortMapping
+	27,  // 180: mezzo.v1.CapabilityInfo.capabilities:type_name -> mezzo.v1.CapabilityInfo.Capability
+	101, // 181: mezzo.v1.LinuxInfo.capability_info:type_name -> mezzo.v1.CapabilityInfo
+	101, // 182: mezzo.v1.LinuxInfo.bounding_capabilities:type_name -> mezzo.v1.CapabilityInfo
+	101, // 183: mezzo.v1.LinuxInfo.effective_capabilities:type_name -> mezzo.v1.CapabilityInfo
+	102, // 184: mezzo.v1.LinuxInfo.seccomp:type_name -> mezzo.v1.SeccompInfo
+	28,  // 185: mezzo.v1.LinuxInfo.ipc_mode:type_name -> mezzo.v1.LinuxInfo.IpcMode
+	197, // 186: mezzo.v1.RLimitInfo.rlimits:type_name -> mezzo.v1.RLimitInfo.RLimit
+	198, // 187: mezzo.v1.TTYInfo.window_size:type_name -> mezzo.v1.TTYInfo.WindowSize
+	30,  // 188: mezzo.v1.ContainerInfo.type:type_name -> mezzo.v1.ContainerInfo.Type
+	99,  // 189: mezzo.v1.ContainerInfo.volumes:type_name -> mezzo.v1.Volume
+	199, // 190: mezzo.v1.ContainerInfo.docker:type_name -> mezzo.v1.ContainerInfo.DockerInfo
+	200, // 191: mezzo.v1.ContainerInfo.mesos:type_name -> mezzo.v1.ContainerInfo.MesosInfo
+	100, // 192: mezzo.v1.ContainerInfo.network_infos:type_name -> mezzo.v1.NetworkInfo
+	103, // 193: mezzo.v1.ContainerInfo.linux_info:type_name -> mezzo.v1.LinuxInfo
+	104, // 194: mezzo.v1.ContainerInfo.rlimit_info:type_name -> mezzo.v1.RLimitInfo
+	105, // 195: mezzo.v1.ContainerInfo.tty_info:type_name -> mezzo.v1.TTYInfo
+	100, // 196: mezzo.v1.ContainerStatus.network_infos:type_name -> mezzo.v1.NetworkInfo
+	108, // 197: mezzo.v1.ContainerStatus.cgroup_info:type_name -> mezzo.v1.CgroupInfo
+	39,  // 198: mezzo.v1.ContainerStatus.container_id:type_name -> mezzo.v1.ContainerID
+	203, // 199: mezzo.v1.CgroupInfo.net_cls:type_name -> mezzo.v1.CgroupInfo.NetCls
+	110, // 200: mezzo.v1.Labels.labels:type_name -> mezzo.v1.Label
+	33,  // 201: mezzo.v1.Port.visibility:type_name -> mezzo.v1.DiscoveryInfo.Visibility
+	109, // 202: mezzo.v1.Port.labels:type_name -> mezzo.v1.Labels
+	111, // 203: mezzo.v1.Ports.ports:type_name -> mezzo.v1.Port
+	33,  // 204: mezzo.v1.DiscoveryInfo.visibility:type_name -> mezzo.v1.DiscoveryInfo.Visibility
+	112, // 205: mezzo.v1.DiscoveryInfo.ports:type_name -> mezzo.v1.Ports
+	109, // 206: mezzo.v1.DiscoveryInfo.labels:type_name -> mezzo.v1.Labels
+	34,  // 207: mezzo.v1.Role.frameworks:type_name -> mezzo.v1.FrameworkID
+	64,  // 208: mezzo.v1.Role.resources:type_name -> mezzo.v1.Resource
+	42,  // 209: mezzo.v1.FileInfo.mtime:type_name -> mezzo.v1.TimeInfo
+	210, // 210: mezzo.v1.Device.number:type_name -> mezzo.v1.Device.Number
+	120, // 211: mezzo.v1.DeviceAccess.device:type_name -> mezzo.v1.Device
+	211, // 212: mezzo.v1.DeviceAccess.access:type_name -> mezzo.v1.DeviceAccess.Access
+	121, // 213: mezzo.v1.DeviceWhitelist.allowed_devices:type_name -> mezzo.v1.DeviceAccess
+	43,  // 214: mezzo.v1.DrainConfig.max_grace_period:type_name -> mezzo.v1.DurationInfo
+	3,   // 215: mezzo.v1.DrainInfo.state:type_name -> mezzo.v1.DrainState
+	123, // 216: mezzo.v1.DrainInfo.config:type_name -> mezzo.v1.DrainConfig
+	5,   // 217: mezzo.v1.FrameworkInfo.Capability.type:type_name -> mezzo.v1.FrameworkInfo.Capability.Type
+	75,  // 218: mezzo.v1.FrameworkInfo.OfferFiltersEntry.value:type_name -> mezzo.v1.OfferFilters
+	53,  // 219: mezzo.v1.CheckInfo.Command.command:type_name -> mezzo.v1.CommandInfo
+	26,  // 220: mezzo.v1.HealthCheck.HTTPCheckInfo.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
+	26,  // 221: mezzo.v1.HealthCheck.TCPCheckInfo.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
+	135, // 222: mezzo.v1.DomainInfo.FaultDomain.region:type_name -> mezzo.v1.DomainInfo.FaultDomain.RegionInfo
+	136, // 223: mezzo.v1.DomainInfo.FaultDomain.zone:type_name -> mezzo.v1.DomainInfo.FaultDomain.ZoneInfo
+	9,   // 224: mezzo.v1.MasterInfo.Capability.type:type_name -> mezzo.v1.MasterInfo.Capability.Type
+	10,  // 225: mezzo.v1.AgentInfo.Capability.type:type_name -> mezzo.v1.AgentInfo.Capability.Type
+	60,  // 226: mezzo.v1.ResourceProviderInfo.Storage.plugin:type_name -> mezzo.v1.CSIPluginInfo
+	141, // 227: mezzo.v1.Value.Ranges.range:type_name -> mezzo.v1.Value.Range
+	109, // 228: mezzo.v1.Resource.ReservationInfo.labels:type_name -> mezzo.v1.Labels
+	13,  // 229: mezzo.v1.Resource.ReservationInfo.type:type_name -> mezzo.v1.Resource.ReservationInfo.Type
+	150, // 230: mezzo.v1.Resource.DiskInfo.persistence:type_name -> mezzo.v1.Resource.DiskInfo.Persistence
+	99,  // 231: mezzo.v1.Resource.DiskInfo.volume:type_name -> mezzo.v1.Volume
+	151, // 232: mezzo.v1.Resource.DiskInfo.source:type_name -> mezzo.v1.Resource.DiskInfo.Source
+	14,  // 233: mezzo.v1.Resource.DiskInfo.Source.type:type_name -> mezzo.v1.Resource.DiskInfo.Source.Type
+	152, // 234: mezzo.v1.Resource.DiskInfo.Source.path:type_name -> mezzo.v1.Resource.DiskInfo.Source.Path
+	153, // 235: mezzo.v1.Resource.DiskInfo.Source.mount:type_name -> mezzo.v1.Resource.DiskInfo.Source.Mount
+	109, // 236: mezzo.v1.Resource.DiskInfo.Source.metadata:type_name -> mezzo.v1.Labels
+	154, // 237: mezzo.v1.ResourceStatistics.RateStatistics.rx_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	154, // 238: mezzo.v1.ResourceStatistics.RateStatistics.rx_packet_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	154, // 239: mezzo.v1.ResourceStatistics.RateStatistics.rx_drop_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	154, // 240: mezzo.v1.ResourceStatistics.RateStatistics.rx_error_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	154, // 241: mezzo.v1.ResourceStatistics.RateStatistics.tx_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	154, // 242: mezzo.v1.ResourceStatistics.RateStatistics.tx_packet_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	154, // 243: mezzo.v1.ResourceStatistics.RateStatistics.tx_drop_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	154, // 244: mezzo.v1.ResourceStatistics.RateStatistics.tx_error_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	54,  // 245: mezzo.v1.ResourceUsage.Executor.executor_info:type_name -> mezzo.v1.ExecutorInfo
+	64,  // 246: mezzo.v1.ResourceUsage.Executor.allocated:type_name -> mezzo.v1.Resource
+	72,  // 247: mezzo.v1.ResourceUsage.Executor.statistics:type_name -> mezzo.v1.ResourceStatistics
+	39,  // 248: mezzo.v1.ResourceUsage.Executor.container_id:type_name -> mezzo.v1.ContainerID
+	157, // 249: mezzo.v1.ResourceUsage.Executor.tasks:type_name -> mezzo.v1.ResourceUsage.Executor.Task
+	37,  // 250: mezzo.v1.ResourceUsage.Executor.Task.id:type_name -> mezzo.v1.TaskID
+	64,  // 251: mezzo.v1.ResourceUsage.Executor.Task.resources:type_name -> mezzo.v1.Resource
+	109, // 252: mezzo.v1.ResourceUsage.Executor.Task.labels:type_name -> mezzo.v1.Labels
+	160, // 253: mezzo.v1.OfferFilters.ResourceQuantities.quantities:type_name -> mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry
+	158, // 254: mezzo.v1.OfferFilters.MinAllocatableResources.quantities:type_name -> mezzo.v1.OfferFilters.ResourceQuantities
+	140, // 255: mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry.value:type_name -> mezzo.v1.Value.Scalar
+	15,  // 256: mezzo.v1.Offer.Operation.type:type_name -> mezzo.v1.Offer.Operation.Type
+	162, // 257: mezzo.v1.Offer.Operation.launch:type_name -> mezzo.v1.Offer.Operation.Launch
+	164, // 258: mezzo.v1.Offer.Operation.reserve:type_name -> mezzo.v1.Offer.Operation.Reserve
+	165, // 259: mezzo.v1.Offer.Operation.unreserve:type_name -> mezzo.v1.Offer.Operation.Unreserve
+	166, // 260: mezzo.v1.Offer.Operation.create:type_name -> mezzo.v1.Offer.Operation.Create
+	167, // 261: mezzo.v1.Offer.Operation.destroy:type_name -> mezzo.v1.Offer.Operation.Destroy
+	163, // 262: mezzo.v1.Offer.Operation.launch_group:type_name -> mezzo.v1.Offer.Operation.LaunchGroup
+	41,  // 263: mezzo.v1.Offer.Operation.id:type_name -> mezzo.v1.OperationID
+	168, // 264: mezzo.v1.Offer.Operation.grow_volume:type_name -> mezzo.v1.Offer.Operation.GrowVolume
+	169, // 265: mezzo.v1.Offer.Operation.shrink_volume:type_name -> mezzo.v1.Offer.Operation.ShrinkVolume
+	170, // 266: mezzo.v1.Offer.Operation.create_disk:type_name -> mezzo.v1.Offer.Operation.CreateDisk
+	171, // 267: mezzo.v1.Offer.Operation.destroy_disk:type_name -> mezzo.v1.Offer.Operation.DestroyDisk
+	79,  // 268: mezzo.v1.Offer.Operation.Launch.task_infos:type_name -> mezzo.v1.TaskInfo
+	54,  // 269: mezzo.v1.Offer.Operation.LaunchGroup.executor:type_name -> mezzo.v1.ExecutorInfo
+	80,  // 270: mezzo.v1.Offer.Operation.LaunchGroup.task_group:type_name -> mezzo.v1.TaskGroupInfo
+	64,  // 271: mezzo.v1.Offer.Operation.Reserve.resources:type_name -> mezzo.v1.Resource
+	64,  // 272: mezzo.v1.Offer.Operation.Reserve.source:type_name -> mezzo.v1.Resource
+	64,  // 273: mezzo.v1.Offer.Operation.Unreserve.resources:type_name -> mezzo.v1.Resource
+	64,  // 274: mezzo.v1.Offer.Operation.Create.volumes:type_name -> mezzo.v1.Resource
+	64,  // 275: mezzo.v1.Offer.Operation.Destroy.volumes:type_name -> mezzo.v1.Resource
+	64,  // 276: mezzo.v1.Offer.Operation.GrowVolume.volume:type_name -> mezzo.v1.Resource
+	64,  // 277: mezzo.v1.Offer.Operation.GrowVolume.addition:type_name -> mezzo.v1.Resource
+	64,  // 278: mezzo.v1.Offer.Operation.ShrinkVolume.volume:type_name -> mezzo.v1.Resource
+	140, // 279: mezzo.v1.Offer.Operation.ShrinkVolume.subtract:type_name -> mezzo.v1.Value.Scalar
+	64,  // 280: mezzo.v1.Offer.Operation.CreateDisk.source:type_name -> mezzo.v1.Resource
+	14,  // 281: mezzo.v1.Offer.Operation.CreateDisk.target_type:type_name -> mezzo.v1.Resource.DiskInfo.Source.Type
+	64,  // 282: mezzo.v1.Offer.Operation.DestroyDisk.source:type_name -> mezzo.v1.Resource
+	140, // 283: mezzo.v1.TaskInfo.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
+	140, // 284: mezzo.v1.Task.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
+	18,  // 285: mezzo.v1.Environment.Variable.type:type_name -> mezzo.v1.Environment.Variable.Type
+	94,  // 286: mezzo.v1.Environment.Variable.secret:type_name -> mezzo.v1.Secret
+	109, // 287: mezzo.v1.Image.Appc.labels:type_name -> mezzo.v1.Labels
+	92,  // 288: mezzo.v1.Image.Docker.credential:type_name -> mezzo.v1.Credential
+	94,  // 289: mezzo.v1.Image.Docker.config:type_name -> mezzo.v1.Secret
+	23,  // 290: mezzo.v1.Volume.Source.type:type_name -> mezzo.v1.Volume.Source.Type
+	183, // 291: mezzo.v1.Volume.Source.docker_volume:type_name -> mezzo.v1.Volume.Source.DockerVolume
+	185, // 292: mezzo.v1.Volume.Source.sandbox_path:type_name -> mezzo.v1.Volume.Source.SandboxPath
+	94,  // 293: mezzo.v1.Volume.Source.secret:type_name -> mezzo.v1.Secret
+	184, // 294: mezzo.v1.Volume.Source.host_path:type_name -> mezzo.v1.Volume.Source.HostPath
+	186, // 295: mezzo.v1.Volume.Source.csi_volume:type_name -> mezzo.v1.Volume.Source.CSIVolume
+	91,  // 296: mezzo.v1.Volume.Source.DockerVolume.driver_options:type_name -> mezzo.v1.Parameters
+	98,  // 297: mezzo.v1.Volume.Source.HostPath.mount_propagation:type_name -> mezzo.v1.MountPropagation
+	24,  // 298: mezzo.v1.Volume.Source.SandboxPath.type:type_name -> mezzo.v1.Volume.Source.SandboxPath.Type
+	188, // 299: mezzo.v1.Volume.Source.CSIVolume.static_provisioning:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning
+	189, // 300: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.block:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.BlockVolume
+	190, // 301: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.mount:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.MountVolume
+	191, // 302: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.access_mode:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode
+	187, // 303: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.volume_capability:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability
+	192, // 304: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.node_stage_secrets:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry
+	193, // 305: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.node_publish_secrets:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry
+	194, // 306: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.volume_context:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.VolumeContextEntry
+	25,  // 307: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode.mode:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode.Mode
+	94,  // 308: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry.value:type_name -> mezzo.v1.Secret
+	94,  // 309: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry.value:type_name -> mezzo.v1.Secret
+	26,  // 310: mezzo.v1.NetworkInfo.IPAddress.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
+	29,  // 311: mezzo.v1.RLimitInfo.RLimit.type:type_name -> mezzo.v1.RLimitInfo.RLimit.Type
+	31,  // 312: mezzo.v1.ContainerInfo.DockerInfo.network:type_name -> mezzo.v1.ContainerInfo.DockerInfo.Network
+	201, // 313: mezzo.v1.ContainerInfo.DockerInfo.port_mappings:type_name -> mezzo.v1.ContainerInfo.DockerInfo.PortMapping
+	90,  // 314: mezzo.v1.ContainerInfo.DockerInfo.parameters:type_name -> mezzo.v1.Parameter
+	97,  // 315: mezzo.v1.ContainerInfo.MesosInfo.image:type_name -> mezzo.v1.Image
+	32,  // 316: mezzo.v1.CgroupInfo.Blkio.Value.op:type_name -> mezzo.v1.CgroupInfo.Blkio.Operation
+	208, // 317: mezzo.v1.CgroupInfo.Blkio.Statistics.cfq:type_name -> mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
+	208, // 318: mezzo.v1.CgroupInfo.Blkio.Statistics.cfq_recursive:type_name -> mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
+	209, // 319: mezzo.v1.CgroupInfo.Blkio.Statistics.throttling:type_name -> mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics
+	210, // 320: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.device:type_name -> mezzo.v1.Device.Number
+	204, // 321: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_serviced:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	204, // 322: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_service_bytes:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	204, // 323: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_service_time:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	204, // 324: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_wait_time:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	204, // 325: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_merged:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	204, // 326: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_queued:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	210, // 327: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.device:type_name -> mezzo.v1.Device.Number
+	204, // 328: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.io_serviced:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	204, // 329: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.io_service_bytes:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	330, // [330:330] is the sub-list for method output_type
+	330, // [330:330] is the sub-list for method input_type
+	330, // [330:330] is the sub-list for extension type_name
+	330, // [330:330] is the sub-list for extension extendee
+	0,   // [0:330] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_v1_mezzo_proto_init() }
@@ -17132,7 +17201,7 @@ func file_mezzo_v1_mezzo_proto_init() {
 	if File_mezzo_v1_mezzo_proto != nil {
 		return
 	}
-	file_mezzo_v1_mezzo_proto_msgTypes[152].OneofWrappers = []any{
+	file_mezzo_v1_mezzo_proto_msgTypes[153].OneofWrappers = []any{
 		(*Volume_Source_CSIVolume_VolumeCapability_Block)(nil),
 		(*Volume_Source_CSIVolume_VolumeCapability_Mount)(nil),
 	}
@@ -17142,7 +17211,7 @@ func file_mezzo_v1_mezzo_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_v1_mezzo_proto_rawDesc), len(file_mezzo_v1_mezzo_proto_rawDesc)),
 			NumEnums:      34,
-			NumMessages:   177,
+			NumMessages:   178,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
