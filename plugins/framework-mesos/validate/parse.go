@@ -49,16 +49,16 @@ func (t text) Error() string { return string(t) }
 
 // Parser turns bodies into calls. It is safe for concurrent use.
 type Parser struct {
-	json  *wirejson.Decoder
-	enums *walk.Walker
+	json *wirejson.Decoder
+	odd  *walk.Walker // fields of enums, and those that are Mezzo's own
 }
 
 // NewParser returns a parser. It learns each type of call once, so keep it.
 func NewParser() *Parser {
 	return &Parser{
 		json: wirejson.Options{MaxField: firstOwn - 1, MaxMessages: maxMessages}.NewDecoder(),
-		enums: walk.New(func(fd protoreflect.FieldDescriptor) bool {
-			return fd.Enum() != nil
+		odd: walk.New(func(fd protoreflect.FieldDescriptor) bool {
+			return fd.Enum() != nil || fd.Number() >= firstOwn
 		}),
 	}
 }
@@ -70,7 +70,6 @@ func (p *Parser) Scheduler(body []byte, media string) (*schedulerv1.Call, error)
 	if err := p.call(body, media, call); err != nil {
 		return nil, err
 	}
-	call.StreamId, call.Sequence = nil, nil
 	return call, nil
 }
 
@@ -80,7 +79,6 @@ func (p *Parser) Executor(body []byte, media string) (*executorv1.Call, error) {
 	if err := p.call(body, media, call); err != nil {
 		return nil, err
 	}
-	call.Sequence = nil
 	return call, nil
 }
 
@@ -122,8 +120,8 @@ func (p *Parser) call(body []byte, media string, call proto.Message) error {
 	return nil
 }
 
-// protobuf decodes a body. A number that an enum does not have counts as not set,
-// as it does in other languages; Go keeps it.
+// protobuf decodes a body, without fields that are Mezzo's own. A number that an
+// enum does not have counts as not set, as it does in other languages; Go keeps it.
 func (p *Parser) protobuf(body []byte, call proto.Message) error {
 	if len(body) > maxMessages { // else there cannot be too many
 		if left := count(body, call.ProtoReflect().Descriptor(), maxMessages, maxDepth); left < 0 {
@@ -134,7 +132,11 @@ func (p *Parser) protobuf(body []byte, call proto.Message) error {
 		return err
 	}
 	unset := false
-	err := p.enums.Visit(call.ProtoReflect(), func(m protoreflect.Message, fd protoreflect.FieldDescriptor) error {
+	err := p.odd.Visit(call.ProtoReflect(), func(m protoreflect.Message, fd protoreflect.FieldDescriptor) error {
+		if fd.Number() >= firstOwn {
+			m.Clear(fd)
+			return nil
+		}
 		numbers := fd.Enum().Values()
 		if !fd.IsList() {
 			if numbers.ByNumber(m.Get(fd).Enum()) == nil {

@@ -219,6 +219,19 @@ func TestProtobuf(t *testing.T) {
 	if got := call.(*schedulerv1.Call); got.StreamId != nil || got.Sequence != nil {
 		t.Errorf("got %v", got)
 	}
+	body, err = proto.Marshal(&executorv1.Call{
+		ExecutorId: &mezzov1.ExecutorID{Value: proto.String("e")}, FrameworkId: &mezzov1.FrameworkID{Value: proto.String("f")},
+		Update: &executorv1.Call_Update{Status: &mezzov1.TaskStatus{
+			TaskId: &mezzov1.TaskID{Value: proto.String("t")}, State: mezzov1.TaskState_TASK_RUNNING.Enum(), ExitCode: proto.Int32(1),
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	updated, err := validate.NewParser().Executor(body, validate.Protobuf)
+	if err != nil || updated.GetUpdate().GetStatus().ExitCode != nil {
+		t.Errorf("%v, %v", updated, err)
+	}
 }
 
 // Each type of call has a field of its name, or is known to need none: else a
