@@ -137,98 +137,65 @@ func (m *Machine) override(r *role, change override, done func()) {
 	})
 }
 
-// checkTree says what a role's new quota would break in the tree: a limit must
-// leave room for all that is guaranteed to the role and below it. Only the role
+// checkTree says what a role's new quota would break in the tree. Only the role
 // and those above it are looked at; what was wrong elsewhere before stays the
 // concern of whoever changes that.
 func (m *Machine) checkTree(r *role, change override) string {
-	promised := m.promised(r, change)
-	for name := r.name; name != ""; name = resource.ParentRole(name) {
-		at := m.roles[name]
-		if at == nil {
+	return treeProblem(m.settingsWith(r, change), func(name string) bool { return resource.IsAncestorOrSelf(name, r.name) })
+}
+
+// settingsWith are the settings of all roles, with all orders that are under way
+// and a change of one.
+func (m *Machine) settingsWith(changed *role, change override) map[string]Role {
+	out := make(map[string]Role, len(m.roles))
+	for name, r := range m.roles {
+		out[name] = r.with(r.wanted)
+	}
+	if changed != nil {
+		out[changed.name] = changed.with(change)
+	}
+	return out
+}
+
+// treeProblem says what is wrong with quota in the tree of roles: a limit must
+// leave room for all that is guaranteed to the role and below it. It looks at
+// the roles that look picks.
+func treeProblem(roles map[string]Role, look func(name string) bool) string {
+	together := guaranteed(roles)
+	for _, name := range sortedKeys(roles) {
+		if !look(name) {
 			continue
 		}
-		limit := at.with(at.wanted).Limit
-		if at == r {
-			limit = r.with(change).Limit
-		}
-		for _, q := range promised[name] {
-			room, limited := limit.Lookup(q.Name)
+		for _, q := range together[name] {
+			room, limited := roles[name].Limit.Lookup(q.Name)
 			if !limited || q.Amount <= room {
 				continue
 			}
 			return fmt.Sprintf("role %q would be limited to %s:%s, and %s:%s would be guaranteed to it and the roles below it (%s); "+
-				"raise the limit or lower a guarantee", name, q.Name, room, q.Name, q.Amount, m.guaranteedBelow(name, q.Name, r, change))
+				"raise the limit or lower a guarantee", name, q.Name, room, q.Name, q.Amount, guaranteedBelow(roles, name, q.Name))
 		}
 	}
 	return ""
 }
 
 // guaranteedBelow lists who is guaranteed something of a name in a subtree.
-func (m *Machine) guaranteedBelow(top, resourceName string, changed *role, change override) string {
+func guaranteedBelow(roles map[string]Role, top, resourceName string) string {
 	var parts []string
-	for _, name := range sortedKeys(m.roles) {
-		if !resource.IsAncestorOrSelf(top, name) {
-			continue
-		}
-		r := m.roles[name]
-		s := r.with(r.wanted)
-		if r == changed {
-			s = r.with(change)
-		}
-		if q := s.Guarantee.Get(resourceName); q > 0 {
+	for _, name := range sortedKeys(roles) {
+		if q := roles[name].Guarantee.Get(resourceName); q > 0 && resource.IsAncestorOrSelf(top, name) {
 			parts = append(parts, fmt.Sprintf("%s: %s", name, q))
 		}
 	}
 	return strings.Join(parts, ", ")
 }
 
-// promised is what is guaranteed to each role and the roles below it together:
-// the greater of its own guarantee and the sum of its children's.
-func (m *Machine) promised(changed *role, change override) map[string]resource.Quantities {
-	out, below := map[string]resource.Quantities{}, map[string]resource.Quantities{}
-	names := map[string]bool{}
-	own := func(name string) resource.Quantities {
-		r := m.roles[name]
-		switch {
-		case r == nil:
-			return nil
-		case r == changed:
-			return r.with(change).Guarantee
-		}
-		return r.with(r.wanted).Guarantee
+// guaranteed is what is guaranteed to each role and the roles below it together.
+func guaranteed(roles map[string]Role) map[string]resource.Quantities {
+	own := make(map[string]resource.Quantities, len(roles))
+	for name, r := range roles {
+		own[name] = r.Guarantee
 	}
-	for name := range m.roles {
-		if len(own(name)) > 0 {
-			for ; name != ""; name = resource.ParentRole(name) {
-				names[name] = true
-			}
-		}
-	}
-	// Children come before their parents.
-	order := sortedKeys(names)
-	slices.SortStableFunc(order, func(a, b string) int { return strings.Count(b, "/") - strings.Count(a, "/") })
-	for _, name := range order {
-		out[name] = most(own(name), below[name])
-		up := resource.ParentRole(name)
-		below[up] = below[up].Add(out[name])
-	}
-	out[""] = below[""]
-	return out
-}
-
-// most is the greater of two amounts, name by name.
-func most(a, b resource.Quantities) resource.Quantities {
-	list := slices.Clone(a)
-	for _, q := range b {
-		if have, ok := a.Lookup(q.Name); !ok {
-			list = append(list, q)
-		} else if q.Amount > have {
-			i := slices.IndexFunc(list, func(x resource.Quantity) bool { return x.Name == q.Name })
-			list[i] = q
-		}
-	}
-	return resource.NewQuantities(list...)
+	return resource.Guaranteed(own)
 }
 
 // overLimit says in what a role uses more than a limit: tasks, executors and
@@ -248,7 +215,7 @@ func (m *Machine) overLimit(name string, limit resource.Quantities) string {
 func (m *Machine) overCommitted(changed *role, change override) []string {
 	total, _ := m.books.Cluster()
 	var parts []string
-	for _, q := range m.promised(changed, change)[""] {
+	for _, q := range guaranteed(m.settingsWith(changed, change))[""] {
 		if have := total.Get(q.Name); q.Amount > have {
 			parts = append(parts, fmt.Sprintf("%s:%s of %s", q.Name, q.Amount, have))
 		}

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/mezzo-os/mezzo/sdk/resource"
@@ -8,7 +9,7 @@ import (
 
 // reconfigure carries out an operator's order to use another configuration.
 func (m *Machine) reconfigure(in Reconfigure) {
-	if err := checkRoles(in.Config.Roles); err != nil {
+	if err := m.checkRoles(in.Config.Roles); err != nil {
 		m.reply(in.Request, &OrderError{OrderInvalid, err.Error()})
 		return
 	}
@@ -16,11 +17,25 @@ func (m *Machine) reconfigure(in Reconfigure) {
 	m.reply(in.Request, nil)
 }
 
-func checkRoles(roles []Role) error {
-	for _, r := range roles {
-		if err := checkRole(r); err != nil {
+// checkRoles says what is wrong with new first values of roles: each by itself,
+// and in the tree together with what operators have set since.
+func (m *Machine) checkRoles(first []Role) error {
+	all := map[string]Role{}
+	for name, r := range m.roles {
+		all[name] = (&role{name: name}).with(r.wanted)
+	}
+	for _, f := range first {
+		if err := checkRole(f); err != nil {
 			return err
 		}
+		r := role{name: f.Name, first: &f}
+		if known := m.roles[f.Name]; known != nil {
+			r.wanted = known.wanted
+		}
+		all[f.Name] = r.with(r.wanted)
+	}
+	if why := treeProblem(all, func(string) bool { return true }); why != "" {
+		return fmt.Errorf("the roles of the configuration, with what operators have set since: %s", why)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func (m *Machine) allocatorOpened(in AllocatorOpened) {
 	m.logf(Info, "allocator session opened", "session", uint64(in.Session), "agents", len(m.agents))
 	cfg := m.cfg
 	if in.Prepare && in.Config != nil {
-		if err := checkRoles(in.Config.Roles); err != nil {
+		if err := m.checkRoles(in.Config.Roles); err != nil {
 			m.giveUpSession(s, err.Error())
 			return
 		}
