@@ -89,6 +89,8 @@ func defaultMaster() Master {
 		BatchInterval:          5 * time.Millisecond,
 		MinRefuse:              time.Second,
 		MaxDecisionsPerSecond:  1_000_000,
+		MinAllocatable:         []string{"cpus:0.01", "mem:32"},
+		FilterGPUResources:     true,
 		AgentPingInterval:      15 * time.Second,
 		AgentPingTimeouts:      5,
 		AgentReregisterTimeout: 10 * time.Minute,
@@ -101,10 +103,13 @@ func defaultMaster() Master {
 var masterSchema = schema(
 	[]string{
 		"rpc", "http", "insecure", "hostname", "offer_timeout", "batch_interval", "min_refuse", "max_decisions_per_second",
+		"min_allocatable", "filter_gpu_resources",
 		"agent_ping_interval", "agent_ping_timeouts", "agent_reregister_timeout", "agent_removals_per_minute",
 		"max_completed_frameworks", "max_completed_tasks",
 	},
-	"revocation", "framework *")
+	"revocation", "domain", "framework *")
+
+var domainSchema = schema([]string{"region", "zone"})
 
 var revocationSchema = schema([]string{"enabled", "min_grace", "max_per_minute"})
 
@@ -118,6 +123,8 @@ func (m *masterBlock) decode(d *decoder, block *hcl.Block) {
 	s.duration("batch_interval", &m.BatchInterval, 0)
 	s.duration("min_refuse", &m.MinRefuse, 0)
 	s.count("max_decisions_per_second", &m.MaxDecisionsPerSecond, 1)
+	s.quantities("min_allocatable", &m.MinAllocatable)
+	s.flag("filter_gpu_resources", &m.FilterGPUResources)
 	s.duration("agent_ping_interval", &m.AgentPingInterval, time.Millisecond)
 	s.count("agent_ping_timeouts", &m.AgentPingTimeouts, 1)
 	s.duration("agent_reregister_timeout", &m.AgentReregisterTimeout, time.Millisecond)
@@ -130,6 +137,28 @@ func (m *masterBlock) decode(d *decoder, block *hcl.Block) {
 		s.flag("enabled", &m.Revocation.Enabled)
 		s.duration("min_grace", &m.Revocation.MinGrace, 0)
 		s.count("max_per_minute", &m.Revocation.MaxPerMinute, 0)
+	}
+	d.domain(blocks, &m.Domain)
+}
+
+// domain reads where a machine is.
+func (d *decoder) domain(blocks hcl.Blocks, to *Domain) {
+	block := d.single(blocks, "domain")
+	if block == nil {
+		return
+	}
+	s, _ := d.content(block.Body, domainSchema)
+	for _, part := range []struct {
+		name string
+		to   *string
+	}{{"region", &to.Region}, {"zone", &to.Zone}} {
+		rng, written := s.text(part.name, part.to)
+		switch {
+		case s.attrs[part.name] == nil:
+			d.add(invalid(block.DefRange, "Incomplete domain", "A domain has a region and a zone; this one has no %s.", part.name))
+		case written && strings.TrimSpace(*part.to) == "":
+			d.add(invalid(rng, "Incomplete domain", "The %s is empty.", part.name))
+		}
 	}
 }
 
@@ -167,7 +196,7 @@ var agentSchema = schema(
 		"registration_backoff", "ping_timeout", "log_size", "log_files",
 		"gc_delay", "gc_disk_headroom", "gc_interval", "disk_watch_interval", "enforce_disk",
 	},
-	"fetcher", "framework *")
+	"fetcher", "domain", "framework *")
 
 var fetcherSchema = schema([]string{"cache_size", "max_size", "stall_timeout"})
 
@@ -196,6 +225,7 @@ func (a *agentBlock) decode(d *decoder, block *hcl.Block) {
 		s.size("max_size", &a.Fetcher.MaxSize, 1)
 		s.duration("stall_timeout", &a.Fetcher.StallTimeout, time.Millisecond)
 	}
+	d.domain(blocks, &a.Domain)
 	a.frameworks = d.plugins(blocks, KindFramework)
 }
 

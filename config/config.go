@@ -29,6 +29,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"google.golang.org/protobuf/proto"
+
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
 // Defaults are the settings that the caller knows.
@@ -67,6 +71,15 @@ type Master struct {
 	MinRefuse time.Duration
 	// MaxDecisionsPerSecond caps what one allocator session may decide.
 	MaxDecisionsPerSecond int
+	// MinAllocatable are the smallest resources worth an offer, as texts of
+	// scalars; any of them is enough.
+	MinAllocatable []string
+	// FilterGPUResources keeps agents with GPUs for frameworks that are
+	// GPU-aware.
+	FilterGPUResources bool
+	// Domain is where the master is; agents of other regions are offered to
+	// region-aware frameworks only.
+	Domain Domain
 
 	// AgentPingInterval is the pause between pings to an agent;
 	// AgentPingTimeouts is how many unanswered ones make it unreachable.
@@ -97,6 +110,32 @@ type Master struct {
 
 	LogLevel string // trace, debug, info, warn or error
 	LogJSON  bool
+}
+
+// Domain is where a machine is: a region, and a zone in it. The zero value is
+// one that was not written.
+type Domain struct {
+	Region string
+	Zone   string
+}
+
+// Proto is the domain as messages have it; nil for one that was not written.
+func (d Domain) Proto() *mezzov1.DomainInfo {
+	if d == (Domain{}) {
+		return nil
+	}
+	return &mezzov1.DomainInfo{FaultDomain: &mezzov1.DomainInfo_FaultDomain{
+		Region: &mezzov1.DomainInfo_FaultDomain_RegionInfo{Name: proto.String(d.Region)},
+		Zone:   &mezzov1.DomainInfo_FaultDomain_ZoneInfo{Name: proto.String(d.Zone)},
+	}}
+}
+
+// MinAllocatableQuantities are MinAllocatable by resource name.
+func (m *Master) MinAllocatableQuantities() (sets []resource.Quantities) {
+	for _, text := range m.MinAllocatable {
+		sets = append(sets, mustQuota(text))
+	}
+	return sets
 }
 
 // AgentPingTimeout is how long an agent may be silent before it is unreachable.
@@ -176,6 +215,8 @@ type Agent struct {
 	// Attributes are in order of their names. Values are text as written; a
 	// number or a range ("[1-5]") has the meaning that Mesos gives it.
 	Attributes []AgentAttribute
+	// Domain is where the agent is, as offers show it.
+	Domain Domain
 
 	// RegistrationBackoff is the first pause between attempts to register; it
 	// doubles, with jitter, up to a minute.

@@ -92,7 +92,7 @@ func names(s ...*hcl.BodySchema) (attributes []string) {
 func TestManualKnowsEveryWord(t *testing.T) {
 	m := readManual(t)
 	for heading, s := range map[string]*hcl.BodySchema{
-		"Top level": rootSchema, "master": masterSchema, "revocation": revocationSchema, "agent": agentSchema, "fetcher": fetcherSchema,
+		"Top level": rootSchema, "master": masterSchema, "revocation": revocationSchema, "domain": domainSchema, "agent": agentSchema, "fetcher": fetcherSchema,
 		"tls": tlsSchema, "role": roleSchema, "Plugin blocks": pluginSchema, "The lock file": lockSchema,
 	} {
 		m.check(t, heading, names(s))

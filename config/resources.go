@@ -24,6 +24,32 @@ func checkQuota(text string) error {
 // a role block ("cpus:8;gpus:0"), sorted by name, zeros included.
 func ParseQuota(text string) ([]resource.Quantity, error) { return quota(text) }
 
+// quantities reads a list of texts of scalars, of which none is empty.
+func (s scope) quantities(name string, to *[]string) {
+	var list []string
+	places, ok := s.texts(name, &list)
+	if !ok {
+		return
+	}
+	if len(list) == 0 {
+		s.d.add(invalid(s.attrs[name].Expr.Range(), "Bad resources", "%s must name at least one set of resources, such as \"cpus:0.01\".", name))
+	}
+	for i, text := range list {
+		amounts, err := quota(text)
+		switch {
+		case err != nil:
+			s.d.add(invalid(places[i], "Bad resources", "In %s: %s.", name, err))
+			ok = false
+		case !slices.ContainsFunc(amounts, func(q resource.Quantity) bool { return q.Amount > 0 }):
+			s.d.add(invalid(places[i], "Bad resources", "In %s: %q is nothing.", name, text))
+			ok = false
+		}
+	}
+	if ok && len(list) > 0 {
+		*to = list
+	}
+}
+
 // quota reads the amounts of a guarantee or limit, in order of their names.
 // Unlike resource.Quantities it keeps zeros: a limit of 0 forbids a resource,
 // which is not the same as no limit.
@@ -47,7 +73,7 @@ func quota(text string) (list []resource.Quantity, err error) {
 		name = strings.TrimSpace(name)
 		amount := parsed.Get(name)
 		if strings.ContainsAny(name, "({") || !parsed.Equal(resource.ScalarOf(name, amount)) {
-			return nil, fmt.Errorf(`%q is not a plain amount; a quota holds unreserved scalars only, such as "cpus:8;mem:16384"`, part)
+			return nil, fmt.Errorf(`%q is not a plain amount; it must be of unreserved scalars, such as "cpus:8;mem:16384"`, part)
 		}
 		if slices.ContainsFunc(list, func(q resource.Quantity) bool { return q.Name == name }) {
 			return nil, fmt.Errorf("%s is named twice", name)

@@ -118,13 +118,17 @@ func (c *swapCluster) audit() {
 }
 
 // scheduler runs a framework until the test ends.
-func (c *swapCluster) scheduler(name, role string, callbacks framework.Callbacks) *framework.Scheduler {
+func (c *swapCluster) scheduler(name, role string, callbacks framework.Callbacks, can ...mezzov1.FrameworkInfo_Capability_Type) *framework.Scheduler {
 	c.t.Helper()
+	var capabilities []*mezzov1.FrameworkInfo_Capability
+	for _, capability := range append(can, mezzov1.FrameworkInfo_Capability_MULTI_ROLE) {
+		capabilities = append(capabilities, &mezzov1.FrameworkInfo_Capability{Type: capability.Enum()})
+	}
 	s, err := framework.New(framework.Options{
 		Masters: []string{c.rpc}, Callbacks: callbacks,
 		Info: &mezzov1.FrameworkInfo{
 			User: proto.String("root"), Name: proto.String(name), Roles: []string{role},
-			Capabilities: []*mezzov1.FrameworkInfo_Capability{{Type: mezzov1.FrameworkInfo_Capability_MULTI_ROLE.Enum()}},
+			Capabilities: capabilities,
 		},
 	})
 	if err != nil {

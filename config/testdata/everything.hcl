@@ -12,6 +12,8 @@ master {
   batch_interval            = "1ms"
   min_refuse                = "2s"
   max_decisions_per_second  = 1000
+  min_allocatable           = ["cpus:0.1;mem:64", "gpus:1"]
+  filter_gpu_resources      = false
   agent_ping_interval       = "1s"
   agent_ping_timeouts       = 3
   agent_reregister_timeout  = "1m"
@@ -22,6 +24,10 @@ master {
     enabled        = true
     min_grace      = "5s"
     max_per_minute = 7
+  }
+  domain {
+    region = "eu"
+    zone   = "eu-1"
   }
   framework "mesos" {
     config { listen = "127.0.0.1:5050" }
@@ -40,6 +46,10 @@ agent {
   ping_timeout         = "30s"
   log_size             = "1MiB"
   log_files            = 2
+  domain {
+    region = "us"
+    zone   = "us-2"
+  }
   framework "mesos" {
     config { listen = "127.0.0.1:5051" }
   }

@@ -253,6 +253,7 @@ func needRestart(now, next *config.Agent) []*operatorv1.ReloadChange {
 	compare("hostname", now.Hostname, next.Hostname)
 	compare("resources", now.Resources, next.Resources)
 	compare("attributes", now.Attributes, next.Attributes)
+	compare("domain", now.Domain, next.Domain)
 	compare("registration_backoff", now.RegistrationBackoff, next.RegistrationBackoff)
 	compare("ping_timeout", now.PingTimeout, next.PingTimeout)
 	compare("log_size", now.LogSize, next.LogSize)

@@ -184,7 +184,7 @@ func (s *Service) newAgent(hostname string, isolators []Isolator) (*Agent, error
 	return New(Options{
 		DataDir: c.DataDir, WorkDir: c.WorkDir, Hostname: hostname, Version: s.o.Version,
 		RPCAddress: s.rpc.Address(), HTTPAddress: s.http.Address(), Masters: c.Masters, Dial: dial,
-		Resources: resources.ToProto(), Attributes: attributes(c.Attributes), Isolators: isolators, Revive: s.revive,
+		Resources: resources.ToProto(), Attributes: attributes(c.Attributes), Domain: c.Domain.Proto(), Isolators: isolators, Revive: s.revive,
 		Retire: s.retire, Adapters: blockNames(c.Frameworks),
 		Plugins: s.listPlugins, Authorizer: s.o.Authorizer, RegistrationBackoff: c.RegistrationBackoff, PingTimeout: c.PingTimeout,
 		LogSize: c.LogSize, LogFiles: c.LogFiles, Fetcher: fetch,

@@ -143,6 +143,7 @@ func (m *Master) reconfigure(ctx context.Context, next *config.Master, swap, set
 func merge(now, next *config.Master) *config.Master {
 	out := *now
 	out.OfferTimeout, out.BatchInterval, out.MinRefuse = next.OfferTimeout, next.BatchInterval, next.MinRefuse
+	out.MinAllocatable, out.FilterGPUResources = next.MinAllocatable, next.FilterGPUResources
 	out.MaxDecisionsPerSecond, out.AgentRemovalsPerMinute = next.MaxDecisionsPerSecond, next.AgentRemovalsPerMinute
 	out.MaxCompletedFrameworks, out.MaxCompletedTasks = next.MaxCompletedFrameworks, next.MaxCompletedTasks
 	out.Revocation, out.Roles = next.Revocation, next.Roles
@@ -177,11 +178,14 @@ func compare(now, next *config.Master) (live, session, restart []*operatorv1.Rel
 	session = difference(session, "batch_interval", now.BatchInterval, next.BatchInterval)
 	session = difference(session, "min_refuse", now.MinRefuse, next.MinRefuse)
 	session = difference(session, "max_decisions_per_second", now.MaxDecisionsPerSecond, next.MaxDecisionsPerSecond)
+	session = difference(session, "min_allocatable", strings.Join(now.MinAllocatable, ", "), strings.Join(next.MinAllocatable, ", "))
+	session = difference(session, "filter_gpu_resources", now.FilterGPUResources, next.FilterGPUResources)
 
 	restart = difference(restart, "data_dir", now.DataDir, next.DataDir)
 	restart = difference(restart, "rpc", now.RPC, next.RPC)
 	restart = difference(restart, "http", now.HTTP, next.HTTP)
 	restart = difference(restart, "hostname", now.Hostname, next.Hostname)
+	restart = difference(restart, "domain", domainText(now.Domain), domainText(next.Domain))
 	restart = difference(restart, "agent_ping_interval", now.AgentPingInterval, next.AgentPingInterval)
 	restart = difference(restart, "agent_ping_timeouts", now.AgentPingTimeouts, next.AgentPingTimeouts)
 	restart = difference(restart, "agent_reregister_timeout", now.AgentReregisterTimeout, next.AgentReregisterTimeout)
@@ -191,6 +195,13 @@ func compare(now, next *config.Master) (live, session, restart []*operatorv1.Rel
 	restart = difference(restart, "election", electionText(now.Election), electionText(next.Election))
 	restart = difference(restart, "registry", registryText(now.Registry), registryText(next.Registry))
 	return live, session, restart
+}
+
+func domainText(d config.Domain) string {
+	if d == (config.Domain{}) {
+		return "none"
+	}
+	return fmt.Sprintf("region %s, zone %s", d.Region, d.Zone)
 }
 
 func tlsText(t *config.TLS) string {

@@ -117,6 +117,7 @@ func (m *Master) stateConfig(c *config.Master, t *term, seed uint64) state.Confi
 		AgentReregisterTimeout: c.AgentReregisterTimeout, UnreachablePerMinute: c.AgentRemovalsPerMinute,
 		MaxCompletedFrameworks: c.MaxCompletedFrameworks, MaxCompletedTasks: c.MaxCompletedTasks,
 		BatchInterval: c.BatchInterval, MinRefuse: c.MinRefuse, MaxDecisionsPerSecond: c.MaxDecisionsPerSecond,
+		MinAllocatable: c.MinAllocatableQuantities(), FilterGPUResources: c.FilterGPUResources, Region: c.Domain.Region,
 		HeartbeatInterval: m.options.HeartbeatInterval,
 		Revocation: state.Revocation{
 			Enabled: c.Revocation.Enabled, MinGrace: c.Revocation.MinGrace, MaxPerMinute: c.Revocation.MaxPerMinute,
@@ -164,7 +165,7 @@ func (m *Master) masterInfo(id string) *mezzov1.MasterInfo {
 	name := m.hostname()
 	info := &mezzov1.MasterInfo{
 		Id: proto.String(id), Ip: proto.Uint32(0), Port: proto.Uint32(uint32(port)), Hostname: proto.String(name),
-		Version: proto.String(m.options.Version),
+		Version: proto.String(m.options.Version), Domain: m.options.Config.Domain.Proto(),
 		Address: &mezzov1.Address{Hostname: proto.String(name), Ip: proto.String(host), Port: proto.Int32(int32(port))},
 	}
 	// The v1 schema has an IPv4 address as a number whose first byte is the

@@ -68,6 +68,22 @@ func (s *Scheduler) Decline(ctx context.Context, filters *mezzov1.Filters, offer
 	})
 }
 
+// AnswerInverse says whether the framework will leave the agents of inverse
+// offers. Filters say for how long it does not want to be asked again; nil: 5 s.
+func (s *Scheduler) AnswerInverse(ctx context.Context, willLeave bool, filters *mezzov1.Filters, offers ...*mezzov1.OfferID) error {
+	call := &schedulerv1.Call{
+		Type:                 schedulerv1.Call_DECLINE_INVERSE_OFFERS.Enum(),
+		DeclineInverseOffers: &schedulerv1.Call_DeclineInverseOffers{InverseOfferIds: offers, Filters: filters},
+	}
+	if willLeave {
+		call = &schedulerv1.Call{
+			Type:                schedulerv1.Call_ACCEPT_INVERSE_OFFERS.Enum(),
+			AcceptInverseOffers: &schedulerv1.Call_AcceptInverseOffers{InverseOfferIds: offers, Filters: filters},
+		}
+	}
+	return s.Call(ctx, call)
+}
+
 // Kill asks a task to end. Policy overrides the task's own kill policy; it may
 // be nil.
 func (s *Scheduler) Kill(ctx context.Context, taskID string, policy *mezzov1.KillPolicy) error {

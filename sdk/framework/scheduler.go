@@ -81,6 +81,12 @@ type Callbacks struct {
 	Offers func(s *Scheduler, offers []*mezzov1.Offer)
 	// Rescinded: the offer is void.
 	Rescinded func(s *Scheduler, offerID string)
+	// InverseOffers ask the framework to leave agents that are going to be
+	// unavailable. They are to be answered with AnswerInverse; what the framework
+	// has there it has to move or end by itself.
+	InverseOffers func(s *Scheduler, offers []*mezzov1.InverseOffer)
+	// InverseRescinded: the inverse offer is void.
+	InverseRescinded func(s *Scheduler, offerID string)
 	// Update: a task has changed its state. The update is acknowledged when
 	// the callback returns, unless Options.ManualAcknowledge is set.
 	Update func(s *Scheduler, status *mezzov1.TaskStatus)
@@ -318,6 +324,14 @@ func (s *Scheduler) dispatch(sub *subscription, event *schedulerv1.Event) {
 	case schedulerv1.Event_RESCIND:
 		if c.Rescinded != nil {
 			c.Rescinded(s, event.GetRescind().GetOfferId().GetValue())
+		}
+	case schedulerv1.Event_INVERSE_OFFERS:
+		if c.InverseOffers != nil {
+			c.InverseOffers(s, event.GetInverseOffers().GetInverseOffers())
+		}
+	case schedulerv1.Event_RESCIND_INVERSE_OFFER:
+		if c.InverseRescinded != nil {
+			c.InverseRescinded(s, event.GetRescindInverseOffer().GetInverseOfferId().GetValue())
 		}
 	case schedulerv1.Event_UPDATE:
 		status := event.GetUpdate().GetStatus()

@@ -162,8 +162,8 @@ type PublishNow struct{ Request Request }
 
 // Reconfigure is an operator's order: the configuration has changed. Of Config
 // counts what may change while a master leads: OfferTimeout, BatchInterval,
-// MinRefuse, MaxDecisionsPerSecond (the allocator learns of these three with its
-// next session only, unlike TellTasks), Revocation, UnreachablePerMinute, MaxCompletedFrameworks,
+// MinRefuse, MaxDecisionsPerSecond, MinAllocatable, FilterGPUResources (the
+// allocator learns of these five with its next session only, unlike TellTasks), Revocation, UnreachablePerMinute, MaxCompletedFrameworks,
 // MaxCompletedTasks, and the first values of roles. It is answered by Reply;
 // with an error nothing has changed.
 type Reconfigure struct {

@@ -45,6 +45,7 @@ func (m *Machine) checkRoles(first []Role) error {
 func (m *Machine) configure(c Config) {
 	c = c.withDefaults()
 	m.cfg.BatchInterval, m.cfg.MinRefuse, m.cfg.MaxDecisionsPerSecond = c.BatchInterval, c.MinRefuse, c.MaxDecisionsPerSecond
+	m.cfg.MinAllocatable, m.cfg.FilterGPUResources = c.MinAllocatable, c.FilterGPUResources
 	m.cfg.Revocation = c.Revocation
 	if m.cfg.TellTasks != c.TellTasks {
 		m.cfg.TellTasks = c.TellTasks

@@ -2590,6 +2590,95 @@ func (*TeardownResponse) Descriptor() ([]byte, []int) {
 	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{37}
 }
 
+type SetUnavailabilityRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
+	// Unset: it will be there.
+	Unavailability *Unavailability `protobuf:"bytes,2,opt,name=unavailability" json:"unavailability,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SetUnavailabilityRequest) Reset() {
+	*x = SetUnavailabilityRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetUnavailabilityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetUnavailabilityRequest) ProtoMessage() {}
+
+func (x *SetUnavailabilityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetUnavailabilityRequest.ProtoReflect.Descriptor instead.
+func (*SetUnavailabilityRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *SetUnavailabilityRequest) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *SetUnavailabilityRequest) GetUnavailability() *Unavailability {
+	if x != nil {
+		return x.Unavailability
+	}
+	return nil
+}
+
+type SetUnavailabilityResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetUnavailabilityResponse) Reset() {
+	*x = SetUnavailabilityResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetUnavailabilityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetUnavailabilityResponse) ProtoMessage() {}
+
+func (x *SetUnavailabilityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetUnavailabilityResponse.ProtoReflect.Descriptor instead.
+func (*SetUnavailabilityResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{39}
+}
+
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The framework's id, the beginning of it, its name, or a part of that.
@@ -2604,7 +2693,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2616,7 +2705,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2629,7 +2718,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{38}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExplainRequest) GetFrameworkId() string {
@@ -2667,7 +2756,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2679,7 +2768,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2692,7 +2781,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{39}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExplainResponse) GetRoles() []*RoleExplanation {
@@ -2747,7 +2836,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2759,7 +2848,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2772,7 +2861,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{40}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Cause) GetKind() string {
@@ -2836,7 +2925,7 @@ type RoleExplanation struct {
 
 func (x *RoleExplanation) Reset() {
 	*x = RoleExplanation{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2848,7 +2937,7 @@ func (x *RoleExplanation) String() string {
 func (*RoleExplanation) ProtoMessage() {}
 
 func (x *RoleExplanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2861,7 +2950,7 @@ func (x *RoleExplanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleExplanation.ProtoReflect.Descriptor instead.
 func (*RoleExplanation) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{41}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RoleExplanation) GetRole() string {
@@ -2944,7 +3033,7 @@ type ReasonCount struct {
 
 func (x *ReasonCount) Reset() {
 	*x = ReasonCount{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2956,7 +3045,7 @@ func (x *ReasonCount) String() string {
 func (*ReasonCount) ProtoMessage() {}
 
 func (x *ReasonCount) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2969,7 +3058,7 @@ func (x *ReasonCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasonCount.ProtoReflect.Descriptor instead.
 func (*ReasonCount) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{42}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReasonCount) GetReason() string {
@@ -3001,7 +3090,7 @@ type AgentExplanation struct {
 
 func (x *AgentExplanation) Reset() {
 	*x = AgentExplanation{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3013,7 +3102,7 @@ func (x *AgentExplanation) String() string {
 func (*AgentExplanation) ProtoMessage() {}
 
 func (x *AgentExplanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3026,7 +3115,7 @@ func (x *AgentExplanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentExplanation.ProtoReflect.Descriptor instead.
 func (*AgentExplanation) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{43}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AgentExplanation) GetAgentId() string {
@@ -3079,7 +3168,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3091,7 +3180,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3104,7 +3193,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{44}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{46}
 }
 
 // ReloadResponse is what came of a Reload. With `failed` nothing has changed and
@@ -3124,7 +3213,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3136,7 +3225,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3149,7 +3238,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{45}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ReloadResponse) GetChanges() []*ReloadChange {
@@ -3193,7 +3282,7 @@ type ReloadChange struct {
 
 func (x *ReloadChange) Reset() {
 	*x = ReloadChange{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3205,7 +3294,7 @@ func (x *ReloadChange) String() string {
 func (*ReloadChange) ProtoMessage() {}
 
 func (x *ReloadChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3218,7 +3307,7 @@ func (x *ReloadChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadChange.ProtoReflect.Descriptor instead.
 func (*ReloadChange) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{46}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ReloadChange) GetWhat() string {
@@ -3254,7 +3343,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3266,7 +3355,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3279,7 +3368,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{47}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WatchRequest) GetDetail() bool {
@@ -3328,7 +3417,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3340,7 +3429,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3353,7 +3442,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{48}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *WatchEvent) GetNumber() uint64 {
@@ -3686,7 +3775,7 @@ type WatchBatch struct {
 
 func (x *WatchBatch) Reset() {
 	*x = WatchBatch{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3698,7 +3787,7 @@ func (x *WatchBatch) String() string {
 func (*WatchBatch) ProtoMessage() {}
 
 func (x *WatchBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3711,7 +3800,7 @@ func (x *WatchBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBatch.ProtoReflect.Descriptor instead.
 func (*WatchBatch) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{49}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *WatchBatch) GetEvents() []*WatchEvent {
@@ -3754,7 +3843,7 @@ type AgentDetail struct {
 
 func (x *AgentDetail) Reset() {
 	*x = AgentDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3766,7 +3855,7 @@ func (x *AgentDetail) String() string {
 func (*AgentDetail) ProtoMessage() {}
 
 func (x *AgentDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3779,7 +3868,7 @@ func (x *AgentDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentDetail.ProtoReflect.Descriptor instead.
 func (*AgentDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{50}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AgentDetail) GetId() string {
@@ -3936,7 +4025,7 @@ type FrameworkDetail struct {
 
 func (x *FrameworkDetail) Reset() {
 	*x = FrameworkDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3948,7 +4037,7 @@ func (x *FrameworkDetail) String() string {
 func (*FrameworkDetail) ProtoMessage() {}
 
 func (x *FrameworkDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3961,7 +4050,7 @@ func (x *FrameworkDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FrameworkDetail.ProtoReflect.Descriptor instead.
 func (*FrameworkDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{51}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *FrameworkDetail) GetInfo() *v1.FrameworkInfo {
@@ -4045,7 +4134,7 @@ type TaskDetail struct {
 
 func (x *TaskDetail) Reset() {
 	*x = TaskDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4057,7 +4146,7 @@ func (x *TaskDetail) String() string {
 func (*TaskDetail) ProtoMessage() {}
 
 func (x *TaskDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4070,7 +4159,7 @@ func (x *TaskDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskDetail.ProtoReflect.Descriptor instead.
 func (*TaskDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{52}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TaskDetail) GetTask() *v1.Task {
@@ -4130,7 +4219,7 @@ type ExecutorDetail struct {
 
 func (x *ExecutorDetail) Reset() {
 	*x = ExecutorDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4142,7 +4231,7 @@ func (x *ExecutorDetail) String() string {
 func (*ExecutorDetail) ProtoMessage() {}
 
 func (x *ExecutorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4155,7 +4244,7 @@ func (x *ExecutorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorDetail.ProtoReflect.Descriptor instead.
 func (*ExecutorDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{53}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ExecutorDetail) GetFrameworkId() string {
@@ -4204,7 +4293,7 @@ type ExecutorKey struct {
 
 func (x *ExecutorKey) Reset() {
 	*x = ExecutorKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4216,7 +4305,7 @@ func (x *ExecutorKey) String() string {
 func (*ExecutorKey) ProtoMessage() {}
 
 func (x *ExecutorKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4229,7 +4318,7 @@ func (x *ExecutorKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorKey.ProtoReflect.Descriptor instead.
 func (*ExecutorKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{54}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ExecutorKey) GetFrameworkId() string {
@@ -4263,7 +4352,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4275,7 +4364,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4288,7 +4377,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{55}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SnapshotEnd) GetNext() uint64 {
@@ -4308,7 +4397,7 @@ type TaskKey struct {
 
 func (x *TaskKey) Reset() {
 	*x = TaskKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4320,7 +4409,7 @@ func (x *TaskKey) String() string {
 func (*TaskKey) ProtoMessage() {}
 
 func (x *TaskKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4333,7 +4422,7 @@ func (x *TaskKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskKey.ProtoReflect.Descriptor instead.
 func (*TaskKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{56}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *TaskKey) GetFrameworkId() string {
@@ -4560,7 +4649,11 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x10KillTaskResponse\"4\n" +
 	"\x0fTeardownRequest\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\"\x12\n" +
-	"\x10TeardownResponse\"_\n" +
+	"\x10TeardownResponse\"\x80\x01\n" +
+	"\x18SetUnavailabilityRequest\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12I\n" +
+	"\x0eunavailability\x18\x02 \x01(\v2!.mezzo.operator.v1.UnavailabilityR\x0eunavailability\"\x1b\n" +
+	"\x19SetUnavailabilityResponse\"_\n" +
 	"\x0eExplainRequest\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x16\n" +
@@ -4704,8 +4797,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x04next\x18\x01 \x01(\x04R\x04next\"E\n" +
 	"\aTaskKey\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x17\n" +
-	"\atask_id\x18\x02 \x01(\tR\x06taskId2\xfb\n" +
-	"\n" +
+	"\atask_id\x18\x02 \x01(\tR\x06taskId2\xeb\v\n" +
 	"\bOperator\x12K\n" +
 	"\tGetStatus\x12#.mezzo.operator.v1.GetStatusRequest\x1a\x19.mezzo.operator.v1.Status\x12Y\n" +
 	"\n" +
@@ -4717,7 +4809,8 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\tListRoles\x12#.mezzo.operator.v1.ListRolesRequest\x1a$.mezzo.operator.v1.ListRolesResponse\x12\\\n" +
 	"\vListPlugins\x12%.mezzo.operator.v1.ListPluginsRequest\x1a&.mezzo.operator.v1.ListPluginsResponse\x12S\n" +
 	"\bKillTask\x12\".mezzo.operator.v1.KillTaskRequest\x1a#.mezzo.operator.v1.KillTaskResponse\x12S\n" +
-	"\bTeardown\x12\".mezzo.operator.v1.TeardownRequest\x1a#.mezzo.operator.v1.TeardownResponse\x12S\n" +
+	"\bTeardown\x12\".mezzo.operator.v1.TeardownRequest\x1a#.mezzo.operator.v1.TeardownResponse\x12n\n" +
+	"\x11SetUnavailability\x12+.mezzo.operator.v1.SetUnavailabilityRequest\x1a,.mezzo.operator.v1.SetUnavailabilityResponse\x12S\n" +
 	"\bSetQuota\x12\".mezzo.operator.v1.SetQuotaRequest\x1a#.mezzo.operator.v1.SetQuotaResponse\x12S\n" +
 	"\bGetQuota\x12\".mezzo.operator.v1.GetQuotaRequest\x1a#.mezzo.operator.v1.GetQuotaResponse\x12\\\n" +
 	"\vRemoveQuota\x12%.mezzo.operator.v1.RemoveQuotaRequest\x1a&.mezzo.operator.v1.RemoveQuotaResponse\x12Y\n" +
@@ -4739,7 +4832,7 @@ func file_mezzo_operator_v1_operator_proto_rawDescGZIP() []byte {
 	return file_mezzo_operator_v1_operator_proto_rawDescData
 }
 
-var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: mezzo.operator.v1.GetStatusRequest
 	(*Status)(nil),                     // 1: mezzo.operator.v1.Status
@@ -4779,178 +4872,183 @@ var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(*KillTaskResponse)(nil),           // 35: mezzo.operator.v1.KillTaskResponse
 	(*TeardownRequest)(nil),            // 36: mezzo.operator.v1.TeardownRequest
 	(*TeardownResponse)(nil),           // 37: mezzo.operator.v1.TeardownResponse
-	(*ExplainRequest)(nil),             // 38: mezzo.operator.v1.ExplainRequest
-	(*ExplainResponse)(nil),            // 39: mezzo.operator.v1.ExplainResponse
-	(*Cause)(nil),                      // 40: mezzo.operator.v1.Cause
-	(*RoleExplanation)(nil),            // 41: mezzo.operator.v1.RoleExplanation
-	(*ReasonCount)(nil),                // 42: mezzo.operator.v1.ReasonCount
-	(*AgentExplanation)(nil),           // 43: mezzo.operator.v1.AgentExplanation
-	(*ReloadRequest)(nil),              // 44: mezzo.operator.v1.ReloadRequest
-	(*ReloadResponse)(nil),             // 45: mezzo.operator.v1.ReloadResponse
-	(*ReloadChange)(nil),               // 46: mezzo.operator.v1.ReloadChange
-	(*WatchRequest)(nil),               // 47: mezzo.operator.v1.WatchRequest
-	(*WatchEvent)(nil),                 // 48: mezzo.operator.v1.WatchEvent
-	(*WatchBatch)(nil),                 // 49: mezzo.operator.v1.WatchBatch
-	(*AgentDetail)(nil),                // 50: mezzo.operator.v1.AgentDetail
-	(*FrameworkDetail)(nil),            // 51: mezzo.operator.v1.FrameworkDetail
-	(*TaskDetail)(nil),                 // 52: mezzo.operator.v1.TaskDetail
-	(*ExecutorDetail)(nil),             // 53: mezzo.operator.v1.ExecutorDetail
-	(*ExecutorKey)(nil),                // 54: mezzo.operator.v1.ExecutorKey
-	(*SnapshotEnd)(nil),                // 55: mezzo.operator.v1.SnapshotEnd
-	(*TaskKey)(nil),                    // 56: mezzo.operator.v1.TaskKey
-	(*timestamppb.Timestamp)(nil),      // 57: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),            // 58: google.protobuf.Struct
-	(v1.TaskState)(0),                  // 59: mezzo.v1.TaskState
-	(v1.TaskStatus_Reason)(0),          // 60: mezzo.v1.TaskStatus.Reason
-	(*v1.Offer)(nil),                   // 61: mezzo.v1.Offer
-	(*v1.Attribute)(nil),               // 62: mezzo.v1.Attribute
-	(*v1.DomainInfo)(nil),              // 63: mezzo.v1.DomainInfo
-	(*v1.Resource)(nil),                // 64: mezzo.v1.Resource
-	(*v1.FrameworkInfo)(nil),           // 65: mezzo.v1.FrameworkInfo
-	(*scheduler.OfferConstraints)(nil), // 66: mezzo.v1.scheduler.OfferConstraints
-	(*v1.Task)(nil),                    // 67: mezzo.v1.Task
-	(*v1.ExecutorInfo)(nil),            // 68: mezzo.v1.ExecutorInfo
+	(*SetUnavailabilityRequest)(nil),   // 38: mezzo.operator.v1.SetUnavailabilityRequest
+	(*SetUnavailabilityResponse)(nil),  // 39: mezzo.operator.v1.SetUnavailabilityResponse
+	(*ExplainRequest)(nil),             // 40: mezzo.operator.v1.ExplainRequest
+	(*ExplainResponse)(nil),            // 41: mezzo.operator.v1.ExplainResponse
+	(*Cause)(nil),                      // 42: mezzo.operator.v1.Cause
+	(*RoleExplanation)(nil),            // 43: mezzo.operator.v1.RoleExplanation
+	(*ReasonCount)(nil),                // 44: mezzo.operator.v1.ReasonCount
+	(*AgentExplanation)(nil),           // 45: mezzo.operator.v1.AgentExplanation
+	(*ReloadRequest)(nil),              // 46: mezzo.operator.v1.ReloadRequest
+	(*ReloadResponse)(nil),             // 47: mezzo.operator.v1.ReloadResponse
+	(*ReloadChange)(nil),               // 48: mezzo.operator.v1.ReloadChange
+	(*WatchRequest)(nil),               // 49: mezzo.operator.v1.WatchRequest
+	(*WatchEvent)(nil),                 // 50: mezzo.operator.v1.WatchEvent
+	(*WatchBatch)(nil),                 // 51: mezzo.operator.v1.WatchBatch
+	(*AgentDetail)(nil),                // 52: mezzo.operator.v1.AgentDetail
+	(*FrameworkDetail)(nil),            // 53: mezzo.operator.v1.FrameworkDetail
+	(*TaskDetail)(nil),                 // 54: mezzo.operator.v1.TaskDetail
+	(*ExecutorDetail)(nil),             // 55: mezzo.operator.v1.ExecutorDetail
+	(*ExecutorKey)(nil),                // 56: mezzo.operator.v1.ExecutorKey
+	(*SnapshotEnd)(nil),                // 57: mezzo.operator.v1.SnapshotEnd
+	(*TaskKey)(nil),                    // 58: mezzo.operator.v1.TaskKey
+	(*timestamppb.Timestamp)(nil),      // 59: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),            // 60: google.protobuf.Struct
+	(v1.TaskState)(0),                  // 61: mezzo.v1.TaskState
+	(v1.TaskStatus_Reason)(0),          // 62: mezzo.v1.TaskStatus.Reason
+	(*v1.Offer)(nil),                   // 63: mezzo.v1.Offer
+	(*v1.Attribute)(nil),               // 64: mezzo.v1.Attribute
+	(*v1.DomainInfo)(nil),              // 65: mezzo.v1.DomainInfo
+	(*v1.Resource)(nil),                // 66: mezzo.v1.Resource
+	(*v1.FrameworkInfo)(nil),           // 67: mezzo.v1.FrameworkInfo
+	(*scheduler.OfferConstraints)(nil), // 68: mezzo.v1.scheduler.OfferConstraints
+	(*v1.Task)(nil),                    // 69: mezzo.v1.Task
+	(*v1.ExecutorInfo)(nil),            // 70: mezzo.v1.ExecutorInfo
 }
 var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
-	57,  // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
+	59,  // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
 	3,   // 1: mezzo.operator.v1.Status.agents:type_name -> mezzo.operator.v1.Counts
 	3,   // 2: mezzo.operator.v1.Status.frameworks:type_name -> mezzo.operator.v1.Counts
 	3,   // 3: mezzo.operator.v1.Status.tasks:type_name -> mezzo.operator.v1.Counts
-	58,  // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
-	58,  // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
-	58,  // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
+	60,  // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
+	60,  // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
+	60,  // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
 	33,  // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
 	2,   // 8: mezzo.operator.v1.Status.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	57,  // 9: mezzo.operator.v1.Status.started:type_name -> google.protobuf.Timestamp
+	59,  // 9: mezzo.operator.v1.Status.started:type_name -> google.protobuf.Timestamp
 	6,   // 10: mezzo.operator.v1.ListAgentsResponse.agents:type_name -> mezzo.operator.v1.Agent
-	58,  // 11: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
-	58,  // 12: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
-	58,  // 13: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
-	58,  // 14: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
-	57,  // 15: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
-	57,  // 16: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
+	60,  // 11: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
+	60,  // 12: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
+	60,  // 13: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
+	60,  // 14: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
+	59,  // 15: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
+	59,  // 16: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
 	7,   // 17: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
 	8,   // 18: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
 	2,   // 19: mezzo.operator.v1.Agent.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	57,  // 20: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
-	57,  // 21: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
+	59,  // 20: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
+	59,  // 21: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
 	11,  // 22: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
-	58,  // 23: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
-	58,  // 24: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
-	57,  // 25: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
-	57,  // 26: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
-	57,  // 27: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
+	60,  // 23: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
+	60,  // 24: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
+	59,  // 25: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
+	59,  // 26: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
+	59,  // 27: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
 	14,  // 28: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
-	59,  // 29: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
-	60,  // 30: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	58,  // 31: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
-	57,  // 32: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
-	57,  // 33: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
-	57,  // 34: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
+	61,  // 29: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
+	62,  // 30: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	60,  // 31: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
+	59,  // 32: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
+	59,  // 33: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
+	59,  // 34: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
 	17,  // 35: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
-	58,  // 36: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
-	57,  // 37: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
+	60,  // 36: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
+	59,  // 37: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
 	20,  // 38: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
-	58,  // 39: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
-	58,  // 40: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
-	58,  // 41: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
-	58,  // 42: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
-	58,  // 43: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
-	58,  // 44: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
-	58,  // 45: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
+	60,  // 39: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
+	60,  // 40: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
+	60,  // 41: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
+	60,  // 42: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
+	60,  // 43: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
+	60,  // 44: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
+	60,  // 45: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
 	25,  // 46: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
-	58,  // 47: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
-	58,  // 48: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
-	58,  // 49: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
+	60,  // 47: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
+	60,  // 48: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
+	60,  // 49: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
 	30,  // 50: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
 	33,  // 51: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	57,  // 52: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
+	59,  // 52: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
 	2,   // 53: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	41,  // 54: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
-	11,  // 55: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
-	40,  // 56: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
-	42,  // 57: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
-	43,  // 58: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
-	40,  // 59: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
-	58,  // 60: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
-	46,  // 61: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
-	46,  // 62: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
-	55,  // 63: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
-	6,   // 64: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
-	11,  // 65: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
-	14,  // 66: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
-	56,  // 67: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
-	17,  // 68: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
-	20,  // 69: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
-	33,  // 70: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
-	50,  // 71: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
-	51,  // 72: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
-	52,  // 73: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
-	61,  // 74: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
-	53,  // 75: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
-	54,  // 76: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
-	49,  // 77: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
-	48,  // 78: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
-	2,   // 79: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	62,  // 80: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
-	63,  // 81: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
-	64,  // 82: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
-	64,  // 83: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
-	64,  // 84: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
-	57,  // 85: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
-	57,  // 86: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
-	57,  // 87: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
-	7,   // 88: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	8,   // 89: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
-	65,  // 90: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
-	66,  // 91: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
-	57,  // 92: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
-	57,  // 93: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
-	57,  // 94: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
-	57,  // 95: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
-	67,  // 96: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
-	57,  // 97: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
-	57,  // 98: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
-	57,  // 99: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
-	68,  // 100: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
-	64,  // 101: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
-	0,   // 102: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
-	4,   // 103: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
-	9,   // 104: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
-	12,  // 105: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
-	15,  // 106: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
-	18,  // 107: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
-	31,  // 108: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
-	34,  // 109: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
-	36,  // 110: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
-	21,  // 111: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
-	23,  // 112: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
-	26,  // 113: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
-	28,  // 114: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
-	38,  // 115: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
-	44,  // 116: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	47,  // 117: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
-	1,   // 118: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
-	5,   // 119: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
-	10,  // 120: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
-	13,  // 121: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
-	16,  // 122: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
-	19,  // 123: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
-	32,  // 124: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
-	35,  // 125: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
-	37,  // 126: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
-	22,  // 127: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
-	24,  // 128: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
-	27,  // 129: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
-	29,  // 130: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
-	39,  // 131: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
-	45,  // 132: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	48,  // 133: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
-	118, // [118:134] is the sub-list for method output_type
-	102, // [102:118] is the sub-list for method input_type
-	102, // [102:102] is the sub-list for extension type_name
-	102, // [102:102] is the sub-list for extension extendee
-	0,   // [0:102] is the sub-list for field type_name
+	7,   // 54: mezzo.operator.v1.SetUnavailabilityRequest.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	43,  // 55: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
+	11,  // 56: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
+	42,  // 57: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
+	44,  // 58: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
+	45,  // 59: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
+	42,  // 60: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
+	60,  // 61: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
+	48,  // 62: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
+	48,  // 63: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
+	57,  // 64: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
+	6,   // 65: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
+	11,  // 66: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
+	14,  // 67: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
+	58,  // 68: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
+	17,  // 69: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
+	20,  // 70: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
+	33,  // 71: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
+	52,  // 72: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
+	53,  // 73: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
+	54,  // 74: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
+	63,  // 75: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
+	55,  // 76: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
+	56,  // 77: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
+	51,  // 78: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
+	50,  // 79: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
+	2,   // 80: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	64,  // 81: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
+	65,  // 82: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
+	66,  // 83: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
+	66,  // 84: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
+	66,  // 85: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
+	59,  // 86: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
+	59,  // 87: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
+	59,  // 88: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
+	7,   // 89: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	8,   // 90: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	67,  // 91: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
+	68,  // 92: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
+	59,  // 93: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
+	59,  // 94: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
+	59,  // 95: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
+	59,  // 96: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
+	69,  // 97: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
+	59,  // 98: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
+	59,  // 99: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
+	59,  // 100: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
+	70,  // 101: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
+	66,  // 102: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
+	0,   // 103: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
+	4,   // 104: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
+	9,   // 105: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
+	12,  // 106: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
+	15,  // 107: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
+	18,  // 108: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
+	31,  // 109: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
+	34,  // 110: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
+	36,  // 111: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
+	38,  // 112: mezzo.operator.v1.Operator.SetUnavailability:input_type -> mezzo.operator.v1.SetUnavailabilityRequest
+	21,  // 113: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
+	23,  // 114: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
+	26,  // 115: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
+	28,  // 116: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
+	40,  // 117: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
+	46,  // 118: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	49,  // 119: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
+	1,   // 120: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
+	5,   // 121: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
+	10,  // 122: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
+	13,  // 123: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
+	16,  // 124: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
+	19,  // 125: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
+	32,  // 126: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
+	35,  // 127: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
+	37,  // 128: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
+	39,  // 129: mezzo.operator.v1.Operator.SetUnavailability:output_type -> mezzo.operator.v1.SetUnavailabilityResponse
+	22,  // 130: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
+	24,  // 131: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
+	27,  // 132: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
+	29,  // 133: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
+	41,  // 134: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
+	47,  // 135: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	50,  // 136: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
+	120, // [120:137] is the sub-list for method output_type
+	103, // [103:120] is the sub-list for method input_type
+	103, // [103:103] is the sub-list for extension type_name
+	103, // [103:103] is the sub-list for extension extendee
+	0,   // [0:103] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_operator_proto_init() }
@@ -4958,7 +5056,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 	if File_mezzo_operator_v1_operator_proto != nil {
 		return
 	}
-	file_mezzo_operator_v1_operator_proto_msgTypes[48].OneofWrappers = []any{
+	file_mezzo_operator_v1_operator_proto_msgTypes[50].OneofWrappers = []any{
 		(*WatchEvent_SnapshotEnd)(nil),
 		(*WatchEvent_Agent)(nil),
 		(*WatchEvent_AgentRemoved)(nil),
@@ -4986,7 +5084,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_operator_proto_rawDesc), len(file_mezzo_operator_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,22 +19,23 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Operator_GetStatus_FullMethodName      = "/mezzo.operator.v1.Operator/GetStatus"
-	Operator_ListAgents_FullMethodName     = "/mezzo.operator.v1.Operator/ListAgents"
-	Operator_ListFrameworks_FullMethodName = "/mezzo.operator.v1.Operator/ListFrameworks"
-	Operator_ListTasks_FullMethodName      = "/mezzo.operator.v1.Operator/ListTasks"
-	Operator_ListOffers_FullMethodName     = "/mezzo.operator.v1.Operator/ListOffers"
-	Operator_ListRoles_FullMethodName      = "/mezzo.operator.v1.Operator/ListRoles"
-	Operator_ListPlugins_FullMethodName    = "/mezzo.operator.v1.Operator/ListPlugins"
-	Operator_KillTask_FullMethodName       = "/mezzo.operator.v1.Operator/KillTask"
-	Operator_Teardown_FullMethodName       = "/mezzo.operator.v1.Operator/Teardown"
-	Operator_SetQuota_FullMethodName       = "/mezzo.operator.v1.Operator/SetQuota"
-	Operator_GetQuota_FullMethodName       = "/mezzo.operator.v1.Operator/GetQuota"
-	Operator_RemoveQuota_FullMethodName    = "/mezzo.operator.v1.Operator/RemoveQuota"
-	Operator_SetWeights_FullMethodName     = "/mezzo.operator.v1.Operator/SetWeights"
-	Operator_Explain_FullMethodName        = "/mezzo.operator.v1.Operator/Explain"
-	Operator_Reload_FullMethodName         = "/mezzo.operator.v1.Operator/Reload"
-	Operator_Watch_FullMethodName          = "/mezzo.operator.v1.Operator/Watch"
+	Operator_GetStatus_FullMethodName         = "/mezzo.operator.v1.Operator/GetStatus"
+	Operator_ListAgents_FullMethodName        = "/mezzo.operator.v1.Operator/ListAgents"
+	Operator_ListFrameworks_FullMethodName    = "/mezzo.operator.v1.Operator/ListFrameworks"
+	Operator_ListTasks_FullMethodName         = "/mezzo.operator.v1.Operator/ListTasks"
+	Operator_ListOffers_FullMethodName        = "/mezzo.operator.v1.Operator/ListOffers"
+	Operator_ListRoles_FullMethodName         = "/mezzo.operator.v1.Operator/ListRoles"
+	Operator_ListPlugins_FullMethodName       = "/mezzo.operator.v1.Operator/ListPlugins"
+	Operator_KillTask_FullMethodName          = "/mezzo.operator.v1.Operator/KillTask"
+	Operator_Teardown_FullMethodName          = "/mezzo.operator.v1.Operator/Teardown"
+	Operator_SetUnavailability_FullMethodName = "/mezzo.operator.v1.Operator/SetUnavailability"
+	Operator_SetQuota_FullMethodName          = "/mezzo.operator.v1.Operator/SetQuota"
+	Operator_GetQuota_FullMethodName          = "/mezzo.operator.v1.Operator/GetQuota"
+	Operator_RemoveQuota_FullMethodName       = "/mezzo.operator.v1.Operator/RemoveQuota"
+	Operator_SetWeights_FullMethodName        = "/mezzo.operator.v1.Operator/SetWeights"
+	Operator_Explain_FullMethodName           = "/mezzo.operator.v1.Operator/Explain"
+	Operator_Reload_FullMethodName            = "/mezzo.operator.v1.Operator/Reload"
+	Operator_Watch_FullMethodName             = "/mezzo.operator.v1.Operator/Watch"
 )
 
 // OperatorClient is the client API for Operator service.
@@ -52,6 +53,11 @@ type OperatorClient interface {
 	KillTask(ctx context.Context, in *KillTaskRequest, opts ...grpc.CallOption) (*KillTaskResponse, error)
 	// Teardown ends a framework and all its tasks.
 	Teardown(ctx context.Context, in *TeardownRequest, opts ...grpc.CallOption) (*TeardownResponse, error)
+	// SetUnavailability plans when an agent will not be there, durably, or that it
+	// will. Its offers tell of it, frameworks that hold something there are asked
+	// to leave by inverse offers, and nothing is killed for it. It fails with
+	// NOT_FOUND for an agent that is not known.
+	SetUnavailability(ctx context.Context, in *SetUnavailabilityRequest, opts ...grpc.CallOption) (*SetUnavailabilityResponse, error)
 	// SetQuota sets a role's guarantee, limit or both, durably. It fails with
 	// INVALID_ARGUMENT when they make no sense in the tree of roles, and with
 	// FAILED_PRECONDITION when the role uses more than the limit already and
@@ -172,6 +178,16 @@ func (c *operatorClient) Teardown(ctx context.Context, in *TeardownRequest, opts
 	return out, nil
 }
 
+func (c *operatorClient) SetUnavailability(ctx context.Context, in *SetUnavailabilityRequest, opts ...grpc.CallOption) (*SetUnavailabilityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetUnavailabilityResponse)
+	err := c.cc.Invoke(ctx, Operator_SetUnavailability_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *operatorClient) SetQuota(ctx context.Context, in *SetQuotaRequest, opts ...grpc.CallOption) (*SetQuotaResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetQuotaResponse)
@@ -266,6 +282,11 @@ type OperatorServer interface {
 	KillTask(context.Context, *KillTaskRequest) (*KillTaskResponse, error)
 	// Teardown ends a framework and all its tasks.
 	Teardown(context.Context, *TeardownRequest) (*TeardownResponse, error)
+	// SetUnavailability plans when an agent will not be there, durably, or that it
+	// will. Its offers tell of it, frameworks that hold something there are asked
+	// to leave by inverse offers, and nothing is killed for it. It fails with
+	// NOT_FOUND for an agent that is not known.
+	SetUnavailability(context.Context, *SetUnavailabilityRequest) (*SetUnavailabilityResponse, error)
 	// SetQuota sets a role's guarantee, limit or both, durably. It fails with
 	// INVALID_ARGUMENT when they make no sense in the tree of roles, and with
 	// FAILED_PRECONDITION when the role uses more than the limit already and
@@ -322,6 +343,9 @@ func (UnimplementedOperatorServer) KillTask(context.Context, *KillTaskRequest) (
 }
 func (UnimplementedOperatorServer) Teardown(context.Context, *TeardownRequest) (*TeardownResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Teardown not implemented")
+}
+func (UnimplementedOperatorServer) SetUnavailability(context.Context, *SetUnavailabilityRequest) (*SetUnavailabilityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetUnavailability not implemented")
 }
 func (UnimplementedOperatorServer) SetQuota(context.Context, *SetQuotaRequest) (*SetQuotaResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetQuota not implemented")
@@ -527,6 +551,24 @@ func _Operator_Teardown_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Operator_SetUnavailability_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetUnavailabilityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).SetUnavailability(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_SetUnavailability_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).SetUnavailability(ctx, req.(*SetUnavailabilityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Operator_SetQuota_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SetQuotaRequest)
 	if err := dec(in); err != nil {
@@ -688,6 +730,10 @@ var Operator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Teardown",
 			Handler:    _Operator_Teardown_Handler,
+		},
+		{
+			MethodName: "SetUnavailability",
+			Handler:    _Operator_SetUnavailability_Handler,
 		},
 		{
 			MethodName: "SetQuota",

@@ -1,0 +1,4 @@
+data_dir = "data"
+master {
+  min_allocatable = []
+}
