@@ -9,11 +9,15 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/sdk/plugin"
+	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
+	frameworkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/framework/v1"
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
 )
 
@@ -23,20 +27,22 @@ const shutdownGrace = 5 * time.Second
 // baseRules are what every plugin must keep.
 func baseRules() []rule {
 	return []rule{
-		{"describe", "Describe says name, version, kind and contract versions, before Configure, and the same again.", checkDescribe},
-		{"schema", "The schema has names that HCL can write, known types, and defaults that fit them.", checkSchema},
-		{"validate-only", "Configure with validate_only accepts the configuration, and has no effect that is seen.", checkValidateOnly},
-		{"configure", "Configure accepts the configuration.", checkConfigure},
-		{"health", "Health tells a state at once: healthy, or another and why.", checkHealth},
-		{"ping", "Ping is answered at once, before and after Configure, and many times.", checkPing},
-		{"shutdown", "Shutdown is answered, and the process ends within 5 seconds.", checkShutdown},
-		{"host-death", "The process ends by itself when its host is gone.", checkHostDeath},
+		{"describe", "Describe says name, version, kind and contract versions, before Configure, and the same again.", playDescribe},
+		{"schema", "The schema has names that HCL can write, known types, and defaults that fit them.", playSchema},
+		{"validate-only", "Configure with validate_only accepts the configuration, and has no effect that is seen.", playValidateOnly},
+		{"configure", "Configure accepts the configuration.", playConfigure},
+		{"rejects", "Configure rejects what is no configuration, values of a wrong type, and contract versions that it does not serve.", playRejects},
+		{"serves", "It serves the contract of the kind that it says it is of.", playServes},
+		{"health", "Health tells a state at once: healthy, or another and why.", playHealth},
+		{"ping", "Ping is answered at once, before and after Configure, and many times.", playPing},
+		{"shutdown", "Shutdown is answered, and the process ends within 5 seconds.", playShutdown},
+		{"host-death", "The process ends by itself when its host is gone.", playHostDeath},
 	}
 }
 
 var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 
-func checkDescribe(c *scenario) {
+func playDescribe(c *scenario) {
 	client := pluginv1.NewPluginClient(c.fresh().Conn)
 	d, err := client.Describe(c.call(), &pluginv1.DescribeRequest{})
 	if err != nil {
@@ -63,7 +69,7 @@ func checkDescribe(c *scenario) {
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)
 
-func checkSchema(c *scenario) {
+func playSchema(c *scenario) {
 	if problems := schemaProblems(c.suite.description.GetSchema(), ""); len(problems) > 0 {
 		c.verdict.fail(problems...)
 	}
@@ -162,7 +168,7 @@ func fits(text string, typ pluginv1.Type) bool {
 	return false
 }
 
-func checkValidateOnly(c *scenario) {
+func playValidateOnly(c *scenario) {
 	p := c.fresh()
 	config, err := c.suite.config(p)
 	if err != nil {
@@ -183,9 +189,74 @@ func checkValidateOnly(c *scenario) {
 	}
 }
 
-func checkConfigure(c *scenario) {
+func playConfigure(c *scenario) {
 	if err := c.suite.configure(c.call(), c.fresh()); err != nil {
 		c.failf("%v", err)
+	}
+}
+
+// playRejects gives what a host never gives: a plugin that accepts it would run
+// with settings that nobody wrote.
+func playRejects(c *scenario) {
+	client := pluginv1.NewPluginClient(c.fresh().Conn)
+	accepted := func(config string, version uint32) bool {
+		answer, err := client.Configure(c.call(), &pluginv1.ConfigureRequest{Config: []byte(config), ContractVersion: version, ValidateOnly: true})
+		switch status.Code(err) {
+		case codes.Unavailable, codes.DeadlineExceeded:
+			c.failf("Configure with %q for contract version %d: %v", config, version, err)
+		}
+		return err == nil && failed(answer.GetDiagnostics()) == nil
+	}
+	config, err := c.suite.config(&Plugin{})
+	if err != nil {
+		config = []byte("{}")
+	}
+	if version := slices.Max(append([]uint32{1}, c.suite.description.GetContractVersions()...)) + 1000; accepted(string(config), version) {
+		c.failf("it serves the contract versions %v, and accepts a configuration for version %d", c.suite.description.GetContractVersions(), version)
+	}
+	version := slices.Min(append([]uint32{1 << 31}, c.suite.description.GetContractVersions()...))
+	schema := c.suite.description.GetSchema()
+	if len(schema.GetAttributes())+len(schema.GetBlocks()) == 0 {
+		return // there is nothing that it could read
+	}
+	for _, text := range []string{"{", "[]", `"words"`} {
+		if accepted(text, version) {
+			c.failf("Configure accepts %s, which is no configuration", text)
+		}
+	}
+	for _, a := range schema.GetAttributes() {
+		values := map[string]json.RawMessage{}
+		if json.Unmarshal(config, &values) != nil {
+			return
+		}
+		values[a.GetName()] = json.RawMessage(`{"not": ["a", "value"]}`)
+		text, err := json.Marshal(values)
+		if err != nil {
+			c.failf("write a configuration: %v", err)
+		}
+		if accepted(string(text), version) {
+			c.failf("Configure accepts %s, in which %s is no %v", text, a.GetName(), a.GetType())
+		}
+	}
+}
+
+func playServes(c *scenario) {
+	p := c.ready()
+	var err error
+	switch c.suite.description.GetKind() {
+	case plugin.Allocator:
+		var stream grpc.BidiStreamingClient[allocatorv1.FromCore, allocatorv1.FromAllocator]
+		if stream, err = allocatorv1.NewAllocatorClient(p.Conn).Allocate(c.call()); err == nil {
+			_ = stream.CloseSend() // Recv says what became of it
+			_, err = stream.Recv()
+		}
+	case plugin.Isolator:
+		_, err = isolatorv1.NewIsolatorClient(p.Conn).Recover(c.call(), &isolatorv1.RecoverRequest{})
+	case plugin.Framework:
+		_, err = frameworkv1.NewFrameworkClient(p.Conn).Serve(c.call(), &frameworkv1.ServeRequest{})
+	}
+	if status.Code(err) == codes.Unimplemented {
+		c.failf("it says that it is an %s, and does not serve that contract: %v", plugin.KindName(c.suite.description.GetKind()), err)
 	}
 }
 
@@ -198,7 +269,7 @@ func (c *scenario) ready() *Plugin {
 	return p
 }
 
-func checkHealth(c *scenario) {
+func playHealth(c *scenario) {
 	p := c.ready()
 	stream, err := pluginv1.NewPluginClient(p.Conn).Health(c.call(), &pluginv1.HealthRequest{})
 	if err != nil {
@@ -215,7 +286,7 @@ func checkHealth(c *scenario) {
 	}
 }
 
-func checkPing(c *scenario) {
+func playPing(c *scenario) {
 	p := c.fresh()
 	client := pluginv1.NewPluginClient(p.Conn)
 	ping := func(when string) {
@@ -236,7 +307,7 @@ func checkPing(c *scenario) {
 	ping("after")
 }
 
-func checkShutdown(c *scenario) {
+func playShutdown(c *scenario) {
 	p := c.ready()
 	if _, err := pluginv1.NewPluginClient(p.Conn).Shutdown(c.call(), &pluginv1.ShutdownRequest{}); err != nil && status.Code(err) != codes.Unavailable {
 		c.failf("Shutdown failed: %v", err)
@@ -251,7 +322,7 @@ func checkShutdown(c *scenario) {
 	}
 }
 
-func checkHostDeath(c *scenario) {
+func playHostDeath(c *scenario) {
 	p := c.ready()
 	if p.LoseHost == nil {
 		c.skipf("the plugin is served in the test's process")

@@ -22,23 +22,23 @@ import (
 // outside. What only a launcher does is skipped for others.
 func isolatorRules() []rule {
 	return []rule{
-		{"claim", "Claim answers launch, amend or none, with a reason for none, and the same again.", checkClaim},
-		{"prepare", "Prepare keeps what it does not change in the spec: arguments, environment, unknown annotations.", checkPrepare},
-		{"cleanup", "Cleanup succeeds for a container that never was, and twice.", checkCleanup},
-		{"start", "Nothing of the task runs before Start; then it runs in its sandbox, with its environment and output.", checkStart},
-		{"exit-code", "Wait tells the exit code, and again.", checkExitCode},
-		{"exit-signal", "Wait tells the signal that ended the process.", checkExitSignal},
-		{"signal", "Signal reaches the container's process.", checkSignal},
-		{"kill", "Kill sends its signal at once, and the process may end in its own way.", checkKill},
-		{"kill-escalates", "Kill ends by SIGKILL, when the grace period is over, what ignores its signal.", checkEscalation},
-		{"kill-nearer", "A second Kill may bring the end nearer, never push it back.", checkNearer},
-		{"not-found", "Wait, Signal and Kill of a container that is not known say NOT_FOUND.", checkNotFound},
-		{"bad-program", "A program that is not there is an error of Start or Create, or exit code 127.", checkBadProgram},
-		{"concurrent", "Containers run beside each other.", checkConcurrent},
-		{"usage", "Usage tells of a container that runs, and of none that is gone.", checkUsage},
-		{"limitations", "Limitations stays open while nothing is exceeded.", checkLimitations},
-		{"recover", "When the plugin is killed containers run on, and the next one knows how they are; orphans are named.", checkRecover},
-		{"cold-cleanup", "Cleanup in a process that has just started ends and removes a container.", checkColdCleanup},
+		{"claim", "Claim answers launch, amend or none, with a reason for none, and the same again.", playClaim},
+		{"prepare", "Prepare keeps what it does not change in the spec: arguments, environment, unknown annotations.", playPrepare},
+		{"cleanup", "Cleanup succeeds for a container that never was, and twice.", playCleanup},
+		{"start", "Nothing of the task runs before Start; then it runs in its sandbox, with its environment and output.", playStart},
+		{"exit-code", "Wait tells the exit code, and again.", playExitCode},
+		{"exit-signal", "Wait tells the signal that ended the process.", playExitSignal},
+		{"signal", "Signal reaches the container's process.", playSignal},
+		{"kill", "Kill sends its signal at once, and the process may end in its own way.", playKill},
+		{"kill-escalates", "Kill ends by SIGKILL, when the grace period is over, what ignores its signal.", playEscalation},
+		{"kill-nearer", "A second Kill may bring the end nearer, never push it back.", playNearer},
+		{"not-found", "Wait, Signal and Kill of a container that is not known say NOT_FOUND.", playNotFound},
+		{"bad-program", "A program that is not there is an error of Start or Create, or exit code 127.", playBadProgram},
+		{"concurrent", "Containers run beside each other.", playConcurrent},
+		{"usage", "Usage tells of a container that runs, and of none that is gone.", playUsage},
+		{"limitations", "Limitations stays open while nothing is exceeded.", playLimitations},
+		{"recover", "When the plugin is killed containers run on, and the next one knows how they are; orphans are named.", playRecover},
+		{"cold-cleanup", "Cleanup in a process that has just started ends and removes a container.", playColdCleanup},
 	}
 }
 
@@ -195,7 +195,7 @@ func (n *cell) eventually(condition func() bool) bool {
 	return true
 }
 
-func checkClaim(c *scenario) {
+func playClaim(c *scenario) {
 	n := c.isolator()
 	b, _ := n.box("true")
 	var first *isolatorv1.ClaimResponse
@@ -219,7 +219,7 @@ func checkClaim(c *scenario) {
 	}
 }
 
-func checkPrepare(c *scenario) {
+func playPrepare(c *scenario) {
 	n := c.isolator()
 	b, text := n.box("true")
 	r, err := n.Prepare(c.call(), &isolatorv1.PrepareRequest{Container: b.id, Task: b.task, Spec: text, Sandbox: b.sandbox})
@@ -244,7 +244,7 @@ func checkPrepare(c *scenario) {
 	}
 }
 
-func checkCleanup(c *scenario) {
+func playCleanup(c *scenario) {
 	n := c.isolator()
 	for range 2 {
 		if _, err := n.Cleanup(c.call(), &isolatorv1.CleanupRequest{Container: "verify-never-was"}); err != nil {

@@ -25,7 +25,7 @@ func alive(pid int64) bool {
 	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
 }
 
-func checkStart(c *scenario) {
+func playStart(c *scenario) {
 	n := c.launcher()
 	b := n.create(`echo "$GREETING from $(pwd)"; echo woe >&2; touch ran`)
 	if b.pid != 0 && !alive(b.pid) {
@@ -47,7 +47,7 @@ func checkStart(c *scenario) {
 	}
 }
 
-func checkExitCode(c *scenario) {
+func playExitCode(c *scenario) {
 	n := c.launcher()
 	for _, code := range []int32{0, 3, 200} {
 		b := n.run(fmt.Sprintf("exit %d", code))
@@ -59,7 +59,7 @@ func checkExitCode(c *scenario) {
 	}
 }
 
-func checkExitSignal(c *scenario) {
+func playExitSignal(c *scenario) {
 	n := c.launcher()
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		if s := n.wait(n.run(fmt.Sprintf("kill -%d $$; sleep 1000", int(signal)))); !s.GetKnown() || s.GetSignal() != int32(signal) {
@@ -68,7 +68,7 @@ func checkExitSignal(c *scenario) {
 	}
 }
 
-func checkSignal(c *scenario) {
+func playSignal(c *scenario) {
 	n := c.launcher()
 	b := n.run(`trap 'echo caught; exit 4' USR1; echo ready; while :; do sleep 0.02; done`)
 	n.output(b, "ready")
@@ -87,7 +87,7 @@ func (n *cell) kill(b *box, grace time.Duration) {
 	}
 }
 
-func checkKill(c *scenario) {
+func playKill(c *scenario) {
 	n := c.launcher()
 	b := n.run(`trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 0.02; done`)
 	n.output(b, "ready")
@@ -103,7 +103,7 @@ func checkKill(c *scenario) {
 
 const stubborn = `trap '' TERM; echo ready; (trap '' TERM; while :; do sleep 0.02; done) & while :; do sleep 0.02; done`
 
-func checkEscalation(c *scenario) {
+func playEscalation(c *scenario) {
 	n := c.launcher()
 	b := n.run(stubborn)
 	n.output(b, "ready")
@@ -122,7 +122,7 @@ func checkEscalation(c *scenario) {
 	}
 }
 
-func checkNearer(c *scenario) {
+func playNearer(c *scenario) {
 	n := c.launcher()
 	b := n.run(stubborn)
 	n.output(b, "ready")
@@ -135,7 +135,7 @@ func checkNearer(c *scenario) {
 	}
 }
 
-func checkNotFound(c *scenario) {
+func playNotFound(c *scenario) {
 	n := c.launcher()
 	const id = "verify-never-was"
 	for what, call := range map[string]func() error{
@@ -158,7 +158,7 @@ func checkNotFound(c *scenario) {
 	}
 }
 
-func checkBadProgram(c *scenario) {
+func playBadProgram(c *scenario) {
 	n := c.launcher()
 	b, text := n.box("")
 	text = []byte(strings.Replace(string(text), `"args":["/bin/sh","-c",""]`, `"args":["/verify/no/such/program"]`, 1))
@@ -173,7 +173,7 @@ func checkBadProgram(c *scenario) {
 	}
 }
 
-func checkConcurrent(c *scenario) {
+func playConcurrent(c *scenario) {
 	n := c.launcher()
 	var boxes []*box
 	for i := range 8 {
@@ -190,7 +190,7 @@ func checkConcurrent(c *scenario) {
 	}
 }
 
-func checkUsage(c *scenario) {
+func playUsage(c *scenario) {
 	n := c.launcher()
 	if !slices.Contains(c.suite.description.GetCapabilities(), "usage") {
 		c.skipf("it does not measure usage")
@@ -212,7 +212,7 @@ func checkUsage(c *scenario) {
 	}
 }
 
-func checkLimitations(c *scenario) {
+func playLimitations(c *scenario) {
 	n := c.launcher()
 	if !slices.Contains(c.suite.description.GetCapabilities(), "limitations") {
 		c.skipf("it notices no exceeded limits")
@@ -244,7 +244,7 @@ func (b *box) known() *isolatorv1.Known {
 	return &isolatorv1.Known{Container: b.id, Handle: b.handle, Launcher: true, Sandbox: b.sandbox, Task: b.task}
 }
 
-func checkRecover(c *scenario) {
+func playRecover(c *scenario) {
 	n := c.launcher()
 	running := n.run("echo ready; while [ ! -e go ]; do sleep 0.02; done; exit 5")
 	ended := n.run("echo ready; while [ ! -e go ]; do sleep 0.02; done; exit 6")
@@ -291,7 +291,7 @@ func checkRecover(c *scenario) {
 	}
 }
 
-func checkColdCleanup(c *scenario) {
+func playColdCleanup(c *scenario) {
 	n := c.launcher()
 	b := n.run("echo ready; sleep 1000")
 	n.output(b, "ready")

@@ -18,11 +18,69 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// Every fault in what every plugin serves is found by the check of its own, and
+// by no other.
+func TestBrokenBase(t *testing.T) {
+	tests := map[string][]string{
+		"none":                 nil,
+		"bad-name":             {"describe"},
+		"no-version":           {"describe"},
+		"unknown-kind":         {"describe"},
+		"no-contract":          {"describe"},
+		"no-schema":            {"describe"},
+		"changes-its-mind":     {"describe"},
+		"unwritable-name":      {"schema"},
+		"typeless":             {"schema"},
+		"unfitting-default":    {"schema"},
+		"public-secret":        {"schema"},
+		"validates-once":       {"validate-only"},
+		"rejects-defaults":     {"configure"},
+		"accepts-nonsense":     {"rejects"},
+		"accepts-any-contract": {"rejects"},
+		"wrong-kind":           {"serves"},
+		"silent-health":        {"health"},
+		"mute-sickness":        {"health"},
+		"no-health":            {"health"},
+		"never-pings":          {"ping"},
+		"never-ends":           {"shutdown"},
+	}
+	var names []string
+	for _, c := range plugintest.Checks(0) {
+		names = append(names, c.Name)
+	}
+	for _, fault := range broken.BaseFaults() {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			want, known := tests[fault]
+			if !known {
+				t.Fatalf("no test says which check finds the fault %q", fault)
+			}
+			wantFailed(t, verify(t, broken.Base(fault), names...), want)
+		})
+	}
+}
+
+// wantFailed wants these checks of a report to have failed, and no others.
+func wantFailed(t *testing.T, report *plugintest.Report, want []string) {
+	t.Helper()
+	var got []string
+	for _, c := range report.Checks {
+		if c.Outcome == plugintest.Failed {
+			got = append(got, c.Name)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		var text strings.Builder
+		_ = report.Write(&text)
+		t.Errorf("failed checks (-want +got):\n%s\n%s", diff, &text)
+	}
+}
+
 // verify runs the suites in a bubble, in which nobody waits for a clock.
-func verify(t *testing.T, def plugin.Definition) (report *plugintest.Report) {
+func verify(t *testing.T, open plugintest.Open, only ...string) (report *plugintest.Report) {
 	synctest.Test(t, func(t *testing.T) {
 		var err error
-		if report, err = plugintest.Verify(t.Context(), plugintest.Local(def, ""), plugintest.Options{}); err != nil {
+		if report, err = plugintest.Verify(t.Context(), open, plugintest.Options{Only: only}); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -102,21 +160,11 @@ func TestBroken(t *testing.T) {
 			if !known {
 				t.Fatalf("no test says which check finds the fault %q", fault)
 			}
-			report := verify(t, broken.With(fault))
-			var got []string
-			for _, c := range report.Checks {
-				if c.Outcome == plugintest.Failed {
-					got = append(got, c.Name)
-				}
-			}
+			report := verify(t, plugintest.Local(broken.With(fault), ""))
 			if fault == "spams" { // how much of it is heard in time is chance
-				got = slices.DeleteFunc(got, func(name string) bool { return name == "refusals" || name == "rate" })
+				report.Checks = slices.DeleteFunc(report.Checks, func(c plugintest.Check) bool { return c.Name == "refusals" || c.Name == "rate" })
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				var text strings.Builder
-				_ = report.Write(&text)
-				t.Errorf("failed checks (-want +got):\n%s\n%s", diff, &text)
-			}
+			wantFailed(t, report, want)
 		})
 	}
 }
