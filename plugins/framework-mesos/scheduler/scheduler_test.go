@@ -507,18 +507,21 @@ func TestDisconnect(t *testing.T) {
 	w.core.waitGone(t, "m-0001")
 }
 
+func messageOf(size int) *schedulerv1.Event {
+	return &schedulerv1.Event{Type: schedulerv1.Event_MESSAGE.Enum(), Message: &schedulerv1.Event_Message{
+		AgentId: &mezzov1.AgentID{Value: proto.String("a")}, ExecutorId: &mezzov1.ExecutorID{Value: proto.String("e")}, Data: make([]byte, size),
+	}}
+}
+
 // TestUnreadSubscriptions: of a framework's streams that nobody reads only the
 // newest few stay open.
 func TestUnreadSubscriptions(t *testing.T) {
 	w := newWorld(t, func(o *scheduler.Options, _ *transport.Options) { o.MaxStreams = 2 })
-	big := &schedulerv1.Event{Type: schedulerv1.Event_MESSAGE.Enum(), Message: &schedulerv1.Event_Message{
-		AgentId: &mezzov1.AgentID{Value: proto.String("a")}, ExecutorId: &mezzov1.ExecutorID{Value: proto.String("e")}, Data: make([]byte, 3<<20),
-	}}
 	var all []*stream
 	for range 4 {
 		s := w.subscribe([]byte(`{"type":"SUBSCRIBE","framework_id":{"value":"f"},"subscribe":{"framework_info":{"user":"root","name":"x","id":{"value":"f"}}}}`), nil)
 		for range 10 {
-			w.core.send("f", big) // more than sockets hold
+			w.core.send("f", messageOf(3<<20)) // more than sockets hold
 		}
 		all = append(all, s)
 	}

@@ -191,7 +191,7 @@ const writePiece = 64 << 10
 
 // writeRate is the least that a reader takes of a large record, in bytes a
 // second.
-const writeRate = 64 << 10
+const writeRate = 256 << 10
 
 // writer gives each write a deadline of its own: a reader may be slow for as
 // long as it reads.
@@ -210,7 +210,7 @@ func newWriter(w http.ResponseWriter, limits Limits) *writer {
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *writer) arm(size int) {
-	_ = w.control.SetWriteDeadline(time.Now().Add(w.limits.Write + time.Duration(size/writeRate)*time.Second))
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.limits.Write + time.Duration(size)*time.Second/writeRate))
 }
 
 func (w *writer) WriteHeader(code int) {
