@@ -20,7 +20,9 @@ func (a *API) outward(form convert.Form, event *schedulerv1.Event) {
 	case schedulerv1.Event_SUBSCRIBED:
 		told := event.GetSubscribed()
 		told.StreamId = nil // Mezzo's own; the header tells it
-		told.MasterInfo = a.options.Master(told.GetMasterInfo().GetId())
+		if info := told.GetMasterInfo(); info != nil && a.options.Master != nil {
+			a.options.Master(info)
+		}
 	case schedulerv1.Event_OFFERS:
 		for _, offer := range event.GetOffers().GetOffers() {
 			a.mesosURL(offer.GetUrl())

@@ -35,11 +35,12 @@ const firstOwn = 10000
 type Options struct {
 	// Client is the master's native service.
 	Client schedulerv1.SchedulerClient
-	// Master is how clients are told of the master with this id: they take this
-	// adapter for it. See transport.MasterInfo.
-	Master func(id string) *mezzov1.MasterInfo
+	// Master completes what the core says of itself by where this adapter listens,
+	// which is what clients take for the master. The message is the function's to
+	// change. Nil: as the core says.
+	Master func(*mezzov1.MasterInfo)
 	// Endpoint is the name under which adapters of this kind publish where they
-	// listen.
+	// listen. Default "mesos".
 	Endpoint string
 	// MaxStreams bounds the open subscriptions of one framework; the oldest, which
 	// are over already and only have not been read to their end, are cut. Default 4.
@@ -66,6 +67,9 @@ func New(o Options) *API {
 	}
 	if o.Patience <= 0 {
 		o.Patience = 10 * time.Second
+	}
+	if o.Endpoint == "" {
+		o.Endpoint = "mesos"
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
