@@ -451,6 +451,8 @@ func (a *Agent) do(outputs []state.Output) error {
 			a.boxes.begin(o)
 		case state.Update:
 			a.boxes.update(o.Plan)
+		case state.Probe:
+			a.boxes.probe(o)
 		case state.Wait:
 			a.boxes.wait(o)
 		case state.Kill:

@@ -65,6 +65,8 @@ type worker struct {
 	cancel  context.CancelFunc // of the operation that runs
 	waiting context.CancelFunc // of Wait
 	killing context.CancelFunc // of Kill
+	life    context.Context    // of probes; nil: there were none
+	probing context.CancelFunc // of probes
 }
 
 // enqueue does op after all that was asked for before.
@@ -413,7 +415,7 @@ func (c *containers) kill(o state.Kill) {
 func (c *containers) cleanup(o state.Cleanup) {
 	c.mu.Lock()
 	w := c.worker(o.Container)
-	for _, cancel := range []context.CancelFunc{w.cancel, w.waiting, w.killing} {
+	for _, cancel := range []context.CancelFunc{w.cancel, w.waiting, w.killing, w.probing} {
 		if cancel != nil {
 			cancel()
 		}

@@ -137,6 +137,21 @@ type Progress struct {
 	Message   string // a sentence
 }
 
+// Probed is the answer to Probe.
+type Probed struct {
+	Container string
+	Serial    uint64
+	// Void says that nobody could look, through no fault of the task: an isolator
+	// was away, perhaps.
+	Void bool
+	// Err is why there was nothing to see: a sentence; empty when there was.
+	Err string
+	// Refused is whether that is because the port did not take a connection.
+	Refused bool
+	// Code is the command's exit code, or the answer's HTTP status.
+	Code int32
+}
+
 // Started says that a container's process runs.
 type Started struct {
 	Container string
@@ -185,6 +200,7 @@ func (SetAdapters) input()       {}
 func (Claimed) input()           {}
 func (Created) input()           {}
 func (Progress) input()          {}
+func (Probed) input()            {}
 func (Started) input()           {}
 func (Updated) input()           {}
 func (LaunchFailed) input()      {}
@@ -254,6 +270,26 @@ type Start struct {
 // answer with Updated.
 type Update struct{ Plan *Plan }
 
+// Probe asks to look at a task that runs, once, and to answer with Probed. The
+// container's Cleanup gives it up.
+type Probe struct {
+	Serial  uint64
+	Plan    *Plan  // the container's
+	Netns   string // its network namespace's path; empty: the agent's own
+	Look    Look
+	Timeout time.Duration // 0: none
+}
+
+// Look is what is looked at: a command that is run in the container, or a port
+// of it.
+type Look struct {
+	Command *mezzov1.CommandInfo // nil: a port
+	Scheme  string               // "http", "https"; empty: whether the port takes a connection
+	Port    uint32
+	Path    string // for HTTP; empty: "/"
+	IPv6    bool   // [::1] instead of 127.0.0.1
+}
+
 // Wait asks to wait for the end of a container's process, for as long as it
 // takes and across restarts of the plugin, and to answer with Exited.
 type Wait struct {
@@ -316,6 +352,7 @@ func (ClaimContainers) output() {}
 func (Launch) output()          {}
 func (Start) output()           {}
 func (Update) output()          {}
+func (Probe) output()           {}
 func (Wait) output()            {}
 func (Kill) output()            {}
 func (Cleanup) output()         {}

@@ -263,6 +263,7 @@ func (m *Machine) taskRuns(c *container) {
 	m.launchDone(c)
 	t.started = m.now
 	m.touch(c)
+	m.startProbes(t)
 	s := m.newStatus(t, mezzov1.TaskState_TASK_RUNNING, fromExecutor)
 	m.update(t, s)
 	m.wait(c)

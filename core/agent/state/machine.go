@@ -35,6 +35,7 @@ type Machine struct {
 	tasks      map[taskKey]*task
 	launches   map[uint64]*launch
 	lastLaunch uint64
+	lastProbe  uint64
 	completed  []*completed // oldest first
 
 	streams  map[uint64]*executor // of those that are subscribed
@@ -265,6 +266,8 @@ func (m *Machine) handle(in Input) {
 		m.started(in)
 	case Updated:
 		m.updated(in)
+	case Probed:
+		m.probed(in)
 	case LaunchFailed:
 		m.launchFailed(in)
 	case Exited:
@@ -376,6 +379,8 @@ func (m *Machine) fire() {
 		heap.Pop(&m.timers)
 		switch {
 		case !first.valid():
+		case first.prober != nil:
+			m.probe(first.prober)
 		case first.task != nil:
 			m.resend(first.task)
 		default:
@@ -384,15 +389,20 @@ func (m *Machine) fire() {
 	}
 }
 
-// timer is when a task's update is sent again, or something is due for a custom
-// executor. It is void once the task's or executor's own time is another.
+// timer is when a task's update is sent again, or a task is to be looked at, or
+// something is due for a custom executor. It is void once their own time is
+// another.
 type timer struct {
 	at       time.Time
 	task     *task
 	executor *executor
+	prober   *prober
 }
 
 func (t timer) valid() bool {
+	if t.prober != nil {
+		return t.prober.due.Equal(t.at)
+	}
 	if t.task != nil {
 		return !t.task.gone && t.task.retryAt.Equal(t.at)
 	}
@@ -401,6 +411,9 @@ func (t timer) valid() bool {
 
 // subject orders timers of the same time.
 func (t timer) subject() taskKey {
+	if t.prober != nil {
+		return t.prober.task.key
+	}
 	if t.task != nil {
 		return t.task.key
 	}

@@ -158,6 +158,9 @@ func (m *Machine) resumed(c *container) {
 		m.effect(Kill{Container: c.id, Launcher: Launcher(c.chain), Grace: max(0, t.kill.deadline.Sub(m.now))})
 	} else if c.limitation != nil {
 		m.effect(Kill{Container: c.id, Launcher: Launcher(c.chain), Signal: sigkill})
+	} else {
+		t.healthy, t.checked = t.status.Healthy, t.status.CheckStatus
+		m.startProbes(t)
 	}
 }
 

@@ -33,6 +33,11 @@ type task struct {
 
 	launched, started, finished time.Time
 
+	probers []*prober
+	// What was last seen of a task that is looked at; nil: nothing yet.
+	healthy *bool
+	checked *mezzov1.CheckStatusInfo
+
 	status *mezzov1.TaskStatus // the newest
 	// updates wait for acknowledgement, oldest first; the first is outstanding.
 	updates    []*mezzov1.TaskStatus
@@ -56,7 +61,8 @@ const (
 	byDrainGone cause = "drain-gone"
 	byRevoke    cause = "revoke" // GONE or LOST
 	byShutdown  cause = "shutdown"
-	byGroup     cause = "group" // another task of its group did not finish
+	byGroup     cause = "group"  // another task of its group did not finish
+	byHealth    cause = "health" // KILLED, and not healthy
 )
 
 func (t *task) ended() bool { return terminal(t.status.GetState()) }
@@ -83,6 +89,7 @@ func (m *Machine) newStatus(t *task, state mezzov1.TaskState, source mezzov1.Tas
 		Source:    source.Enum(),
 		Timestamp: proto.Float64(float64(m.now.UnixMicro()) / 1e6),
 		Uuid:      m.uuid(),
+		Healthy:   t.healthy, CheckStatus: t.checked,
 	}
 	if m.id != "" {
 		s.AgentId = &mezzov1.AgentID{Value: proto.String(m.id)}
@@ -216,6 +223,7 @@ func (m *Machine) finishTask(t *task, s *mezzov1.TaskStatus) {
 	}
 	t.finished = m.now
 	t.launch = nil
+	t.stopProbes()
 	e := t.executor
 	if e != nil {
 		e.tasks = slices.DeleteFunc(e.tasks, func(o *task) bool { return o == t })
@@ -354,6 +362,7 @@ func (m *Machine) kill(t *task, grace time.Duration, why cause, message string) 
 	}
 	if first {
 		t.kill = &kill{why: why, message: message}
+		t.stopProbes()
 	}
 	t.kill.deadline = deadline
 	m.touch(t)

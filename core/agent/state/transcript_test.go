@@ -28,6 +28,7 @@ import (
 //	step [n]                                      n answers are given (all checkpoints written first)
 //	write                                         checkpoints become durable
 //	progress [container=c1] message=(some words)   a launch tells how far it is
+//	probed [serial=n] [code=n] [err=…] [refused] [void]   a task was looked at
 //	exit container=c1 [code=n] [signal=n] …       a process ends
 //	isolators names=(a,b) | isolator-up name=b    the configuration has others now; the plugin of one is there
 //	adapter-up [name=a] [at=host:port] | adapter-down [name=a] | adapters names=(a,b)
@@ -206,6 +207,12 @@ func command(t *testing.T, w *world, d *datadriven.TestData) {
 		settleUnlessHeld(w, d)
 	case "progress":
 		w.step(state.Progress{Container: w.long(arg(d, "container", "c1")), Message: strings.Join(d.CmdArgs[len(d.CmdArgs)-1].Vals, " ")})
+	case "probed":
+		w.step(state.Probed{
+			Container: w.long(arg(d, "container", "c1")), Serial: uint64(number(d, "serial", int(w.probe))), Code: int32(number(d, "code", 0)),
+			Err: strings.ReplaceAll(arg(d, "err", ""), "-", " "), Refused: d.HasArg("refused"), Void: d.HasArg("void"),
+		})
+		settleUnlessHeld(w, d)
 	case "limited":
 		w.step(state.Limited{Limitation: &isolatorv1.Limitation{
 			Container: w.long(arg(d, "container", "c1")), Reason: mezzov1.TaskStatus_REASON_CONTAINER_LIMITATION_DISK.Enum(), Message: "Disk limit exceeded",
@@ -342,6 +349,16 @@ func runCommand(w *world, d *datadriven.TestData, tell func(*linkv1.MasterMessag
 		}
 		for _, t := range tasks {
 			t.MaxCompletionTime = &mezzov1.DurationInfo{Nanoseconds: proto.Int64(int64(dur))}
+		}
+	}
+	if kind := arg(d, "health", ""); kind != "" {
+		for _, t := range tasks {
+			t.HealthCheck = healthCheck(kind)
+		}
+	}
+	if kind := arg(d, "check", ""); kind != "" {
+		for _, t := range tasks {
+			t.Check = check(kind)
 		}
 	}
 	message := run(f, e, tasks...)

@@ -20,6 +20,7 @@ import (
 // outlive the agent, and a stream to a master. What the machine asks for is
 // noted, and answered when the test says so.
 type world struct {
+	probe uint64 // the serial of the newest
 	cfg  state.Config
 	seed byte
 	now  time.Time
@@ -378,6 +379,9 @@ func (w *world) describe(o state.Output) string {
 		return w.short(fmt.Sprintf("start %s pid=%d", o.Container, o.PID))
 	case state.Update:
 		return w.short("update " + o.Plan.Container + limitText(o.Plan.Task))
+	case state.Probe:
+		w.probe = o.Serial
+		return w.short(describeProbe(o))
 	case state.Wait:
 		return w.short("wait " + o.Container)
 	case state.Kill:
@@ -442,6 +446,12 @@ func (w *world) describeMessage(m *linkv1.AgentMessage) string {
 		}
 		if s.Message != nil {
 			text += fmt.Sprintf(" %q", s.GetMessage())
+		}
+		if s.Healthy != nil {
+			text += fmt.Sprintf(" healthy=%v", s.GetHealthy())
+		}
+		if c := s.GetCheckStatus(); c != nil {
+			text += " check=" + checkText(c)
 		}
 		if cs := s.GetContainerStatus(); cs != nil {
 			text += fmt.Sprintf(" container=%s pid=%d", cs.GetContainerId().GetValue(), cs.GetExecutorPid())

@@ -1,0 +1,193 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os/user"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/sdk/framework"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	"github.com/mezzo-os/mezzo/sdk/resource"
+)
+
+// runner is a framework that launches the tasks it is given, and keeps what it
+// hears of them.
+type runner struct {
+	t       *testing.T
+	mu      sync.Mutex
+	waiting []*mezzov1.TaskInfo
+	heard   map[string][]*mezzov1.TaskStatus
+	s       *framework.Scheduler
+}
+
+func newRunner(t *testing.T, master string) *runner {
+	t.Helper()
+	r := &runner{t: t, heard: map[string][]*mezzov1.TaskStatus{}}
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := framework.New(framework.Options{
+		Masters:   []string{master},
+		Info:      &mezzov1.FrameworkInfo{User: proto.String(me.Username), Name: proto.String(t.Name())},
+		Callbacks: framework.Callbacks{Offers: r.offers, Update: r.update},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.s = s
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = s.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-ended
+	})
+	return r
+}
+
+func (r *runner) offers(s *framework.Scheduler, offers []*mezzov1.Offer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, o := range offers {
+		if len(r.waiting) == 0 {
+			_ = s.Decline(context.Background(), refuse(0), o.GetId())
+			continue
+		}
+		_ = s.Launch(context.Background(), o, r.waiting...)
+		r.waiting = nil
+	}
+}
+
+func (r *runner) update(_ *framework.Scheduler, s *mezzov1.TaskStatus) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id := s.GetTaskId().GetValue()
+	r.heard[id] = append(r.heard[id], s)
+}
+
+// launch launches tasks with the next offer.
+func (r *runner) launch(tasks ...*mezzov1.TaskInfo) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = append(r.waiting, tasks...)
+}
+
+// last is the newest status of a task; an empty one when there is none.
+func (r *runner) last(id string) *mezzov1.TaskStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if all := r.heard[id]; len(all) > 0 {
+		return all[len(all)-1]
+	}
+	return &mezzov1.TaskStatus{}
+}
+
+// until waits for a status of a task for which ok holds.
+func (r *runner) until(id, what string, ok func(*mezzov1.TaskStatus) bool) *mezzov1.TaskStatus {
+	r.t.Helper()
+	var found *mezzov1.TaskStatus
+	eventually(r.t, fmt.Sprintf("task %s: %s", id, what), func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, s := range r.heard[id] {
+			if ok(s) {
+				found = s
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// shellTask is a task that runs a script.
+func shellTask(id, script string) *mezzov1.TaskInfo {
+	return &mezzov1.TaskInfo{
+		Name: proto.String(id), TaskId: &mezzov1.TaskID{Value: proto.String(id)},
+		Resources: resource.MustParse("cpus:0.1;mem:32").Allocate("*").ToProto(),
+		Command:   &mezzov1.CommandInfo{Value: proto.String(script)},
+	}
+}
+
+// TestChecks: tasks are looked at from within, what is seen is told, and what is
+// not healthy ends.
+func TestChecks(t *testing.T) {
+	t.Parallel()
+	c := startDev(t)
+	var status atomic.Int32
+	status.Store(200)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path == "/moved" {
+			http.Redirect(w, q, "/health", http.StatusFound)
+			return
+		}
+		w.WriteHeader(int(status.Load()))
+	}))
+	t.Cleanup(server.Close)
+	port := proto.Uint32(uint32(server.Listener.Addr().(*net.TCPAddr).Port))
+	every := func(h *mezzov1.HealthCheck) *mezzov1.HealthCheck {
+		h.DelaySeconds, h.IntervalSeconds, h.GracePeriodSeconds = proto.Float64(0), proto.Float64(0.1), proto.Float64(0)
+		h.ConsecutiveFailures = proto.Uint32(2)
+		return h
+	}
+	const wait = "while :; do sleep 0.1; done"
+
+	byHTTP := shellTask("http", wait)
+	byHTTP.HealthCheck = every(&mezzov1.HealthCheck{
+		Type: mezzov1.HealthCheck_HTTP.Enum(), Http: &mezzov1.HealthCheck_HTTPCheckInfo{Port: port, Path: proto.String("/moved")},
+	})
+	byCommand := shellTask("command", "touch fine; sleep 1; rm fine; "+wait)
+	byCommand.HealthCheck = every(&mezzov1.HealthCheck{Command: &mezzov1.CommandInfo{Value: proto.String("test -e fine")}})
+	slow := shellTask("slow", wait)
+	slow.HealthCheck = every(&mezzov1.HealthCheck{Command: &mezzov1.CommandInfo{Value: proto.String("sleep 1000")}})
+	slow.HealthCheck.TimeoutSeconds = proto.Float64(0.5)
+	looked := shellTask("looked", "sleep 1; touch late; "+wait)
+	looked.Check = &mezzov1.CheckInfo{
+		Type: mezzov1.CheckInfo_COMMAND.Enum(), Command: &mezzov1.CheckInfo_Command{Command: &mezzov1.CommandInfo{Value: proto.String("test -e late || exit 7")}},
+		DelaySeconds: proto.Float64(0), IntervalSeconds: proto.Float64(0.1),
+	}
+	looked.HealthCheck = every(&mezzov1.HealthCheck{Type: mezzov1.HealthCheck_TCP.Enum(), Tcp: &mezzov1.HealthCheck_TCPCheckInfo{Port: port}})
+
+	r := newRunner(t, c.fields["rpc"])
+	r.launch(byHTTP, byCommand, slow, looked)
+	healthy := func(s *mezzov1.TaskStatus) bool { return s.Healthy != nil && s.GetHealthy() }
+	ended := func(s *mezzov1.TaskStatus) bool { return s.GetState() == mezzov1.TaskState_TASK_KILLED }
+	r.until("http", "healthy", healthy)
+	r.until("looked", "healthy by TCP", healthy)
+	r.until("looked", "exit code 7", func(s *mezzov1.TaskStatus) bool {
+		return s.GetCheckStatus().GetCommand().ExitCode != nil && s.GetCheckStatus().GetCommand().GetExitCode() == 7
+	})
+	r.until("looked", "exit code 0", func(s *mezzov1.TaskStatus) bool {
+		return s.GetCheckStatus().GetCommand().ExitCode != nil && s.GetCheckStatus().GetCommand().GetExitCode() == 0
+	})
+	r.until("command", "healthy", healthy)
+	for id, want := range map[string]string{"command": "exited with status 1", "slow": "no answer within 500ms"} {
+		s := r.until(id, "killed", ended)
+		if s.Healthy == nil || s.GetHealthy() || !strings.Contains(s.GetMessage(), want) {
+			t.Errorf("%s ended with %v", id, s)
+		}
+	}
+	if s := r.last("http"); s.GetState() != mezzov1.TaskState_TASK_RUNNING {
+		t.Errorf("a healthy task: %v", s)
+	}
+	status.Store(503)
+	if s := r.until("http", "killed", ended); !strings.Contains(s.GetMessage(), "HTTP status 503") {
+		t.Errorf("http ended with %v", s)
+	}
+	if s := r.last("looked"); s.GetState() != mezzov1.TaskState_TASK_RUNNING {
+		t.Errorf("a task that is only looked at: %v", s)
+	}
+}
