@@ -24,7 +24,7 @@ type prober struct {
 	graceUntil        time.Time
 	due               time.Time // zero: a probe is under way, or all is over
 	serial            uint64    // of the probe under way; 0: none
-	failures          uint32 // in a row
+	failures          uint32    // in a row
 }
 
 // startProbes begins to look at a task that runs. Custom executors look at their

@@ -21,10 +21,10 @@ import (
 // noted, and answered when the test says so.
 type world struct {
 	probe uint64 // the serial of the newest
-	cfg  state.Config
-	seed byte
-	now  time.Time
-	m    *state.Machine
+	cfg   state.Config
+	seed  byte
+	now   time.Time
+	m     *state.Machine
 
 	disk    map[string]map[string][]byte
 	writes  []state.Checkpoint // asked for, not durable yet
