@@ -26,6 +26,7 @@ type JSON struct {
 	b     []byte
 	comma bool
 	err   error
+	flat  Flat // for resources, to be used again
 }
 
 // Object writes an object of what members writes.

@@ -13,37 +13,51 @@ import (
 
 // Flat is resources by name, of all kinds together: what is revocable has a name
 // of its own.
-type Flat struct {
-	scalars map[string]float64
-	ranges  map[string][]*mezzov1.Value_Range
-	sets    map[string][]string
+type Flat struct{ list []amount }
+
+// amount is what there is of one name.
+type amount struct {
+	name   string
+	kind   mezzov1.Value_Type
+	scalar float64
+	ranges []*mezzov1.Value_Range
+	set    []string
 }
 
-// Add adds resources.
+// Reset empties it, to be used again.
+func (f *Flat) Reset() { f.list = f.list[:0] }
+
+// Add adds resources. Names are few, so they are looked for one by one.
 func (f *Flat) Add(list []*mezzov1.Resource) {
 	for _, r := range list {
 		name := r.GetName()
 		if r.GetRevocable() != nil {
 			name += "_revocable"
 		}
+		x := f.amount(name, r.GetType())
 		switch r.GetType() {
 		case mezzov1.Value_SCALAR:
-			if f.scalars == nil {
-				f.scalars = map[string]float64{}
-			}
-			f.scalars[name] += r.GetScalar().GetValue()
+			x.scalar += r.GetScalar().GetValue()
 		case mezzov1.Value_RANGES:
-			if f.ranges == nil {
-				f.ranges = map[string][]*mezzov1.Value_Range{}
+			if x.ranges == nil {
+				x.ranges = r.GetRanges().GetRange()
+			} else {
+				x.ranges = append(slices.Clip(x.ranges), r.GetRanges().GetRange()...)
 			}
-			f.ranges[name] = append(f.ranges[name], r.GetRanges().GetRange()...)
 		case mezzov1.Value_SET:
-			if f.sets == nil {
-				f.sets = map[string][]string{}
-			}
-			f.sets[name] = append(f.sets[name], r.GetSet().GetItem()...)
+			x.set = append(slices.Clip(x.set), r.GetSet().GetItem()...)
 		}
 	}
+}
+
+func (f *Flat) amount(name string, kind mezzov1.Value_Type) *amount {
+	for i := range f.list {
+		if x := &f.list[i]; x.name == name && x.kind == kind {
+			return x
+		}
+	}
+	f.list = append(f.list, amount{name: name, kind: kind})
+	return &f.list[len(f.list)-1]
 }
 
 // always are there when there is none of them, too.
@@ -51,22 +65,28 @@ var always = []string{"disk", "mem", "gpus", "cpus"}
 
 // Write writes the resources as one object.
 func (f *Flat) Write(j *JSON) {
-	j.Object(func() {
-		for _, name := range always {
-			j.Key(name).Float(thousandths(f.scalars[name]))
-		}
-		for _, name := range slices.Sorted(maps.Keys(f.scalars)) {
-			if !slices.Contains(always, name) {
-				j.Key(name).Float(thousandths(f.scalars[name]))
+	slices.SortFunc(f.list, func(a, b amount) int { return cmp.Or(cmp.Compare(a.kind, b.kind), strings.Compare(a.name, b.name)) })
+	j.open('{')
+	for _, name := range always {
+		v := 0.0
+		for i := range f.list {
+			if x := &f.list[i]; x.name == name && x.kind == mezzov1.Value_SCALAR {
+				v = x.scalar
 			}
 		}
-		for _, name := range slices.Sorted(maps.Keys(f.ranges)) {
-			j.Key(name).Text(rangesText(f.ranges[name]))
+		j.Key(name).Float(thousandths(v))
+	}
+	for i := range f.list {
+		switch x := &f.list[i]; {
+		case x.kind == mezzov1.Value_RANGES:
+			j.Key(x.name).Text(rangesText(x.ranges))
+		case x.kind == mezzov1.Value_SET:
+			j.Key(x.name).Text("{" + strings.Join(slices.Compact(slices.Sorted(slices.Values(x.set))), ", ") + "}")
+		case !slices.Contains(always, x.name):
+			j.Key(x.name).Float(thousandths(x.scalar))
 		}
-		for _, name := range slices.Sorted(maps.Keys(f.sets)) {
-			j.Key(name).Text("{" + strings.Join(slices.Compact(slices.Sorted(slices.Values(f.sets[name]))), ", ") + "}")
-		}
-	})
+	}
+	j.close('}')
 }
 
 // thousandths rounds to the precision that resources have.
@@ -74,23 +94,30 @@ func thousandths(v float64) float64 { return math.Round(v*1000) / 1000 }
 
 // rangesText writes ranges joined where they meet: "[1-3, 5-5]".
 func rangesText(list []*mezzov1.Value_Range) string {
-	list = slices.SortedFunc(slices.Values(list), func(a, b *mezzov1.Value_Range) int { return cmp.Compare(a.GetBegin(), b.GetBegin()) })
-	var parts []string
+	compare := func(a, b *mezzov1.Value_Range) int { return cmp.Compare(a.GetBegin(), b.GetBegin()) }
+	if !slices.IsSortedFunc(list, compare) {
+		list = slices.SortedFunc(slices.Values(list), compare)
+	}
+	out := []byte{'['}
 	for i := 0; i < len(list); {
 		begin, end := list[i].GetBegin(), list[i].GetEnd()
 		for i++; i < len(list) && (list[i].GetBegin() <= end || list[i].GetBegin() == end+1); i++ {
 			end = max(end, list[i].GetEnd())
 		}
-		parts = append(parts, strconv.FormatUint(begin, 10)+"-"+strconv.FormatUint(end, 10))
+		if len(out) > 1 {
+			out = append(out, ',', ' ')
+		}
+		out = append(strconv.AppendUint(out, begin, 10), '-')
+		out = strconv.AppendUint(out, end, 10)
 	}
-	return "[" + strings.Join(parts, ", ") + "]"
+	return string(append(out, ']'))
 }
 
 // Resources writes resources as one object.
 func Resources(j *JSON, list []*mezzov1.Resource) {
-	var f Flat
-	f.Add(list)
-	f.Write(j)
+	j.flat.Reset()
+	j.flat.Add(list)
+	j.flat.Write(j)
 }
 
 // RoleOf is the role that a resource is reserved to; "*": it is not.
