@@ -76,6 +76,7 @@ func (s *agentService) Connect(stream grpc.BidiStreamingServer[linkv1.AgentMessa
 				return err
 			}
 		}
+		s.master.metrics.traffic.message(message)
 		// A stream that says nothing costs the machine nothing.
 		if !opened {
 			silent.Stop()

@@ -280,6 +280,7 @@ func (l *loop) sendScheduler(id state.Stream, event *schedulerv1.Event) {
 	if !open {
 		return
 	}
+	l.metrics.traffic.event(event)
 	for _, part := range parts(event) {
 		class := rpc.Control
 		if event.GetType() == schedulerv1.Event_MESSAGE {

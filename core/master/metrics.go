@@ -23,6 +23,7 @@ type metrics struct {
 	cut      *prometheus.CounterVec
 	swaps    *prometheus.CounterVec
 	revoked  *prometheus.CounterVec
+	traffic  *traffic
 }
 
 func newMetrics(m *mirror, waiting func() int) *metrics {
@@ -48,6 +49,7 @@ func newMetrics(m *mirror, waiting func() int) *metrics {
 			Name: "mezzo_master_tasks_revoked_total", Help: "Tasks that the allocator took the resources of, by the role that lost them.",
 		}, []string{"role"}),
 	}
+	out.traffic = newTraffic(out.registry)
 	inbox := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mezzo_master_loop_queue_bytes", Help: "What waits for the event loop."},
 		func() float64 { return float64(waiting()) })
 	out.registry.MustRegister(inbox, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, out.swaps, out.revoked, &gauges{mirror: m},
@@ -79,13 +81,16 @@ var (
 	roleLimitDesc     = prometheus.NewDesc("mezzo_master_role_limit", "What a role may have at most.", []string{"role", "resource"}, nil)
 	awaitedDesc       = prometheus.NewDesc("mezzo_master_agents_awaited", "Agents that have not come back since this master began to lead.", nil, nil)
 
+	taskEndsDesc     = prometheus.NewDesc("mezzo_master_tasks_ended_total", "Tasks that have ended, by their last state and who said so and why, since the process began.", []string{"state", "source", "reason"}, nil)
+	agentChangesDesc = prometheus.NewDesc("mezzo_master_agent_changes_total", "Agents that registered, registered again, became unreachable or were removed, since the process began.", []string{"change"}, nil)
+
 	upDesc = prometheus.NewDesc("mezzo_plugin_up", "Whether a plugin runs and is healthy or degraded.", []string{"plugin"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{agentsDesc, frameworksDesc, tasksDesc, offersDesc, restartsDesc, upDesc, roleSharesDesc,
-		roleAllocatedDesc, roleConsumedDesc, roleGuaranteeDesc, roleLimitDesc, awaitedDesc} {
+		roleAllocatedDesc, roleConsumedDesc, roleGuaranteeDesc, roleLimitDesc, awaitedDesc, taskEndsDesc, agentChangesDesc} {
 		out <- d
 	}
 }
@@ -112,6 +117,12 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 		gauge(tasksDesc, float64(n), strings.ToLower(s.String()))
 	}
 	gauge(awaitedDesc, float64(m.awaited))
+	for end, n := range m.taskEnds {
+		out <- prometheus.MustNewConstMetric(taskEndsDesc, prometheus.CounterValue, float64(n), end.labels()...)
+	}
+	for change, n := range m.agentChanges {
+		out <- prometheus.MustNewConstMetric(agentChangesDesc, prometheus.CounterValue, float64(n), change)
+	}
 	gauge(offersDesc, float64(len(m.offers)))
 	for id, p := range m.plugins {
 		out <- prometheus.MustNewConstMetric(restartsDesc, prometheus.CounterValue, float64(p.Restarts), id)

@@ -40,7 +40,9 @@ type mirror struct {
 	agentStates     map[state.AgentState]int
 	frameworkStates map[state.FrameworkState]int
 	taskStates      map[mezzov1.TaskState]int
-	awaited         int // agents that have not come back since it began to lead
+	taskEnds        map[taskEnd]uint64 // since the process began
+	agentChanges    map[string]uint64  // likewise
+	awaited         int                // agents that have not come back since it began to lead
 }
 
 // change is what is to be applied: a publication, a plugin's status, or a new
@@ -57,6 +59,7 @@ type change struct {
 func newMirror() *mirror {
 	m := &mirror{
 		wake: make(chan struct{}, 1), watchers: map[*watcher]struct{}{}, plugins: map[string]*operatorv1.Plugin{},
+		taskEnds: map[taskEnd]uint64{}, agentChanges: map[string]uint64{},
 	}
 	m.clear()
 	return m
@@ -190,6 +193,7 @@ func (m *mirror) applyAgents(p *state.Publish) {
 		}
 	}
 	for _, a := range p.Agents {
+		m.countAgent(m.agents[a.ID], a)
 		forget(a.ID)
 		m.agents[a.ID] = a
 		m.agentStates[a.State]++
@@ -198,6 +202,7 @@ func (m *mirror) applyAgents(p *state.Publish) {
 		}
 	}
 	for _, id := range p.AgentsRemoved {
+		m.agentChanges["removed"]++
 		forget(id)
 	}
 }
@@ -227,6 +232,7 @@ func (m *mirror) applyTasks(p *state.Publish) {
 		}
 	}
 	for _, t := range p.Tasks {
+		m.countTask(m.tasks[t.TaskKey], t)
 		forget(t.TaskKey)
 		m.tasks[t.TaskKey] = t
 		m.taskStates[t.State]++

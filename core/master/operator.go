@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/core/metric"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
@@ -90,6 +91,15 @@ func (s *operatorService) ListPlugins(ctx context.Context, _ *operatorv1.ListPlu
 		return nil, err
 	}
 	return &operatorv1.ListPluginsResponse{Plugins: s.master.mirror.listPlugins()}, nil
+}
+
+// GetMetrics answers on standbys too.
+func (s *operatorService) GetMetrics(ctx context.Context, _ *operatorv1.GetMetricsRequest) (*operatorv1.GetMetricsResponse, error) {
+	if err := s.view(ctx); err != nil {
+		return nil, err
+	}
+	list, err := metric.Messages(s.master.metrics.registry)
+	return &operatorv1.GetMetricsResponse{Metrics: list}, err
 }
 
 // query asks whether the caller may see the cluster, and whether this master

@@ -192,6 +192,7 @@ func (s *schedulerService) Calls(stream grpc.BidiStreamingServer[schedulerv1.Cal
 			}
 			return nil
 		}
+		s.master.metrics.traffic.call(call.GetType())
 		var input any = state.SchedulerCall{Caller: caller.id, Call: call, Principal: principal, Denied: s.deniedTasks(ctx, call)}
 		if err := s.authorizeCall(ctx, call); err != nil {
 			input = deniedCall{caller.id, &schedulerv1.CallResult{

@@ -3331,6 +3331,221 @@ func (x *ReloadChange) GetTo() string {
 	return ""
 }
 
+type GetMetricsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMetricsRequest) Reset() {
+	*x = GetMetricsRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMetricsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMetricsRequest) ProtoMessage() {}
+
+func (x *GetMetricsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMetricsRequest.ProtoReflect.Descriptor instead.
+func (*GetMetricsRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{49}
+}
+
+type GetMetricsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sorted by name.
+	Metrics       []*Metric `protobuf:"bytes,1,rep,name=metrics" json:"metrics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMetricsResponse) Reset() {
+	*x = GetMetricsResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMetricsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMetricsResponse) ProtoMessage() {}
+
+func (x *GetMetricsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMetricsResponse.ProtoReflect.Descriptor instead.
+func (*GetMetricsResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *GetMetricsResponse) GetMetrics() []*Metric {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+// Metric is one number, or one distribution.
+type Metric struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in GET /metrics: "mezzo_master_tasks".
+	Name   string            `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	Labels map[string]string `protobuf:"bytes,2,rep,name=labels" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Of a distribution: the sum of what was observed.
+	Value float64 `protobuf:"fixed64,3,opt,name=value" json:"value,omitempty"`
+	// Only of a distribution: how often something was observed, and how often at
+	// most so much.
+	Count         uint64          `protobuf:"varint,4,opt,name=count" json:"count,omitempty"`
+	Buckets       []*MetricBucket `protobuf:"bytes,5,rep,name=buckets" json:"buckets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Metric) Reset() {
+	*x = Metric{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Metric) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Metric) ProtoMessage() {}
+
+func (x *Metric) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Metric.ProtoReflect.Descriptor instead.
+func (*Metric) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Metric) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Metric) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Metric) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *Metric) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Metric) GetBuckets() []*MetricBucket {
+	if x != nil {
+		return x.Buckets
+	}
+	return nil
+}
+
+type MetricBucket struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	UpperBound float64                `protobuf:"fixed64,1,opt,name=upper_bound,json=upperBound" json:"upper_bound,omitempty"`
+	// How often the bound was not exceeded; that of the bucket below is in it.
+	Count         uint64 `protobuf:"varint,2,opt,name=count" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricBucket) Reset() {
+	*x = MetricBucket{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricBucket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricBucket) ProtoMessage() {}
+
+func (x *MetricBucket) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricBucket.ProtoReflect.Descriptor instead.
+func (*MetricBucket) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *MetricBucket) GetUpperBound() float64 {
+	if x != nil {
+		return x.UpperBound
+	}
+	return 0
+}
+
+func (x *MetricBucket) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// All that is known of each object, for those who keep a copy of the cluster
@@ -3343,7 +3558,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3355,7 +3570,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3368,7 +3583,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{49}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *WatchRequest) GetDetail() bool {
@@ -3417,7 +3632,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3429,7 +3644,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3442,7 +3657,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{50}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *WatchEvent) GetNumber() uint64 {
@@ -3775,7 +3990,7 @@ type WatchBatch struct {
 
 func (x *WatchBatch) Reset() {
 	*x = WatchBatch{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3787,7 +4002,7 @@ func (x *WatchBatch) String() string {
 func (*WatchBatch) ProtoMessage() {}
 
 func (x *WatchBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3800,7 +4015,7 @@ func (x *WatchBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBatch.ProtoReflect.Descriptor instead.
 func (*WatchBatch) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{51}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *WatchBatch) GetEvents() []*WatchEvent {
@@ -3843,7 +4058,7 @@ type AgentDetail struct {
 
 func (x *AgentDetail) Reset() {
 	*x = AgentDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3855,7 +4070,7 @@ func (x *AgentDetail) String() string {
 func (*AgentDetail) ProtoMessage() {}
 
 func (x *AgentDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3868,7 +4083,7 @@ func (x *AgentDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentDetail.ProtoReflect.Descriptor instead.
 func (*AgentDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{52}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *AgentDetail) GetId() string {
@@ -4025,7 +4240,7 @@ type FrameworkDetail struct {
 
 func (x *FrameworkDetail) Reset() {
 	*x = FrameworkDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4037,7 +4252,7 @@ func (x *FrameworkDetail) String() string {
 func (*FrameworkDetail) ProtoMessage() {}
 
 func (x *FrameworkDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4050,7 +4265,7 @@ func (x *FrameworkDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FrameworkDetail.ProtoReflect.Descriptor instead.
 func (*FrameworkDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{53}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *FrameworkDetail) GetInfo() *v1.FrameworkInfo {
@@ -4134,7 +4349,7 @@ type TaskDetail struct {
 
 func (x *TaskDetail) Reset() {
 	*x = TaskDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4146,7 +4361,7 @@ func (x *TaskDetail) String() string {
 func (*TaskDetail) ProtoMessage() {}
 
 func (x *TaskDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4159,7 +4374,7 @@ func (x *TaskDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskDetail.ProtoReflect.Descriptor instead.
 func (*TaskDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{54}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *TaskDetail) GetTask() *v1.Task {
@@ -4219,7 +4434,7 @@ type ExecutorDetail struct {
 
 func (x *ExecutorDetail) Reset() {
 	*x = ExecutorDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4231,7 +4446,7 @@ func (x *ExecutorDetail) String() string {
 func (*ExecutorDetail) ProtoMessage() {}
 
 func (x *ExecutorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4244,7 +4459,7 @@ func (x *ExecutorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorDetail.ProtoReflect.Descriptor instead.
 func (*ExecutorDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{55}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ExecutorDetail) GetFrameworkId() string {
@@ -4293,7 +4508,7 @@ type ExecutorKey struct {
 
 func (x *ExecutorKey) Reset() {
 	*x = ExecutorKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4305,7 +4520,7 @@ func (x *ExecutorKey) String() string {
 func (*ExecutorKey) ProtoMessage() {}
 
 func (x *ExecutorKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4318,7 +4533,7 @@ func (x *ExecutorKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorKey.ProtoReflect.Descriptor instead.
 func (*ExecutorKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{56}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ExecutorKey) GetFrameworkId() string {
@@ -4352,7 +4567,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4364,7 +4579,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4377,7 +4592,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{57}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *SnapshotEnd) GetNext() uint64 {
@@ -4397,7 +4612,7 @@ type TaskKey struct {
 
 func (x *TaskKey) Reset() {
 	*x = TaskKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4409,7 +4624,7 @@ func (x *TaskKey) String() string {
 func (*TaskKey) ProtoMessage() {}
 
 func (x *TaskKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4422,7 +4637,7 @@ func (x *TaskKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskKey.ProtoReflect.Descriptor instead.
 func (*TaskKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{58}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *TaskKey) GetFrameworkId() string {
@@ -4704,7 +4919,23 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\fReloadChange\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x03 \x01(\tR\x02to\"&\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\"\x13\n" +
+	"\x11GetMetricsRequest\"I\n" +
+	"\x12GetMetricsResponse\x123\n" +
+	"\ametrics\x18\x01 \x03(\v2\x19.mezzo.operator.v1.MetricR\ametrics\"\xfd\x01\n" +
+	"\x06Metric\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
+	"\x06labels\x18\x02 \x03(\v2%.mezzo.operator.v1.Metric.LabelsEntryR\x06labels\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\x01R\x05value\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\x04R\x05count\x129\n" +
+	"\abuckets\x18\x05 \x03(\v2\x1f.mezzo.operator.v1.MetricBucketR\abuckets\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"E\n" +
+	"\fMetricBucket\x12\x1f\n" +
+	"\vupper_bound\x18\x01 \x01(\x01R\n" +
+	"upperBound\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"&\n" +
 	"\fWatchRequest\x12\x16\n" +
 	"\x06detail\x18\x01 \x01(\bR\x06detail\"\x86\t\n" +
 	"\n" +
@@ -4797,7 +5028,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x04next\x18\x01 \x01(\x04R\x04next\"E\n" +
 	"\aTaskKey\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x17\n" +
-	"\atask_id\x18\x02 \x01(\tR\x06taskId2\xeb\v\n" +
+	"\atask_id\x18\x02 \x01(\tR\x06taskId2\xc6\f\n" +
 	"\bOperator\x12K\n" +
 	"\tGetStatus\x12#.mezzo.operator.v1.GetStatusRequest\x1a\x19.mezzo.operator.v1.Status\x12Y\n" +
 	"\n" +
@@ -4817,7 +5048,9 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\n" +
 	"SetWeights\x12$.mezzo.operator.v1.SetWeightsRequest\x1a%.mezzo.operator.v1.SetWeightsResponse\x12P\n" +
 	"\aExplain\x12!.mezzo.operator.v1.ExplainRequest\x1a\".mezzo.operator.v1.ExplainResponse\x12M\n" +
-	"\x06Reload\x12 .mezzo.operator.v1.ReloadRequest\x1a!.mezzo.operator.v1.ReloadResponse\x12I\n" +
+	"\x06Reload\x12 .mezzo.operator.v1.ReloadRequest\x1a!.mezzo.operator.v1.ReloadResponse\x12Y\n" +
+	"\n" +
+	"GetMetrics\x12$.mezzo.operator.v1.GetMetricsRequest\x1a%.mezzo.operator.v1.GetMetricsResponse\x12I\n" +
 	"\x05Watch\x12\x1f.mezzo.operator.v1.WatchRequest\x1a\x1d.mezzo.operator.v1.WatchEvent0\x01BGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
@@ -4832,7 +5065,7 @@ func file_mezzo_operator_v1_operator_proto_rawDescGZIP() []byte {
 	return file_mezzo_operator_v1_operator_proto_rawDescData
 }
 
-var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: mezzo.operator.v1.GetStatusRequest
 	(*Status)(nil),                     // 1: mezzo.operator.v1.Status
@@ -4883,83 +5116,88 @@ var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(*ReloadRequest)(nil),              // 46: mezzo.operator.v1.ReloadRequest
 	(*ReloadResponse)(nil),             // 47: mezzo.operator.v1.ReloadResponse
 	(*ReloadChange)(nil),               // 48: mezzo.operator.v1.ReloadChange
-	(*WatchRequest)(nil),               // 49: mezzo.operator.v1.WatchRequest
-	(*WatchEvent)(nil),                 // 50: mezzo.operator.v1.WatchEvent
-	(*WatchBatch)(nil),                 // 51: mezzo.operator.v1.WatchBatch
-	(*AgentDetail)(nil),                // 52: mezzo.operator.v1.AgentDetail
-	(*FrameworkDetail)(nil),            // 53: mezzo.operator.v1.FrameworkDetail
-	(*TaskDetail)(nil),                 // 54: mezzo.operator.v1.TaskDetail
-	(*ExecutorDetail)(nil),             // 55: mezzo.operator.v1.ExecutorDetail
-	(*ExecutorKey)(nil),                // 56: mezzo.operator.v1.ExecutorKey
-	(*SnapshotEnd)(nil),                // 57: mezzo.operator.v1.SnapshotEnd
-	(*TaskKey)(nil),                    // 58: mezzo.operator.v1.TaskKey
-	(*timestamppb.Timestamp)(nil),      // 59: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),            // 60: google.protobuf.Struct
-	(v1.TaskState)(0),                  // 61: mezzo.v1.TaskState
-	(v1.TaskStatus_Reason)(0),          // 62: mezzo.v1.TaskStatus.Reason
-	(*v1.Offer)(nil),                   // 63: mezzo.v1.Offer
-	(*v1.Attribute)(nil),               // 64: mezzo.v1.Attribute
-	(*v1.DomainInfo)(nil),              // 65: mezzo.v1.DomainInfo
-	(*v1.Resource)(nil),                // 66: mezzo.v1.Resource
-	(*v1.FrameworkInfo)(nil),           // 67: mezzo.v1.FrameworkInfo
-	(*scheduler.OfferConstraints)(nil), // 68: mezzo.v1.scheduler.OfferConstraints
-	(*v1.Task)(nil),                    // 69: mezzo.v1.Task
-	(*v1.ExecutorInfo)(nil),            // 70: mezzo.v1.ExecutorInfo
+	(*GetMetricsRequest)(nil),          // 49: mezzo.operator.v1.GetMetricsRequest
+	(*GetMetricsResponse)(nil),         // 50: mezzo.operator.v1.GetMetricsResponse
+	(*Metric)(nil),                     // 51: mezzo.operator.v1.Metric
+	(*MetricBucket)(nil),               // 52: mezzo.operator.v1.MetricBucket
+	(*WatchRequest)(nil),               // 53: mezzo.operator.v1.WatchRequest
+	(*WatchEvent)(nil),                 // 54: mezzo.operator.v1.WatchEvent
+	(*WatchBatch)(nil),                 // 55: mezzo.operator.v1.WatchBatch
+	(*AgentDetail)(nil),                // 56: mezzo.operator.v1.AgentDetail
+	(*FrameworkDetail)(nil),            // 57: mezzo.operator.v1.FrameworkDetail
+	(*TaskDetail)(nil),                 // 58: mezzo.operator.v1.TaskDetail
+	(*ExecutorDetail)(nil),             // 59: mezzo.operator.v1.ExecutorDetail
+	(*ExecutorKey)(nil),                // 60: mezzo.operator.v1.ExecutorKey
+	(*SnapshotEnd)(nil),                // 61: mezzo.operator.v1.SnapshotEnd
+	(*TaskKey)(nil),                    // 62: mezzo.operator.v1.TaskKey
+	nil,                                // 63: mezzo.operator.v1.Metric.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 64: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),            // 65: google.protobuf.Struct
+	(v1.TaskState)(0),                  // 66: mezzo.v1.TaskState
+	(v1.TaskStatus_Reason)(0),          // 67: mezzo.v1.TaskStatus.Reason
+	(*v1.Offer)(nil),                   // 68: mezzo.v1.Offer
+	(*v1.Attribute)(nil),               // 69: mezzo.v1.Attribute
+	(*v1.DomainInfo)(nil),              // 70: mezzo.v1.DomainInfo
+	(*v1.Resource)(nil),                // 71: mezzo.v1.Resource
+	(*v1.FrameworkInfo)(nil),           // 72: mezzo.v1.FrameworkInfo
+	(*scheduler.OfferConstraints)(nil), // 73: mezzo.v1.scheduler.OfferConstraints
+	(*v1.Task)(nil),                    // 74: mezzo.v1.Task
+	(*v1.ExecutorInfo)(nil),            // 75: mezzo.v1.ExecutorInfo
 }
 var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
-	59,  // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
+	64,  // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
 	3,   // 1: mezzo.operator.v1.Status.agents:type_name -> mezzo.operator.v1.Counts
 	3,   // 2: mezzo.operator.v1.Status.frameworks:type_name -> mezzo.operator.v1.Counts
 	3,   // 3: mezzo.operator.v1.Status.tasks:type_name -> mezzo.operator.v1.Counts
-	60,  // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
-	60,  // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
-	60,  // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
+	65,  // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
+	65,  // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
+	65,  // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
 	33,  // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
 	2,   // 8: mezzo.operator.v1.Status.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	59,  // 9: mezzo.operator.v1.Status.started:type_name -> google.protobuf.Timestamp
+	64,  // 9: mezzo.operator.v1.Status.started:type_name -> google.protobuf.Timestamp
 	6,   // 10: mezzo.operator.v1.ListAgentsResponse.agents:type_name -> mezzo.operator.v1.Agent
-	60,  // 11: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
-	60,  // 12: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
-	60,  // 13: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
-	60,  // 14: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
-	59,  // 15: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
-	59,  // 16: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
+	65,  // 11: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
+	65,  // 12: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
+	65,  // 13: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
+	65,  // 14: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
+	64,  // 15: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
+	64,  // 16: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
 	7,   // 17: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
 	8,   // 18: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
 	2,   // 19: mezzo.operator.v1.Agent.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	59,  // 20: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
-	59,  // 21: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
+	64,  // 20: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
+	64,  // 21: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
 	11,  // 22: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
-	60,  // 23: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
-	60,  // 24: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
-	59,  // 25: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
-	59,  // 26: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
-	59,  // 27: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
+	65,  // 23: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
+	65,  // 24: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
+	64,  // 25: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
+	64,  // 26: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
+	64,  // 27: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
 	14,  // 28: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
-	61,  // 29: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
-	62,  // 30: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	60,  // 31: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
-	59,  // 32: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
-	59,  // 33: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
-	59,  // 34: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
+	66,  // 29: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
+	67,  // 30: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	65,  // 31: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
+	64,  // 32: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
+	64,  // 33: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
+	64,  // 34: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
 	17,  // 35: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
-	60,  // 36: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
-	59,  // 37: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
+	65,  // 36: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
+	64,  // 37: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
 	20,  // 38: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
-	60,  // 39: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
-	60,  // 40: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
-	60,  // 41: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
-	60,  // 42: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
-	60,  // 43: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
-	60,  // 44: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
-	60,  // 45: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
+	65,  // 39: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
+	65,  // 40: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
+	65,  // 41: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
+	65,  // 42: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
+	65,  // 43: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
+	65,  // 44: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
+	65,  // 45: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
 	25,  // 46: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
-	60,  // 47: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
-	60,  // 48: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
-	60,  // 49: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
+	65,  // 47: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
+	65,  // 48: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
+	65,  // 49: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
 	30,  // 50: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
 	33,  // 51: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	59,  // 52: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
+	64,  // 52: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
 	2,   // 53: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
 	7,   // 54: mezzo.operator.v1.SetUnavailabilityRequest.unavailability:type_name -> mezzo.operator.v1.Unavailability
 	43,  // 55: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
@@ -4968,87 +5206,92 @@ var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
 	44,  // 58: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
 	45,  // 59: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
 	42,  // 60: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
-	60,  // 61: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
+	65,  // 61: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
 	48,  // 62: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
 	48,  // 63: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
-	57,  // 64: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
-	6,   // 65: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
-	11,  // 66: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
-	14,  // 67: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
-	58,  // 68: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
-	17,  // 69: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
-	20,  // 70: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
-	33,  // 71: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
-	52,  // 72: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
-	53,  // 73: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
-	54,  // 74: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
-	63,  // 75: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
-	55,  // 76: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
-	56,  // 77: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
-	51,  // 78: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
-	50,  // 79: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
-	2,   // 80: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	64,  // 81: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
-	65,  // 82: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
-	66,  // 83: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
-	66,  // 84: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
-	66,  // 85: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
-	59,  // 86: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
-	59,  // 87: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
-	59,  // 88: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
-	7,   // 89: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	8,   // 90: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
-	67,  // 91: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
-	68,  // 92: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
-	59,  // 93: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
-	59,  // 94: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
-	59,  // 95: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
-	59,  // 96: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
-	69,  // 97: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
-	59,  // 98: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
-	59,  // 99: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
-	59,  // 100: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
-	70,  // 101: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
-	66,  // 102: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
-	0,   // 103: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
-	4,   // 104: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
-	9,   // 105: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
-	12,  // 106: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
-	15,  // 107: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
-	18,  // 108: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
-	31,  // 109: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
-	34,  // 110: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
-	36,  // 111: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
-	38,  // 112: mezzo.operator.v1.Operator.SetUnavailability:input_type -> mezzo.operator.v1.SetUnavailabilityRequest
-	21,  // 113: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
-	23,  // 114: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
-	26,  // 115: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
-	28,  // 116: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
-	40,  // 117: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
-	46,  // 118: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	49,  // 119: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
-	1,   // 120: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
-	5,   // 121: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
-	10,  // 122: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
-	13,  // 123: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
-	16,  // 124: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
-	19,  // 125: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
-	32,  // 126: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
-	35,  // 127: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
-	37,  // 128: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
-	39,  // 129: mezzo.operator.v1.Operator.SetUnavailability:output_type -> mezzo.operator.v1.SetUnavailabilityResponse
-	22,  // 130: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
-	24,  // 131: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
-	27,  // 132: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
-	29,  // 133: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
-	41,  // 134: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
-	47,  // 135: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	50,  // 136: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
-	120, // [120:137] is the sub-list for method output_type
-	103, // [103:120] is the sub-list for method input_type
-	103, // [103:103] is the sub-list for extension type_name
-	103, // [103:103] is the sub-list for extension extendee
-	0,   // [0:103] is the sub-list for field type_name
+	51,  // 64: mezzo.operator.v1.GetMetricsResponse.metrics:type_name -> mezzo.operator.v1.Metric
+	63,  // 65: mezzo.operator.v1.Metric.labels:type_name -> mezzo.operator.v1.Metric.LabelsEntry
+	52,  // 66: mezzo.operator.v1.Metric.buckets:type_name -> mezzo.operator.v1.MetricBucket
+	61,  // 67: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
+	6,   // 68: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
+	11,  // 69: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
+	14,  // 70: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
+	62,  // 71: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
+	17,  // 72: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
+	20,  // 73: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
+	33,  // 74: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
+	56,  // 75: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
+	57,  // 76: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
+	58,  // 77: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
+	68,  // 78: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
+	59,  // 79: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
+	60,  // 80: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
+	55,  // 81: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
+	54,  // 82: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
+	2,   // 83: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	69,  // 84: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
+	70,  // 85: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
+	71,  // 86: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
+	71,  // 87: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
+	71,  // 88: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
+	64,  // 89: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
+	64,  // 90: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
+	64,  // 91: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
+	7,   // 92: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	8,   // 93: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	72,  // 94: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
+	73,  // 95: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
+	64,  // 96: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
+	64,  // 97: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
+	64,  // 98: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
+	64,  // 99: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
+	74,  // 100: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
+	64,  // 101: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
+	64,  // 102: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
+	64,  // 103: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
+	75,  // 104: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
+	71,  // 105: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
+	0,   // 106: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
+	4,   // 107: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
+	9,   // 108: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
+	12,  // 109: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
+	15,  // 110: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
+	18,  // 111: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
+	31,  // 112: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
+	34,  // 113: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
+	36,  // 114: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
+	38,  // 115: mezzo.operator.v1.Operator.SetUnavailability:input_type -> mezzo.operator.v1.SetUnavailabilityRequest
+	21,  // 116: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
+	23,  // 117: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
+	26,  // 118: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
+	28,  // 119: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
+	40,  // 120: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
+	46,  // 121: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	49,  // 122: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
+	53,  // 123: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
+	1,   // 124: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
+	5,   // 125: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
+	10,  // 126: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
+	13,  // 127: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
+	16,  // 128: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
+	19,  // 129: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
+	32,  // 130: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
+	35,  // 131: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
+	37,  // 132: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
+	39,  // 133: mezzo.operator.v1.Operator.SetUnavailability:output_type -> mezzo.operator.v1.SetUnavailabilityResponse
+	22,  // 134: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
+	24,  // 135: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
+	27,  // 136: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
+	29,  // 137: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
+	41,  // 138: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
+	47,  // 139: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	50,  // 140: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
+	54,  // 141: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
+	124, // [124:142] is the sub-list for method output_type
+	106, // [106:124] is the sub-list for method input_type
+	106, // [106:106] is the sub-list for extension type_name
+	106, // [106:106] is the sub-list for extension extendee
+	0,   // [0:106] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_operator_proto_init() }
@@ -5056,7 +5299,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 	if File_mezzo_operator_v1_operator_proto != nil {
 		return
 	}
-	file_mezzo_operator_v1_operator_proto_msgTypes[50].OneofWrappers = []any{
+	file_mezzo_operator_v1_operator_proto_msgTypes[54].OneofWrappers = []any{
 		(*WatchEvent_SnapshotEnd)(nil),
 		(*WatchEvent_Agent)(nil),
 		(*WatchEvent_AgentRemoved)(nil),
@@ -5084,7 +5327,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_operator_proto_rawDesc), len(file_mezzo_operator_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   59,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,7 @@ const (
 	Operator_SetWeights_FullMethodName        = "/mezzo.operator.v1.Operator/SetWeights"
 	Operator_Explain_FullMethodName           = "/mezzo.operator.v1.Operator/Explain"
 	Operator_Reload_FullMethodName            = "/mezzo.operator.v1.Operator/Reload"
+	Operator_GetMetrics_FullMethodName        = "/mezzo.operator.v1.Operator/GetMetrics"
 	Operator_Watch_FullMethodName             = "/mezzo.operator.v1.Operator/Watch"
 )
 
@@ -75,6 +76,9 @@ type OperatorClient interface {
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// Reload has the process read its configuration again and change what changed.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
+	// GetMetrics sends the numbers that GET /metrics has. It answers on standbys
+	// too.
+	GetMetrics(ctx context.Context, in *GetMetricsRequest, opts ...grpc.CallOption) (*GetMetricsResponse, error)
 	// Watch sends one consistent snapshot and then numbered events. A watcher
 	// that does not read is cut off, with the reason.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error)
@@ -248,6 +252,16 @@ func (c *operatorClient) Reload(ctx context.Context, in *ReloadRequest, opts ...
 	return out, nil
 }
 
+func (c *operatorClient) GetMetrics(ctx context.Context, in *GetMetricsRequest, opts ...grpc.CallOption) (*GetMetricsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetMetricsResponse)
+	err := c.cc.Invoke(ctx, Operator_GetMetrics_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *operatorClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Operator_ServiceDesc.Streams[0], Operator_Watch_FullMethodName, cOpts...)
@@ -304,6 +318,9 @@ type OperatorServer interface {
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// Reload has the process read its configuration again and change what changed.
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
+	// GetMetrics sends the numbers that GET /metrics has. It answers on standbys
+	// too.
+	GetMetrics(context.Context, *GetMetricsRequest) (*GetMetricsResponse, error)
 	// Watch sends one consistent snapshot and then numbered events. A watcher
 	// that does not read is cut off, with the reason.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error
@@ -364,6 +381,9 @@ func (UnimplementedOperatorServer) Explain(context.Context, *ExplainRequest) (*E
 }
 func (UnimplementedOperatorServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
+}
+func (UnimplementedOperatorServer) GetMetrics(context.Context, *GetMetricsRequest) (*GetMetricsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMetrics not implemented")
 }
 func (UnimplementedOperatorServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
@@ -677,6 +697,24 @@ func _Operator_Reload_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Operator_GetMetrics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMetricsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).GetMetrics(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_GetMetrics_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).GetMetrics(ctx, req.(*GetMetricsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Operator_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -758,6 +796,10 @@ var Operator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Reload",
 			Handler:    _Operator_Reload_Handler,
+		},
+		{
+			MethodName: "GetMetrics",
+			Handler:    _Operator_GetMetrics_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
