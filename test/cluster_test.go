@@ -53,6 +53,7 @@ func buildAndRun(m *testing.M) (int, error) {
 		"plugins/mezzo-allocator-broken":   "./broken",
 		"plugins/mezzo-allocator-lottery":  "../sdk/examples/allocator-lottery",
 		"plugins/mezzo-isolator-cgroups":   "../plugins/isolator-cgroups",
+		"plugins/mezzo-framework-mesos":    "../plugins/framework-mesos",
 		"plugins/mezzo-shim":               "../plugins/isolator-cgroups/shim",
 	} {
 		cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, out), pkg)

@@ -141,7 +141,7 @@ func ownPlugins(t *testing.T, dir string) string {
 	if err := os.Mkdir(to, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"mezzo-allocator-drf", "mezzo-isolator-cgroups", "mezzo-shim"} {
+	for _, name := range []string{"mezzo-allocator-drf", "mezzo-isolator-cgroups", "mezzo-framework-mesos", "mezzo-shim"} {
 		text, err := os.ReadFile(filepath.Join(bin, "plugins", name))
 		if err != nil {
 			t.Fatal(err)

@@ -1,8 +1,8 @@
 # An agent of a highly available cluster.
 #
-# An example for a coming version: this one has no ZooKeeper, no containerd and
-# no framework adapters yet, and refuses the file. `mezzo config check` says
-# where. Start from single.hcl instead.
+# An example for a coming version: this one has no ZooKeeper and no containerd
+# yet, and refuses the file. `mezzo config check` says where. Start from
+# single.hcl instead.
 
 data_dir = "/var/lib/mezzo"
 
@@ -35,5 +35,11 @@ isolator "containerd" {
 framework "mesos" {
   config {
     listen = "0.0.0.0:5051"
+
+    tls {
+      ca   = "/etc/mezzo/ca.pem"
+      cert = "/etc/mezzo/agent.pem"
+      key  = "/etc/mezzo/agent.key"
+    }
   }
 }

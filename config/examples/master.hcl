@@ -1,8 +1,8 @@
 # A master of a highly available cluster: several of these, one ZooKeeper.
 #
-# An example for a coming version: this one has no ZooKeeper and no framework
-# adapters yet, and refuses the file. `mezzo config check` says where. Start
-# from single.hcl or trusted-network.hcl instead.
+# An example for a coming version: this one has no ZooKeeper yet, and refuses the
+# file. `mezzo config check` says where. Start from single.hcl or
+# trusted-network.hcl instead.
 
 data_dir   = "/var/lib/mezzo"
 plugin_dir = "/usr/lib/mezzo/plugins"
@@ -52,5 +52,11 @@ framework "mesos" {
   config {
     listen = "0.0.0.0:5050"
     zk     = "zk://zk1:2181,zk2:2181,zk3:2181/mesos"
+
+    tls {
+      ca   = "/etc/mezzo/ca.pem"
+      cert = "/etc/mezzo/master.pem"
+      key  = "/etc/mezzo/master.key"
+    }
   }
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +26,9 @@ type devOptions struct {
 	configs   []string
 	resources string
 	rpc, http string
+	// Where the Mesos adapters listen; empty: where they do by default, or, with
+	// a free port for rpc, at free ports.
+	mesos, mesosAgent string
 }
 
 // startTimeout is how long a master or an agent may take to serve.
@@ -51,6 +56,8 @@ Ctrl-C ends everything that it started, tasks too.`,
 	f.StringVar(&o.resources, "resources", "", "what each agent has, such as cpus:4;mem:4096 (default: detected, and shared among the agents)")
 	f.StringVar(&o.rpc, "rpc", "127.0.0.1:5061", "the master's rpc address; port 0 takes a free port, the agents' too")
 	f.StringVar(&o.http, "http", "127.0.0.1:5060", "the master's http address; port 0 takes a free port, the agents' too")
+	f.StringVar(&o.mesos, "mesos", "", "where the master's Mesos API listens (default 127.0.0.1:5050, or a free port if --rpc has port 0)")
+	f.StringVar(&o.mesosAgent, "mesos-agent", "", "where the first agent's Mesos API listens (default 127.0.0.1:5051, or a free port if --rpc has port 0); further agents take free ports")
 	return cmd
 }
 
@@ -62,6 +69,8 @@ type dev struct {
 	temporary bool
 	// Whether the configuration files are for the master, and for the agents.
 	forMaster, forAgents bool
+	// Whether the configuration has a framework "mesos" of its own for them.
+	ownMaster, ownAgents bool
 	children             []*child
 	ended                chan *child
 }
@@ -146,17 +155,72 @@ func (d *dev) readConfigs() error {
 	}
 	d.forMaster = file.HasMaster() || !file.HasAgent()
 	d.forAgents = file.HasAgent() || !file.HasMaster()
+	return d.readAdapters(file)
+}
+
+// readAdapters finds out which processes get their Mesos adapter from the
+// configuration. What else is wrong with it they say themselves.
+func (d *dev) readAdapters(file *config.File) error {
+	defaults := config.Defaults{Executable: d.exe, DataDir: d.o.dir}
+	if defaults.DataDir == "" {
+		defaults.DataDir = "."
+	}
+	if m, _ := file.ForMaster(defaults); d.forMaster && m != nil {
+		d.ownMaster = slices.ContainsFunc(m.Frameworks, isMesos)
+	}
+	if a, _ := file.ForAgent(defaults); d.forAgents && a != nil {
+		d.ownAgents = slices.ContainsFunc(a.Frameworks, isMesos)
+	}
+	switch {
+	case d.ownMaster && d.o.mesos != "":
+		return usage("--mesos %s: the configuration has a framework %q for the master already; set listen there", d.o.mesos, mesosAdapter)
+	case d.ownAgents && d.o.mesosAgent != "":
+		return usage("--mesos-agent %s: the configuration has a framework %q for the agents already; set listen there", d.o.mesosAgent, mesosAdapter)
+	}
 	return nil
 }
 
+// mesosAdapter is the framework adapter that a development cluster has.
+const mesosAdapter = "mesos"
+
+func isMesos(p config.Plugin) bool { return p.Name == mesosAdapter }
+
+// mesosConfig writes the configuration of a process's Mesos adapter, and returns
+// how the process is told of it.
+func (d *dev) mesosConfig(process, listen, usual string) ([]string, error) {
+	if listen == "" {
+		if listen = usual; strings.HasSuffix(d.o.rpc, ":0") {
+			listen = "127.0.0.1:0"
+		}
+	}
+	path := filepath.Join(d.o.dir, process+"-mesos.hcl")
+	text := fmt.Sprintf("# Written by mezzo dev.\nframework %q {\n  config {\n    listen = %q\n  }\n}\n", mesosAdapter, listen)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		return nil, fmt.Errorf("configure the Mesos adapter: %w", err)
+	}
+	return []string{"--config", path}, nil
+}
+
 func (d *dev) start(ctx context.Context) error {
-	master := d.newChild("master", []string{"master", "--data-dir", filepath.Join(d.o.dir, "master"), "--rpc", d.o.rpc, "--http", d.o.http})
+	args := []string{"master", "--data-dir", filepath.Join(d.o.dir, "master"), "--rpc", d.o.rpc, "--http", d.o.http}
+	if !d.ownMaster {
+		more, err := d.mesosConfig("master", d.o.mesos, "127.0.0.1:5050")
+		if err != nil {
+			return err
+		}
+		args = append(args, more...)
+	}
+	master := d.newChild("master", args)
 	if err := d.launch(ctx, master); err != nil {
 		return err
 	}
 	var agents []*child
 	for i := 1; i <= d.o.agents; i++ {
-		agents = append(agents, d.newChild(fmt.Sprintf("agent%d", i), d.agentArgs(i, master.fields["rpc"])))
+		args, err := d.agentArgs(i, master.fields["rpc"])
+		if err != nil {
+			return err
+		}
+		agents = append(agents, d.newChild(fmt.Sprintf("agent%d", i), args))
 	}
 	// They start together: a cluster of ten must not take ten times as long.
 	results := make(chan error, len(agents))
@@ -176,7 +240,7 @@ func (d *dev) launch(ctx context.Context, c *child) error {
 	return c.start(ctx)
 }
 
-func (d *dev) agentArgs(i int, master string) []string {
+func (d *dev) agentArgs(i int, master string) ([]string, error) {
 	rpc, http := "127.0.0.1:0", "127.0.0.1:0"
 	if i == 1 && !strings.HasSuffix(d.o.rpc, ":0") {
 		rpc = "127.0.0.1:5063"
@@ -194,7 +258,15 @@ func (d *dev) agentArgs(i int, master string) []string {
 	case d.o.agents > 1:
 		args = append(args, "--resources-share", strconv.Itoa(d.o.agents), "--ports-part", strconv.Itoa(i))
 	}
-	return args
+	if d.ownAgents {
+		return args, nil
+	}
+	listen := d.o.mesosAgent
+	if i > 1 {
+		listen = "127.0.0.1:0"
+	}
+	more, err := d.mesosConfig(fmt.Sprintf("agent%d", i), listen, "127.0.0.1:5051")
+	return append(args, more...), err
 }
 
 // announce prints the ready line and what to do next.
@@ -202,7 +274,7 @@ func (d *dev) announce() {
 	words := []string{"ready"}
 	for i, c := range d.children {
 		if i == 0 {
-			words = append(words, "rpc="+c.fields["rpc"], "http="+c.fields["http"])
+			words = append(words, addressFields(c.fields, []string{"rpc", "http"})...)
 			continue
 		}
 		suffix := ""
@@ -210,6 +282,11 @@ func (d *dev) announce() {
 			suffix = strconv.Itoa(i)
 		}
 		words = append(words, "agent"+suffix+"="+c.fields["agent"], "agent"+suffix+"_http="+c.fields["agent_http"])
+		for _, name := range slices.Sorted(maps.Keys(c.fields)) {
+			if strings.HasSuffix(name, "_agent") {
+				words = append(words, name+suffix+"="+c.fields[name])
+			}
+		}
 	}
 	fmt.Fprintln(d.c.out, strings.Join(words, " "))
 	address := ""

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -105,19 +107,30 @@ type process interface {
 	Run(ctx context.Context) error
 }
 
+// addressFields are addresses as NAME=ADDRESS: those of these names first, then
+// the others, in order.
+func addressFields(addresses map[string]string, names []string) []string {
+	all := append([]string(nil), names...)
+	for _, name := range slices.Sorted(maps.Keys(addresses)) {
+		if !slices.Contains(names, name) {
+			all = append(all, name)
+		}
+	}
+	for i, name := range all {
+		all[i] = name + "=" + addresses[name]
+	}
+	return all
+}
+
 // serve runs a process to its end. Once it serves, its ready line is printed,
-// with the addresses of these names; SIGHUP has it reload.
+// with its addresses, those of these names first; SIGHUP has it reload.
 func (c *cli) serve(ctx context.Context, p process, names ...string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
 		select {
 		case <-p.Ready():
-			var fields []string
-			for _, name := range names {
-				fields = append(fields, name+"="+p.Addresses()[name])
-			}
-			c.announce(fields...)
+			c.announce(addressFields(p.Addresses(), names)...)
 		case <-ctx.Done():
 		}
 	}()

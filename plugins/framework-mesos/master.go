@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/mirror"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/operator"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/scheduler"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
+	frameworkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/framework/v1"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+)
+
+// settleTime is how long a master's adapter waits, before it says that it
+// serves, for what its first clients may ask for.
+const settleTime = 2 * time.Second
+
+// serveMaster puts the master's APIs on a listener.
+func (a *adapter) serveMaster(ctx context.Context, listener net.Listener) error {
+	leadership := transport.NewLeadership(endpoint)
+	if err := a.open(listener, transport.Master, leadership); err != nil {
+		return err
+	}
+	about := a.about()
+	a.server.HandleBasics(about)
+	schedulers := scheduler.New(scheduler.Options{
+		Client: a.core.Scheduler(), Master: a.at.complete, MaxStreams: a.settings.Limits.Streams, Logger: a.log,
+	})
+	a.ended = append(a.ended, schedulers.Close)
+	schedulers.Register(a.server)
+	copied := mirror.New(a.core.Operator(), a.log)
+	operator.New(operator.Options{
+		Mirror: copied, Operator: a.core.Operator(), MasterInfo: a.masterInfo, About: about,
+		Verbosity: newVerbosity(a.core.Logger), Streams: a.settings.Limits.Subscribers, Logger: a.log,
+	}).Register(a.server)
+
+	a.run.Go(func() { leadership.Follow(ctx, a.core.Leadership(), a.log) })
+	a.run.Go(func() { copied.Run(ctx) })
+	a.settle(ctx, leadership, copied)
+	return nil
+}
+
+// settle waits a moment until what the core knows is known here: a client that
+// comes at once is not turned away.
+func (a *adapter) settle(ctx context.Context, leadership *transport.Leadership, copied *mirror.Mirror) {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	stream, err := a.core.Leadership().Watch(ctx, &frameworkv1.WatchLeadershipRequest{})
+	if err != nil {
+		return
+	}
+	first, err := stream.Recv()
+	if err != nil || first.GetState() != frameworkv1.LeadershipState_STATE_LEADING {
+		return
+	}
+	for !leadership.Leading() && ctx.Err() == nil {
+		pause(ctx)
+	}
+	for ctx.Err() == nil {
+		if _, err := copied.Read(ctx); err == nil {
+			return
+		}
+		pause(ctx)
+	}
+}
+
+func pause(ctx context.Context) {
+	select {
+	case <-time.After(5 * time.Millisecond):
+	case <-ctx.Done():
+	}
+}
+
+// masterInfo is how this master is known to clients.
+func (a *adapter) masterInfo(s *operatorv1.Status) *mezzov1.MasterInfo {
+	info := &mezzov1.MasterInfo{Id: proto.String(s.GetMasterId()), Version: proto.String(transport.MesosVersion)}
+	a.at.complete(info)
+	return info
+}
