@@ -96,3 +96,27 @@ func TestKilledDev(t *testing.T) {
 		})
 	}
 }
+
+// SIGHUP to mezzo dev reaches its master and its agents, and it lives on.
+func TestHangUpDev(t *testing.T) {
+	t.Parallel()
+	config := writeFile(t, filepath.Join(tempDir(t), "dev.hcl"), "role \"ads\" {\n  weight = 2\n}\n")
+	s := serve(t, nil, "dev", "--config", config, "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--resources", smallAgent)
+	writeFile(t, config, "role \"ads\" {\n  weight = 3\n}\n")
+	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{t: t, fields: s.fields}
+	eventually(t, "the new weight", func() bool {
+		for _, r := range c.list("roles") {
+			if r["name"] == "ads" {
+				return fmt.Sprint(r["weight"]) == "3"
+			}
+		}
+		return false
+	})
+	eventually(t, "the agent's word", func() bool { return strings.Count(s.stderr.String(), "the configuration was reloaded") == 2 })
+	if r := mezzo(t, []string{"MEZZO_ADDRESS=" + s.fields["rpc"]}, "run", "--", "echo", "on"); r.stdout != "on\n" {
+		t.Errorf("work after it: %+v", r)
+	}
+}

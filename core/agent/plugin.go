@@ -18,12 +18,18 @@ type Plugin struct {
 	name string
 	host *pluginhost.Host
 
-	mu       sync.Mutex
-	spec     pluginhost.Spec      // as it was given
-	instance *pluginhost.Instance // nil while it is being replaced
-	given    []byte               // what the plugin was configured with last
+	mu      sync.Mutex
+	active  *incarnation // nil while one takes the place of another
+	state   IsolatorState
+	changed chan struct{} // closed and replaced at every change of state
+}
+
+// incarnation is one process after another under one specification.
+type incarnation struct {
+	spec     pluginhost.Spec // as it was given
+	instance *pluginhost.Instance
+	given    []byte // what the plugin was configured with last
 	state    IsolatorState
-	changed  chan struct{} // closed and replaced at every change of state
 }
 
 // launchSpec is what an agent remembers to launch an isolator again when it is
@@ -39,47 +45,50 @@ type launchSpec struct {
 // errors are the host's. OnUp, OnDown and OnStatus of the spec are called
 // besides.
 func StartPlugin(ctx context.Context, host *pluginhost.Host, spec pluginhost.Spec) (*Plugin, error) {
-	p := &Plugin{name: spec.Name, host: host, changed: make(chan struct{}), state: IsolatorState{Reason: "has not started yet"}}
-	if err := p.start(ctx, spec); err != nil {
+	p := &Plugin{name: spec.Name, host: host, changed: make(chan struct{})}
+	p.active = &incarnation{spec: spec, state: IsolatorState{Reason: "has not started yet"}}
+	p.publish()
+	if err := p.start(ctx, p.active, nil); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// start starts a process of this specification; there is none now.
-func (p *Plugin) start(ctx context.Context, given pluginhost.Spec) error {
-	spec := given
+// start starts an incarnation's process, beside the one that it replaces.
+func (p *Plugin) start(ctx context.Context, x *incarnation, replaces *pluginhost.Instance) error {
+	spec := x.spec
+	spec.Replaces = replaces
 	launch := launchSpec{Version: 1, Path: spec.Path, Checksum: spec.Checksum}
 	if configure := spec.Configure; configure != nil {
 		spec.Configure = func(schema *pluginv1.Schema) ([]byte, error) {
 			config, err := configure(schema)
 			if err == nil {
-				p.set(func(s *IsolatorState) {
+				p.set(x, func(s *IsolatorState) {
 					launch.Config = config
-					p.given = config
+					x.given = config
 					s.Spec, _ = json.Marshal(launch) // nothing in it can fail
 				})
 			}
 			return config, err
 		}
 	} else {
-		p.set(func(s *IsolatorState) { s.Spec, _ = json.Marshal(launch) })
+		p.set(x, func(s *IsolatorState) { s.Spec, _ = json.Marshal(launch) })
 	}
 	up, down, status := spec.OnUp, spec.OnDown, spec.OnStatus
 	spec.OnUp = func(ctx context.Context, g *pluginhost.Generation) {
-		p.set(func(s *IsolatorState) { s.Conn = g.Conn })
+		p.set(x, func(s *IsolatorState) { s.Conn = g.Conn })
 		if up != nil {
 			up(ctx, g)
 		}
 	}
 	spec.OnDown = func(g *pluginhost.Generation, err error) {
-		p.set(func(s *IsolatorState) { s.Conn = nil })
+		p.set(x, func(s *IsolatorState) { s.Conn = nil })
 		if down != nil {
 			down(g, err)
 		}
 	}
 	spec.OnStatus = func(now pluginhost.Status) {
-		p.set(func(s *IsolatorState) {
+		p.set(x, func(s *IsolatorState) {
 			s.Healthy = now.State == pluginhost.Healthy || now.State == pluginhost.Degraded
 			if s.Reason = now.Message; s.Reason == "" && !s.Healthy {
 				s.Reason = "its plugin is " + string(now.State)
@@ -94,57 +103,56 @@ func (p *Plugin) start(ctx context.Context, given pluginhost.Spec) error {
 		return err
 	}
 	p.mu.Lock()
-	p.spec, p.instance = given, instance
+	x.instance = instance
 	p.mu.Unlock()
 	return nil
 }
 
-// replace has a process of another specification take this one's place. The old
-// one is stopped first, since two cannot share containers; the new one recovers
-// them, as after a crash. When the new one does not start, the old one is
-// started again.
+// replace has a process of another specification take this one's place. It is
+// started, configured and healthy before the old one is stopped; with an error
+// the old one has not been touched. It is used once the old one has ended, since
+// two cannot share containers: it recovers them, as after a crash.
 func (p *Plugin) replace(ctx context.Context, spec pluginhost.Spec) error {
-	if err := pluginhost.Check(ctx, spec, pluginhost.Options{}); err != nil {
+	p.mu.Lock()
+	old := p.active
+	p.mu.Unlock()
+	next := &incarnation{spec: spec, state: IsolatorState{Reason: "has not started yet"}}
+	if err := p.start(ctx, next, old.instance); err != nil {
 		return err
 	}
 	p.mu.Lock()
-	before := p.spec
+	p.active, p.state = nil, IsolatorState{Spec: old.state.Spec, Reason: "is being replaced"}
+	p.wake()
 	p.mu.Unlock()
-	p.stop()
-	err := p.start(ctx, spec)
-	if err == nil {
-		return nil
-	}
-	if again := p.start(context.WithoutCancel(ctx), before); again != nil {
-		return fmt.Errorf("%w\nthe isolator before it did not start again either, and the agent offers nothing: %w", err, again)
-	}
-	return err
+	old.stop()
+	p.mu.Lock()
+	p.active = next
+	p.mu.Unlock()
+	p.publish()
+	return nil
 }
 
 // stop ends the process. The containers live on.
 func (p *Plugin) stop() {
 	p.mu.Lock()
-	instance := p.instance
-	p.instance = nil
+	active := p.active
 	p.mu.Unlock()
-	if instance == nil {
-		return
-	}
+	active.stop()
+}
+
+func (x *incarnation) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), pluginsTimeout)
 	defer cancel()
-	instance.Stop(ctx)
+	x.instance.Stop(ctx)
 }
 
 // differs says why a block of the configuration is not what runs; empty: it is.
 func (p *Plugin) differs(block config.Plugin, pluginDir string) string {
 	p.mu.Lock()
-	spec, instance, running := p.spec, p.instance, p.given
+	spec, instance, running := p.active.spec, p.active.instance, p.active.given
 	p.mu.Unlock() // the instance must not be called with it held: it calls back
 	path := block.Binary(pluginDir)
-	var generation *pluginhost.Generation
-	if instance != nil {
-		generation = instance.Current()
-	}
+	generation := instance.Current()
 	switch {
 	case path != spec.Path:
 		return "another file: " + path
@@ -165,11 +173,9 @@ func (p *Plugin) differs(block config.Plugin, pluginDir string) string {
 
 func (p *Plugin) setLogLevel(level string) {
 	p.mu.Lock()
-	instance := p.instance
+	instance := p.active.instance
 	p.mu.Unlock()
-	if instance != nil {
-		instance.SetLogLevel(level)
-	}
+	instance.SetLogLevel(level)
 }
 
 // RevivePlugin starts an isolator from what StartPlugin reported as its Spec
@@ -193,11 +199,22 @@ func RevivePlugin(ctx context.Context, host *pluginhost.Host, name string, spec 
 	})
 }
 
-// set changes the state and wakes who watches it.
-func (p *Plugin) set(change func(*IsolatorState)) {
+// set changes an incarnation's state, which is the plugin's while it is active.
+func (p *Plugin) set(x *incarnation, change func(*IsolatorState)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	change(&p.state)
+	change(&x.state)
+	if p.active == x {
+		p.state = x.state
+		p.wake()
+	}
+}
+
+// publish makes the state of the active incarnation the plugin's.
+func (p *Plugin) publish() { p.set(p.active, func(*IsolatorState) {}) }
+
+// wake wakes who watches the state; the caller holds mu.
+func (p *Plugin) wake() {
 	close(p.changed)
 	p.changed = make(chan struct{})
 }

@@ -42,7 +42,8 @@ func (c *cli) devCommand() *cobra.Command {
 		Long: `Starts a master, agents and the default plugins, each a process of its own, and
 keeps them in the foreground. It needs no root and no other software. When the
 master or an agent dies it prints the command that starts it again, and stays.
-Ctrl-C ends everything that it started, tasks too.`,
+Ctrl-C ends everything that it started, tasks too. SIGHUP has master and agents
+read their configuration again.`,
 		Example: `  mezzo dev
   mezzo dev --agents 3 --resources 'cpus:4;mem:4096'
   mezzo dev --rpc 127.0.0.1:0 --http 127.0.0.1:0   # free ports; the ready line tells them`,
@@ -93,6 +94,9 @@ func (c *cli) dev(ctx context.Context, o devOptions) (err error) {
 			err = stopErr
 		}
 	}()
+	terminal := hasTerminal()
+	hangups, stopHangups := hangups()
+	defer stopHangups()
 	if err := d.start(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -107,12 +111,31 @@ func (c *cli) dev(ctx context.Context, o devOptions) (err error) {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-hangups:
+			if terminal && !hasTerminal() {
+				return nil // it was closed
+			}
+			fmt.Fprintln(c.err, "mezzo: SIGHUP: the master and the agents read their configuration again; what changes is in their lines")
+			for _, child := range d.children {
+				child.hangUp()
+			}
 		case <-orphans:
 			d.reapOrphans()
 		case child := <-d.ended:
 			fmt.Fprintf(c.err, "\n%s has ended (%s). Start it again with:\n\n  %s\n\n", child.name, child.outcome(), child.restartCommand())
 		}
 	}
+}
+
+// hasTerminal reports whether the process has a controlling terminal: a SIGHUP
+// after which it has none any more tells that it was closed.
+func hasTerminal() bool {
+	f, err := os.OpenFile("/dev/tty", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
 }
 
 func (d *dev) prepare() error {

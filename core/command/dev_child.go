@@ -131,6 +131,15 @@ func quote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
+// hangUp passes a SIGHUP on to a process that serves.
+func (c *child) hangUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.serving {
+		_ = c.cmd.Process.Signal(syscall.SIGHUP)
+	}
+}
+
 // stop asks the process to end and waits; past the limit it is killed.
 func (c *child) stop(limit time.Duration) {
 	if c.done == nil {
