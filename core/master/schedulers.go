@@ -86,6 +86,7 @@ func (s *schedulerService) Subscribe(call *schedulerv1.Call_Subscribe, stream gr
 		return err
 	}
 	ctx := stream.Context()
+	s.master.metrics.traffic.call(schedulerv1.Call_SUBSCRIBE)
 	if err := s.authorizeSubscribe(ctx, call); err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ type Options struct {
 	// MasterInfo is how this master is known to clients.
 	MasterInfo func(*operatorv1.Status) *mezzov1.MasterInfo
 	About      transport.About
-	// Metrics are what /metrics/snapshot tells, sorted by name.
+	// Metrics are what /metrics/snapshot tells, sorted by name. nil: nothing.
 	Metrics func(context.Context) []*mezzov1.Metric
 	// Verbosity is how much is logged.
 	Verbosity Verbosity
@@ -65,6 +65,9 @@ type Handler struct {
 func New(o Options) *Handler {
 	if o.Streams <= 0 {
 		o.Streams = 1000
+	}
+	if o.Metrics == nil {
+		o.Metrics = func(context.Context) []*mezzov1.Metric { return nil }
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
