@@ -423,9 +423,7 @@ func (m *Machine) retireExecutor(e *executor) {
 	if len(e.tasks) > 0 {
 		return
 	}
-	if key := (executorKey{e.framework.id, e.id}); m.live[key] == e {
-		delete(m.live, key)
-	}
+	m.unlist(e)
 	if e.children > 0 {
 		return
 	}

@@ -457,14 +457,14 @@ func (m *Machine) retireProgram(e *executor) {
 	}
 	switch root := e.root; {
 	case root == nil:
-		delete(m.live, executorKey{e.framework.id, e.id})
+		m.unlist(e)
 		m.forgetExecutor(e)
 	case root.phase == cleaning, e.program.exited:
 	case root.phase <= starting:
 		if root.launch != nil {
 			delete(m.launches, root.launch.id)
 		}
-		delete(m.live, executorKey{e.framework.id, e.id})
+		m.unlist(e)
 		m.cleanup(root)
 	case !e.program.used || m.draining != nil || m.ending != nil || e.framework.terminating:
 		m.stop(e)
@@ -473,10 +473,17 @@ func (m *Machine) retireProgram(e *executor) {
 	}
 }
 
+// unlist has an executor take no more tasks. Another may have its name already.
+func (m *Machine) unlist(e *executor) {
+	if key := (executorKey{e.framework.id, e.id}); m.live[key] == e {
+		delete(m.live, key)
+	}
+}
+
 // programExited ends what a custom executor had not reported an end of.
 func (m *Machine) programExited(e *executor, exit *isolatorv1.ExitStatus) {
 	m.dropLaunches(e)
-	delete(m.live, executorKey{e.framework.id, e.id})
+	m.unlist(e)
 	root := e.root
 	e.program.exited = true
 	for _, t := range slices.Clone(e.tasks) {

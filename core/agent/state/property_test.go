@@ -120,9 +120,14 @@ func (r *life) run() {
 	f := frameworkInfo("F1", mezzov1.FrameworkInfo_Capability_TASK_KILLING_STATE)
 	var e *mezzov1.ExecutorInfo
 	count := 1
-	if rapid.Bool().Draw(r.T, "group") {
+	group := false
+	switch rapid.IntRange(0, 3).Draw(r.T, "kind") {
+	case 0:
 		e = defaultExecutor(fmt.Sprintf("e%d", rapid.IntRange(1, 2).Draw(r.T, "executor")))
-		count = rapid.IntRange(1, 3).Draw(r.T, "tasks")
+		count, group = rapid.IntRange(1, 3).Draw(r.T, "tasks"), true
+	case 1, 2:
+		e = customExecutor(fmt.Sprintf("x%d", rapid.IntRange(1, 2).Draw(r.T, "executor")))
+		count, group = rapid.IntRange(1, 3).Draw(r.T, "tasks"), rapid.Bool().Draw(r.T, "group")
 	}
 	var tasks []*mezzov1.TaskInfo
 	for range count {
@@ -131,7 +136,9 @@ func (r *life) run() {
 		tasks = append(tasks, taskInfo(id, "true"))
 		r.l.tasks[id] = &history{}
 	}
-	r.w.master(1, run(f, e, tasks...))
+	message := run(f, e, tasks...)
+	message.GetRun().Group = group
+	r.w.master(1, message)
 }
 
 func (r *life) anyTask(label string) string {
@@ -152,7 +159,7 @@ func (r *life) anyContainer(label string) string {
 // act does one random thing.
 func (r *life) act() {
 	w := r.w
-	switch rapid.IntRange(0, 16).Draw(r.T, "act") {
+	switch rapid.IntRange(0, 22).Draw(r.T, "act") {
 	case 0, 1, 2:
 		r.run()
 	case 3:
@@ -192,6 +199,14 @@ func (r *life) act() {
 		w.step(state.Tick{})
 	case 16:
 		r.acknowledge()
+	case 17:
+		if r.connected() {
+			w.master(1, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_ShutdownExecutor{ShutdownExecutor: &linkv1.ShutdownExecutor{
+				FrameworkId: "F1", ExecutorId: fmt.Sprintf("x%d", rapid.IntRange(1, 2).Draw(r.T, "ended")),
+			}}})
+		}
+	default:
+		w.programs.act(r.T)
 	}
 	r.serve()
 }
@@ -247,6 +262,7 @@ func TestLives(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(state.Config{Hostname: "h1", Isolators: []string{"cgroups", "network"}, User: "root", Root: true, MaxRegister: 2000, MaxCompleted: 5})
 		r := &life{T: t, w: w, l: &ledger{t: t, tasks: map[string]*history{}}}
+		newPrograms(w)
 		w.boot()
 		w.isolatorsUp()
 		for range rapid.IntRange(1, 120).Draw(t, "acts") {
@@ -254,10 +270,24 @@ func TestLives(t *testing.T) {
 		}
 		r.calm()
 		for id, h := range r.l.tasks {
-			if !h.over() && (len(h.states) == 0 || !running(w, id)) {
-				t.Fatalf("task %s has not ended and is not running: %v\n%+v\n%+v", id, h.states, w.m.Find("F1", id), w.m.View().Containers)
+			if !h.over() && !w.programs.has(id) && (len(h.states) == 0 || !running(w, id)) {
+				t.Fatalf("task %s has not ended and is not running: %v\n%+v\n%+v\n%s", id, h.states, w.m.Find("F1", id), w.m.View().Containers, w.programs.describe())
 			}
 		}
+		for _, x := range w.programs.list() {
+			for _, id := range slices.Sorted(maps.Keys(x.tasks)) {
+				if final(x.tasks[id]) {
+					continue
+				}
+				if h := r.l.tasks[id]; h.over() {
+					t.Fatalf("task %s has ended, %v, and its executor has it still", id, h.states)
+				}
+				if rapid.Bool().Draw(t, "finishes") {
+					w.programs.report(x, id, mezzov1.TaskState_TASK_FINISHED)
+				}
+			}
+		}
+		r.calm()
 		for _, id := range slices.Sorted(maps.Keys(w.containers)) {
 			w.ends(id, exitCode(0))
 		}
@@ -297,6 +327,9 @@ func running(w *world, id string) bool {
 func (r *life) calm() {
 	w := r.w
 	for range 60 {
+		if w.programs.calm(); len(w.inbox) == 0 {
+			w.programs.end()
+		}
 		w.settle()
 		r.serve()
 		for len(r.l.acks) > 0 && r.connected() {
@@ -326,6 +359,7 @@ func TestSameInputsSameOutputs(t *testing.T) {
 			w := newWorld(state.Config{Hostname: "h1", Isolators: []string{"cgroups"}, Root: true})
 			w.log = func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 			r := &life{T: t, w: w, l: &ledger{t: t, tasks: map[string]*history{}}}
+			newPrograms(w)
 			w.boot()
 			w.isolatorsUp()
 			for range 200 {

@@ -188,7 +188,7 @@ func (m *Machine) unstarted(c *container) {
 		for _, t := range slices.Clone(e.tasks) {
 			m.finishTask(t, m.neverStarted(t))
 		}
-		delete(m.live, executorKey{e.framework.id, e.id})
+		m.unlist(e)
 		m.tellExited(e, &isolatorv1.ExitStatus{})
 		m.cleanup(c)
 		return

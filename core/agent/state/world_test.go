@@ -38,6 +38,8 @@ type world struct {
 	stubborn   bool // containers ignore SIGTERM
 	pid        int64
 
+	programs *programs // nil: custom executors do nothing by themselves
+
 	// transcript of outputs, if anybody wants one
 	log   func(string, ...any)
 	names map[string]string
@@ -66,6 +68,11 @@ func (w *world) boot() {
 	w.m, w.writes, w.inbox, w.session, w.exit = state.New(cfg), nil, nil, 0, nil
 	for _, c := range w.containers {
 		c.waited = false
+	}
+	if w.programs != nil {
+		for _, x := range w.programs.running {
+			x.stream = 0
+		}
 	}
 	var records []state.Record
 	for _, bucket := range slices.Sorted(maps.Keys(w.disk)) {
@@ -154,6 +161,9 @@ func exitSignal(n int32) *isolatorv1.ExitStatus {
 func (w *world) do(o state.Output) {
 	if text := w.describe(o); text != "" {
 		w.log("%s", text)
+	}
+	if w.programs != nil {
+		w.programs.hear(o)
 	}
 	switch o := o.(type) {
 	case state.Checkpoint:
