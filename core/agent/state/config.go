@@ -24,7 +24,12 @@ type Config struct {
 
 	Resources  []*mezzov1.Resource
 	Attributes []*mezzov1.Attribute
-	Domain     *mezzov1.DomainInfo
+	// Detected: nobody has configured the resources. They may differ from those
+	// of before in any way.
+	Detected bool
+	// Reconfiguration is how the rest may differ: Additive.
+	Reconfiguration Reconfiguration
+	Domain          *mezzov1.DomainInfo
 
 	// Isolators are the names, in order of the configuration.
 	Isolators []string
@@ -103,6 +108,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SubscriptionBackoffMax <= 0 {
 		c.SubscriptionBackoffMax = max(c.ExecutorReregistrationTimeout/5, time.Millisecond)
+	}
+	if c.Reconfiguration == "" {
+		c.Reconfiguration = Additive
 	}
 	if c.MaxCompleted <= 0 {
 		c.MaxCompleted = 1000

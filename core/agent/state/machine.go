@@ -24,9 +24,12 @@ type Machine struct {
 	ending   *ending
 	exiting  bool // Exit is held
 
-	id     string
-	epoch  uint64
-	stored stored // of id and epoch
+	id       string
+	epoch    uint64
+	before   *configured // what it was started with last
+	rebooted bool        // the host was, since the agent ran last
+	shrunk   bool        // there may be less than before
+	stored   stored      // of these
 
 	frameworks map[string]*framework
 	executors  map[string]*executor      // by run

@@ -510,7 +510,7 @@ func (m *Machine) dropLaunches(e *executor) {
 // fallen is the last status of a task whose executor ended without giving it
 // one.
 func (m *Machine) fallen(t *task, e *executor, exit *isolatorv1.ExitStatus) *mezzov1.TaskStatus {
-	ended := endedHow("Executor", exit)
+	ended := m.endedHow("Executor", exit)
 	s := m.newStatus(t, mezzov1.TaskState_TASK_FAILED, fromAgent)
 	limitation := exit.GetLimitation()
 	if limitation == nil {

@@ -123,16 +123,20 @@ func unwire(b []byte, m proto.Message) error {
 }
 
 type agentRecord struct {
-	Version int    `json:"version"`
-	ID      string `json:"id,omitempty"`
-	Epoch   uint64 `json:"epoch,omitempty"`
+	Version    int         `json:"version"`
+	ID         string      `json:"id,omitempty"`
+	Epoch      uint64      `json:"epoch,omitempty"`
+	Boot       string      `json:"boot,omitempty"`
+	Configured *configured `json:"configured,omitempty"`
 }
 
 type agentEntity struct{ m *Machine }
 
 func (a agentEntity) mark() *stored { return &a.m.stored }
 func (a agentEntity) records() []Record {
-	return []Record{{bucketAgent, "self", encode(agentRecord{Version: recordVersion, ID: a.m.id, Epoch: a.m.epoch})}}
+	return []Record{{bucketAgent, "self", encode(agentRecord{
+		Version: recordVersion, ID: a.m.id, Epoch: a.m.epoch, Boot: a.m.cfg.BootID, Configured: a.m.before,
+	})}}
 }
 
 type frameworkRecord struct {
@@ -390,7 +394,11 @@ func (m *Machine) read(records []Record) error {
 func (m *Machine) readAgent(d *decoder) {
 	var r agentRecord
 	d.json(&r, &r.Version)
-	m.id, m.epoch, m.stored = r.ID, r.Epoch, stored{known: true}
+	m.id, m.epoch, m.stored, m.before = r.ID, r.Epoch, stored{known: true}, r.Configured
+	m.rebooted = r.Boot != "" && m.cfg.BootID != "" && r.Boot != m.cfg.BootID
+	if r.Boot != m.cfg.BootID || r.Configured == nil {
+		m.touch(agentEntity{m})
+	}
 }
 
 func (m *Machine) readFramework(d *decoder) {

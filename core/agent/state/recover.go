@@ -20,6 +20,14 @@ func (m *Machine) restore(in Restore) {
 		m.immediate = append(m.immediate, Exit{Reason: "the checkpoint cannot be read", Err: err})
 		return
 	}
+	if err := m.reconfigure(); err != nil {
+		m.over = true
+		m.immediate = append(m.immediate, Exit{Reason: "the configuration does not fit the checkpoint", Err: err})
+		return
+	}
+	if m.rebooted {
+		m.log(Warn, "the host was rebooted: what ran on it has ended", "tasks", len(m.tasks))
+	}
 	for _, c := range m.sortedContainers() {
 		if c.phase == cleaning {
 			m.deferred = append(m.deferred, c)
@@ -40,6 +48,9 @@ func (m *Machine) restore(in Restore) {
 			m.requeue(e)
 		}
 		m.retireExecutor(e)
+	}
+	if m.shrunk {
+		m.endUnfitting()
 	}
 	m.retireIsolators()
 	m.allAnswered()

@@ -425,7 +425,7 @@ func (m *Machine) outcome(t *task, c *container, exit *isolatorv1.ExitStatus) *m
 	if limitation == nil {
 		limitation = c.limitation
 	}
-	ended := endedHow("Command", exit)
+	ended := m.endedHow("Command", exit)
 	s := m.newStatus(t, mezzov1.TaskState_TASK_FAILED, fromExecutor)
 	if exit.GetKnown() && exit.GetSignal() != 0 {
 		s.ExitSignal = proto.Int32(exit.GetSignal())
@@ -492,7 +492,10 @@ func join(message, ended string) string {
 }
 
 // endedHow says how a process ended, in the words that Mesos uses.
-func endedHow(who string, exit *isolatorv1.ExitStatus) string {
+func (m *Machine) endedHow(who string, exit *isolatorv1.ExitStatus) string {
+	if !exit.GetKnown() && m.rebooted {
+		return "The agent's host was rebooted, and the container is gone with it"
+	}
 	if !exit.GetKnown() {
 		return "The container is gone and nobody saw how it ended"
 	}

@@ -15,12 +15,14 @@ import (
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
 // TestTranscripts plays the scenarios in testdata. What a step makes the agent
 // do is what stands below its line; -rewrite writes it anew.
 //
-//	agent [isolators=(a,b)] [adapters=(a,b)] [user=x] [not-root]   a new agent, or the next process of it
+//	agent [isolators=(a,b)] [adapters=(a,b)] [user=x] [not-root]   a new agent, or the next process of it;
+//	      [resources=(cpus:4,mem:64)] [attributes=(rack:r1)] [policy=any] [detected] [boot=b1]
 //	up | isolator NAME healthy|unhealthy|up       isolators answer
 //	registered id=A1 [epoch=n]                    the master admits it
 //	run framework=F tasks=(t1,t2) [executor=e] …  the master launches
@@ -56,23 +58,12 @@ func TestTranscripts(t *testing.T) {
 func play(t *testing.T, d *datadriven.TestData, old *world, out *strings.Builder) *world {
 	w := old
 	if w == nil {
-		cfg := state.Config{Hostname: "h1", Isolators: []string{"cgroups"}, User: "root", Root: true, Resources: []*mezzov1.Resource{scalar("cpus", 4)}}
-		for _, a := range d.CmdArgs {
-			switch a.Key {
-			case "isolators":
-				cfg.Isolators = a.Vals
-			case "adapters":
-				cfg.Adapters = a.Vals
-			case "user":
-				cfg.User = a.Vals[0]
-			case "not-root":
-				cfg.Root = false
-			case "max-register":
-				cfg.MaxRegister, _ = strconv.Atoi(a.Vals[0])
-			}
-		}
-		w = newWorld(cfg)
+		w = newWorld(settings(d, state.Config{
+			Hostname: "h1", Isolators: []string{"cgroups"}, User: "root", Root: true, Resources: []*mezzov1.Resource{scalar("cpus", 4)},
+		}))
 		w.log = func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
+	} else {
+		w.cfg = settings(d, w.cfg)
 	}
 	if d.HasArg("lost") {
 		clear(w.containers)
@@ -100,6 +91,41 @@ func number(d *datadriven.TestData, key string, def int) int {
 
 func ref(d *datadriven.TestData) *linkv1.TaskRef {
 	return &linkv1.TaskRef{FrameworkId: arg(d, "framework", "F1"), TaskId: arg(d, "task", "t1")}
+}
+
+// settings are those of an agent's line, on top of those before.
+func settings(d *datadriven.TestData, cfg state.Config) state.Config {
+	for _, a := range d.CmdArgs {
+		switch a.Key {
+		case "isolators":
+			cfg.Isolators = a.Vals
+		case "adapters":
+			cfg.Adapters = a.Vals
+		case "user":
+			cfg.User = a.Vals[0]
+		case "resources":
+			cfg.Resources = resource.MustParse(strings.Join(a.Vals, ";")).ToProto()
+		case "attributes":
+			cfg.Attributes = nil
+			for _, v := range a.Vals {
+				name, text, _ := strings.Cut(v, ":")
+				cfg.Attributes = append(cfg.Attributes, &mezzov1.Attribute{
+					Name: proto.String(name), Type: mezzov1.Value_TEXT.Enum(), Text: &mezzov1.Value_Text{Value: proto.String(text)},
+				})
+			}
+		case "policy":
+			cfg.Reconfiguration = state.Reconfiguration(a.Vals[0])
+		case "detected":
+			cfg.Detected = a.Vals == nil
+		case "boot":
+			cfg.BootID = a.Vals[0]
+		case "not-root":
+			cfg.Root = false
+		case "max-register":
+			cfg.MaxRegister, _ = strconv.Atoi(a.Vals[0])
+		}
+	}
+	return cfg
 }
 
 func command(t *testing.T, w *world, d *datadriven.TestData) {
