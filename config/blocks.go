@@ -175,25 +175,32 @@ func (s scope) listeners(rpc, http *string) (written []listener) {
 
 func defaultAgent() Agent {
 	return Agent{
-		Masters:             []string{"127.0.0.1:5061"},
-		RPC:                 "127.0.0.1:5063",
-		HTTP:                "127.0.0.1:5062",
-		RegistrationBackoff: time.Second,
-		PingTimeout:         75 * time.Second,
-		LogSize:             10 << 20,
-		LogFiles:            5,
-		GCDelay:             7 * 24 * time.Hour,
-		GCDiskHeadroom:      0.1,
-		GCInterval:          time.Minute,
-		DiskWatchInterval:   15 * time.Second,
-		Fetcher:             Fetcher{CacheSize: 2 << 30, MaxSize: 64 << 30, StallTimeout: time.Minute},
+		Masters:                       []string{"127.0.0.1:5061"},
+		RPC:                           "127.0.0.1:5063",
+		HTTP:                          "127.0.0.1:5062",
+		RegistrationBackoff:           time.Second,
+		PingTimeout:                   75 * time.Second,
+		ReconfigurationPolicy:         "additive",
+		ExecutorRegistrationTimeout:   time.Minute,
+		ExecutorReregistrationTimeout: 10 * time.Second,
+		ExecutorShutdownGrace:         5 * time.Second,
+		RecoveryTimeout:               15 * time.Minute,
+		LogSize:                       10 << 20,
+		LogFiles:                      5,
+		GCDelay:                       7 * 24 * time.Hour,
+		GCDiskHeadroom:                0.1,
+		GCInterval:                    time.Minute,
+		DiskWatchInterval:             15 * time.Second,
+		Fetcher:                       Fetcher{CacheSize: 2 << 30, MaxSize: 64 << 30, StallTimeout: time.Minute},
 	}
 }
 
 var agentSchema = schema(
 	[]string{
 		"masters", "rpc", "http", "insecure", "hostname", "work_dir", "resources", "attributes",
-		"registration_backoff", "ping_timeout", "log_size", "log_files",
+		"registration_backoff", "ping_timeout", "reconfiguration_policy",
+		"executor_registration_timeout", "executor_reregistration_timeout", "executor_shutdown_grace", "recovery_timeout",
+		"log_size", "log_files",
 		"gc_delay", "gc_disk_headroom", "gc_interval", "disk_watch_interval", "enforce_disk",
 	},
 	"fetcher", "domain", "framework *")
@@ -212,6 +219,11 @@ func (a *agentBlock) decode(d *decoder, block *hcl.Block) {
 	s.attributes(&a.Attributes)
 	s.duration("registration_backoff", &a.RegistrationBackoff, time.Millisecond)
 	s.duration("ping_timeout", &a.PingTimeout, time.Millisecond)
+	s.oneOf("reconfiguration_policy", &a.ReconfigurationPolicy, "additive", "equal", "any")
+	s.duration("executor_registration_timeout", &a.ExecutorRegistrationTimeout, time.Millisecond)
+	s.duration("executor_reregistration_timeout", &a.ExecutorReregistrationTimeout, time.Millisecond)
+	s.duration("executor_shutdown_grace", &a.ExecutorShutdownGrace, time.Millisecond)
+	s.duration("recovery_timeout", &a.RecoveryTimeout, time.Millisecond)
 	s.size("log_size", &a.LogSize, 4096)
 	s.count("log_files", &a.LogFiles, 1)
 	s.duration("gc_delay", &a.GCDelay, 0)

@@ -225,6 +225,18 @@ type Agent struct {
 	// looks for a leader again.
 	PingTimeout time.Duration
 
+	// ReconfigurationPolicy says how resources and attributes may differ from those
+	// that the agent had when it ran last: "additive", "equal" or "any".
+	ReconfigurationPolicy string
+
+	// What custom executors are given: from their start, and from the agent's
+	// restart, until they subscribe; from SHUTDOWN until they are killed.
+	// RecoveryTimeout is how long they try to reach an agent that is away.
+	ExecutorRegistrationTimeout   time.Duration
+	ExecutorReregistrationTimeout time.Duration
+	ExecutorShutdownGrace         time.Duration
+	RecoveryTimeout               time.Duration
+
 	// LogSize is the size in bytes at which a sandbox's stdout or stderr is
 	// rotated; LogFiles is how many files of each are kept, the current included.
 	LogSize  int64

@@ -45,6 +45,13 @@ agent {
   registration_backoff = "2s"
   ping_timeout         = "30s"
   log_size             = "1MiB"
+
+  reconfiguration_policy          = "equal"
+  executor_registration_timeout   = "2m"
+  executor_reregistration_timeout = "3s"
+  executor_shutdown_grace         = "4s"
+  recovery_timeout                = "1h"
+
   log_files            = 2
   domain {
     region = "us"

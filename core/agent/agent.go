@@ -88,7 +88,13 @@ func New(options Options) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: work directory: %w", err)
 	}
-	store, err := openStore(filepath.Join(options.DataDir, "agent.db"))
+	file := filepath.Join(options.DataDir, "agent.db")
+	if options.Forget {
+		if err := moveAway(file, options.Logger); err != nil {
+			return nil, err
+		}
+	}
+	store, err := openStore(file)
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +126,7 @@ func (a *Agent) build() error {
 		Hostname: o.Hostname, Version: o.Version, RPCAddress: o.RPCAddress, HTTPAddress: o.HTTPAddress, IP: ip(o.RPCAddress),
 		BootID: bootID(), Endpoints: o.Endpoints, Resources: o.Resources, Attributes: o.Attributes, Domain: o.Domain,
 		User: who.Username, Root: os.Geteuid() == 0, Backoff: o.RegistrationBackoff, PingTimeout: o.PingTimeout,
+		Detected: o.Detected, Reconfiguration: o.Reconfiguration,
 		Adapters: o.Adapters, ExecutorRegistrationTimeout: o.ExecutorRegistrationTimeout, ExecutorReregistrationTimeout: o.ExecutorReregistrationTimeout,
 		ExecutorShutdownGrace: o.ExecutorShutdownGrace, RecoveryTimeout: o.RecoveryTimeout,
 	}
@@ -345,10 +352,10 @@ func (e *exit) Error() string { return e.Reason }
 
 // result is what a run that could not begin comes to.
 func (e *exit) result(path string) error {
-	if e.Err != nil {
-		return damaged(path, e.Err)
+	if e.Err == nil || errors.As(e.Err, new(*state.IncompatibleError)) {
+		return e.Err
 	}
-	return nil
+	return damaged(path, e.Err)
 }
 
 // run runs f as part of the agent: with a context that ends when the agent

@@ -324,8 +324,28 @@ func TestDatabaseThatCannotBeUsed(t *testing.T) {
 				cancel()
 				err = a.Run(ctx)
 			}
-			if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "move it away") {
+			if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "--recover=skip") {
 				t.Errorf("error %v; want one that names the file and the way out", err)
+			}
+			// The database code keeps what it failed to open: another process would not.
+			o.DataDir = t.TempDir()
+			path = filepath.Join(o.DataDir, "agent.db")
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			o.Forget = true
+			if a, err = agent.New(o); err != nil {
+				t.Fatalf("the way out: %v", err)
+			}
+			if err := a.Close(); err != nil {
+				t.Fatal(err)
+			}
+			aside, err := filepath.Glob(path + ".2*")
+			if err != nil || len(aside) != 1 {
+				t.Fatalf("put aside: %v, %v; want one file", aside, err)
+			}
+			if kept, err := os.ReadFile(aside[0]); err != nil || string(kept) != string(b) {
+				t.Errorf("what was put aside is not what there was (%v)", err)
 			}
 		})
 	}

@@ -114,18 +114,18 @@ func (x *executors) send(o state.SendExecutor) bool {
 	if err := s.sender.Push(o.Event, proto.Size(o.Event), rpc.Control); !errors.Is(err, rpc.ErrQueueFull) {
 		return true
 	}
+	s.end(status.Error(codes.ResourceExhausted, rpc.ErrQueueFull.Error()))
 	s.sender.CloseWith(&executorv1.Event{
 		Type:  executorv1.Event_ERROR.Enum(),
 		Error: &executorv1.Event_Error{Message: proto.String("disconnected: " + rpc.ErrQueueFull.Error())},
 	})
-	s.end(status.Error(codes.ResourceExhausted, rpc.ErrQueueFull.Error()))
 	return false
 }
 
 func (x *executors) close(id uint64, why error) {
 	if s := x.stream(id); s != nil {
+		s.end(why) // before the sender's end, which would say nothing
 		s.sender.Close()
-		s.end(why)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/mezzo-os/mezzo/core/agent/fetcher"
+	"github.com/mezzo-os/mezzo/core/agent/state"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
@@ -37,7 +38,14 @@ type Options struct {
 	// Resources is what the agent has to give; Detect finds it.
 	Resources  []*mezzov1.Resource
 	Attributes []*mezzov1.Attribute
-	Domain     *mezzov1.DomainInfo
+	// Detected: nobody has configured the resources, so they may differ from start
+	// to start. Reconfiguration is how the rest may; empty: state.Additive.
+	Detected        bool
+	Reconfiguration state.Reconfiguration
+	// Forget moves the database away first, if there is one: the agent begins as
+	// a new one, and ends the containers that it finds.
+	Forget bool
+	Domain *mezzov1.DomainInfo
 	// Endpoints are told to the master beside those of adapters.
 	Endpoints []*linkv1.Endpoint
 

@@ -501,3 +501,9 @@ func (p *process) crashed(t *testing.T) agent.Options {
 	}
 	return o
 }
+
+func (p *plugin) Update(_ context.Context, r *isolatorv1.UpdateRequest) (*isolatorv1.UpdateResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &isolatorv1.UpdateResponse{}, p.note("update", r.Container)
+}

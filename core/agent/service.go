@@ -21,6 +21,7 @@ import (
 	"github.com/mezzo-os/mezzo/config"
 	"github.com/mezzo-os/mezzo/core/adapter"
 	"github.com/mezzo-os/mezzo/core/agent/fetcher"
+	"github.com/mezzo-os/mezzo/core/agent/state"
 	"github.com/mezzo-os/mezzo/core/http"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/rpc"
@@ -52,6 +53,8 @@ type ServiceOptions struct {
 	// EndTasks ends all tasks when the agent is stopped. Otherwise they run on,
 	// for the next agent to recover.
 	EndTasks bool
+	// Forget has the agent begin as a new one; see Options.Forget.
+	Forget bool
 	// ResourcesShare divides detected resources among so many agents of one
 	// machine; PortsPart, from 1, is which part of the ports is this one's. 0
 	// or 1: all of it.
@@ -187,6 +190,9 @@ func (s *Service) newAgent(hostname string, isolators []Isolator) (*Agent, error
 		Resources: resources.ToProto(), Attributes: attributes(c.Attributes), Domain: c.Domain.Proto(), Isolators: isolators, Revive: s.revive,
 		Retire: s.retire, Adapters: blockNames(c.Frameworks),
 		Plugins: s.listPlugins, Authorizer: s.o.Authorizer, RegistrationBackoff: c.RegistrationBackoff, PingTimeout: c.PingTimeout,
+		Detected: c.Resources == "", Reconfiguration: state.Reconfiguration(c.ReconfigurationPolicy), Forget: s.o.Forget,
+		ExecutorRegistrationTimeout: c.ExecutorRegistrationTimeout, ExecutorReregistrationTimeout: c.ExecutorReregistrationTimeout,
+		ExecutorShutdownGrace: c.ExecutorShutdownGrace, RecoveryTimeout: c.RecoveryTimeout,
 		LogSize: c.LogSize, LogFiles: c.LogFiles, Fetcher: fetch,
 		GCDelay: c.GCDelay, GCDiskHeadroom: c.GCDiskHeadroom, GCInterval: c.GCInterval,
 		DiskWatchInterval: c.DiskWatchInterval, EnforceDisk: c.EnforceDisk, Logger: s.o.Logger,

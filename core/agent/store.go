@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
@@ -48,7 +49,7 @@ func openStore(path string) (s *store, err error) {
 	})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("agent database %s is in use by another process: stop that agent, or give this one a data_dir of its own", path)
+		return nil, fmt.Errorf("agent database %s is in use by another process (%w): stop that agent, or give this one a data_dir of its own", path, err)
 	case errors.Is(err, os.ErrPermission):
 		return nil, fmt.Errorf("agent database %s: %w: run the agent as the user who owns it, or give it a data_dir of its own", path, err)
 	case err != nil:
@@ -58,7 +59,30 @@ func openStore(path string) (s *store, err error) {
 }
 
 func damaged(path string, err error) error {
-	return fmt.Errorf("agent database %s cannot be read: %w. It is left as it is. To start afresh, move it away (mv %s %s.damaged): the agent then gets a new id, and tasks that still run are ended as unknown", path, err, path, path)
+	return fmt.Errorf("agent database %s cannot be read: %w. It is left as it is: bring it back from a backup, or start the agent with --recover=skip, which moves it away. "+
+		"The agent then gets a new id, and tasks that still run are ended", path, err)
+}
+
+// moveAway puts the database aside, damaged or not, unless an agent uses it.
+func moveAway(path string, logger hclog.Logger) error {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	s, err := openStore(path)
+	if errors.Is(err, bolterrors.ErrTimeout) || errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	if err == nil {
+		if err := s.close(); err != nil {
+			return fmt.Errorf("agent database %s: %w", path, err)
+		}
+	}
+	aside := path + "." + time.Now().UTC().Format("20060102T150405.000Z")
+	if err := os.Rename(path, aside); err != nil {
+		return fmt.Errorf("agent database: move it away: %w", err)
+	}
+	logger.Warn("the agent begins as a new one; what it knew is put aside", "database", aside)
+	return nil
 }
 
 // guarded runs f so that damage which makes the database code panic, or read

@@ -22,6 +22,7 @@ type agentFlags struct {
 	endTasks  bool
 	share     int
 	ports     int
+	recover   string
 }
 
 func (c *cli) agentCommand() *cobra.Command {
@@ -41,6 +42,7 @@ same data directory recovers them; with --end-tasks they end with it.`,
 	flags.BoolVar(&f.endTasks, "end-tasks", false, "end all tasks when the agent is stopped")
 	flags.IntVar(&f.share, "resources-share", 1, "divide what is detected among so many agents of this machine")
 	flags.IntVar(&f.ports, "ports-part", 1, "with --resources-share: which part of the ports is this agent's, from 1")
+	flags.StringVar(&f.recover, "recover", "reconnect", "reconnect: go on with what the agent has run; skip: put its database aside, begin as a new agent, and end what still runs")
 	return cmd
 }
 
@@ -62,7 +64,7 @@ func (c *cli) agent(ctx context.Context, f agentFlags) error {
 	}
 	s, err := agent.NewService(ctx, agent.ServiceOptions{
 		Config: *settings, Logger: newLogger(c.err, "agent", settings.LogLevel, settings.LogJSON), Version: Version(),
-		Reread: read, EndTasks: f.endTasks, ResourcesShare: f.share, PortsPart: f.ports,
+		Reread: read, EndTasks: f.endTasks, Forget: f.recover == "skip", ResourcesShare: f.share, PortsPart: f.ports,
 	})
 	if err != nil {
 		return c.refused(file, err)
@@ -72,6 +74,9 @@ func (c *cli) agent(ctx context.Context, f agentFlags) error {
 
 // check says what is wrong with the flags.
 func (f *agentFlags) check() error {
+	if f.recover != "reconnect" && f.recover != "skip" {
+		return usage("--recover: %q is neither reconnect nor skip", f.recover)
+	}
 	if len(f.masters) > 0 {
 		if err := config.CheckMasters(f.masters); err != nil {
 			return usage("--master: %v", err)
