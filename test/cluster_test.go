@@ -47,6 +47,7 @@ func buildAndRun(m *testing.M) (int, error) {
 		"mezzo":                            "..",
 		"mezzo-demo":                       "./demo",
 		"scheduler-hello":                  "../sdk/examples/scheduler-hello",
+		"executor-hello":                   "../sdk/examples/executor-hello",
 		"plugins/mezzo-allocator-drf":      "../plugins/allocator-drf",
 		"plugins/mezzo-allocator-priority": "../plugins/allocator-priority",
 		"plugins/mezzo-allocator-faulty":   "./allocator-faulty",

@@ -164,33 +164,8 @@ func TestKilledAgentAndMasterGoOnWithTheirTasks(t *testing.T) {
 	eventually(t, "the task", func() bool { return b.stdout.String() == "up\n" })
 	agentID := c.task("survivor")["agent_id"]
 	for _, who := range []string{"agent1", "master"} {
-		pid := childPid(t, c, strings.TrimRight(who, "1"))
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		var command string
-		eventually(t, "the command that starts the "+who+" again", func() bool {
-			_, after, found := strings.Cut(c.stderr.String(), who+" has ended")
-			if !found {
-				return false
-			}
-			for _, line := range strings.Split(after, "\n") {
-				if strings.HasPrefix(line, "  ") && strings.HasSuffix(after, "\n") {
-					command = strings.TrimSpace(line)
-					return true
-				}
-			}
-			return false
-		})
-		restart := exec.Command("sh", "-c", "exec "+command)
-		restart.Stdout, restart.Stderr = c.stderr, c.stderr
-		if err := restart.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = restart.Process.Signal(syscall.SIGTERM)
-			_ = restart.Wait()
-		})
+		c.killChild(who)
+		c.startAgain(who)
 		eventually(t, "the agent to be back", func() bool {
 			agents := c.list("agents")
 			return len(agents) == 1 && agents[0]["state"] == "active" && agents[0]["id"] == agentID
@@ -214,6 +189,45 @@ func childPid(t *testing.T, c *cluster, verb string) int {
 		t.Fatalf("no single %s below mezzo dev: %q", verb, out)
 	}
 	return pid
+}
+
+// killChild kills a process of mezzo dev: "agent1", "master".
+func (c *cluster) killChild(who string) {
+	c.t.Helper()
+	pid := childPid(c.t, c, strings.TrimRight(who, "1"))
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		c.t.Fatal(err)
+	}
+	eventually(c.t, who+" to be gone", func() bool { return !alive(pid) })
+}
+
+// startAgain does what mezzo dev says is to be done when a process of it has
+// ended.
+func (c *cluster) startAgain(who string) {
+	c.t.Helper()
+	var command string
+	eventually(c.t, "the command that starts the "+who+" again", func() bool {
+		_, after, found := strings.Cut(c.stderr.String(), who+" has ended")
+		if !found {
+			return false
+		}
+		for _, line := range strings.Split(after, "\n") {
+			if strings.HasPrefix(line, "  ") && strings.HasSuffix(after, "\n") {
+				command = strings.TrimSpace(line)
+				return true
+			}
+		}
+		return false
+	})
+	restart := exec.Command("sh", "-c", "exec "+command)
+	restart.Stdout, restart.Stderr = c.stderr, c.stderr
+	if err := restart.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() {
+		_ = restart.Process.Signal(syscall.SIGTERM)
+		_ = restart.Wait()
+	})
 }
 
 func TestKillAndLogs(t *testing.T) {
