@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/legacy"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/metric"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/mirror"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/operator"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/scheduler"
@@ -34,10 +36,18 @@ func (a *adapter) serveMaster(ctx context.Context, listener net.Listener) error 
 	a.ended = append(a.ended, schedulers.Close)
 	schedulers.Register(a.server)
 	copied := mirror.New(a.core.Operator(), a.log)
-	operator.New(operator.Options{
+	numbers := &metric.Master{Operator: a.core.Operator(), Mirror: copied}
+	level := newVerbosity(a.core.Logger)
+	operators := operator.New(operator.Options{
 		Mirror: copied, Operator: a.core.Operator(), MasterInfo: a.masterInfo, About: about,
-		Verbosity: newVerbosity(a.core.Logger), Streams: a.settings.Limits.Subscribers, Logger: a.log,
-	}).Register(a.server)
+		Metrics:   func(ctx context.Context) []*mezzov1.Metric { return metric.List(ctx, numbers) },
+		Verbosity: level, Streams: a.settings.Limits.Subscribers, Logger: a.log,
+	})
+	numbers.Subscribers = operators.Subscribers
+	operators.Register(a.server)
+	(&legacy.Master{Mirror: copied, Orders: operators, MasterInfo: a.masterInfo, About: about, Cluster: a.settings.Cluster}).Register(a.server)
+	legacy.RegisterProcess(a.server, level)
+	metric.Register(a.server, numbers)
 
 	a.run.Go(func() { leadership.Follow(ctx, a.core.Leadership(), a.log) })
 	a.run.Go(func() { copied.Run(ctx) })
