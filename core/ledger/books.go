@@ -147,7 +147,7 @@ func (l *Ledger) hold(h *holding, b bucket, r resource.Resources) {
 	}
 	a, own := h.agent, r.NonShared()
 	rest, isFree := a.free.Subtract(own)
-	// What is free is held by nobody.
+	// What is free is held by nobody else.
 	if !isFree {
 		a.overlap = a.overlap || a.overlaps(r)
 	}

@@ -307,6 +307,31 @@ type part struct {
 // beside its contents.
 const eventFrame = 8
 
+// about is at least the size of an offer, and not much more. It is worked out
+// for every offer that is sent, and only bounds what waits.
+func about(o *mezzov1.Offer) int {
+	const fixed, field, interval = 80, 32, 14
+	role := len(o.GetAllocationInfo().GetRole())
+	n := fixed + len(o.GetId().GetValue()) + len(o.GetFrameworkId().GetValue()) + len(o.GetAgentId().GetValue()) + role +
+		len(o.GetHostname()) + len(o.GetUrl().GetAddress().GetHostname()) + len(o.GetUrl().GetPath())
+	for _, r := range o.GetResources() {
+		if r.GetSet() != nil || r.GetDisk() != nil || r.GetProviderId() != nil || len(r.GetReservations()) > 0 {
+			n += proto.Size(r)
+		}
+		n += field + len(r.GetName()) + role + interval*len(r.GetRanges().GetRange())
+	}
+	for _, a := range o.GetAttributes() {
+		n += 4 + proto.Size(a)
+	}
+	for _, id := range o.GetExecutorIds() {
+		n += 8 + len(id.GetValue())
+	}
+	if d := o.GetDomain(); d != nil {
+		n += 4 + proto.Size(d)
+	}
+	return n
+}
+
 // parts cuts an event of many offers into several of fewer. Each offer is
 // measured once.
 func parts(event *schedulerv1.Event) []part {
@@ -317,7 +342,7 @@ func parts(event *schedulerv1.Event) []part {
 	var out []part
 	first, size := 0, eventFrame
 	for i, offer := range offers {
-		n := proto.Size(offer) + eventFrame
+		n := about(offer) + eventFrame
 		if i > first && size+n > chunk {
 			out = append(out, part{offersEvent(event, offers[first:i]), size})
 			first, size = i, eventFrame
