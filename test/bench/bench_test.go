@@ -1,11 +1,14 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/sdk/allocator/engine/workload"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
@@ -39,31 +42,67 @@ func TestFill(t *testing.T) {
 
 func TestTableIsAligned(t *testing.T) {
 	var out strings.Builder
-	b := &bench{out: &out, scale: 0.5}
-	tab := b.table("title", "workload", "size", "Mesos", "budget", "ours", "")
-	b.cycleRow(tab, "d", size{10000, 200}, 1, 7.5)
-	b.cycleRow(tab, "d", size{10000, 200}, 0, 7.5)
+	b := &bench{out: &out, scale: 0.5, cluster: map[result]float64{}}
+	tab := b.table("title", "workload", "size", "Mesos", "budget", "median", "best", "", "Mesos by it", "empty")
+	tab.note("note")
+	took := []time.Duration{9 * time.Millisecond, 7500 * time.Microsecond, 5 * time.Millisecond}
+	b.cycleRow(tab, "d", size{10000, 200}, 1, slices.Clone(took), "-")
+	b.cycleRow(tab, "d", size{10000, 200}, 0, slices.Clone(took), "")
+	b.cycleRow(tab, "eall", size{10000, 1000}, 0, slices.Clone(took), "")
 	tab.print()
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	want := []string{
-		"  workload         size  Mesos  budget  ours",
-		"  d         10000 x 200   40.9    8.00  7.50      met",
-		"  d         10000 x 200   40.9    3.00  7.50  NOT MET",
+		"  note",
+		"  workload                  size  Mesos  budget  median  best           Mesos by it",
+		"  d steady           10000 x 200   40.9    8.00    7.50  5.00      met        5.45x",
+		"  d steady           10000 x 200   40.9    3.00    7.50  5.00  NOT MET        5.45x",
+		"  e, all looked at  10000 x 1000   2102       -    7.50  5.00        -         280x",
 	}
 	for i, line := range want {
 		if lines[i+1] != line {
 			t.Errorf("line %d is\n%q, want\n%q", i, lines[i+1], line)
 		}
 	}
+	if len(b.verdicts) != 2 || b.verdicts[0].verdict != "met" || b.verdicts[1].verdict != "NOT MET" {
+		t.Errorf("verdicts %v", b.verdicts)
+	}
+	if got := b.cluster[result{"d", size{10000, 200}}]; got != 7.5 {
+		t.Errorf("remembered %v, want 7.5", got)
+	}
 }
 
+// TestSizesIncludeThoseWithABudget: what is measured unless something else is
+// asked for has every size with a budget, and every figure of Mesos's has its
+// place.
 func TestSizesIncludeThoseWithABudget(t *testing.T) {
-	b := &bench{sizes: []size{{10000, 1}, {1000, 50}}}
-	got := b.sizesOf("e")
-	if len(got) != 3 || got[2] != (size{10000, 1000}) {
-		t.Errorf("sizes of e: %v", got)
+	b := &bench{}
+	for name, sizes := range budgets {
+		for s := range sizes {
+			if !slices.Contains(b.engineSizes(), s) {
+				t.Errorf("%s, %s is not measured in the engine alone", name, s)
+			}
+			through := name
+			if name == "c2" {
+				through = "b" // in the same cluster
+			}
+			if !slices.Contains(b.clusterSizes(through), s) {
+				t.Errorf("%s, %s is not measured through a master", name, s)
+			}
+		}
 	}
-	if got := b.sizesOf("b"); len(got) != 3 || got[2] != (size{10000, 200}) {
-		t.Errorf("sizes of b: %v; 50,000 agents only where asked for", got)
+	for name, sizes := range mesos {
+		if titles[name] == "" {
+			t.Errorf("Mesos's workload %s is not measured", name)
+		}
+		for s := range sizes {
+			if !slices.Contains(baseline(), s) {
+				t.Errorf("Mesos's size %s of %s is not measured", s, name)
+			}
+		}
+	}
+	for _, name := range workload.Names() {
+		if titles[name] == "" || !(&bench{only: "a1,a2,b,c1,c2,d,e"}).wants(name) {
+			t.Errorf("workload %s has no title, or is never run", name)
+		}
 	}
 }

@@ -11,24 +11,54 @@ import (
 
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/sdk/allocator"
+	"github.com/mezzo-os/mezzo/sdk/allocator/engine/workload"
 	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
-// boundary measures what the allocator costs for being a process of its own:
-// the plugin is launched as a master launches it, but nothing stands behind it.
+// boundaryShare is the budget: percent of a cycle, at boundarySize.
+const boundaryShare = 10
+
+var boundarySize = size{10_000, 200}
+
+// boundary measures what the allocator costs for being a process of its own,
+// both ways: the plugin is launched as a master launches it, but nothing stands
+// behind it. What the engine needs for itself is taken off.
 func (b *bench) boundary(ctx context.Context) error {
-	t := b.table("The plugin boundary alone, milliseconds", "agents x frameworks", "decisions, beside the engine", "the engine's cycle", "as many declines, engine included")
-	for _, s := range b.sizes {
+	t := b.table("The plugin boundary alone, milliseconds", "agents x frameworks", "decisions there", "events back", "of them the engine's", "both, beside the engine",
+		"cycle through a master", "and the declines", "decisions, % of the cycle", "budget", "", "both, % of both")
+	t.note("For every agent one offer is decided, and one decline told; the cycle is b of the table before, and the declines come after it.")
+	sizes := b.sizes
+	if len(sizes) == 0 {
+		sizes = []size{{1000, 200}, {10_000, 50}, boundarySize}
+	}
+	for _, s := range sizes {
 		if s.frameworks == 1 {
 			continue
 		}
-		way, cycle, back, err := b.boundaryOne(ctx, s)
+		way, _, back, err := b.boundaryOne(ctx, s)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}
-		t.row(s.String(), number(milliseconds(way)), number(milliseconds(cycle)), number(milliseconds(back)))
+		own, err := b.measureEngine(workload.Decline, workload.Variant{}, s, b.engineRounds(s))
+		if err != nil {
+			return err
+		}
+		there, events, engine := milliseconds(way), milliseconds(back), milliseconds(median(own.took))
+		both := there + max(0, events-engine)
+		row := []string{s.String(), number(there), number(events), number(engine), number(both)}
+		cycle, declines := b.cluster[result{workload.B, s}], b.cluster[result{workload.Decline, s}]
+		if cycle == 0 || declines == 0 {
+			t.row(append(row, "-", "-", "-", "-", "-", "-")...)
+			continue
+		}
+		limit, share := 0.0, 100*there/cycle
+		if s == boundarySize {
+			limit = boundaryShare
+		}
+		t.row(append(row, number(cycle), number(declines), number(share), budget(limit),
+			b.most("plugin boundary, % of cycle b, "+s.String(), share, limit), number(100*both/(cycle+declines)))...)
 	}
 	t.print()
 	return nil

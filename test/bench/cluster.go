@@ -32,6 +32,10 @@ type cluster struct {
 	b      *bench
 	dir    string
 	batch  time.Duration
+	roles  int    // framework i is in role i mod roles; 0: all are in "*"
+	config string // of the master, beside what all have
+	blocks string // after its block
+	rpc    string // where it listens, as configured
 	master *process
 	swarm  *mastertest.Swarm
 
@@ -39,7 +43,9 @@ type cluster struct {
 	conns      []*grpc.ClientConn
 	schedulers []*mastertest.Scheduler
 
-	// told is set before anything is subscribed.
+	// offer and update are set before anything is subscribed; offer is told of
+	// offers as they come.
+	offer  func(place int, s *mastertest.Scheduler, offers mastertest.Sealed)
 	update func(place int, s *mastertest.Scheduler, status *mezzov1.TaskStatus)
 
 	mu     sync.Mutex
@@ -61,24 +67,65 @@ type given struct {
 	offer *mezzov1.Offer
 }
 
+// variant is in what a cluster differs from those of Mesos's table.
+type variant struct {
+	roles   int   // framework i is in role i mod roles; 0: all are in "*"
+	percent int64 // of the cluster that each role is guaranteed
+	ended   int   // tasks that end before each cycle of d and e; 0: 1 %
+	config  string
+	blocks  string
+}
+
 // newCluster starts a master whose allocator collects what is freed for batch.
-func (b *bench) newCluster(ctx context.Context, batch time.Duration) (*cluster, error) {
+func (b *bench) newCluster(ctx context.Context, batch time.Duration, v variant) (*cluster, error) {
 	dir, err := os.MkdirTemp(b.dir, "cluster-")
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{b: b, dir: dir, batch: batch, news: make(chan struct{}, 1)}
+	c := &cluster{b: b, dir: dir, batch: batch, roles: v.roles, config: v.config, blocks: v.blocks, news: make(chan struct{}, 1)}
 	return c, c.startMaster(ctx, "127.0.0.1:0")
 }
 
+// guarantees are blocks that guarantee each role so many percent of the
+// agents' cpus and mem.
+func guarantees(roles int, percent int64, agents int) (out string) {
+	for i := range roles {
+		n := percent * int64(agents)
+		out += fmt.Sprintf("role \"role%d\" {\n  guarantee = \"cpus:%d;mem:%d\"\n}\n", i, 24*n/100, 4096*n/100)
+	}
+	return out
+}
+
+// role is that of a framework.
+func (c *cluster) role(place int) string {
+	if c.roles == 0 {
+		return "*"
+	}
+	return fmt.Sprint("role", place%c.roles)
+}
+
+// info is a framework before it has an id.
+func (c *cluster) info(place int) *mezzov1.FrameworkInfo {
+	info := mastertest.Info(fmt.Sprint("framework", place+1))
+	info.Roles = []string{c.role(place)}
+	return info
+}
+
 func (c *cluster) startMaster(ctx context.Context, rpc string) (err error) {
-	config := filepath.Join(c.dir, "master.hcl")
-	text := fmt.Sprintf("data_dir = %q\nmaster {\n  rpc = %q\n  http = \"127.0.0.1:0\"\n  batch_interval = %q\n}\n", c.dir, rpc, c.batch)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+	config, err := c.writeConfig(rpc)
+	if err != nil {
 		return err
 	}
 	c.master, err = c.b.start(ctx, "master", "--config", config)
 	return err
+}
+
+// writeConfig writes the master's configuration as it is wanted now.
+func (c *cluster) writeConfig(rpc string) (string, error) {
+	c.rpc = rpc
+	config := filepath.Join(c.dir, "master.hcl")
+	text := fmt.Sprintf("data_dir = %q\nmaster {\n  rpc = %q\n  http = \"127.0.0.1:0\"\n  batch_interval = %q\n%s}\n%s", c.dir, rpc, c.batch, c.config, c.blocks)
+	return config, os.WriteFile(config, []byte(text), 0o600)
 }
 
 func (c *cluster) address() string { return c.master.fields["rpc"] }
@@ -123,6 +170,10 @@ func (c *cluster) agents(ctx context.Context, o mastertest.SwarmOptions) (err er
 
 // frameworks subscribes schedulers that want no offers yet.
 func (c *cluster) frameworks(ctx context.Context, n int) error {
+	return c.subscribe(ctx, n, true)
+}
+
+func (c *cluster) subscribe(ctx context.Context, n int, suppressed bool) error {
 	ctx, c.cancel = context.WithCancel(ctx)
 	for i := range n {
 		if i%frameworksPerConnection == 0 {
@@ -132,10 +183,14 @@ func (c *cluster) frameworks(ctx context.Context, n int) error {
 			}
 			c.conns = append(c.conns, conn)
 		}
+		var silent []string
+		if suppressed {
+			silent = []string{c.role(i)}
+		}
 		s, err := mastertest.Subscribe(ctx, c.conns[len(c.conns)-1], mastertest.SchedulerOptions{
-			Info: mastertest.Info(fmt.Sprint("framework", i+1)), Suppressed: []string{"*"},
+			Info: c.info(i), Suppressed: silent,
 			Event:  func(s *mastertest.Scheduler, event *schedulerv1.Event) { c.event(i, s, event) },
-			Offers: func(_ *mastertest.Scheduler, offers mastertest.Sealed) { c.offered(i, offers) },
+			Offers: func(s *mastertest.Scheduler, offers mastertest.Sealed) { c.offered(i, s, offers) },
 		})
 		if err != nil {
 			return err
@@ -147,7 +202,11 @@ func (c *cluster) frameworks(ctx context.Context, n int) error {
 
 // offered takes offers as they came. They are decoded when they are wanted:
 // decoding is the schedulers' work, on machines of their own.
-func (c *cluster) offered(place int, offers mastertest.Sealed) {
+func (c *cluster) offered(place int, s *mastertest.Scheduler, offers mastertest.Sealed) {
+	if c.offer != nil {
+		c.offer(place, s, offers)
+		return
+	}
 	now := time.Now()
 	c.mu.Lock()
 	c.offers = append(c.offers, taken{place, offers})
@@ -250,24 +309,60 @@ func (c *cluster) quiet(ctx context.Context) error {
 // engineTime is how long the plugin's cycles took by its own word, and how many
 // there were.
 func (c *cluster) engineTime(ctx context.Context) (sum time.Duration, count float64, err error) {
+	m, err := c.metrics(ctx)
+	return time.Duration(m["mezzo_master_allocator_cycle_seconds_sum"] * 1e9), m["mezzo_master_allocator_cycle_seconds_count"], err
+}
+
+// metrics are those of the master that have no labels.
+func (c *cluster) metrics(ctx context.Context) (map[string]float64, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.master.fields["http"]+"/metrics", nil)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	defer response.Body.Close()
+	out := map[string]float64{}
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 		name, text, _ := strings.Cut(lines.Text(), " ")
-		value, _ := strconv.ParseFloat(text, 64)
-		switch name {
-		case "mezzo_master_allocator_cycle_seconds_sum":
-			sum = time.Duration(value * 1e9)
-		case "mezzo_master_allocator_cycle_seconds_count":
-			count = value
+		if value, err := strconv.ParseFloat(text, 64); err == nil {
+			out[name] = value
 		}
 	}
-	return sum, count, nil
+	return out, nil
+}
+
+// heapUse is what was allocated on a heap.
+type heapUse struct{ bytes, objects float64 }
+
+func (c *cluster) heap(ctx context.Context) (heapUse, error) {
+	m, err := c.metrics(ctx)
+	return heapUse{m["go_memstats_alloc_bytes_total"], m["go_memstats_mallocs_total"]}, err
+}
+
+// allocates is what the master allocates while run runs, without what asking
+// costs.
+func (c *cluster) allocates(ctx context.Context, run func() error) (heapUse, error) {
+	if err := c.quiet(ctx); err != nil {
+		return heapUse{}, err
+	}
+	var at [3]heapUse
+	for i := range at {
+		if i == 2 {
+			if err := run(); err != nil {
+				return heapUse{}, err
+			}
+		}
+		var err error
+		// The sums that /metrics shows are kept for a while: each is to be
+		// made anew.
+		time.Sleep(collect)
+		if at[i], err = c.heap(ctx); err != nil {
+			return heapUse{}, err
+		}
+	}
+	asking := heapUse{at[1].bytes - at[0].bytes, at[1].objects - at[0].objects}
+	return heapUse{max(0, at[2].bytes-at[1].bytes-asking.bytes), max(0, at[2].objects-at[1].objects-asking.objects)}, nil
 }

@@ -32,13 +32,17 @@ type bench struct {
 	out    io.Writer
 	bin    string
 	dir    string // of everything that the run writes
-	sizes  []size
+	sizes  []size // asked for; none: what each section has
+	all    bool   // every size of Mesos's table, through a master too
 	quick  bool
 	laps   int     // of each workload through a master
 	only   string  // workloads
 	agents int     // of the registration
 	scale  float64 // this machine's calibration by that of Mesos's figures
 	failed int     // sections that could not be measured
+
+	verdicts []outcome
+	cluster  map[result]float64 // milliseconds through a master
 }
 
 // sections, in the order in which they run: those that want an idle machine
@@ -49,10 +53,13 @@ var sections = []struct {
 }{
 	{"launch", (*bench).launch},
 	{"engine", (*bench).engine},
-	{"boundary", (*bench).boundary},
 	{"cycles", (*bench).cycles},
+	{"boundary", (*bench).boundary},
+	{"swap", (*bench).swap},
 	{"tasks", (*bench).tasks},
 	{"register", (*bench).register},
+	{"roles", (*bench).roles},
+	{"steady", (*bench).steady},
 }
 
 func main() {
@@ -63,18 +70,18 @@ func main() {
 }
 
 func run(ctx context.Context) int {
-	b := &bench{out: os.Stdout}
+	b := &bench{out: os.Stdout, cluster: map[result]float64{}}
 	var names []string
 	for _, s := range sections {
 		names = append(names, s.name)
 	}
-	sizes := flag.String("sizes", "1000x1,1000x50,1000x200,10000x1,10000x50,10000x200", "agents x frameworks of the allocation workloads")
-	only := flag.String("only", strings.Join(names, ","), "the sections to run")
-	limit := flag.Duration("limit", 15*time.Minute, "the most time for all of it")
+	sizes := flag.String("sizes", "", "agents x frameworks of the allocation workloads, such as 10000x200,1000x50; all: every size of Mesos's table, which takes hours; empty: all in the engine alone, some through a master")
+	only := flag.String("only", strings.Join(names, ","), "the sections to run, of "+strings.Join(names, ", "))
+	limit := flag.Duration("limit", 20*time.Minute, "the most time for all of it")
 	flag.BoolVar(&b.quick, "quick", false, "few rounds, for a first look")
 	flag.IntVar(&b.laps, "rounds", 5, "rounds of each workload through a master")
-	flag.StringVar(&b.only, "workloads", "b,c1,c2,d,e", "the allocation workloads to run")
-	flag.IntVar(&b.agents, "agents", 10_000, "the agents of section register")
+	flag.StringVar(&b.only, "workloads", "a1,a2,b,c1,c2,d,e", "the allocation workloads to run, of sections engine and cycles")
+	flag.IntVar(&b.agents, "agents", fullAgents, "the new agents of section register")
 	flag.StringVar(&b.bin, "bin", "bin", "where mezzo lies, and plugins/ beside it")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(ctx, *limit)
@@ -106,14 +113,35 @@ func run(ctx context.Context) int {
 			break
 		}
 	}
+	b.summary()
 	if b.failed > 0 {
 		return 1
 	}
 	return 0
 }
 
+// summary repeats what has a budget.
+func (b *bench) summary() {
+	if len(b.verdicts) == 0 {
+		return
+	}
+	met := 0
+	t := b.table("Budgets", "", "budget", "measured", "")
+	for _, v := range b.verdicts {
+		if v.verdict == "met" {
+			met++
+		}
+		t.row(v.name, number(v.budget), number(v.measured), v.verdict)
+	}
+	t.title = fmt.Sprintf("Budgets: %d of %d met", met, len(b.verdicts))
+	t.print()
+}
+
 func (b *bench) prepare(sizes string) (err error) {
-	for _, text := range strings.Split(sizes, ",") {
+	if b.all = sizes == "all"; b.all {
+		sizes = ""
+	}
+	for _, text := range strings.FieldsFunc(sizes, func(r rune) bool { return r == ',' }) {
 		var s size
 		if _, err := fmt.Sscanf(text, "%dx%d", &s.agents, &s.frameworks); err != nil || s.agents < 100 || s.frameworks < 1 {
 			return fmt.Errorf("-sizes: %q: want agents x frameworks, at least 100x1", text)
@@ -123,7 +151,7 @@ func (b *bench) prepare(sizes string) (err error) {
 	if b.bin, err = filepath.Abs(b.bin); err != nil {
 		return err
 	}
-	for _, name := range []string{"mezzo", "plugins/mezzo-allocator-drf", "plugins/mezzo-isolator-cgroups", "plugins/mezzo-shim"} {
+	for _, name := range []string{"mezzo", "plugins/mezzo-allocator-drf", "plugins/mezzo-allocator-priority", "plugins/mezzo-isolator-cgroups", "plugins/mezzo-shim"} {
 		if _, err := os.Stat(filepath.Join(b.bin, name)); err != nil {
 			return fmt.Errorf("%w; run make build first", err)
 		}

@@ -25,6 +25,7 @@ type process struct {
 	cmd     *exec.Cmd
 	fields  map[string]string // of its ready line
 	leading chan time.Time    // when a master said that it leads
+	swapped chan time.Time    // when it said that another allocator has taken over
 	log     *tail
 	ended   chan struct{}
 }
@@ -35,13 +36,16 @@ type tail struct {
 	mu      sync.Mutex
 	last    []byte
 	leading chan time.Time
+	swapped chan time.Time
 }
 
 func (t *tail) Write(p []byte) (int, error) {
-	if bytes.Contains(p, []byte(" leading: ")) {
-		select {
-		case t.leading <- time.Now():
-		default:
+	for text, said := range map[string]chan time.Time{" leading: ": t.leading, "another allocator has taken over": t.swapped} {
+		if bytes.Contains(p, []byte(text)) {
+			select {
+			case said <- time.Now():
+			default:
+			}
 		}
 	}
 	t.mu.Lock()
@@ -63,7 +67,8 @@ func (t *tail) String() string {
 func (b *bench) start(ctx context.Context, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(filepath.Join(b.bin, "mezzo"), args...), fields: map[string]string{}, ended: make(chan struct{})}
 	p.leading = make(chan time.Time, 1)
-	p.log = &tail{leading: p.leading}
+	p.swapped = make(chan time.Time, 1)
+	p.log = &tail{leading: p.leading, swapped: p.swapped}
 	p.cmd.Stderr = p.log
 	// Ctrl-C is ours to handle: the end of a section stops what it started.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}

@@ -49,13 +49,13 @@ func (c *cluster) registration(t *table, agents int, what string, took time.Dura
 	if err != nil {
 		return err
 	}
-	t.row(what, fmt.Sprint(agents), number(took.Seconds()), budget(seconds), most(took.Seconds(), seconds),
-		number(master), number(allocator), budget(mib), most(master+allocator, mib))
+	t.row(what, fmt.Sprint(agents), number(took.Seconds()), budget(seconds), c.b.most(fmt.Sprintf("%d %s, s", agents, what), took.Seconds(), seconds),
+		number(master), number(allocator), budget(mib), c.b.most(fmt.Sprintf("%d %s: master and allocator, MiB", agents, what), master+allocator, mib))
 	return nil
 }
 
 func (b *bench) registerNew(ctx context.Context, t *table) error {
-	c, err := b.newCluster(ctx, 5*time.Millisecond)
+	c, err := b.newCluster(ctx, 5*time.Millisecond, variant{})
 	if c != nil {
 		defer c.close()
 	}
@@ -77,7 +77,7 @@ func (b *bench) registerNew(ctx context.Context, t *table) error {
 }
 
 func (b *bench) registerAgain(ctx context.Context, t *table) error {
-	c, err := b.newCluster(ctx, 5*time.Millisecond)
+	c, err := b.newCluster(ctx, 5*time.Millisecond, variant{})
 	if c != nil {
 		defer c.close()
 	}
@@ -93,7 +93,7 @@ func (b *bench) registerAgain(ctx context.Context, t *table) error {
 		p, r := agentOf(i)
 		for k := range tasksEach {
 			r.Frameworks = append(r.Frameworks, c.infoOf(k))
-			r.Tasks = append(r.Tasks, running(k, fmt.Sprintf("t%d-%d", i, k), p.Pack(use)))
+			r.Tasks = append(r.Tasks, running(k, fmt.Sprintf("t%d-%d", i, k), p.Pack(use), "*"))
 		}
 		r.Kinds = append(r.Kinds, p.Kinds()...)
 		return r

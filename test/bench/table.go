@@ -15,27 +15,43 @@ func processors() int { return runtime.NumCPU() }
 type table struct {
 	b     *bench
 	title string
-	rows  [][]string
+	notes []string
+	// inRoles: the rows are of the variants with ten roles, and this guarantee.
+	inRoles bool
+	percent int64
+	rows    [][]string
 }
 
 func (b *bench) table(title string, columns ...string) *table {
 	return &table{b: b, title: title, rows: [][]string{columns}}
 }
 
+// note is a line under the title.
+func (t *table) note(text string) { t.notes = append(t.notes, text) }
+
 func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
 
+// print writes the table, without columns that say nothing; a row of other
+// words in the first column than the one before begins after an empty line.
 func (t *table) print() {
 	fmt.Fprintf(t.b.out, "\n%s (load average %s)\n", t.title, load())
-	widths := make([]int, len(t.rows[0]))
-	for _, row := range t.rows {
-		for i, cell := range row {
-			widths[i] = max(widths[i], len(cell))
+	for _, note := range t.notes {
+		fmt.Fprintf(t.b.out, "  %s\n", note)
+	}
+	widths, empty := make([]int, len(t.rows[0])), make([]bool, len(t.rows[0]))
+	for i := range widths {
+		empty[i] = i > 0 && len(t.rows) > 1
+		for r, row := range t.rows {
+			widths[i] = max(widths[i], len(row[i]))
+			empty[i] = empty[i] && (r == 0 || row[i] == "-" || row[i] == "")
 		}
 	}
 	for _, row := range t.rows {
 		line := fmt.Sprintf("  %-*s", widths[0], row[0])
 		for i, cell := range row[1:] {
-			line += fmt.Sprintf("  %*s", widths[i+1], cell)
+			if !empty[i+1] {
+				line += fmt.Sprintf("  %*s", widths[i+1], cell)
+			}
 		}
 		fmt.Fprintln(t.b.out, strings.TrimRight(line, " "))
 	}
@@ -64,7 +80,26 @@ func budget(v float64) string {
 	return number(v)
 }
 
-// most says whether a figure keeps within its budget; 0: there is none.
+// ratio says how many times as long the reference is; 0: there is none.
+func ratio(reference, v float64) string {
+	switch {
+	case reference == 0:
+		return "-"
+	case reference >= 1000*v:
+		return ">1000x"
+	}
+	return number(reference/v) + "x"
+}
+
+// most says whether a figure keeps within its budget, and counts; 0: there is none.
+func (b *bench) most(name string, v, budget float64) string {
+	verdict := most(v, budget)
+	if verdict != "-" {
+		b.verdicts = append(b.verdicts, outcome{name, budget, v, verdict})
+	}
+	return verdict
+}
+
 func most(v, budget float64) string {
 	switch {
 	case budget == 0:
@@ -73,6 +108,13 @@ func most(v, budget float64) string {
 		return "met"
 	}
 	return "NOT MET"
+}
+
+// outcome is how a figure stands to its budget.
+type outcome struct {
+	name             string
+	budget, measured float64
+	verdict          string
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / 1e6 }
@@ -86,31 +128,6 @@ func median[T ~int64 | ~float64](v []T) T {
 	return v[len(v)/2]
 }
 
-// mesos are milliseconds of a cycle of Mesos's own allocator, in C++ and in
-// process: the median of three runs.
-var mesos = map[string]map[size]float64{
-	"b": {
-		{1000, 1}: 37.4, {1000, 50}: 49.1, {1000, 200}: 31.1, {1000, 1000}: 48.5, {10000, 1}: 273, {10000, 50}: 332, {10000, 200}: 390,
-		{10000, 1000}: 720, {50000, 1}: 1762, {50000, 50}: 1569, {50000, 200}: 1736, {50000, 1000}: 3390,
-	},
-	"c1": {
-		{1000, 1}: 11.0, {1000, 50}: 28.7, {1000, 200}: 51.1, {1000, 1000}: 48.5, {10000, 1}: 116, {10000, 50}: 311, {10000, 200}: 407,
-		{10000, 1000}: 599, {50000, 1}: 510, {50000, 50}: 1555, {50000, 200}: 1808, {50000, 1000}: 2885,
-	},
-	"c2": {
-		{1000, 1}: 7.06, {1000, 50}: 266, {1000, 200}: 827, {1000, 1000}: 5006, {10000, 1}: 109, {10000, 50}: 3018, {10000, 200}: 8699,
-		{50000, 1}: 579, {50000, 50}: 12338,
-	},
-	"d": {
-		{1000, 1}: 5.94, {1000, 50}: 5.03, {1000, 200}: 6.52, {1000, 1000}: 6.82, {10000, 1}: 66.4, {10000, 50}: 88.9, {10000, 200}: 81.8,
-		{10000, 1000}: 103, {50000, 1}: 424, {50000, 50}: 432, {50000, 200}: 456, {50000, 1000}: 606,
-	},
-	"e": {
-		{1000, 1}: 5.64, {1000, 50}: 23.6, {1000, 200}: 77.6, {1000, 1000}: 373, {10000, 1}: 87.3, {10000, 50}: 270, {10000, 200}: 851,
-		{10000, 1000}: 4204, {50000, 1}: 487, {50000, 50}: 1380, {50000, 200}: 4198, {50000, 1000}: 20231,
-	},
-}
-
 // budgets of a cycle, in milliseconds: of the engine alone, and through
 // plugin, ledger and master.
 var budgets = map[string]map[size][2]float64{
@@ -120,34 +137,65 @@ var budgets = map[string]map[size][2]float64{
 	"e":  {{10000, 1000}: {10, 20}},
 }
 
-// cycleRow is a row of both tables of cycles.
-func (b *bench) cycleRow(t *table, workload string, s size, column int, ms float64, more ...string) {
-	original := "-"
-	if v := mesos[workload][s]; v > 0 {
-		original = number(v * b.scale)
-	}
-	limit := budgets[workload][s][column]
-	t.row(append([]string{workload, s.String(), original, budget(limit), number(ms), most(ms, limit)}, more...)...)
+// result names a figure that other tables use.
+type result struct {
+	workload string
+	size     size
 }
 
-// sizesOf are the sizes of a workload: those that were asked for, and those
-// that have a budget and no more agents than these.
-func (b *bench) sizesOf(workload string) []size {
-	out := slices.Clone(b.sizes)
-	largest := 0
-	for _, s := range b.sizes {
-		largest = max(largest, s.agents)
+// places of the figures in budgets.
+var places = [2]string{"engine alone", "through plugin, ledger and master"}
+
+// cycleRow is a row of both tables of cycles.
+func (b *bench) cycleRow(t *table, name string, s size, column int, took []time.Duration, more ...string) {
+	reference := mesos[original(name)][s] * b.scale
+	limit := 0.0
+	if name == original(name) {
+		limit = budgets[name][s][column]
 	}
-	for s := range budgets[workload] {
-		if s.agents <= largest && !slices.Contains(out, s) && !b.quick {
-			out = append(out, s)
+	if t.inRoles {
+		reference, limit = mesosRoles[inRoles{name, s, t.percent}]*b.scale, 0
+	}
+	ms := milliseconds(median(took))
+	if column == 1 && !t.inRoles {
+		b.cluster[result{name, s}] = ms
+	}
+	verdict := b.most(fmt.Sprintf("%s, %s, %s, ms", titles[name], s, places[column]), ms, limit)
+	t.row(append([]string{titles[name], s.String(), budget(reference), budget(limit), number(ms), number(milliseconds(took[0])), verdict, ratio(reference, ms)}, more...)...)
+}
+
+// baseline are all sizes of Mesos's table.
+func baseline() (out []size) {
+	for _, agents := range []int{1000, 5000, 10_000, 50_000} {
+		for _, frameworks := range []int{1, 50, 200, 1000} {
+			out = append(out, size{agents, frameworks})
 		}
 	}
-	slices.SortFunc(out, func(a, b size) int {
-		if a.agents != b.agents {
-			return a.agents - b.agents
-		}
-		return a.frameworks - b.frameworks
-	})
 	return out
+}
+
+// engineSizes are those of the engine alone: all, unless others were asked for.
+func (b *bench) engineSizes() []size {
+	if len(b.sizes) == 0 {
+		return baseline()
+	}
+	return b.sizes
+}
+
+// clusterSizes are those of a workload through a master: all or others where
+// asked for, else some, those with a budget among them.
+func (b *bench) clusterSizes(workload string) []size {
+	switch {
+	case len(b.sizes) > 0:
+		return b.sizes
+	case b.all:
+		return baseline()
+	}
+	switch workload {
+	case "a2":
+		return []size{{1000, 200}, {10_000, 200}}
+	case "b":
+		return []size{{1000, 50}, {1000, 200}, {5000, 200}, {10_000, 50}, {10_000, 200}, {50_000, 1000}}
+	}
+	return []size{{1000, 200}, {5000, 200}, {10_000, 200}, {10_000, 1000}}
 }

@@ -49,7 +49,7 @@ func Use(t int, small bool) (cpus, mem, disk, first, last int64) {
 	return 3_000, 512_000, disk, first, last
 }
 
-func (w *Workload) leavesSome() bool { return w.name != D }
+func (w *Workload) leavesSome() bool { return w.name == E || w.name == E0 || w.name == EAll }
 
 func (w *Workload) use(t int) *allocatorv1.Quantities {
 	c, m, d, first, last := Use(t, w.leavesSome())
@@ -62,15 +62,7 @@ func (w *Workload) fill() error {
 	if err := w.addFrameworks(); err != nil {
 		return err
 	}
-	err := w.addAgents(func(i int) []*allocatorv1.Holding {
-		var out []*allocatorv1.Holding
-		for t := range TasksPerAgent {
-			owner := w.tasks.Owner[TasksPerAgent*i+t] + 1
-			out = append(out, &allocatorv1.Holding{Framework: owner, Role: w.role(owner), Quantities: w.use(t)})
-		}
-		return out
-	})
-	if err != nil {
+	if err := w.addAgents(w.holdings); err != nil {
 		return err
 	}
 	if w.Preempt {
@@ -82,6 +74,16 @@ func (w *Workload) fill() error {
 		}
 	}
 	return want(0, len(w.cycle()))
+}
+
+// holdings are the tasks of agent i.
+func (w *Workload) holdings(i int) []*allocatorv1.Holding {
+	var out []*allocatorv1.Holding
+	for t := range TasksPerAgent {
+		owner := w.tasks.Owner[TasksPerAgent*i+t] + 1
+		out = append(out, &allocatorv1.Holding{Framework: owner, Role: w.role(owner), Quantities: w.use(t)})
+	}
+	return out
 }
 
 // start tells of a task, whose number is one more than its index.

@@ -21,6 +21,14 @@ import (
 
 // The workloads' names, and what a round of each is.
 const (
+	// A1: agents are added, and there is no framework.
+	A1 = "a1"
+	// A2: agents are added while frameworks wait for offers, until all are
+	// offered.
+	A2 = "a2"
+	// Decline: every agent is offered, and declined with a long filter; what
+	// the declining costs.
+	Decline = "decline"
 	// B: a cycle with everything free, one offer an agent.
 	B = "b"
 	// C1: the cycle after every offer was declined with a long filter.
@@ -29,6 +37,12 @@ const (
 	C2 = "c2"
 	// C2All is C2 with every agent made dirty, as Mesos's timer does.
 	C2All = "c2all"
+	// DFull: agents are added on which 8 tasks use all.
+	DFull = "dfull"
+	// D0 and E0: a cycle in which every agent is looked at, and D's and E's
+	// agents have nothing to offer.
+	D0 = "d0"
+	E0 = "e0"
 	// D: 8 tasks an agent use all of it; 1 % of all tasks end before the cycle.
 	D = "d"
 	// E is D where every agent keeps leftovers too small to offer.
@@ -38,7 +52,9 @@ const (
 )
 
 // Names are all workloads.
-func Names() []string { return []string{B, C1, C2, C2All, D, E, EAll} }
+func Names() []string {
+	return []string{A1, A2, B, Decline, C1, C2, C2All, DFull, D0, D, E0, E, EAll}
+}
 
 const (
 	cpus, mem, disk, ports = 1, 2, 3, 4
@@ -51,7 +67,8 @@ const TasksPerAgent = 8
 // Meter is told what is worth measuring. Each function must call run, once;
 // a nil one is left out.
 type Meter struct {
-	// Cycle is a round's cycle: Engine.Run alone.
+	// Cycle is a round's cycle: Engine.Run alone. Of A1, A2, Decline and DFull it
+	// is all that their round is about, Engine.Apply too.
 	Cycle func(run func())
 	// Apply tells the engine this many events.
 	Apply func(events int, run func())
@@ -99,9 +116,20 @@ func NewVariant(name string, v Variant, agents, frameworks int, meter Meter) (*W
 	if !slices.Contains(Names(), name) {
 		return nil, fmt.Errorf("workload %q: want one of %v", name, Names())
 	}
-	w := &Workload{Variant: v, name: name, agents: agents, frameworks: frameworks, event: 1}
+	w := &Workload{Variant: v, name: name, agents: agents, frameworks: frameworks}
+	err := w.begin()
+	if err == nil {
+		err = w.prepare()
+	}
+	w.meter = meter
+	return w, err
+}
+
+// begin makes an engine that knows kinds and roles.
+func (w *Workload) begin() error {
+	w.event, w.seen = 1, 0
 	w.engine = engine.New(&allocatorv1.Begin{FirstDecision: 1, Seed: 1}, &engine.DominantShare{})
-	if v.Preempt {
+	if w.Preempt {
 		w.engine.Preempt(engine.Preempt{After: 100 * 24 * time.Hour, GracePeriod: time.Minute})
 	}
 	for i, kind := range []string{"cpus", "mem", "disk", "ports"} {
@@ -114,18 +142,16 @@ func NewVariant(name string, v Variant, agents, frameworks int, meter Meter) (*W
 	w.addRoles()
 	err := w.flush()
 	if err == nil {
-		err = w.engine.Apply(0, &allocatorv1.Batch{Snapshot: true, SnapshotEnd: true})
+		err = w.engine.Apply(w.now, &allocatorv1.Batch{Snapshot: true, SnapshotEnd: true})
 	}
-	if err == nil {
-		err = w.prepare()
-	}
-	w.meter = meter
-	return w, err
+	return err
 }
 
 func (w *Workload) prepare() error {
 	switch w.name {
-	case D, E, EAll:
+	case A1, A2, DFull:
+		return nil // a round does it
+	case D, D0, E, E0, EAll:
 		return w.fill()
 	case C2, C2All:
 		return w.filterAll()
@@ -139,8 +165,15 @@ func (w *Workload) prepare() error {
 // Round is one cycle, and what brings the engine to the next one.
 func (w *Workload) Round() error {
 	switch w.name {
+	case A1, A2, DFull:
+		return w.adding()
 	case B:
 		return w.free()
+	case Decline:
+		return w.declining()
+	case D0, E0:
+		w.engine.Touch(w.now)
+		return want(0, len(w.cycle()))
 	case C1:
 		return w.declined()
 	case C2, C2All:
@@ -205,6 +238,11 @@ func whole() *allocatorv1.Quantities {
 }
 
 func (w *Workload) addAgents(holdings func(i int) []*allocatorv1.Holding) error {
+	w.tellAgents(holdings)
+	return w.flush()
+}
+
+func (w *Workload) tellAgents(holdings func(i int) []*allocatorv1.Holding) {
 	for i := range w.agents {
 		id := "agent" + strconv.Itoa(i+1)
 		u := &allocatorv1.AgentUpdated{Number: uint32(i + 1), Id: id, Hostname: id, Total: whole(), Active: true, HoldingsSet: true}
@@ -213,18 +251,78 @@ func (w *Workload) addAgents(holdings func(i int) []*allocatorv1.Holding) error 
 		}
 		w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Agent{Agent: u}})
 	}
-	return w.flush()
 }
 
-// cycle runs one and returns its offers.
-func (w *Workload) cycle() (decisions []*allocatorv1.Decision) {
-	run := func() { decisions, _ = w.engine.Run(w.now) }
-	w.now += 10 * time.Millisecond
+// adding is a round of A1, A2 and DFull: the engine is new each time.
+func (w *Workload) adding() (err error) {
+	apply := w.meter.Apply
+	w.meter.Apply = nil
+	defer func() { w.meter.Apply = apply }()
+	if err := w.begin(); err != nil {
+		return err
+	}
+	var holdings func(int) []*allocatorv1.Holding
+	if w.name == DFull {
+		w.tasks = NewTasks(w.agents, w.frameworks)
+		holdings = w.holdings
+	}
+	if w.name != A1 {
+		if err := w.addFrameworks(); err != nil {
+			return err
+		}
+	}
+	w.tellAgents(holdings)
+	offers, events := 0, w.batch
+	w.batch = nil
+	w.metered(func() {
+		for len(events) > 0 && err == nil {
+			n := min(len(events), eventsAtOnce)
+			w.batch, events = events[:n:n], events[n:]
+			err = w.flush()
+			offers += len(w.unmetered())
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if w.name == A2 {
+		return want(w.agents, offers)
+	}
+	return want(0, offers)
+}
+
+// eventsAtOnce is how many events come in a batch while agents are added.
+const eventsAtOnce = 1024
+
+// declining is a round of Decline.
+func (w *Workload) declining() (err error) {
+	decisions := w.unmetered()
+	if err := want(w.agents, len(decisions)); err != nil {
+		return err
+	}
+	w.releaseAll(decisions, day, true)
+	apply := w.meter.Apply
+	w.meter.Apply = nil
+	w.metered(func() { err = w.flush() })
+	w.meter.Apply = apply
+	if err != nil {
+		return err
+	}
+	return w.reviveAll()
+}
+
+func (w *Workload) metered(run func()) {
 	if w.meter.Cycle != nil {
 		w.meter.Cycle(run)
 	} else {
 		run()
 	}
+}
+
+// cycle runs one and returns its offers.
+func (w *Workload) cycle() (decisions []*allocatorv1.Decision) {
+	w.now += 10 * time.Millisecond
+	w.metered(func() { decisions, _ = w.engine.Run(w.now) })
 	if len(decisions) > 0 {
 		w.seen = decisions[len(decisions)-1].GetNumber()
 	}
@@ -277,7 +375,12 @@ func (w *Workload) declined() error {
 		return err
 	}
 	w.releaseAll(decisions, 0, false)
-	for i := range w.frameworks { // back to where it began
+	return w.reviveAll()
+}
+
+// reviveAll drops all filters: a round ends where it began.
+func (w *Workload) reviveAll() error {
+	for i := range w.frameworks {
 		w.tell(&allocatorv1.Event{Event: &allocatorv1.Event_Revived{Revived: &allocatorv1.Revived{Framework: uint32(i + 1), Roles: []uint32{w.role(uint32(i + 1))}}}})
 	}
 	return w.flush()
