@@ -157,6 +157,30 @@ func TestWhy(t *testing.T) {
 			f.Agents[0].Used = f.Agents[0].Total
 			declined(f, 2, "cpus:4;mem:4096", 90*time.Second, false)
 		},
+		"too_small_for_it": func(f *explain.Facts) {
+			f.Allocator.Roles[0].MinAllocatable = sets("cpus", 4000, "gpus", 2000)
+		},
+		"too_small_and_silent": func(f *explain.Facts) {
+			f.Allocator, f.AllocatorError = nil, "this allocator does not explain its decisions"
+			f.Framework.Info.OfferFilters = map[string]*mezzov1.OfferFilters{"eng/web": {
+				MinAllocatableResources: &mezzov1.OfferFilters_MinAllocatableResources{Quantities: []*mezzov1.OfferFilters_ResourceQuantities{
+					{Quantities: map[string]*mezzov1.Value_Scalar{"cpus": {Value: proto.Float64(5)}}},
+				}},
+			}}
+		},
+		"requested": func(f *explain.Facts) {
+			f.Allocator.Roles[0].Requested = append(sets("cpus", 2000), sets("cpus", 6000, "mem", 8_000_000)...)
+		},
+		"starved": func(f *explain.Facts) {
+			f.Allocator.Roles[0].StarvedMs, f.Allocator.Roles[0].RevokeMs = 80_000, 40_000
+		},
+		"starved_in_vain": func(f *explain.Facts) { f.Allocator.Roles[0].StarvedMs = 500_000 },
+		"revoking": func(f *explain.Facts) {
+			f.Allocator.Roles[0].StarvedMs, f.Allocator.Roles[0].Revoking = 130_000, 2
+			for _, a := range f.Agents {
+				a.Used = a.Total
+			}
+		},
 		"two_roles": func(f *explain.Facts) {
 			f.Framework.Roles, f.Framework.Suppressed = []string{"eng/web", "ops"}, []string{"ops"}
 			for i := range f.Agents {
@@ -194,4 +218,14 @@ func TestWhy(t *testing.T) {
 			}
 		})
 	}
+}
+
+// sets is one set of amounts in thousandths, by name.
+func sets(amounts ...any) []*allocatorv1.NamedQuantities {
+	out := &allocatorv1.NamedQuantities{}
+	for i := 0; i < len(amounts); i += 2 {
+		out.Names = append(out.Names, amounts[i].(string))
+		out.Thousandths = append(out.Thousandths, int64(amounts[i+1].(int)))
+	}
+	return []*allocatorv1.NamedQuantities{out}
 }

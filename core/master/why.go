@@ -41,7 +41,7 @@ func (s *operatorService) Explain(ctx context.Context, q *operatorv1.ExplainRequ
 	facts := explain.Facts{
 		Now: time.Now(), Framework: framework, Role: q.Role, Agents: m.mirror.listAgents(), Offers: m.mirror.listOffers(),
 		Roles: m.mirror.listRoles(), Names: map[string]string{}, Known: *reply.Explanation, PerAgent: q.Agents,
-		OfferTimeout: m.config.Load().OfferTimeout,
+		OfferTimeout: m.config.Load().OfferTimeout, MinAllocatable: m.config.Load().MinAllocatableQuantities(),
 	}
 	for _, f := range all {
 		facts.Names[f.ID] = f.Info.GetName()

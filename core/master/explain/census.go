@@ -3,11 +3,13 @@ package explain
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/mezzo-os/mezzo/core/master/state"
+	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
@@ -21,6 +23,8 @@ type census struct {
 	// largest is what is free on the agent that has the most, by cpus, then mem.
 	largest     resource.Resources
 	largestHost string
+	// smallest are the sets that are worth an offer; any of them is enough.
+	smallest []resource.Quantities
 
 	full, elsewhere, open []*agent
 	filtered, declined    []*agent
@@ -38,10 +42,17 @@ type agent struct {
 }
 
 // enough is whether resources are worth an offer.
-func enough(r resource.Resources) bool { return r.Get("cpus") >= leastCPUs || r.Get("mem") >= leastMem }
+func (c *census) enough(r resource.Resources) bool {
+	return slices.ContainsFunc(c.smallest, func(set resource.Quantities) bool { return covers(r, set) })
+}
 
-func (f Facts) census(role string) *census {
-	c := &census{all: len(f.Agents)}
+// covers is whether resources have as much as a set that is not empty.
+func covers(r resource.Resources, set resource.Quantities) bool {
+	return len(set) > 0 && !slices.ContainsFunc(set, func(q resource.Quantity) bool { return r.Get(q.Name) < q.Amount })
+}
+
+func (f Facts) census(role string, smallest []resource.Quantities) *census {
+	c := &census{all: len(f.Agents), smallest: smallest}
 	mine := map[string]bool{}
 	for _, o := range f.Offers {
 		if o.FrameworkID == f.Framework.ID && o.Role == role {
@@ -69,13 +80,13 @@ func (f Facts) census(role string) *census {
 		c.free = c.free.Add(a.free.Filter(func(k resource.Kind) bool { return !k.IsReserved() }).Quantities())
 		c.measure(a)
 		switch x := covering(filters[v.ID], a.free); {
-		case !enough(a.free) && mine[v.ID]:
+		case !c.enough(a.free) && mine[v.ID]:
 			a.reason = "it is offered to the framework already"
 			c.own = append(c.own, a)
-		case !enough(a.free) && enough(unused.AllocatableTo(role)):
+		case !c.enough(a.free) && c.enough(unused.AllocatableTo(role)):
 			a.reason = "what is free is in offers to others"
 			c.elsewhere = append(c.elsewhere, a)
-		case !enough(a.free):
+		case !c.enough(a.free):
 			a.reason = "it is full"
 			c.full = append(c.full, a)
 		case x != nil && x.Soft:
@@ -211,15 +222,65 @@ func (c *census) elsewhereCause(f Facts, list []*agent) *operatorv1.Cause {
 }
 
 func (c *census) fullCause(list []*agent) *operatorv1.Cause {
-	cause := &operatorv1.Cause{Text: fmt.Sprintf("%s nothing is free that is worth an offer", c.of(len(list)))}
-	if enough(c.largest) {
+	cause := &operatorv1.Cause{Text: fmt.Sprintf("%s nothing is free that is worth an offer (%s)", c.of(len(list)), c.least())}
+	if c.enough(c.largest) {
 		cause.Details = []string{fmt.Sprintf("the most that is free on one agent is %s, on %s", amounts(c.largest), c.largestHost)}
 	}
 	if len(list) == c.all {
-		cause.Text = "nothing is free on any agent"
+		cause.Text = fmt.Sprintf("nothing is free on any agent that is worth an offer (%s)", c.least())
+		if !c.largest.IsEmpty() {
+			cause.Details = []string{fmt.Sprintf("the most that is free on one agent is %s, on %s", amounts(c.largest), c.largestHost)}
+		}
 		cause.Advice = "add agents, or end something; mezzo roles shows who has how much"
 	}
 	return cause
+}
+
+// least says what is worth an offer.
+func (c *census) least() string {
+	var sets []string
+	for _, set := range c.smallest {
+		sets = append(sets, strings.ReplaceAll(set.String(), ";", " "))
+	}
+	if len(sets) == 0 {
+		return "the allocator says how much that is"
+	}
+	return "that is " + strings.Join(sets, ", or ")
+}
+
+// wishes are what the framework waits for: resources that it requested, and
+// tasks of others that end, or will, for it.
+func (c *census) wishes(said *allocatorv1.RoleExplanation) (out []*operatorv1.Cause) {
+	var large []string
+	for _, want := range namedSets(said.GetRequested()) {
+		if !slices.ContainsFunc(c.each, func(a *agent) bool { return covers(a.free, want) }) {
+			large = append(large, fmt.Sprintf("requested: %s", strings.ReplaceAll(want.String(), ";", " ")))
+		}
+	}
+	if len(large) > 0 {
+		cause := &operatorv1.Cause{
+			Kind: requested, Details: few(large),
+			Text:   fmt.Sprintf("no agent has as much free as the framework has requested; the most is %s", amounts(c.largest)),
+			Advice: "request less on one agent, add larger agents, or end something",
+		}
+		if c.largestHost != "" {
+			cause.Text += ", on " + c.largestHost
+		}
+		out = append(out, cause)
+	}
+	left := time.Duration(said.GetRevokeMs()) * time.Millisecond
+	hungry := time.Duration(said.GetStarvedMs()) * time.Millisecond
+	switch n := int(said.GetRevoking()); {
+	case n > 0:
+		out = append(out, &operatorv1.Cause{Kind: revoking, Text: fmt.Sprintf("%s of others %s being ended for it; what they leave is kept for it", count(n, "task"), are(n))})
+	case hungry > 0 && left > 0:
+		out = append(out, &operatorv1.Cause{Kind: starved, RemainingSeconds: left.Seconds(),
+			Text: fmt.Sprintf("it has had less than its share or its guarantee for %s; in %s tasks of others may be ended for it", span(hungry), span(left))})
+	case hungry > 0:
+		out = append(out, &operatorv1.Cause{Kind: starved,
+			Text: fmt.Sprintf("it has had less than its share or its guarantee for %s, and no tasks of others are found that may be ended for it", span(hungry))})
+	}
+	return out
 }
 
 // perAgent joins what the master knows of each agent with what the allocator

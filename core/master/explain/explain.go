@@ -39,6 +39,8 @@ type Facts struct {
 	AllocatorError string
 	// OfferTimeout takes back offers that nobody answers; 0: never.
 	OfferTimeout time.Duration
+	// MinAllocatable are the sets of the configuration that are worth an offer.
+	MinAllocatable []resource.Quantities
 	// PerAgent: explain agent by agent too.
 	PerAgent bool
 }
@@ -60,16 +62,13 @@ const (
 	offeredElsewhere = "offered_elsewhere"
 	nothingFree      = "nothing_free"
 	heldBack         = "order"
+	requested        = "requested"
+	revoking         = "revoking"
+	starved          = "starved"
 )
 
 // maxDetails bounds the particulars of one cause.
 const maxDetails = 10
-
-// leastCPUs and leastMem are the least that is worth an offer.
-const (
-	leastCPUs = 10
-	leastMem  = 32 * resource.Unit
-)
 
 // Explain explains.
 func Explain(f Facts) *operatorv1.ExplainResponse {
@@ -167,7 +166,8 @@ func (f Facts) role(name string) *operatorv1.RoleExplanation {
 			Advice: fmt.Sprintf("the framework has to revive role %q (the call REVIVE); nobody can do that for it", name),
 		})
 	}
-	census := f.census(name)
+	said := f.said(name)
+	census := f.census(name, f.smallest(name, said))
 	if c := f.unanswered(name); c != nil {
 		out.Causes = append(out.Causes, c)
 	}
@@ -177,22 +177,71 @@ func (f Facts) role(name string) *operatorv1.RoleExplanation {
 		out.Causes = append(out.Causes, c)
 	}
 	out.Causes = append(out.Causes, census.causes(f)...)
-	for _, r := range f.Allocator.GetRoles() {
-		if r.Role == name {
-			f.fromAllocator(out, r)
-		}
+	if said != nil {
+		f.fromAllocator(out, said)
 	}
+	out.Causes = append(out.Causes, census.wishes(said)...)
 	// With agents to offer and nothing that the master knows of against it, what
 	// the allocator says is the cause.
 	if f.Framework.State == state.FrameworkActive && len(out.Causes) == 0 && len(census.open) > 0 && out.Summary != "" {
 		out.Causes = append(out.Causes, &operatorv1.Cause{Kind: heldBack, Agents: uint32(len(census.open)), Text: out.Summary})
 	}
-	said := out.Agents
+	agents := out.Agents
 	out.Agents = nil
 	if f.PerAgent {
-		out.Agents = census.perAgent(said)
+		out.Agents = census.perAgent(agents)
 	}
 	return out
+}
+
+// said is the allocator's answer for a role; nil: it gave none.
+func (f Facts) said(role string) *allocatorv1.RoleExplanation {
+	for _, r := range f.Allocator.GetRoles() {
+		if r.Role == role {
+			return r
+		}
+	}
+	return nil
+}
+
+// smallest are the sets that are worth an offer in a role: as the allocator
+// says, else as the framework has asked, else as the configuration has them.
+func (f Facts) smallest(role string, said *allocatorv1.RoleExplanation) []resource.Quantities {
+	if said != nil && len(said.MinAllocatable) > 0 {
+		return namedSets(said.MinAllocatable)
+	}
+	var own []resource.Quantities
+	for _, q := range f.Framework.Info.GetOfferFilters()[role].GetMinAllocatableResources().GetQuantities() {
+		var list []resource.Quantity
+		for name, v := range q.GetQuantities() {
+			list = append(list, resource.Quantity{Name: name, Amount: resource.ScalarFromFloat(v.GetValue())})
+		}
+		own = append(own, resource.NewQuantities(list...))
+	}
+	switch {
+	case len(own) > 0:
+		return own
+	case len(f.MinAllocatable) > 0:
+		return f.MinAllocatable
+	}
+	return usual
+}
+
+// usual is what is worth an offer where nobody says otherwise; see Begin of the
+// allocator's contract.
+var usual = []resource.Quantities{{{Name: "cpus", Amount: 10}}, {{Name: "mem", Amount: 32 * resource.Unit}}}
+
+func namedSets(list []*allocatorv1.NamedQuantities) (sets []resource.Quantities) {
+	for _, n := range list {
+		var set []resource.Quantity
+		for i, name := range n.GetNames() {
+			if i < len(n.GetThousandths()) {
+				set = append(set, resource.Quantity{Name: name, Amount: resource.Scalar(n.GetThousandths()[i])})
+			}
+		}
+		sets = append(sets, resource.NewQuantities(set...))
+	}
+	return sets
 }
 
 func (f Facts) fromAllocator(out *operatorv1.RoleExplanation, r *allocatorv1.RoleExplanation) {

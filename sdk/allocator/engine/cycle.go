@@ -211,10 +211,7 @@ func (e *Engine) consider(now time.Duration, a *agent, c *client, free vector) (
 	if len(e.limited) > 0 {
 		v, cut = e.limit(c.role, v)
 	}
-	smallest := c.smallest
-	if smallest == nil {
-		smallest = e.common
-	}
+	smallest := e.smallestOf(c)
 	if !e.worth(v, smallest) {
 		if cut && e.worth(whole, smallest) {
 			return v, verdict{reason: reasonLimit, cut: true}
@@ -239,6 +236,14 @@ func (e *Engine) consider(now time.Duration, a *agent, c *client, free vector) (
 		return v, verdict{reason: reasonDeclined, until: until, cut: cut, yields: true}
 	}
 	return v, verdict{}
+}
+
+// smallestOf are the sets that are worth an offer to a client.
+func (e *Engine) smallestOf(c *client) [][]amount {
+	if c.smallest != nil {
+		return c.smallest
+	}
+	return e.common
 }
 
 // helps reports whether v has something that the role's guarantee lacks.

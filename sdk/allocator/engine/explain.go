@@ -82,6 +82,15 @@ func (e *Engine) explain(now time.Duration, c *client, agents bool) *allocatorv1
 		Role: c.role.name, Suppressed: c.suppressed,
 		FrameworkShare: e.share(&c.node), RoleShare: e.share(c.role.node),
 	}
+	for _, set := range e.smallestOf(c) {
+		out.MinAllocatable = append(out.MinAllocatable, e.named(set))
+	}
+	for _, r := range c.framework.requests {
+		out.Requested = append(out.Requested, e.named(r.want))
+	}
+	if e.preempt != nil {
+		e.explainHunger(now, c, out)
+	}
 	e.root.walk(func(other *client) bool {
 		out.Positions++
 		if other == c {
@@ -112,6 +121,28 @@ func (e *Engine) explain(now time.Duration, c *client, agents bool) *allocatorv1
 	}
 	sort.SliceStable(out.Reasons, func(i, j int) bool { return out.Reasons[i].GetAgents() > out.Reasons[j].GetAgents() })
 	out.Summary = summary(c, out, all, count[reasonOffered])
+	return out
+}
+
+// explainHunger tells of the revocations that a client waits for.
+func (e *Engine) explainHunger(now time.Duration, c *client, out *allocatorv1.RoleExplanation) {
+	for i := range e.preempt.underWay {
+		if r := &e.preempt.underWay[i]; r.keep.to == c && !r.ended {
+			out.Revoking++
+		}
+	}
+	if h := &c.hunger; h.starved && c.wants() {
+		out.StarvedMs = uint64(max(time.Millisecond, now-h.since) / time.Millisecond)
+		out.RevokeMs = uint64(max(0, h.since+e.preempt.After<<h.vain-now, e.preempt.refused.until-now) / time.Millisecond)
+	}
+}
+
+// named is a set of amounts by name.
+func (e *Engine) named(set []amount) *allocatorv1.NamedQuantities {
+	out := &allocatorv1.NamedQuantities{}
+	for _, a := range set {
+		out.Names, out.Thousandths = append(out.Names, e.cluster.Names[a.quantity]), append(out.Thousandths, a.thousandths)
+	}
 	return out
 }
 

@@ -426,6 +426,11 @@ func TestProceedsAreKept(t *testing.T) {
 		if text := answer.String(); !strings.Contains(text, "is kept for it for a moment") {
 			t.Errorf("rich is told %s", text)
 		}
+		poor := r.engine.Explain(r.now, &allocatorv1.ExplainRequest{FrameworkId: "poor"}).GetRoles()[0]
+		if poor.GetRevoking() != uint32(len(r.due)) || poor.GetRevoking() == 0 || poor.GetRequested()[0].GetThousandths()[0] != 3000 ||
+			len(poor.GetMinAllocatable()) == 0 {
+			t.Errorf("poor is told %v, while %d tasks are ending", poor, len(r.due))
+		}
 	})
 	t.Run("no longer than it may take", func(t *testing.T) {
 		r := setup(t)

@@ -3520,8 +3520,18 @@ type RoleExplanation struct {
 	Position  uint32 `protobuf:"varint,6,opt,name=position,proto3" json:"position,omitempty"`
 	Positions uint32 `protobuf:"varint,7,opt,name=positions,proto3" json:"positions,omitempty"`
 	// Why agents were passed over: how many, by reason.
-	Reasons       []*ReasonCount      `protobuf:"bytes,8,rep,name=reasons,proto3" json:"reasons,omitempty"`
-	Agents        []*AgentExplanation `protobuf:"bytes,9,rep,name=agents,proto3" json:"agents,omitempty"`
+	Reasons []*ReasonCount      `protobuf:"bytes,8,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	Agents  []*AgentExplanation `protobuf:"bytes,9,rep,name=agents,proto3" json:"agents,omitempty"`
+	// The least that is worth an offer to it: any of these sets.
+	MinAllocatable []*NamedQuantities `protobuf:"bytes,10,rep,name=min_allocatable,json=minAllocatable,proto3" json:"min_allocatable,omitempty"`
+	// What it has requested and was not offered since.
+	Requested []*NamedQuantities `protobuf:"bytes,11,rep,name=requested,proto3" json:"requested,omitempty"`
+	// Where tasks may be revoked: for how long it has been starved, 0 when it is
+	// not; in how long tasks of others may be ended for it; and how many are
+	// being ended for it now.
+	StarvedMs     uint64 `protobuf:"varint,12,opt,name=starved_ms,json=starvedMs,proto3" json:"starved_ms,omitempty"`
+	RevokeMs      uint64 `protobuf:"varint,13,opt,name=revoke_ms,json=revokeMs,proto3" json:"revoke_ms,omitempty"`
+	Revoking      uint32 `protobuf:"varint,14,opt,name=revoking,proto3" json:"revoking,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3617,6 +3627,41 @@ func (x *RoleExplanation) GetAgents() []*AgentExplanation {
 		return x.Agents
 	}
 	return nil
+}
+
+func (x *RoleExplanation) GetMinAllocatable() []*NamedQuantities {
+	if x != nil {
+		return x.MinAllocatable
+	}
+	return nil
+}
+
+func (x *RoleExplanation) GetRequested() []*NamedQuantities {
+	if x != nil {
+		return x.Requested
+	}
+	return nil
+}
+
+func (x *RoleExplanation) GetStarvedMs() uint64 {
+	if x != nil {
+		return x.StarvedMs
+	}
+	return 0
+}
+
+func (x *RoleExplanation) GetRevokeMs() uint64 {
+	if x != nil {
+		return x.RevokeMs
+	}
+	return 0
+}
+
+func (x *RoleExplanation) GetRevoking() uint32 {
+	if x != nil {
+		return x.Revoking
+	}
+	return 0
 }
 
 type ReasonCount struct {
@@ -4000,7 +4045,7 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"\x06agents\x18\x03 \x01(\bR\x06agents\"b\n" +
 	"\x0fExplainResponse\x12\x14\n" +
 	"\x05known\x18\x01 \x01(\bR\x05known\x129\n" +
-	"\x05roles\x18\x02 \x03(\v2#.mezzo.allocator.v1.RoleExplanationR\x05roles\"\xda\x02\n" +
+	"\x05roles\x18\x02 \x03(\v2#.mezzo.allocator.v1.RoleExplanationR\x05roles\"\xc3\x04\n" +
 	"\x0fRoleExplanation\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x18\n" +
 	"\asummary\x18\x02 \x01(\tR\asummary\x12\x1e\n" +
@@ -4013,7 +4058,14 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"\bposition\x18\x06 \x01(\rR\bposition\x12\x1c\n" +
 	"\tpositions\x18\a \x01(\rR\tpositions\x129\n" +
 	"\areasons\x18\b \x03(\v2\x1f.mezzo.allocator.v1.ReasonCountR\areasons\x12<\n" +
-	"\x06agents\x18\t \x03(\v2$.mezzo.allocator.v1.AgentExplanationR\x06agents\"=\n" +
+	"\x06agents\x18\t \x03(\v2$.mezzo.allocator.v1.AgentExplanationR\x06agents\x12L\n" +
+	"\x0fmin_allocatable\x18\n" +
+	" \x03(\v2#.mezzo.allocator.v1.NamedQuantitiesR\x0eminAllocatable\x12A\n" +
+	"\trequested\x18\v \x03(\v2#.mezzo.allocator.v1.NamedQuantitiesR\trequested\x12\x1d\n" +
+	"\n" +
+	"starved_ms\x18\f \x01(\x04R\tstarvedMs\x12\x1b\n" +
+	"\trevoke_ms\x18\r \x01(\x04R\brevokeMs\x12\x1a\n" +
+	"\brevoking\x18\x0e \x01(\rR\brevoking\"=\n" +
 	"\vReasonCount\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06agents\x18\x02 \x01(\rR\x06agents\"h\n" +
@@ -4179,15 +4231,17 @@ var file_mezzo_allocator_v1_allocator_proto_depIdxs = []int32{
 	44, // 54: mezzo.allocator.v1.ExplainResponse.roles:type_name -> mezzo.allocator.v1.RoleExplanation
 	45, // 55: mezzo.allocator.v1.RoleExplanation.reasons:type_name -> mezzo.allocator.v1.ReasonCount
 	46, // 56: mezzo.allocator.v1.RoleExplanation.agents:type_name -> mezzo.allocator.v1.AgentExplanation
-	4,  // 57: mezzo.allocator.v1.Allocator.Allocate:input_type -> mezzo.allocator.v1.FromCore
-	42, // 58: mezzo.allocator.v1.Allocator.Explain:input_type -> mezzo.allocator.v1.ExplainRequest
-	35, // 59: mezzo.allocator.v1.Allocator.Allocate:output_type -> mezzo.allocator.v1.FromAllocator
-	43, // 60: mezzo.allocator.v1.Allocator.Explain:output_type -> mezzo.allocator.v1.ExplainResponse
-	59, // [59:61] is the sub-list for method output_type
-	57, // [57:59] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	8,  // 57: mezzo.allocator.v1.RoleExplanation.min_allocatable:type_name -> mezzo.allocator.v1.NamedQuantities
+	8,  // 58: mezzo.allocator.v1.RoleExplanation.requested:type_name -> mezzo.allocator.v1.NamedQuantities
+	4,  // 59: mezzo.allocator.v1.Allocator.Allocate:input_type -> mezzo.allocator.v1.FromCore
+	42, // 60: mezzo.allocator.v1.Allocator.Explain:input_type -> mezzo.allocator.v1.ExplainRequest
+	35, // 61: mezzo.allocator.v1.Allocator.Allocate:output_type -> mezzo.allocator.v1.FromAllocator
+	43, // 62: mezzo.allocator.v1.Allocator.Explain:output_type -> mezzo.allocator.v1.ExplainResponse
+	61, // [61:63] is the sub-list for method output_type
+	59, // [59:61] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_allocator_v1_allocator_proto_init() }

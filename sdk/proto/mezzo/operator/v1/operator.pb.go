@@ -2818,7 +2818,8 @@ type Cause struct {
 	// A word for programs: "completed", "disconnected", "allocator" (none
 	// decides), "no_agents", "agents_inactive", "agents_awaited", "suppressed",
 	// "unanswered", "limit", "headroom", "filtered", "min_refuse",
-	// "offered_elsewhere", "nothing_free", "order". More may be added.
+	// "offered_elsewhere", "nothing_free", "order", "requested", "starved",
+	// "revoking". More may be added.
 	Kind string `protobuf:"bytes,1,opt,name=kind" json:"kind,omitempty"`
 	// A sentence for people.
 	Text string `protobuf:"bytes,2,opt,name=text" json:"text,omitempty"`
