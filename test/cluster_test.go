@@ -55,6 +55,7 @@ func buildAndRun(m *testing.M) (int, error) {
 		"plugins/mezzo-allocator-lottery":  "../sdk/examples/allocator-lottery",
 		"plugins/mezzo-isolator-cgroups":   "../plugins/isolator-cgroups",
 		"plugins/mezzo-framework-mesos":    "../plugins/framework-mesos",
+		"plugins/mezzo-framework-cron":     "../sdk/examples/framework-cron",
 		"plugins/mezzo-shim":               "../plugins/isolator-cgroups/shim",
 	} {
 		cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, out), pkg)

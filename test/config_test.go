@@ -79,6 +79,10 @@ var badConfigs = map[string]struct {
 		text: "master {}\nelection \"zookeeper\" {\n  servers = [\"z1:2181\"]\n}\nregistry \"zookeeper\" {}\n",
 		says: []string{"on FILE line 4, column 1", "on FILE line 7, column 1", "not in this version"},
 	},
+	"adapter that anybody could reach": {
+		text: "master {}\nframework \"mesos\" {\n  config {\n    listen = \"0.0.0.0:0\"\n  }\n}\n",
+		says: []string{"on FILE line 6, column 14, in framework", "Listener without TLS", "insecure = true"},
+	},
 	"agent to find masters by ZooKeeper": {
 		text:  "agent {\n  masters = [\"zk://z1:2181/mezzo\"]\n}\n",
 		says:  []string{"on FILE line 4, column 13, in agent", "not in this version"},

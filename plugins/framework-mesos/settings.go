@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"slices"
 	"strconv"
 	"time"
 
@@ -23,9 +22,9 @@ type settings struct {
 	Cluster  string `hcl:"cluster" help:"A name of the cluster, for tools that show one."`
 
 	Authenticate []string     `hcl:"authenticate" help:"What credentials are asked for: readonly, readwrite, scheduler, executor. Default: with credentials, all but executor; else nothing."`
-	Credentials  []credential `hcl:"credential"`
-	TLS          *tlsFiles    `hcl:"tls" help:"HTTPS instead of HTTP."`
-	Limits       limits       `hcl:"limits" help:"What clients can take."`
+	Credentials  []credential `hcl:"credential,block" help:"Somebody who is recognised (HTTP basic authentication)."`
+	TLS          *tlsFiles    `hcl:"tls,block" help:"HTTPS instead of HTTP."`
+	Limits       limits       `hcl:"limits,block" help:"What clients can take."`
 }
 
 // credential is somebody who is recognised (HTTP basic authentication).
@@ -174,12 +173,10 @@ func (s *settings) flags(at place) map[string]string {
 	out := map[string]string{
 		"ip": at.ip, "port": strconv.Itoa(at.port), "hostname": at.hostname,
 		"authenticate_http_readonly": is(transport.ReadOnly), "authenticate_http_readwrite": is(transport.ReadWrite),
+		"authenticate_http_frameworks": is(transport.Scheduler),
 	}
 	if s.Cluster != "" {
 		out["cluster"] = s.Cluster
-	}
-	if slices.Contains(s.Authenticate, "scheduler") || len(s.Authenticate) == 0 && len(s.Credentials) > 0 {
-		out["authenticate_http_frameworks"] = "true"
 	}
 	return out
 }
