@@ -184,7 +184,7 @@ func openProbe(spec pluginhost.Spec) plugintest.Open {
 		}
 		return &plugintest.Plugin{
 			Conn: p.Conn, Config: p.Config, ContractVersion: p.ContractVersion,
-			Close: p.Close, Exited: p.Exited(), Kill: p.Kill, LoseHost: p.LoseHost,
+			Close: p.Close, Offer: p.Offer, Exited: p.Exited(), Kill: p.Kill, LoseHost: p.LoseHost,
 			Output: func() []string { return p.Output().Stderr },
 		}, nil
 	}

@@ -73,6 +73,11 @@ func (p *Probe) Exited() <-chan struct{} { return p.process.child.exited }
 // Output returns what the process printed last.
 func (p *Probe) Output() Output { return p.process.out.get() }
 
+// Offer serves something of the host's to the process, as Generation.Offer does.
+func (p *Probe) Offer(register func(s grpc.ServiceRegistrar)) (uint32, error) {
+	return p.process.offer(register, nil)
+}
+
 // Kill ends the process by SIGKILL and returns when it has ended.
 func (p *Probe) Kill() {
 	_ = p.process.child.kill() // it fails only when the process has ended

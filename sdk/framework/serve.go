@@ -111,7 +111,10 @@ func (s *Serving) toProto() *frameworkv1.ServeResponse {
 }
 
 func (s *server) shutdown(ctx context.Context) {
-	s.mu.Lock()
+	if !s.mu.TryLock() {
+		s.end() // an adapter whose Serve has not returned hears of it by its context
+		s.mu.Lock()
+	}
 	defer s.mu.Unlock()
 	if s.conn != nil {
 		s.adapter.Shutdown(ctx)

@@ -32,6 +32,11 @@ type Plugin struct {
 	// be called more than once.
 	Close func()
 
+	// Offer serves something of the host's to the plugin, and returns the broker
+	// id at which it is reached; until Close. It may be nil: adapters are not
+	// verified then.
+	Offer func(register func(grpc.ServiceRegistrar)) (uint32, error)
+
 	// What follows is for a plugin in a process of its own; all nil otherwise.
 
 	// Exited is closed when the process has ended.
@@ -59,7 +64,7 @@ func Local(def plugin.Definition, config string) Open {
 		if err != nil {
 			return nil, err
 		}
-		p := &Plugin{Conn: local.Conn, Close: local.Close}
+		p := &Plugin{Conn: local.Conn, Close: local.Close, Offer: local.Offer}
 		if config != "" {
 			p.Config = []byte(config)
 		}
@@ -123,6 +128,15 @@ func Allocator(t *testing.T, open Open) { test(t, plugin.Allocator, open) }
 // Isolator runs the suites that an isolator must pass, each check a subtest.
 func Isolator(t *testing.T, open Open) { test(t, plugin.Isolator, open) }
 
+// Framework runs the suites that a framework adapter must pass, each check a
+// subtest. An adapter serves once, so that each instance needs a definition of
+// its own:
+//
+//	plugintest.Framework(t, func(ctx context.Context) (*plugintest.Plugin, error) {
+//		return plugintest.Local(definition().Plugin(), `{"listen":"127.0.0.1:0"}`)(ctx)
+//	})
+func Framework(t *testing.T, open Open) { test(t, plugin.Framework, open) }
+
 // Base runs the suite that a plugin of whatever kind must pass, each check a
 // subtest.
 func Base(t *testing.T, open Open) { test(t, pluginv1.Kind_KIND_UNSPECIFIED, open) }
@@ -169,6 +183,8 @@ func rulesOf(kind pluginv1.Kind) []rule {
 		return append(baseRules(), allocatorRules()...)
 	case plugin.Isolator:
 		return append(baseRules(), isolatorRules()...)
+	case plugin.Framework:
+		return append(baseRules(), frameworkRules()...)
 	}
 	return baseRules()
 }
@@ -202,12 +218,12 @@ func verify(ctx context.Context, open Open, options Options, kind pluginv1.Kind)
 	if err := s.plan(rulesOf(kind)); err != nil {
 		return nil, err
 	}
-	if kind == plugin.Isolator {
-		s.data, err = os.MkdirTemp("", "mezzo-verify-")
-		if err != nil {
+	if kind == plugin.Isolator || kind == plugin.Framework {
+		if s.temp, err = os.MkdirTemp("", "mezzo-verify-"); err != nil {
 			return nil, err
 		}
-		defer os.RemoveAll(s.data)
+		s.data = s.temp
+		defer os.RemoveAll(s.temp)
 	}
 	for _, r := range s.rules {
 		if err := ctx.Err(); err != nil {
@@ -229,7 +245,8 @@ type suite struct {
 	rules       []rule
 	verdicts    map[string]*verdict
 	order       []string
-	data        string // of isolators: kept across instances
+	data        string // what Configure is told: kept across instances
+	temp        string // of isolators and adapters: where files may be
 
 	current   *Plugin // configured, and used by scenario after scenario
 	sessions  uint64
