@@ -1758,9 +1758,13 @@ func (x *FrameworkMessage) GetData() []byte {
 
 // AgentState: what changed of the agent itself.
 type AgentState struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Agent         *Agent                 `protobuf:"bytes,1,opt,name=agent" json:"agent,omitempty"`
-	Kinds         []*Kind                `protobuf:"bytes,2,rep,name=kinds" json:"kinds,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Agent *Agent                 `protobuf:"bytes,1,opt,name=agent" json:"agent,omitempty"`
+	Kinds []*Kind                `protobuf:"bytes,2,rep,name=kinds" json:"kinds,omitempty"`
+	// How many Operations the agent has taken in on this link, refused ones too.
+	// Its resources are as they are after those; the master adds what it has sent
+	// since.
+	Operations    uint64 `protobuf:"varint,3,opt,name=operations" json:"operations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1809,13 +1813,26 @@ func (x *AgentState) GetKinds() []*Kind {
 	return nil
 }
 
+func (x *AgentState) GetOperations() uint64 {
+	if x != nil {
+		return x.Operations
+	}
+	return 0
+}
+
+// Operation changes what resources of the agent are: reserved or not, a volume
+// or not. The agent carries it out whole or not at all, checkpoints that, and
+// then says in an AgentState what its resources are now and in an
+// OperationUpdate what came of it. In a Register it is one that is under way, or
+// whose framework has not acknowledged what came of it.
 type Operation struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	FrameworkId   string                 `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"` // empty: an operator's
-	OperationId   string                 `protobuf:"bytes,2,opt,name=operation_id,json=operationId" json:"operation_id,omitempty"` // the framework's own, may be empty
-	Uuid          []byte                 `protobuf:"bytes,3,opt,name=uuid" json:"uuid,omitempty"`
-	Info          *v1.Offer_Operation    `protobuf:"bytes,4,opt,name=info" json:"info,omitempty"`
-	LatestStatus  *v1.OperationStatus    `protobuf:"bytes,5,opt,name=latest_status,json=latestStatus" json:"latest_status,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	FrameworkId string                 `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"` // empty: an operator's
+	OperationId string                 `protobuf:"bytes,2,opt,name=operation_id,json=operationId" json:"operation_id,omitempty"` // the framework's own, may be empty
+	Uuid        []byte                 `protobuf:"bytes,3,opt,name=uuid" json:"uuid,omitempty"`                                  // the master's name for it
+	Info        *v1.Offer_Operation    `protobuf:"bytes,4,opt,name=info" json:"info,omitempty"`
+	// Only in a Register.
+	LatestStatus  *v1.OperationStatus `protobuf:"bytes,5,opt,name=latest_status,json=latestStatus" json:"latest_status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1885,12 +1902,16 @@ func (x *Operation) GetLatestStatus() *v1.OperationStatus {
 	return nil
 }
 
+// OperationUpdate tells what came of an operation. One whose framework gave it
+// an id has a uuid in its status and comes again until it is acknowledged; for
+// others it comes once, without.
 type OperationUpdate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	FrameworkId   string                 `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
 	OperationUuid []byte                 `protobuf:"bytes,2,opt,name=operation_uuid,json=operationUuid" json:"operation_uuid,omitempty"`
 	Status        *v1.OperationStatus    `protobuf:"bytes,3,opt,name=status" json:"status,omitempty"`
-	LatestStatus  *v1.OperationStatus    `protobuf:"bytes,4,opt,name=latest_status,json=latestStatus" json:"latest_status,omitempty"`
+	// The same; there is one update an operation.
+	LatestStatus  *v1.OperationStatus `protobuf:"bytes,4,opt,name=latest_status,json=latestStatus" json:"latest_status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2581,11 +2602,14 @@ const file_mezzo_link_v1_link_proto_rawDesc = "" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x1f\n" +
 	"\vexecutor_id\x18\x02 \x01(\tR\n" +
 	"executorId\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"c\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\x83\x01\n" +
 	"\n" +
 	"AgentState\x12*\n" +
 	"\x05agent\x18\x01 \x01(\v2\x14.mezzo.link.v1.AgentR\x05agent\x12)\n" +
-	"\x05kinds\x18\x02 \x03(\v2\x13.mezzo.link.v1.KindR\x05kinds\"\xd4\x01\n" +
+	"\x05kinds\x18\x02 \x03(\v2\x13.mezzo.link.v1.KindR\x05kinds\x12\x1e\n" +
+	"\n" +
+	"operations\x18\x03 \x01(\x04R\n" +
+	"operations\"\xd4\x01\n" +
 	"\tOperation\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12!\n" +
 	"\foperation_id\x18\x02 \x01(\tR\voperationId\x12\x12\n" +

@@ -2679,6 +2679,316 @@ func (*SetUnavailabilityResponse) Descriptor() ([]byte, []int) {
 	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{39}
 }
 
+type ApplyOperationRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
+	// Resources in the inner form, not allocated to a role. Its id is not looked
+	// at.
+	Operation     *v1.Offer_Operation `protobuf:"bytes,2,opt,name=operation" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyOperationRequest) Reset() {
+	*x = ApplyOperationRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyOperationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyOperationRequest) ProtoMessage() {}
+
+func (x *ApplyOperationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyOperationRequest.ProtoReflect.Descriptor instead.
+func (*ApplyOperationRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ApplyOperationRequest) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *ApplyOperationRequest) GetOperation() *v1.Offer_Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+type ApplyOperationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyOperationResponse) Reset() {
+	*x = ApplyOperationResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyOperationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyOperationResponse) ProtoMessage() {}
+
+func (x *ApplyOperationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyOperationResponse.ProtoReflect.Descriptor instead.
+func (*ApplyOperationResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{41}
+}
+
+type ListVolumesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those of this agent, of this role; empty: all.
+	AgentId       string `protobuf:"bytes,1,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
+	Role          string `protobuf:"bytes,2,opt,name=role" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListVolumesRequest) Reset() {
+	*x = ListVolumesRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListVolumesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListVolumesRequest) ProtoMessage() {}
+
+func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
+func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ListVolumesRequest) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *ListVolumesRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+type ListVolumesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volumes       []*Volume              `protobuf:"bytes,1,rep,name=volumes" json:"volumes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListVolumesResponse) Reset() {
+	*x = ListVolumesResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListVolumesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListVolumesResponse) ProtoMessage() {}
+
+func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
+func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ListVolumesResponse) GetVolumes() []*Volume {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
+// Volume is a persistent volume: disk of an agent with a name, whose content
+// outlives tasks.
+type Volume struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its persistence id, unique for its role on its agent.
+	Id       string  `protobuf:"bytes,1,opt,name=id" json:"id,omitempty"`
+	Role     string  `protobuf:"bytes,2,opt,name=role" json:"role,omitempty"`
+	AgentId  string  `protobuf:"bytes,3,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
+	Hostname string  `protobuf:"bytes,4,opt,name=hostname" json:"hostname,omitempty"`
+	SizeMb   float64 `protobuf:"fixed64,5,opt,name=size_mb,json=sizeMb" json:"size_mb,omitempty"`
+	// Where tasks find it: in the sandbox, unless it begins with a slash.
+	ContainerPath string `protobuf:"bytes,6,opt,name=container_path,json=containerPath" json:"container_path,omitempty"`
+	Shared        bool   `protobuf:"varint,7,opt,name=shared" json:"shared,omitempty"`
+	// Who created it.
+	Principal string `protobuf:"bytes,8,opt,name=principal" json:"principal,omitempty"`
+	// The tasks that use it now.
+	Tasks []*TaskKey `protobuf:"bytes,9,rep,name=tasks" json:"tasks,omitempty"`
+	// All of it, as operations name it.
+	Resource      *v1.Resource `protobuf:"bytes,10,opt,name=resource" json:"resource,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Volume) Reset() {
+	*x = Volume{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Volume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Volume) ProtoMessage() {}
+
+func (x *Volume) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Volume.ProtoReflect.Descriptor instead.
+func (*Volume) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Volume) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Volume) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Volume) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *Volume) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *Volume) GetSizeMb() float64 {
+	if x != nil {
+		return x.SizeMb
+	}
+	return 0
+}
+
+func (x *Volume) GetContainerPath() string {
+	if x != nil {
+		return x.ContainerPath
+	}
+	return ""
+}
+
+func (x *Volume) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+func (x *Volume) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *Volume) GetTasks() []*TaskKey {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+func (x *Volume) GetResource() *v1.Resource {
+	if x != nil {
+		return x.Resource
+	}
+	return nil
+}
+
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The framework's id, the beginning of it, its name, or a part of that.
@@ -2693,7 +3003,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2705,7 +3015,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2718,7 +3028,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{40}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ExplainRequest) GetFrameworkId() string {
@@ -2756,7 +3066,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2768,7 +3078,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2781,7 +3091,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{41}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ExplainResponse) GetRoles() []*RoleExplanation {
@@ -2837,7 +3147,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +3159,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +3172,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{42}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Cause) GetKind() string {
@@ -2926,7 +3236,7 @@ type RoleExplanation struct {
 
 func (x *RoleExplanation) Reset() {
 	*x = RoleExplanation{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2938,7 +3248,7 @@ func (x *RoleExplanation) String() string {
 func (*RoleExplanation) ProtoMessage() {}
 
 func (x *RoleExplanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2951,7 +3261,7 @@ func (x *RoleExplanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleExplanation.ProtoReflect.Descriptor instead.
 func (*RoleExplanation) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{43}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RoleExplanation) GetRole() string {
@@ -3034,7 +3344,7 @@ type ReasonCount struct {
 
 func (x *ReasonCount) Reset() {
 	*x = ReasonCount{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3046,7 +3356,7 @@ func (x *ReasonCount) String() string {
 func (*ReasonCount) ProtoMessage() {}
 
 func (x *ReasonCount) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3059,7 +3369,7 @@ func (x *ReasonCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasonCount.ProtoReflect.Descriptor instead.
 func (*ReasonCount) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{44}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ReasonCount) GetReason() string {
@@ -3091,7 +3401,7 @@ type AgentExplanation struct {
 
 func (x *AgentExplanation) Reset() {
 	*x = AgentExplanation{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3103,7 +3413,7 @@ func (x *AgentExplanation) String() string {
 func (*AgentExplanation) ProtoMessage() {}
 
 func (x *AgentExplanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3116,7 +3426,7 @@ func (x *AgentExplanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentExplanation.ProtoReflect.Descriptor instead.
 func (*AgentExplanation) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{45}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AgentExplanation) GetAgentId() string {
@@ -3169,7 +3479,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +3491,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +3504,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{46}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{51}
 }
 
 // ReloadResponse is what came of a Reload. With `failed` nothing has changed and
@@ -3214,7 +3524,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3226,7 +3536,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3239,7 +3549,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{47}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ReloadResponse) GetChanges() []*ReloadChange {
@@ -3283,7 +3593,7 @@ type ReloadChange struct {
 
 func (x *ReloadChange) Reset() {
 	*x = ReloadChange{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3295,7 +3605,7 @@ func (x *ReloadChange) String() string {
 func (*ReloadChange) ProtoMessage() {}
 
 func (x *ReloadChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3308,7 +3618,7 @@ func (x *ReloadChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadChange.ProtoReflect.Descriptor instead.
 func (*ReloadChange) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{48}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ReloadChange) GetWhat() string {
@@ -3340,7 +3650,7 @@ type GetMetricsRequest struct {
 
 func (x *GetMetricsRequest) Reset() {
 	*x = GetMetricsRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3352,7 +3662,7 @@ func (x *GetMetricsRequest) String() string {
 func (*GetMetricsRequest) ProtoMessage() {}
 
 func (x *GetMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3365,7 +3675,7 @@ func (x *GetMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{49}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{54}
 }
 
 type GetMetricsResponse struct {
@@ -3378,7 +3688,7 @@ type GetMetricsResponse struct {
 
 func (x *GetMetricsResponse) Reset() {
 	*x = GetMetricsResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +3700,7 @@ func (x *GetMetricsResponse) String() string {
 func (*GetMetricsResponse) ProtoMessage() {}
 
 func (x *GetMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3403,7 +3713,7 @@ func (x *GetMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{50}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetMetricsResponse) GetMetrics() []*Metric {
@@ -3431,7 +3741,7 @@ type Metric struct {
 
 func (x *Metric) Reset() {
 	*x = Metric{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3443,7 +3753,7 @@ func (x *Metric) String() string {
 func (*Metric) ProtoMessage() {}
 
 func (x *Metric) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3456,7 +3766,7 @@ func (x *Metric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metric.ProtoReflect.Descriptor instead.
 func (*Metric) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{51}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Metric) GetName() string {
@@ -3505,7 +3815,7 @@ type MetricBucket struct {
 
 func (x *MetricBucket) Reset() {
 	*x = MetricBucket{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3517,7 +3827,7 @@ func (x *MetricBucket) String() string {
 func (*MetricBucket) ProtoMessage() {}
 
 func (x *MetricBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3530,7 +3840,7 @@ func (x *MetricBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricBucket.ProtoReflect.Descriptor instead.
 func (*MetricBucket) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{52}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *MetricBucket) GetUpperBound() float64 {
@@ -3559,7 +3869,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3571,7 +3881,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3584,7 +3894,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{53}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *WatchRequest) GetDetail() bool {
@@ -3633,7 +3943,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3645,7 +3955,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3658,7 +3968,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{54}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *WatchEvent) GetNumber() uint64 {
@@ -3991,7 +4301,7 @@ type WatchBatch struct {
 
 func (x *WatchBatch) Reset() {
 	*x = WatchBatch{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4003,7 +4313,7 @@ func (x *WatchBatch) String() string {
 func (*WatchBatch) ProtoMessage() {}
 
 func (x *WatchBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4016,7 +4326,7 @@ func (x *WatchBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBatch.ProtoReflect.Descriptor instead.
 func (*WatchBatch) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{55}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *WatchBatch) GetEvents() []*WatchEvent {
@@ -4059,7 +4369,7 @@ type AgentDetail struct {
 
 func (x *AgentDetail) Reset() {
 	*x = AgentDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4071,7 +4381,7 @@ func (x *AgentDetail) String() string {
 func (*AgentDetail) ProtoMessage() {}
 
 func (x *AgentDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4084,7 +4394,7 @@ func (x *AgentDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentDetail.ProtoReflect.Descriptor instead.
 func (*AgentDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{56}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *AgentDetail) GetId() string {
@@ -4241,7 +4551,7 @@ type FrameworkDetail struct {
 
 func (x *FrameworkDetail) Reset() {
 	*x = FrameworkDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4253,7 +4563,7 @@ func (x *FrameworkDetail) String() string {
 func (*FrameworkDetail) ProtoMessage() {}
 
 func (x *FrameworkDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4266,7 +4576,7 @@ func (x *FrameworkDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FrameworkDetail.ProtoReflect.Descriptor instead.
 func (*FrameworkDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{57}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *FrameworkDetail) GetInfo() *v1.FrameworkInfo {
@@ -4350,7 +4660,7 @@ type TaskDetail struct {
 
 func (x *TaskDetail) Reset() {
 	*x = TaskDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4362,7 +4672,7 @@ func (x *TaskDetail) String() string {
 func (*TaskDetail) ProtoMessage() {}
 
 func (x *TaskDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4375,7 +4685,7 @@ func (x *TaskDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskDetail.ProtoReflect.Descriptor instead.
 func (*TaskDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{58}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *TaskDetail) GetTask() *v1.Task {
@@ -4435,7 +4745,7 @@ type ExecutorDetail struct {
 
 func (x *ExecutorDetail) Reset() {
 	*x = ExecutorDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4447,7 +4757,7 @@ func (x *ExecutorDetail) String() string {
 func (*ExecutorDetail) ProtoMessage() {}
 
 func (x *ExecutorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4460,7 +4770,7 @@ func (x *ExecutorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorDetail.ProtoReflect.Descriptor instead.
 func (*ExecutorDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{59}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ExecutorDetail) GetFrameworkId() string {
@@ -4509,7 +4819,7 @@ type ExecutorKey struct {
 
 func (x *ExecutorKey) Reset() {
 	*x = ExecutorKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4521,7 +4831,7 @@ func (x *ExecutorKey) String() string {
 func (*ExecutorKey) ProtoMessage() {}
 
 func (x *ExecutorKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4534,7 +4844,7 @@ func (x *ExecutorKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorKey.ProtoReflect.Descriptor instead.
 func (*ExecutorKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{60}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ExecutorKey) GetFrameworkId() string {
@@ -4568,7 +4878,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4580,7 +4890,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4593,7 +4903,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{61}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SnapshotEnd) GetNext() uint64 {
@@ -4613,7 +4923,7 @@ type TaskKey struct {
 
 func (x *TaskKey) Reset() {
 	*x = TaskKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4625,7 +4935,7 @@ func (x *TaskKey) String() string {
 func (*TaskKey) ProtoMessage() {}
 
 func (x *TaskKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4638,7 +4948,7 @@ func (x *TaskKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskKey.ProtoReflect.Descriptor instead.
 func (*TaskKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{62}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *TaskKey) GetFrameworkId() string {
@@ -4869,7 +5179,28 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x18SetUnavailabilityRequest\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12I\n" +
 	"\x0eunavailability\x18\x02 \x01(\v2!.mezzo.operator.v1.UnavailabilityR\x0eunavailability\"\x1b\n" +
-	"\x19SetUnavailabilityResponse\"_\n" +
+	"\x19SetUnavailabilityResponse\"k\n" +
+	"\x15ApplyOperationRequest\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\x127\n" +
+	"\toperation\x18\x02 \x01(\v2\x19.mezzo.v1.Offer.OperationR\toperation\"\x18\n" +
+	"\x16ApplyOperationResponse\"C\n" +
+	"\x12ListVolumesRequest\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\"J\n" +
+	"\x13ListVolumesResponse\x123\n" +
+	"\avolumes\x18\x01 \x03(\v2\x19.mezzo.operator.v1.VolumeR\avolumes\"\xbb\x02\n" +
+	"\x06Volume\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x19\n" +
+	"\bagent_id\x18\x03 \x01(\tR\aagentId\x12\x1a\n" +
+	"\bhostname\x18\x04 \x01(\tR\bhostname\x12\x17\n" +
+	"\asize_mb\x18\x05 \x01(\x01R\x06sizeMb\x12%\n" +
+	"\x0econtainer_path\x18\x06 \x01(\tR\rcontainerPath\x12\x16\n" +
+	"\x06shared\x18\a \x01(\bR\x06shared\x12\x1c\n" +
+	"\tprincipal\x18\b \x01(\tR\tprincipal\x120\n" +
+	"\x05tasks\x18\t \x03(\v2\x1a.mezzo.operator.v1.TaskKeyR\x05tasks\x12.\n" +
+	"\bresource\x18\n" +
+	" \x01(\v2\x12.mezzo.v1.ResourceR\bresource\"_\n" +
 	"\x0eExplainRequest\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x16\n" +
@@ -5029,7 +5360,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x04next\x18\x01 \x01(\x04R\x04next\"E\n" +
 	"\aTaskKey\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x17\n" +
-	"\atask_id\x18\x02 \x01(\tR\x06taskId2\xc6\f\n" +
+	"\atask_id\x18\x02 \x01(\tR\x06taskId2\x8b\x0e\n" +
 	"\bOperator\x12K\n" +
 	"\tGetStatus\x12#.mezzo.operator.v1.GetStatusRequest\x1a\x19.mezzo.operator.v1.Status\x12Y\n" +
 	"\n" +
@@ -5047,7 +5378,9 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\bGetQuota\x12\".mezzo.operator.v1.GetQuotaRequest\x1a#.mezzo.operator.v1.GetQuotaResponse\x12\\\n" +
 	"\vRemoveQuota\x12%.mezzo.operator.v1.RemoveQuotaRequest\x1a&.mezzo.operator.v1.RemoveQuotaResponse\x12Y\n" +
 	"\n" +
-	"SetWeights\x12$.mezzo.operator.v1.SetWeightsRequest\x1a%.mezzo.operator.v1.SetWeightsResponse\x12P\n" +
+	"SetWeights\x12$.mezzo.operator.v1.SetWeightsRequest\x1a%.mezzo.operator.v1.SetWeightsResponse\x12e\n" +
+	"\x0eApplyOperation\x12(.mezzo.operator.v1.ApplyOperationRequest\x1a).mezzo.operator.v1.ApplyOperationResponse\x12\\\n" +
+	"\vListVolumes\x12%.mezzo.operator.v1.ListVolumesRequest\x1a&.mezzo.operator.v1.ListVolumesResponse\x12P\n" +
 	"\aExplain\x12!.mezzo.operator.v1.ExplainRequest\x1a\".mezzo.operator.v1.ExplainResponse\x12M\n" +
 	"\x06Reload\x12 .mezzo.operator.v1.ReloadRequest\x1a!.mezzo.operator.v1.ReloadResponse\x12Y\n" +
 	"\n" +
@@ -5066,7 +5399,7 @@ func file_mezzo_operator_v1_operator_proto_rawDescGZIP() []byte {
 	return file_mezzo_operator_v1_operator_proto_rawDescData
 }
 
-var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: mezzo.operator.v1.GetStatusRequest
 	(*Status)(nil),                     // 1: mezzo.operator.v1.Status
@@ -5108,191 +5441,205 @@ var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(*TeardownResponse)(nil),           // 37: mezzo.operator.v1.TeardownResponse
 	(*SetUnavailabilityRequest)(nil),   // 38: mezzo.operator.v1.SetUnavailabilityRequest
 	(*SetUnavailabilityResponse)(nil),  // 39: mezzo.operator.v1.SetUnavailabilityResponse
-	(*ExplainRequest)(nil),             // 40: mezzo.operator.v1.ExplainRequest
-	(*ExplainResponse)(nil),            // 41: mezzo.operator.v1.ExplainResponse
-	(*Cause)(nil),                      // 42: mezzo.operator.v1.Cause
-	(*RoleExplanation)(nil),            // 43: mezzo.operator.v1.RoleExplanation
-	(*ReasonCount)(nil),                // 44: mezzo.operator.v1.ReasonCount
-	(*AgentExplanation)(nil),           // 45: mezzo.operator.v1.AgentExplanation
-	(*ReloadRequest)(nil),              // 46: mezzo.operator.v1.ReloadRequest
-	(*ReloadResponse)(nil),             // 47: mezzo.operator.v1.ReloadResponse
-	(*ReloadChange)(nil),               // 48: mezzo.operator.v1.ReloadChange
-	(*GetMetricsRequest)(nil),          // 49: mezzo.operator.v1.GetMetricsRequest
-	(*GetMetricsResponse)(nil),         // 50: mezzo.operator.v1.GetMetricsResponse
-	(*Metric)(nil),                     // 51: mezzo.operator.v1.Metric
-	(*MetricBucket)(nil),               // 52: mezzo.operator.v1.MetricBucket
-	(*WatchRequest)(nil),               // 53: mezzo.operator.v1.WatchRequest
-	(*WatchEvent)(nil),                 // 54: mezzo.operator.v1.WatchEvent
-	(*WatchBatch)(nil),                 // 55: mezzo.operator.v1.WatchBatch
-	(*AgentDetail)(nil),                // 56: mezzo.operator.v1.AgentDetail
-	(*FrameworkDetail)(nil),            // 57: mezzo.operator.v1.FrameworkDetail
-	(*TaskDetail)(nil),                 // 58: mezzo.operator.v1.TaskDetail
-	(*ExecutorDetail)(nil),             // 59: mezzo.operator.v1.ExecutorDetail
-	(*ExecutorKey)(nil),                // 60: mezzo.operator.v1.ExecutorKey
-	(*SnapshotEnd)(nil),                // 61: mezzo.operator.v1.SnapshotEnd
-	(*TaskKey)(nil),                    // 62: mezzo.operator.v1.TaskKey
-	nil,                                // 63: mezzo.operator.v1.Metric.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 64: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),            // 65: google.protobuf.Struct
-	(v1.TaskState)(0),                  // 66: mezzo.v1.TaskState
-	(v1.TaskStatus_Reason)(0),          // 67: mezzo.v1.TaskStatus.Reason
-	(*v1.Offer)(nil),                   // 68: mezzo.v1.Offer
-	(*v1.Attribute)(nil),               // 69: mezzo.v1.Attribute
-	(*v1.DomainInfo)(nil),              // 70: mezzo.v1.DomainInfo
-	(*v1.Resource)(nil),                // 71: mezzo.v1.Resource
-	(*v1.FrameworkInfo)(nil),           // 72: mezzo.v1.FrameworkInfo
-	(*scheduler.OfferConstraints)(nil), // 73: mezzo.v1.scheduler.OfferConstraints
-	(*v1.Task)(nil),                    // 74: mezzo.v1.Task
-	(*v1.ExecutorInfo)(nil),            // 75: mezzo.v1.ExecutorInfo
+	(*ApplyOperationRequest)(nil),      // 40: mezzo.operator.v1.ApplyOperationRequest
+	(*ApplyOperationResponse)(nil),     // 41: mezzo.operator.v1.ApplyOperationResponse
+	(*ListVolumesRequest)(nil),         // 42: mezzo.operator.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),        // 43: mezzo.operator.v1.ListVolumesResponse
+	(*Volume)(nil),                     // 44: mezzo.operator.v1.Volume
+	(*ExplainRequest)(nil),             // 45: mezzo.operator.v1.ExplainRequest
+	(*ExplainResponse)(nil),            // 46: mezzo.operator.v1.ExplainResponse
+	(*Cause)(nil),                      // 47: mezzo.operator.v1.Cause
+	(*RoleExplanation)(nil),            // 48: mezzo.operator.v1.RoleExplanation
+	(*ReasonCount)(nil),                // 49: mezzo.operator.v1.ReasonCount
+	(*AgentExplanation)(nil),           // 50: mezzo.operator.v1.AgentExplanation
+	(*ReloadRequest)(nil),              // 51: mezzo.operator.v1.ReloadRequest
+	(*ReloadResponse)(nil),             // 52: mezzo.operator.v1.ReloadResponse
+	(*ReloadChange)(nil),               // 53: mezzo.operator.v1.ReloadChange
+	(*GetMetricsRequest)(nil),          // 54: mezzo.operator.v1.GetMetricsRequest
+	(*GetMetricsResponse)(nil),         // 55: mezzo.operator.v1.GetMetricsResponse
+	(*Metric)(nil),                     // 56: mezzo.operator.v1.Metric
+	(*MetricBucket)(nil),               // 57: mezzo.operator.v1.MetricBucket
+	(*WatchRequest)(nil),               // 58: mezzo.operator.v1.WatchRequest
+	(*WatchEvent)(nil),                 // 59: mezzo.operator.v1.WatchEvent
+	(*WatchBatch)(nil),                 // 60: mezzo.operator.v1.WatchBatch
+	(*AgentDetail)(nil),                // 61: mezzo.operator.v1.AgentDetail
+	(*FrameworkDetail)(nil),            // 62: mezzo.operator.v1.FrameworkDetail
+	(*TaskDetail)(nil),                 // 63: mezzo.operator.v1.TaskDetail
+	(*ExecutorDetail)(nil),             // 64: mezzo.operator.v1.ExecutorDetail
+	(*ExecutorKey)(nil),                // 65: mezzo.operator.v1.ExecutorKey
+	(*SnapshotEnd)(nil),                // 66: mezzo.operator.v1.SnapshotEnd
+	(*TaskKey)(nil),                    // 67: mezzo.operator.v1.TaskKey
+	nil,                                // 68: mezzo.operator.v1.Metric.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 69: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),            // 70: google.protobuf.Struct
+	(v1.TaskState)(0),                  // 71: mezzo.v1.TaskState
+	(v1.TaskStatus_Reason)(0),          // 72: mezzo.v1.TaskStatus.Reason
+	(*v1.Offer_Operation)(nil),         // 73: mezzo.v1.Offer.Operation
+	(*v1.Resource)(nil),                // 74: mezzo.v1.Resource
+	(*v1.Offer)(nil),                   // 75: mezzo.v1.Offer
+	(*v1.Attribute)(nil),               // 76: mezzo.v1.Attribute
+	(*v1.DomainInfo)(nil),              // 77: mezzo.v1.DomainInfo
+	(*v1.FrameworkInfo)(nil),           // 78: mezzo.v1.FrameworkInfo
+	(*scheduler.OfferConstraints)(nil), // 79: mezzo.v1.scheduler.OfferConstraints
+	(*v1.Task)(nil),                    // 80: mezzo.v1.Task
+	(*v1.ExecutorInfo)(nil),            // 81: mezzo.v1.ExecutorInfo
 }
 var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
-	64,  // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
+	69,  // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
 	3,   // 1: mezzo.operator.v1.Status.agents:type_name -> mezzo.operator.v1.Counts
 	3,   // 2: mezzo.operator.v1.Status.frameworks:type_name -> mezzo.operator.v1.Counts
 	3,   // 3: mezzo.operator.v1.Status.tasks:type_name -> mezzo.operator.v1.Counts
-	65,  // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
-	65,  // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
-	65,  // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
+	70,  // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
+	70,  // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
+	70,  // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
 	33,  // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
 	2,   // 8: mezzo.operator.v1.Status.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	64,  // 9: mezzo.operator.v1.Status.started:type_name -> google.protobuf.Timestamp
+	69,  // 9: mezzo.operator.v1.Status.started:type_name -> google.protobuf.Timestamp
 	6,   // 10: mezzo.operator.v1.ListAgentsResponse.agents:type_name -> mezzo.operator.v1.Agent
-	65,  // 11: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
-	65,  // 12: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
-	65,  // 13: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
-	65,  // 14: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
-	64,  // 15: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
-	64,  // 16: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
+	70,  // 11: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
+	70,  // 12: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
+	70,  // 13: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
+	70,  // 14: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
+	69,  // 15: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
+	69,  // 16: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
 	7,   // 17: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
 	8,   // 18: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
 	2,   // 19: mezzo.operator.v1.Agent.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	64,  // 20: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
-	64,  // 21: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
+	69,  // 20: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
+	69,  // 21: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
 	11,  // 22: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
-	65,  // 23: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
-	65,  // 24: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
-	64,  // 25: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
-	64,  // 26: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
-	64,  // 27: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
+	70,  // 23: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
+	70,  // 24: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
+	69,  // 25: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
+	69,  // 26: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
+	69,  // 27: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
 	14,  // 28: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
-	66,  // 29: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
-	67,  // 30: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	65,  // 31: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
-	64,  // 32: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
-	64,  // 33: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
-	64,  // 34: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
+	71,  // 29: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
+	72,  // 30: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	70,  // 31: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
+	69,  // 32: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
+	69,  // 33: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
+	69,  // 34: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
 	17,  // 35: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
-	65,  // 36: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
-	64,  // 37: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
+	70,  // 36: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
+	69,  // 37: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
 	20,  // 38: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
-	65,  // 39: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
-	65,  // 40: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
-	65,  // 41: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
-	65,  // 42: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
-	65,  // 43: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
-	65,  // 44: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
-	65,  // 45: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
+	70,  // 39: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
+	70,  // 40: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
+	70,  // 41: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
+	70,  // 42: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
+	70,  // 43: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
+	70,  // 44: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
+	70,  // 45: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
 	25,  // 46: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
-	65,  // 47: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
-	65,  // 48: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
-	65,  // 49: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
+	70,  // 47: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
+	70,  // 48: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
+	70,  // 49: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
 	30,  // 50: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
 	33,  // 51: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	64,  // 52: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
+	69,  // 52: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
 	2,   // 53: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
 	7,   // 54: mezzo.operator.v1.SetUnavailabilityRequest.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	43,  // 55: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
-	11,  // 56: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
-	42,  // 57: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
-	44,  // 58: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
-	45,  // 59: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
-	42,  // 60: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
-	65,  // 61: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
-	48,  // 62: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
-	48,  // 63: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
-	51,  // 64: mezzo.operator.v1.GetMetricsResponse.metrics:type_name -> mezzo.operator.v1.Metric
-	63,  // 65: mezzo.operator.v1.Metric.labels:type_name -> mezzo.operator.v1.Metric.LabelsEntry
-	52,  // 66: mezzo.operator.v1.Metric.buckets:type_name -> mezzo.operator.v1.MetricBucket
-	61,  // 67: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
-	6,   // 68: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
-	11,  // 69: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
-	14,  // 70: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
-	62,  // 71: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
-	17,  // 72: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
-	20,  // 73: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
-	33,  // 74: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
-	56,  // 75: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
-	57,  // 76: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
-	58,  // 77: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
-	68,  // 78: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
-	59,  // 79: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
-	60,  // 80: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
-	55,  // 81: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
-	54,  // 82: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
-	2,   // 83: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	69,  // 84: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
-	70,  // 85: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
-	71,  // 86: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
-	71,  // 87: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
-	71,  // 88: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
-	64,  // 89: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
-	64,  // 90: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
-	64,  // 91: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
-	7,   // 92: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	8,   // 93: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
-	72,  // 94: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
-	73,  // 95: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
-	64,  // 96: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
-	64,  // 97: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
-	64,  // 98: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
-	64,  // 99: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
-	74,  // 100: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
-	64,  // 101: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
-	64,  // 102: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
-	64,  // 103: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
-	75,  // 104: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
-	71,  // 105: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
-	0,   // 106: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
-	4,   // 107: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
-	9,   // 108: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
-	12,  // 109: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
-	15,  // 110: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
-	18,  // 111: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
-	31,  // 112: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
-	34,  // 113: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
-	36,  // 114: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
-	38,  // 115: mezzo.operator.v1.Operator.SetUnavailability:input_type -> mezzo.operator.v1.SetUnavailabilityRequest
-	21,  // 116: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
-	23,  // 117: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
-	26,  // 118: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
-	28,  // 119: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
-	40,  // 120: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
-	46,  // 121: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	49,  // 122: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
-	53,  // 123: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
-	1,   // 124: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
-	5,   // 125: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
-	10,  // 126: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
-	13,  // 127: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
-	16,  // 128: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
-	19,  // 129: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
-	32,  // 130: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
-	35,  // 131: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
-	37,  // 132: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
-	39,  // 133: mezzo.operator.v1.Operator.SetUnavailability:output_type -> mezzo.operator.v1.SetUnavailabilityResponse
-	22,  // 134: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
-	24,  // 135: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
-	27,  // 136: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
-	29,  // 137: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
-	41,  // 138: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
-	47,  // 139: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	50,  // 140: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
-	54,  // 141: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
-	124, // [124:142] is the sub-list for method output_type
-	106, // [106:124] is the sub-list for method input_type
-	106, // [106:106] is the sub-list for extension type_name
-	106, // [106:106] is the sub-list for extension extendee
-	0,   // [0:106] is the sub-list for field type_name
+	73,  // 55: mezzo.operator.v1.ApplyOperationRequest.operation:type_name -> mezzo.v1.Offer.Operation
+	44,  // 56: mezzo.operator.v1.ListVolumesResponse.volumes:type_name -> mezzo.operator.v1.Volume
+	67,  // 57: mezzo.operator.v1.Volume.tasks:type_name -> mezzo.operator.v1.TaskKey
+	74,  // 58: mezzo.operator.v1.Volume.resource:type_name -> mezzo.v1.Resource
+	48,  // 59: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
+	11,  // 60: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
+	47,  // 61: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
+	49,  // 62: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
+	50,  // 63: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
+	47,  // 64: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
+	70,  // 65: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
+	53,  // 66: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
+	53,  // 67: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
+	56,  // 68: mezzo.operator.v1.GetMetricsResponse.metrics:type_name -> mezzo.operator.v1.Metric
+	68,  // 69: mezzo.operator.v1.Metric.labels:type_name -> mezzo.operator.v1.Metric.LabelsEntry
+	57,  // 70: mezzo.operator.v1.Metric.buckets:type_name -> mezzo.operator.v1.MetricBucket
+	66,  // 71: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
+	6,   // 72: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
+	11,  // 73: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
+	14,  // 74: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
+	67,  // 75: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
+	17,  // 76: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
+	20,  // 77: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
+	33,  // 78: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
+	61,  // 79: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
+	62,  // 80: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
+	63,  // 81: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
+	75,  // 82: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
+	64,  // 83: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
+	65,  // 84: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
+	60,  // 85: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
+	59,  // 86: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
+	2,   // 87: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	76,  // 88: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
+	77,  // 89: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
+	74,  // 90: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
+	74,  // 91: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
+	74,  // 92: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
+	69,  // 93: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
+	69,  // 94: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
+	69,  // 95: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
+	7,   // 96: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	8,   // 97: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	78,  // 98: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
+	79,  // 99: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
+	69,  // 100: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
+	69,  // 101: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
+	69,  // 102: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
+	69,  // 103: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
+	80,  // 104: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
+	69,  // 105: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
+	69,  // 106: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
+	69,  // 107: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
+	81,  // 108: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
+	74,  // 109: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
+	0,   // 110: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
+	4,   // 111: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
+	9,   // 112: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
+	12,  // 113: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
+	15,  // 114: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
+	18,  // 115: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
+	31,  // 116: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
+	34,  // 117: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
+	36,  // 118: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
+	38,  // 119: mezzo.operator.v1.Operator.SetUnavailability:input_type -> mezzo.operator.v1.SetUnavailabilityRequest
+	21,  // 120: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
+	23,  // 121: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
+	26,  // 122: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
+	28,  // 123: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
+	40,  // 124: mezzo.operator.v1.Operator.ApplyOperation:input_type -> mezzo.operator.v1.ApplyOperationRequest
+	42,  // 125: mezzo.operator.v1.Operator.ListVolumes:input_type -> mezzo.operator.v1.ListVolumesRequest
+	45,  // 126: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
+	51,  // 127: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	54,  // 128: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
+	58,  // 129: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
+	1,   // 130: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
+	5,   // 131: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
+	10,  // 132: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
+	13,  // 133: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
+	16,  // 134: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
+	19,  // 135: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
+	32,  // 136: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
+	35,  // 137: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
+	37,  // 138: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
+	39,  // 139: mezzo.operator.v1.Operator.SetUnavailability:output_type -> mezzo.operator.v1.SetUnavailabilityResponse
+	22,  // 140: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
+	24,  // 141: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
+	27,  // 142: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
+	29,  // 143: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
+	41,  // 144: mezzo.operator.v1.Operator.ApplyOperation:output_type -> mezzo.operator.v1.ApplyOperationResponse
+	43,  // 145: mezzo.operator.v1.Operator.ListVolumes:output_type -> mezzo.operator.v1.ListVolumesResponse
+	46,  // 146: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
+	52,  // 147: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	55,  // 148: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
+	59,  // 149: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
+	130, // [130:150] is the sub-list for method output_type
+	110, // [110:130] is the sub-list for method input_type
+	110, // [110:110] is the sub-list for extension type_name
+	110, // [110:110] is the sub-list for extension extendee
+	0,   // [0:110] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_operator_proto_init() }
@@ -5300,7 +5647,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 	if File_mezzo_operator_v1_operator_proto != nil {
 		return
 	}
-	file_mezzo_operator_v1_operator_proto_msgTypes[54].OneofWrappers = []any{
+	file_mezzo_operator_v1_operator_proto_msgTypes[59].OneofWrappers = []any{
 		(*WatchEvent_SnapshotEnd)(nil),
 		(*WatchEvent_Agent)(nil),
 		(*WatchEvent_AgentRemoved)(nil),
@@ -5328,7 +5675,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_operator_proto_rawDesc), len(file_mezzo_operator_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   64,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,6 +33,8 @@ const (
 	Operator_GetQuota_FullMethodName          = "/mezzo.operator.v1.Operator/GetQuota"
 	Operator_RemoveQuota_FullMethodName       = "/mezzo.operator.v1.Operator/RemoveQuota"
 	Operator_SetWeights_FullMethodName        = "/mezzo.operator.v1.Operator/SetWeights"
+	Operator_ApplyOperation_FullMethodName    = "/mezzo.operator.v1.Operator/ApplyOperation"
+	Operator_ListVolumes_FullMethodName       = "/mezzo.operator.v1.Operator/ListVolumes"
 	Operator_Explain_FullMethodName           = "/mezzo.operator.v1.Operator/Explain"
 	Operator_Reload_FullMethodName            = "/mezzo.operator.v1.Operator/Reload"
 	Operator_GetMetrics_FullMethodName        = "/mezzo.operator.v1.Operator/GetMetrics"
@@ -71,6 +73,17 @@ type OperatorClient interface {
 	RemoveQuota(ctx context.Context, in *RemoveQuotaRequest, opts ...grpc.CallOption) (*RemoveQuotaResponse, error)
 	// SetWeights sets the weights of roles, durably: all of them or none.
 	SetWeights(ctx context.Context, in *SetWeightsRequest, opts ...grpc.CallOption) (*SetWeightsResponse, error)
+	// ApplyOperation changes what resources of an agent are, as a framework can
+	// with what it is offered: RESERVE (with a source too), UNRESERVE, CREATE,
+	// DESTROY, GROW_VOLUME, SHRINK_VOLUME. What is offered to somebody is taken
+	// back. It is answered when the agent has carried it out. It fails with
+	// INVALID_ARGUMENT when the operation makes no sense, NOT_FOUND for an agent
+	// that is not known, FAILED_PRECONDITION when the resources are not there or
+	// are in use, or the agent refuses, and UNAVAILABLE when the agent went away
+	// meanwhile.
+	ApplyOperation(ctx context.Context, in *ApplyOperationRequest, opts ...grpc.CallOption) (*ApplyOperationResponse, error)
+	// ListVolumes lists the persistent volumes of the agents that are there.
+	ListVolumes(ctx context.Context, in *ListVolumesRequest, opts ...grpc.CallOption) (*ListVolumesResponse, error)
 	// Explain says why a framework is not being offered more: what the master
 	// knows, and what the allocator answers.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
@@ -232,6 +245,26 @@ func (c *operatorClient) SetWeights(ctx context.Context, in *SetWeightsRequest, 
 	return out, nil
 }
 
+func (c *operatorClient) ApplyOperation(ctx context.Context, in *ApplyOperationRequest, opts ...grpc.CallOption) (*ApplyOperationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApplyOperationResponse)
+	err := c.cc.Invoke(ctx, Operator_ApplyOperation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) ListVolumes(ctx context.Context, in *ListVolumesRequest, opts ...grpc.CallOption) (*ListVolumesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListVolumesResponse)
+	err := c.cc.Invoke(ctx, Operator_ListVolumes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *operatorClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ExplainResponse)
@@ -313,6 +346,17 @@ type OperatorServer interface {
 	RemoveQuota(context.Context, *RemoveQuotaRequest) (*RemoveQuotaResponse, error)
 	// SetWeights sets the weights of roles, durably: all of them or none.
 	SetWeights(context.Context, *SetWeightsRequest) (*SetWeightsResponse, error)
+	// ApplyOperation changes what resources of an agent are, as a framework can
+	// with what it is offered: RESERVE (with a source too), UNRESERVE, CREATE,
+	// DESTROY, GROW_VOLUME, SHRINK_VOLUME. What is offered to somebody is taken
+	// back. It is answered when the agent has carried it out. It fails with
+	// INVALID_ARGUMENT when the operation makes no sense, NOT_FOUND for an agent
+	// that is not known, FAILED_PRECONDITION when the resources are not there or
+	// are in use, or the agent refuses, and UNAVAILABLE when the agent went away
+	// meanwhile.
+	ApplyOperation(context.Context, *ApplyOperationRequest) (*ApplyOperationResponse, error)
+	// ListVolumes lists the persistent volumes of the agents that are there.
+	ListVolumes(context.Context, *ListVolumesRequest) (*ListVolumesResponse, error)
 	// Explain says why a framework is not being offered more: what the master
 	// knows, and what the allocator answers.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
@@ -375,6 +419,12 @@ func (UnimplementedOperatorServer) RemoveQuota(context.Context, *RemoveQuotaRequ
 }
 func (UnimplementedOperatorServer) SetWeights(context.Context, *SetWeightsRequest) (*SetWeightsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetWeights not implemented")
+}
+func (UnimplementedOperatorServer) ApplyOperation(context.Context, *ApplyOperationRequest) (*ApplyOperationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApplyOperation not implemented")
+}
+func (UnimplementedOperatorServer) ListVolumes(context.Context, *ListVolumesRequest) (*ListVolumesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListVolumes not implemented")
 }
 func (UnimplementedOperatorServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
@@ -661,6 +711,42 @@ func _Operator_SetWeights_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Operator_ApplyOperation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApplyOperationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).ApplyOperation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_ApplyOperation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).ApplyOperation(ctx, req.(*ApplyOperationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_ListVolumes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListVolumesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).ListVolumes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_ListVolumes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).ListVolumes(ctx, req.(*ListVolumesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Operator_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ExplainRequest)
 	if err := dec(in); err != nil {
@@ -788,6 +874,14 @@ var Operator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetWeights",
 			Handler:    _Operator_SetWeights_Handler,
+		},
+		{
+			MethodName: "ApplyOperation",
+			Handler:    _Operator_ApplyOperation_Handler,
+		},
+		{
+			MethodName: "ListVolumes",
+			Handler:    _Operator_ListVolumes_Handler,
 		},
 		{
 			MethodName: "Explain",
