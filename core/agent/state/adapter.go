@@ -106,6 +106,9 @@ func (m *Machine) endpoints() []*linkv1.Endpoint {
 func (m *Machine) standing() string {
 	var b strings.Builder
 	b.WriteString(m.withheld())
+	// The count stands for the resources, which change by operations alone. It is
+	// told too when an operation was refused, since the master expects its effect.
+	fmt.Fprintf(&b, "\x00%d", m.link.taken)
 	for _, e := range m.endpoints() {
 		b.WriteString("\x00" + e.GetName() + "\x00" + e.GetAddress())
 	}

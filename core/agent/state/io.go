@@ -183,6 +183,11 @@ type Limited struct{ Limitation *isolatorv1.Limitation }
 // CleanedUp says that nothing is left of a container.
 type CleanedUp struct{ Container string }
 
+// VolumeDone says that a volume's directory was made or removed, as MakeVolume or
+// RemoveVolume asked.
+type VolumeDone struct{ Chore string }
+
+func (VolumeDone) input()        {}
 func (Restore) input()           {}
 func (Written) input()           {}
 func (Tick) input()              {}
@@ -317,6 +322,30 @@ type Cleanup struct {
 	Sandbox   string // relative to the work directory; empty: not known
 }
 
+// MakeVolume asks to make the directory of a persistent volume, tried until it
+// works, and to answer with VolumeDone. What is there already stays. What
+// concerns one volume is done in the order in which it was asked for; Launch and
+// Update, too, come after it.
+type MakeVolume struct {
+	Chore string // names what is to be done, and nothing else ever
+	Place VolumePlace
+}
+
+// RemoveVolume asks to remove a persistent volume with all that is in it, tried
+// until it works, and to answer with VolumeDone. It may be asked for again by a
+// later process of the agent, when another volume of that name may be there: so
+// under the chore's name must be kept that it was done, until ForgetVolume.
+type RemoveVolume struct {
+	Chore string
+	Place VolumePlace
+}
+
+// ForgetVolume says that a RemoveVolume will not be asked for again.
+type ForgetVolume struct {
+	Chore string
+	Place VolumePlace
+}
+
 // Exit asks the agent to end. The error is for the operator; nil after an
 // orderly shutdown.
 type Exit struct {
@@ -356,6 +385,9 @@ func (Probe) output()           {}
 func (Wait) output()            {}
 func (Kill) output()            {}
 func (Cleanup) output()         {}
+func (MakeVolume) output()      {}
+func (RemoveVolume) output()    {}
+func (ForgetVolume) output()    {}
 func (Exit) output()            {}
 func (Log) output()             {}
 
@@ -377,6 +409,8 @@ type Plan struct {
 	// it. Latest is the symbolic link that is to point at it; empty: none.
 	Sandbox string
 	Latest  string
+	// Volumes are those that the container is given.
+	Volumes []Volume
 	AgentID string
 	// Deadline is when the container's time is over; zero: never.
 	Deadline time.Time

@@ -61,7 +61,7 @@ func (m *Machine) claim(l *launch) {
 func (m *Machine) plan(c *container) *Plan {
 	p := &Plan{
 		Container: c.id, Parent: c.parent(), Chain: slices.Clone(c.chain), Sandbox: c.sandbox, Latest: c.latest, AgentID: m.id,
-		Task: m.isolatorTask(c),
+		Task: m.isolatorTask(c), Volumes: m.volumesOf(c),
 	}
 	switch {
 	case c.task == nil && c.executor.program != nil:

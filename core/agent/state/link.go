@@ -24,6 +24,7 @@ type link struct {
 	// was not opened in time, the master was silent too long.
 	until       time.Time
 	pingTimeout time.Duration
+	taken       uint64 // operations that came by this stream
 	told        string // what the master has heard of the agent; see standing
 	said        string // the last complaint logged, so that it is logged once
 	// exits are executors that ended while the registration that names them was
@@ -89,6 +90,7 @@ func (m *Machine) pause(reason string, pause time.Duration) {
 	for _, t := range m.tasks {
 		t.retryAt = time.Time{} // until the master is there again
 	}
+	m.pauseOperations()
 }
 
 func (m *Machine) linkUp(in LinkUp) {
@@ -96,7 +98,7 @@ func (m *Machine) linkUp(in LinkUp) {
 	if in.Session != l.session || l.state != connecting {
 		return
 	}
-	l.state, l.master, l.exits = registering, in.Master, nil
+	l.state, l.master, l.exits, l.taken = registering, in.Master, nil, 0
 	m.alive()
 	for _, r := range m.registration() {
 		m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Register{Register: r}})
@@ -167,7 +169,7 @@ func (m *Machine) order(msg any) {
 	case *linkv1.MasterMessage_Operation:
 		m.operation(msg.Operation)
 	case *linkv1.MasterMessage_AcknowledgeOperation:
-		// The updates of operations are sent once here: none waits.
+		m.acknowledgeOperation(msg.AcknowledgeOperation)
 	case *linkv1.MasterMessage_UpdateFramework:
 		if f := m.frameworks[msg.UpdateFramework.GetFramework().GetId().GetValue()]; f != nil {
 			m.framework(msg.UpdateFramework.GetFramework())
@@ -218,6 +220,7 @@ func (m *Machine) registered(r *linkv1.Registered) {
 		m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_ExecutorExited{ExecutorExited: x}})
 	}
 	l.exits = nil
+	m.resendOperations()
 	for _, t := range m.sortedTasks() {
 		if len(t.updates) > 0 {
 			t.retryDelay = m.cfg.Retry
@@ -276,6 +279,7 @@ func (m *Machine) stopAll(which func(*executor) bool) {
 
 // shutdownFramework ends the tasks of a framework that is gone.
 func (m *Machine) shutdownFramework(id string) {
+	m.dropOperations(id)
 	f := m.frameworks[id]
 	if f == nil {
 		for _, t := range m.sortedTasks() { // answers about tasks of which nothing was known
@@ -340,25 +344,10 @@ func (m *Machine) drained() {
 	}
 }
 
-// operation answers that operations on resources are not carried out here.
-func (m *Machine) operation(o *linkv1.Operation) {
-	status := &mezzov1.OperationStatus{
-		State:   mezzov1.OperationState_OPERATION_ERROR.Enum(),
-		Message: proto.String(fmt.Sprintf("this agent does not carry out operations of type %v", o.GetInfo().GetType())),
-	}
-	if id := o.GetOperationId(); id != "" {
-		status.OperationId = &mezzov1.OperationID{Value: proto.String(id)}
-		status.Uuid = &mezzov1.UUID{Value: m.uuid()}
-	}
-	m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Operation{Operation: &linkv1.OperationUpdate{
-		FrameworkId: o.GetFrameworkId(), OperationUuid: o.GetUuid(), Status: status, LatestStatus: status,
-	}}})
-}
-
 // agent is what the agent says of itself.
 func (m *Machine) agent(p *corelink.Packer) *linkv1.Agent {
 	return &linkv1.Agent{
-		Id: m.id, Hostname: m.cfg.Hostname, Version: m.cfg.Version, Resources: pack(p, m.cfg.Resources), Attributes: m.cfg.Attributes,
+		Id: m.id, Hostname: m.cfg.Hostname, Version: m.cfg.Version, Resources: p.Pack(m.resources.total), Attributes: m.cfg.Attributes,
 		Domain: m.cfg.Domain, RpcAddress: m.cfg.RPCAddress, HttpAddress: m.cfg.HTTPAddress, BootId: m.cfg.BootID, Endpoints: m.endpoints(),
 		Withheld: m.withheld(),
 	}
@@ -406,7 +395,7 @@ func (m *Machine) registration() []*linkv1.Register {
 	}
 	for _, run := range slices.Sorted(maps.Keys(m.executors)) {
 		e := m.executors[run]
-		if e.info == nil || len(e.tasks) == 0 && e.program == nil || e.program != nil && (e.root == nil || e.root.phase == cleaning) {
+		if e.info == nil || !e.reported() {
 			continue
 		}
 		entry := &linkv1.Executor{Framework: places[e.framework.id], Info: e.info, Resources: pack(p, e.info.GetResources()), Role: e.role}
@@ -419,7 +408,22 @@ func (m *Machine) registration() []*linkv1.Register {
 		entry := m.registerTask(p, t, places)
 		add(entry, func(r *linkv1.Register) { r.Tasks = append(r.Tasks, entry) })
 	}
+	for _, o := range m.sortedOperations() {
+		if o.lasting() {
+			entry := registerOperation(o)
+			add(entry, func(r *linkv1.Register) { r.Operations = append(r.Operations, entry) })
+		}
+	}
 	return parts
+}
+
+// reported is whether an executor is there as the master counts it: it has tasks
+// or could be given some.
+func (e *executor) reported() bool {
+	if e.program != nil {
+		return e.root != nil && e.root.phase != cleaning
+	}
+	return len(e.tasks) > 0
 }
 
 func (m *Machine) registerTask(p *corelink.Packer, t *task, places map[string]uint32) *linkv1.Task {

@@ -31,6 +31,11 @@ type Machine struct {
 	shrunk   bool        // there may be less than before
 	stored   stored      // of these
 
+	resources  resources
+	operations map[string]*pending // by their names
+	chores     map[string]*chore
+	lastChore  uint64
+
 	frameworks map[string]*framework
 	executors  map[string]*executor      // by run
 	live       map[executorKey]*executor // those that take more tasks
@@ -194,6 +199,8 @@ func New(cfg Config) *Machine {
 	m := &Machine{
 		cfg:        cfg.withDefaults(),
 		chance:     rand.NewChaCha8(cfg.Seed),
+		operations: map[string]*pending{},
+		chores:     map[string]*chore{},
 		frameworks: map[string]*framework{},
 		executors:  map[string]*executor{},
 		live:       map[executorKey]*executor{},
@@ -279,6 +286,8 @@ func (m *Machine) handle(in Input) {
 		m.limited(in)
 	case CleanedUp:
 		m.cleanedUp(in)
+	case VolumeDone:
+		m.volumeDone(in)
 	case ExecutorSubscribe:
 		m.subscribe(in)
 	case ExecutorClosed:
@@ -382,6 +391,8 @@ func (m *Machine) fire() {
 		heap.Pop(&m.timers)
 		switch {
 		case !first.valid():
+		case first.pending != nil:
+			m.sendOperation(first.pending)
 		case first.prober != nil:
 			m.probe(first.prober)
 		case first.task != nil:
@@ -400,9 +411,13 @@ type timer struct {
 	task     *task
 	executor *executor
 	prober   *prober
+	pending  *pending
 }
 
 func (t timer) valid() bool {
+	if t.pending != nil {
+		return !t.pending.gone && t.pending.retryAt.Equal(t.at)
+	}
 	if t.prober != nil {
 		return t.prober.due.Equal(t.at)
 	}
@@ -414,6 +429,9 @@ func (t timer) valid() bool {
 
 // subject orders timers of the same time.
 func (t timer) subject() taskKey {
+	if t.pending != nil {
+		return t.pending.key()
+	}
 	if t.prober != nil {
 		return t.prober.task.key
 	}

@@ -23,11 +23,15 @@ const (
 	bucketTaskInfos  = "taskinfos" // apart, since they are large and never change
 	bucketCompleted  = "completed"
 	bucketIsolators  = "isolators"
+	bucketResources  = "resources"
+	bucketOperations = "operations"
+	bucketChores     = "chores"
 )
 
 // Buckets are all buckets that a machine writes to.
 func Buckets() []string {
-	return []string{bucketAgent, bucketFrameworks, bucketExecutors, bucketContainers, bucketTasks, bucketTaskInfos, bucketCompleted, bucketIsolators}
+	return []string{bucketAgent, bucketFrameworks, bucketExecutors, bucketContainers, bucketTasks, bucketTaskInfos, bucketCompleted, bucketIsolators,
+		bucketResources, bucketOperations, bucketChores}
 }
 
 // recordVersion is the newest form of a record that this code reads and the one
@@ -372,6 +376,9 @@ func (m *Machine) read(records []Record) error {
 		{bucketContainers, m.readContainer},
 		{bucketCompleted, m.readCompleted},
 		{bucketIsolators, m.readIsolator},
+		{bucketResources, m.readResources},
+		{bucketOperations, m.readOperation},
+		{bucketChores, m.readChore},
 	}
 	for _, s := range steps {
 		list := byBucket[s.bucket]

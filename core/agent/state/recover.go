@@ -20,7 +20,11 @@ func (m *Machine) restore(in Restore) {
 		m.immediate = append(m.immediate, Exit{Reason: "the checkpoint cannot be read", Err: err})
 		return
 	}
-	if err := m.reconfigure(); err != nil {
+	err := m.reconfigure()
+	if err == nil {
+		err = m.restoreResources()
+	}
+	if err != nil {
 		m.over = true
 		m.immediate = append(m.immediate, Exit{Reason: "the configuration does not fit the checkpoint", Err: err})
 		return
@@ -53,6 +57,7 @@ func (m *Machine) restore(in Restore) {
 		m.endUnfitting()
 	}
 	m.retireIsolators()
+	m.resumeChores()
 	m.allAnswered()
 	if len(m.containers)+len(m.tasks) > 0 {
 		m.log(Info, "restored from the checkpoint", "tasks", len(m.tasks), "containers", len(m.containers))
@@ -301,7 +306,7 @@ func (m *Machine) tellState() {
 	p := corelink.NewPacker()
 	a := m.agent(p)
 	m.link.told = m.standing()
-	m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_State{State: &linkv1.AgentState{Agent: a, Kinds: p.Kinds()}}})
+	m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_State{State: &linkv1.AgentState{Agent: a, Kinds: p.Kinds(), Operations: m.link.taken}}})
 }
 
 // Retired are the isolators that are not in the configuration any more and that

@@ -104,6 +104,12 @@ func (m *Machine) refusal(f *framework, r *linkv1.Run) *refusal {
 		if why := m.executorError(f, e); why != "" {
 			return wrong("executor %s", why)
 		}
+		if why := m.volumeError(e.GetResources()); why != "" {
+			return wrong("executor %q: %s", e.GetExecutorId().GetValue(), why)
+		}
+		if unknown := m.unknownResources(e.GetResources()); unknown != "" {
+			return m.notHere(f, "executor "+e.GetExecutorId().GetValue(), unknown)
+		}
 		if running := m.live[executorKey{f.id, e.GetExecutorId().GetValue()}]; running != nil && running.info != nil {
 			if custom(e) != (running.program != nil) {
 				return wrong("executor %q runs here already and is of another type", running.id)
@@ -125,8 +131,18 @@ func (m *Machine) refusal(f *framework, r *linkv1.Run) *refusal {
 		if why := m.taskError(f, t, custom(r.GetExecutor())); why != "" {
 			return wrong("task %q: %s", id, why)
 		}
+		if unknown := m.unknownResources(t.GetResources()); unknown != "" {
+			return m.notHere(f, "task "+id, unknown)
+		}
 	}
 	return nil
+}
+
+// notHere refuses a launch on reservations or volumes that the agent does not
+// have: the operation that was to make them was refused or lost.
+func (m *Machine) notHere(f *framework, who, unknown string) *refusal {
+	return &refusal{lost(f, mezzov1.TaskState_TASK_DROPPED), mezzov1.TaskStatus_REASON_RESOURCES_UNKNOWN,
+		fmt.Sprintf("%s uses %s, which the agent does not have", who, unknown)}
 }
 
 // executorError says what is wrong with an executor; empty: nothing.
@@ -160,6 +176,9 @@ func (m *Machine) taskError(f *framework, t *mezzov1.TaskInfo, custom bool) stri
 	}
 	if _, err := resource.FromProto(t.GetResources()); err != nil {
 		return "its resources are wrong: " + err.Error()
+	}
+	if why := m.volumeError(t.GetResources()); why != "" {
+		return why
 	}
 	switch {
 	case custom:

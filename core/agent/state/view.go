@@ -5,7 +5,7 @@ package state
 // changes.
 func (m *Machine) View() View {
 	v := View{
-		AgentID: m.id, Hostname: m.cfg.Hostname, Master: m.link.master, Epoch: m.epoch, Resources: m.cfg.Resources, Withheld: m.withheld(),
+		AgentID: m.id, Hostname: m.cfg.Hostname, Master: m.link.master, Epoch: m.epoch, Resources: m.resources.total.ToProto(), Withheld: m.withheld(),
 		Endpoints: m.endpoints(),
 	}
 	switch {
