@@ -51,6 +51,7 @@ type Agent struct {
 	inputs  chan state.Input
 	queries chan func()
 
+	born    time.Time // when the process began to be one
 	started sync.Once
 	running chan struct{} // closed when the loop begins
 	ended   chan struct{} // closed when the loop has ended
@@ -99,7 +100,7 @@ func New(options Options) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{
-		options: options, logger: options.Logger, work: &workDir{root: root}, store: store,
+		options: options, logger: options.Logger, work: &workDir{root: root}, store: store, born: time.Now(),
 		executors: newExecutors(),
 		inputs:    make(chan state.Input, inputs), queries: make(chan func()),
 		running: make(chan struct{}), ended: make(chan struct{}),

@@ -44,7 +44,7 @@ func (a *Agent) authorize(ctx context.Context, action rpc.Action, object rpc.Obj
 }
 
 // GetState serves what the agent shows of itself.
-func (a *Agent) GetState(ctx context.Context, _ *operatorv1.GetAgentStateRequest) (*operatorv1.AgentStateResponse, error) {
+func (a *Agent) GetState(ctx context.Context, q *operatorv1.GetAgentStateRequest) (*operatorv1.AgentStateResponse, error) {
 	if err := a.authorize(ctx, rpc.ViewCluster, rpc.Object{}); err != nil {
 		return nil, err
 	}
@@ -73,6 +73,11 @@ func (a *Agent) GetState(ctx context.Context, _ *operatorv1.GetAgentStateRequest
 	for _, p := range r.Plugins {
 		if p.Host == "" {
 			p.Host = v.AgentID
+		}
+	}
+	if q.GetDetail() {
+		if r.Detail, err = a.detail(ctx); err != nil {
+			return nil, edge(err)
 		}
 	}
 	return r, nil
@@ -324,6 +329,7 @@ func (a *Agent) Usage(ctx context.Context, r *operatorv1.ContainerUsageRequest) 
 			CpuSeconds:  s.GetCpusUserTimeSecs() + s.GetCpusSystemTimeSecs(),
 			MemoryBytes: memory, MemoryLimitBytes: s.GetMemLimitBytes(), Processes: uint64(s.GetProcesses()),
 			DiskBytes: s.GetDiskUsedBytes(), DiskLimitBytes: s.GetDiskLimitBytes(),
+			ExecutorId: c.ExecutorID, Parent: c.Parent, Statistics: s,
 		})
 	}
 	return answer, nil

@@ -66,6 +66,8 @@ type Machine struct {
 	dirty     []entity
 	sequence  uint64 // of the newest checkpoint
 	written   uint64
+	// endings counts tasks that have ended since the process began.
+	endings map[mezzov1.TaskState]uint64
 }
 
 // ending is why an agent ends all that it runs, and then itself.

@@ -263,6 +263,10 @@ func (m *Machine) forgetTask(t *task) {
 }
 
 func (m *Machine) remember(t *task) {
+	if m.endings == nil {
+		m.endings = map[mezzov1.TaskState]uint64{}
+	}
+	m.endings[t.status.GetState()]++
 	c := &completed{
 		framework: t.key.framework, id: t.key.id, name: t.info.GetName(), executor: t.executorID, role: t.role, container: t.container,
 		sandbox: t.sandbox, launched: t.launched, started: t.started, finished: t.finished, status: t.status, resources: t.info.GetResources(),

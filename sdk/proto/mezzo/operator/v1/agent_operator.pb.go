@@ -7,9 +7,11 @@
 package operatorv1
 
 import (
+	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	structpb "google.golang.org/protobuf/types/known/structpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -72,7 +74,9 @@ func (LogStream) EnumDescriptor() ([]byte, []int) {
 }
 
 type GetAgentStateRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Also all that is known of each object, in `detail`.
+	Detail        bool `protobuf:"varint,1,opt,name=detail" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -107,6 +111,13 @@ func (*GetAgentStateRequest) Descriptor() ([]byte, []int) {
 	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{0}
 }
 
+func (x *GetAgentStateRequest) GetDetail() bool {
+	if x != nil {
+		return x.Detail
+	}
+	return false
+}
+
 type AgentStateResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	AgentId  string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
@@ -120,7 +131,8 @@ type AgentStateResponse struct {
 	Plugins    []*Plugin        `protobuf:"bytes,8,rep,name=plugins" json:"plugins,omitempty"`
 	Containers []*Container     `protobuf:"bytes,9,rep,name=containers" json:"containers,omitempty"`
 	// Where this agent is reached, its adapters included.
-	Endpoints     []*Endpoint `protobuf:"bytes,10,rep,name=endpoints" json:"endpoints,omitempty"`
+	Endpoints     []*Endpoint       `protobuf:"bytes,10,rep,name=endpoints" json:"endpoints,omitempty"`
+	Detail        *AgentStateDetail `protobuf:"bytes,11,opt,name=detail" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -225,6 +237,536 @@ func (x *AgentStateResponse) GetEndpoints() []*Endpoint {
 	return nil
 }
 
+func (x *AgentStateResponse) GetDetail() *AgentStateDetail {
+	if x != nil {
+		return x.Detail
+	}
+	return nil
+}
+
+// AgentStateDetail is an agent as frameworks see it.
+type AgentStateDetail struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Info    *v1.AgentInfo          `protobuf:"bytes,1,opt,name=info" json:"info,omitempty"`
+	Version string                 `protobuf:"bytes,2,opt,name=version" json:"version,omitempty"`
+	// When the process began.
+	Started *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=started" json:"started,omitempty"`
+	// Those that have something here, as they subscribed.
+	Frameworks []*v1.FrameworkInfo `protobuf:"bytes,4,rep,name=frameworks" json:"frameworks,omitempty"`
+	Executors  []*AgentExecutor    `protobuf:"bytes,5,rep,name=executors" json:"executors,omitempty"`
+	Tasks      []*AgentTask        `protobuf:"bytes,6,rep,name=tasks" json:"tasks,omitempty"`
+	// How many tasks have ended since the process began, by state.
+	Ended         []*EndedTasks `protobuf:"bytes,7,rep,name=ended" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentStateDetail) Reset() {
+	*x = AgentStateDetail{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentStateDetail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentStateDetail) ProtoMessage() {}
+
+func (x *AgentStateDetail) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentStateDetail.ProtoReflect.Descriptor instead.
+func (*AgentStateDetail) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AgentStateDetail) GetInfo() *v1.AgentInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *AgentStateDetail) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *AgentStateDetail) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *AgentStateDetail) GetFrameworks() []*v1.FrameworkInfo {
+	if x != nil {
+		return x.Frameworks
+	}
+	return nil
+}
+
+func (x *AgentStateDetail) GetExecutors() []*AgentExecutor {
+	if x != nil {
+		return x.Executors
+	}
+	return nil
+}
+
+func (x *AgentStateDetail) GetTasks() []*AgentTask {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+func (x *AgentStateDetail) GetEnded() []*EndedTasks {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+// AgentExecutor is an executor, or the agent itself in the place of one, for a
+// command task.
+type AgentExecutor struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	FrameworkId string                 `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
+	// A command task's has only an id: the task's.
+	Info        *v1.ExecutorInfo `protobuf:"bytes,2,opt,name=info" json:"info,omitempty"`
+	Role        string           `protobuf:"bytes,3,opt,name=role" json:"role,omitempty"`
+	ContainerId string           `protobuf:"bytes,4,opt,name=container_id,json=containerId" json:"container_id,omitempty"`
+	// The sandbox, as an absolute path.
+	Directory string `protobuf:"bytes,5,opt,name=directory" json:"directory,omitempty"`
+	// It is there for a command task.
+	Command bool `protobuf:"varint,6,opt,name=command" json:"command,omitempty"`
+	// It has ended; what is known of it is known from its tasks.
+	Completed     bool `protobuf:"varint,7,opt,name=completed" json:"completed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentExecutor) Reset() {
+	*x = AgentExecutor{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentExecutor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentExecutor) ProtoMessage() {}
+
+func (x *AgentExecutor) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentExecutor.ProtoReflect.Descriptor instead.
+func (*AgentExecutor) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AgentExecutor) GetFrameworkId() string {
+	if x != nil {
+		return x.FrameworkId
+	}
+	return ""
+}
+
+func (x *AgentExecutor) GetInfo() *v1.ExecutorInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *AgentExecutor) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *AgentExecutor) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *AgentExecutor) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *AgentExecutor) GetCommand() bool {
+	if x != nil {
+		return x.Command
+	}
+	return false
+}
+
+func (x *AgentExecutor) GetCompleted() bool {
+	if x != nil {
+		return x.Completed
+	}
+	return false
+}
+
+// AgentTask is a task on an agent.
+type AgentTask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With the newest status as its only one.
+	Task *v1.Task `protobuf:"bytes,1,opt,name=task" json:"task,omitempty"`
+	Role string   `protobuf:"bytes,2,opt,name=role" json:"role,omitempty"`
+	// "queued": on its way to its executor; "launched"; "terminated": it has ended,
+	// and that is not acknowledged yet; "completed".
+	Place string `protobuf:"bytes,3,opt,name=place" json:"place,omitempty"`
+	// The container of its executor.
+	Run           string `protobuf:"bytes,4,opt,name=run" json:"run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentTask) Reset() {
+	*x = AgentTask{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentTask) ProtoMessage() {}
+
+func (x *AgentTask) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentTask.ProtoReflect.Descriptor instead.
+func (*AgentTask) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AgentTask) GetTask() *v1.Task {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
+func (x *AgentTask) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *AgentTask) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
+func (x *AgentTask) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+type EndedTasks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         *v1.TaskState          `protobuf:"varint,1,opt,name=state,enum=mezzo.v1.TaskState" json:"state,omitempty"`
+	Count         uint64                 `protobuf:"varint,2,opt,name=count" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndedTasks) Reset() {
+	*x = EndedTasks{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndedTasks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndedTasks) ProtoMessage() {}
+
+func (x *EndedTasks) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndedTasks.ProtoReflect.Descriptor instead.
+func (*EndedTasks) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *EndedTasks) GetState() v1.TaskState {
+	if x != nil && x.State != nil {
+		return *x.State
+	}
+	return v1.TaskState(6)
+}
+
+func (x *EndedTasks) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+type ListFilesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFilesRequest) Reset() {
+	*x = ListFilesRequest{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFilesRequest) ProtoMessage() {}
+
+func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFilesRequest.ProtoReflect.Descriptor instead.
+func (*ListFilesRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListFilesRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+type ListFilesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sorted by path; the paths begin with that of the request. Of a file that is
+	// no directory: none.
+	Files         []*v1.FileInfo `protobuf:"bytes,1,rep,name=files" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFilesResponse) Reset() {
+	*x = ListFilesResponse{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFilesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFilesResponse) ProtoMessage() {}
+
+func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFilesResponse.ProtoReflect.Descriptor instead.
+func (*ListFilesResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListFilesResponse) GetFiles() []*v1.FileInfo {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+type ReadFileRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Path   string                 `protobuf:"bytes,1,opt,name=path" json:"path,omitempty"`
+	Offset uint64                 `protobuf:"varint,2,opt,name=offset" json:"offset,omitempty"`
+	// At most this many bytes, and never more than 1 MiB. 0: none, only the size.
+	Length        uint64 `protobuf:"varint,3,opt,name=length" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadFileRequest) Reset() {
+	*x = ReadFileRequest{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadFileRequest) ProtoMessage() {}
+
+func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
+func (*ReadFileRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReadFileRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ReadFileRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ReadFileRequest) GetLength() uint64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+type ReadFileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the whole file.
+	Size          uint64 `protobuf:"varint,1,opt,name=size" json:"size,omitempty"`
+	Data          []byte `protobuf:"bytes,2,opt,name=data" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadFileResponse) Reset() {
+	*x = ReadFileResponse{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadFileResponse) ProtoMessage() {}
+
+func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadFileResponse.ProtoReflect.Descriptor instead.
+func (*ReadFileResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ReadFileResponse) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ReadFileResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type Container struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id" json:"id,omitempty"`
@@ -241,7 +783,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[2]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -253,7 +795,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[2]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -266,7 +808,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{2}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Container) GetId() string {
@@ -343,7 +885,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[3]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -355,7 +897,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[3]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -368,7 +910,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{3}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LogsRequest) GetTaskId() string {
@@ -425,7 +967,7 @@ type LogsChunk struct {
 
 func (x *LogsChunk) Reset() {
 	*x = LogsChunk{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[4]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +979,7 @@ func (x *LogsChunk) String() string {
 func (*LogsChunk) ProtoMessage() {}
 
 func (x *LogsChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[4]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +992,7 @@ func (x *LogsChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsChunk.ProtoReflect.Descriptor instead.
 func (*LogsChunk) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{4}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LogsChunk) GetData() []byte {
@@ -477,7 +1019,7 @@ type ContainerUsageRequest struct {
 
 func (x *ContainerUsageRequest) Reset() {
 	*x = ContainerUsageRequest{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[5]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +1031,7 @@ func (x *ContainerUsageRequest) String() string {
 func (*ContainerUsageRequest) ProtoMessage() {}
 
 func (x *ContainerUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[5]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +1044,7 @@ func (x *ContainerUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsageRequest.ProtoReflect.Descriptor instead.
 func (*ContainerUsageRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{5}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ContainerUsageRequest) GetContainers() []string {
@@ -521,7 +1063,7 @@ type ContainerUsageResponse struct {
 
 func (x *ContainerUsageResponse) Reset() {
 	*x = ContainerUsageResponse{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[6]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -533,7 +1075,7 @@ func (x *ContainerUsageResponse) String() string {
 func (*ContainerUsageResponse) ProtoMessage() {}
 
 func (x *ContainerUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[6]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -546,7 +1088,7 @@ func (x *ContainerUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsageResponse.ProtoReflect.Descriptor instead.
 func (*ContainerUsageResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{6}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ContainerUsageResponse) GetUsages() []*ContainerUsage {
@@ -569,13 +1111,17 @@ type ContainerUsage struct {
 	// it may take; 0: not known, no bound.
 	DiskBytes      uint64 `protobuf:"varint,8,opt,name=disk_bytes,json=diskBytes" json:"disk_bytes,omitempty"`
 	DiskLimitBytes uint64 `protobuf:"varint,9,opt,name=disk_limit_bytes,json=diskLimitBytes" json:"disk_limit_bytes,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	ExecutorId     string `protobuf:"bytes,10,opt,name=executor_id,json=executorId" json:"executor_id,omitempty"`
+	// The container that it is in; empty: it is a root.
+	Parent        string                 `protobuf:"bytes,11,opt,name=parent" json:"parent,omitempty"`
+	Statistics    *v1.ResourceStatistics `protobuf:"bytes,12,opt,name=statistics" json:"statistics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ContainerUsage) Reset() {
 	*x = ContainerUsage{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[7]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +1133,7 @@ func (x *ContainerUsage) String() string {
 func (*ContainerUsage) ProtoMessage() {}
 
 func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[7]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +1146,7 @@ func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsage.ProtoReflect.Descriptor instead.
 func (*ContainerUsage) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{7}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ContainerUsage) GetContainer() string {
@@ -666,12 +1212,34 @@ func (x *ContainerUsage) GetDiskLimitBytes() uint64 {
 	return 0
 }
 
+func (x *ContainerUsage) GetExecutorId() string {
+	if x != nil {
+		return x.ExecutorId
+	}
+	return ""
+}
+
+func (x *ContainerUsage) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ContainerUsage) GetStatistics() *v1.ResourceStatistics {
+	if x != nil {
+		return x.Statistics
+	}
+	return nil
+}
+
 var File_mezzo_operator_v1_agent_operator_proto protoreflect.FileDescriptor
 
 const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\n" +
-	"&mezzo/operator/v1/agent_operator.proto\x12\x11mezzo.operator.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a mezzo/operator/v1/operator.proto\"\x16\n" +
-	"\x14GetAgentStateRequest\"\xa9\x03\n" +
+	"&mezzo/operator/v1/agent_operator.proto\x12\x11mezzo.operator.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a mezzo/operator/v1/operator.proto\x1a\x14mezzo/v1/mezzo.proto\".\n" +
+	"\x14GetAgentStateRequest\x12\x16\n" +
+	"\x06detail\x18\x01 \x01(\bR\x06detail\"\xe6\x03\n" +
 	"\x12AgentStateResponse\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x14\n" +
@@ -685,7 +1253,46 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"containers\x18\t \x03(\v2\x1c.mezzo.operator.v1.ContainerR\n" +
 	"containers\x129\n" +
 	"\tendpoints\x18\n" +
-	" \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\"\xcb\x01\n" +
+	" \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\x12;\n" +
+	"\x06detail\x18\v \x01(\v2#.mezzo.operator.v1.AgentStateDetailR\x06detail\"\xed\x02\n" +
+	"\x10AgentStateDetail\x12'\n" +
+	"\x04info\x18\x01 \x01(\v2\x13.mezzo.v1.AgentInfoR\x04info\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x124\n" +
+	"\astarted\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x127\n" +
+	"\n" +
+	"frameworks\x18\x04 \x03(\v2\x17.mezzo.v1.FrameworkInfoR\n" +
+	"frameworks\x12>\n" +
+	"\texecutors\x18\x05 \x03(\v2 .mezzo.operator.v1.AgentExecutorR\texecutors\x122\n" +
+	"\x05tasks\x18\x06 \x03(\v2\x1c.mezzo.operator.v1.AgentTaskR\x05tasks\x123\n" +
+	"\x05ended\x18\a \x03(\v2\x1d.mezzo.operator.v1.EndedTasksR\x05ended\"\xeb\x01\n" +
+	"\rAgentExecutor\x12!\n" +
+	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12*\n" +
+	"\x04info\x18\x02 \x01(\v2\x16.mezzo.v1.ExecutorInfoR\x04info\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12!\n" +
+	"\fcontainer_id\x18\x04 \x01(\tR\vcontainerId\x12\x1c\n" +
+	"\tdirectory\x18\x05 \x01(\tR\tdirectory\x12\x18\n" +
+	"\acommand\x18\x06 \x01(\bR\acommand\x12\x1c\n" +
+	"\tcompleted\x18\a \x01(\bR\tcompleted\"k\n" +
+	"\tAgentTask\x12\"\n" +
+	"\x04task\x18\x01 \x01(\v2\x0e.mezzo.v1.TaskR\x04task\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
+	"\x05place\x18\x03 \x01(\tR\x05place\x12\x10\n" +
+	"\x03run\x18\x04 \x01(\tR\x03run\"T\n" +
+	"\n" +
+	"EndedTasks\x120\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x13.mezzo.v1.TaskStateB\x05\xaa\x01\x02\b\x01R\x05state\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"&\n" +
+	"\x10ListFilesRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"=\n" +
+	"\x11ListFilesResponse\x12(\n" +
+	"\x05files\x18\x01 \x03(\v2\x12.mezzo.v1.FileInfoR\x05files\"U\n" +
+	"\x0fReadFileRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x16\n" +
+	"\x06length\x18\x03 \x01(\x04R\x06length\":\n" +
+	"\x10ReadFileResponse\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\xcb\x01\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fframework_id\x18\x02 \x01(\tR\vframeworkId\x12\x17\n" +
@@ -712,7 +1319,7 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"containers\x18\x01 \x03(\tR\n" +
 	"containers\"S\n" +
 	"\x16ContainerUsageResponse\x129\n" +
-	"\x06usages\x18\x01 \x03(\v2!.mezzo.operator.v1.ContainerUsageR\x06usages\"\xc3\x02\n" +
+	"\x06usages\x18\x01 \x03(\v2!.mezzo.operator.v1.ContainerUsageR\x06usages\"\xba\x03\n" +
 	"\x0eContainerUsage\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12!\n" +
@@ -724,15 +1331,24 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\tprocesses\x18\a \x01(\x04R\tprocesses\x12\x1d\n" +
 	"\n" +
 	"disk_bytes\x18\b \x01(\x04R\tdiskBytes\x12(\n" +
-	"\x10disk_limit_bytes\x18\t \x01(\x04R\x0ediskLimitBytes*U\n" +
+	"\x10disk_limit_bytes\x18\t \x01(\x04R\x0ediskLimitBytes\x12\x1f\n" +
+	"\vexecutor_id\x18\n" +
+	" \x01(\tR\n" +
+	"executorId\x12\x16\n" +
+	"\x06parent\x18\v \x01(\tR\x06parent\x12<\n" +
+	"\n" +
+	"statistics\x18\f \x01(\v2\x1c.mezzo.v1.ResourceStatisticsR\n" +
+	"statistics*U\n" +
 	"\tLogStream\x12\x1a\n" +
 	"\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n" +
-	"\x11LOG_STREAM_STDERR\x10\x022\xe0\x02\n" +
+	"\x11LOG_STREAM_STDERR\x10\x022\x8d\x04\n" +
 	"\rAgentOperator\x12Z\n" +
 	"\bGetState\x12'.mezzo.operator.v1.GetAgentStateRequest\x1a%.mezzo.operator.v1.AgentStateResponse\x12F\n" +
 	"\x04Logs\x12\x1e.mezzo.operator.v1.LogsRequest\x1a\x1c.mezzo.operator.v1.LogsChunk0\x01\x12\\\n" +
-	"\x05Usage\x12(.mezzo.operator.v1.ContainerUsageRequest\x1a).mezzo.operator.v1.ContainerUsageResponse\x12M\n" +
+	"\x05Usage\x12(.mezzo.operator.v1.ContainerUsageRequest\x1a).mezzo.operator.v1.ContainerUsageResponse\x12V\n" +
+	"\tListFiles\x12#.mezzo.operator.v1.ListFilesRequest\x1a$.mezzo.operator.v1.ListFilesResponse\x12S\n" +
+	"\bReadFile\x12\".mezzo.operator.v1.ReadFileRequest\x1a#.mezzo.operator.v1.ReadFileResponse\x12M\n" +
 	"\x06Reload\x12 .mezzo.operator.v1.ReloadRequest\x1a!.mezzo.operator.v1.ReloadResponseBGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
@@ -748,45 +1364,77 @@ func file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP() []byte {
 }
 
 var file_mezzo_operator_v1_agent_operator_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mezzo_operator_v1_agent_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_mezzo_operator_v1_agent_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_mezzo_operator_v1_agent_operator_proto_goTypes = []any{
 	(LogStream)(0),                 // 0: mezzo.operator.v1.LogStream
 	(*GetAgentStateRequest)(nil),   // 1: mezzo.operator.v1.GetAgentStateRequest
 	(*AgentStateResponse)(nil),     // 2: mezzo.operator.v1.AgentStateResponse
-	(*Container)(nil),              // 3: mezzo.operator.v1.Container
-	(*LogsRequest)(nil),            // 4: mezzo.operator.v1.LogsRequest
-	(*LogsChunk)(nil),              // 5: mezzo.operator.v1.LogsChunk
-	(*ContainerUsageRequest)(nil),  // 6: mezzo.operator.v1.ContainerUsageRequest
-	(*ContainerUsageResponse)(nil), // 7: mezzo.operator.v1.ContainerUsageResponse
-	(*ContainerUsage)(nil),         // 8: mezzo.operator.v1.ContainerUsage
-	(*structpb.Struct)(nil),        // 9: google.protobuf.Struct
-	(*Task)(nil),                   // 10: mezzo.operator.v1.Task
-	(*Plugin)(nil),                 // 11: mezzo.operator.v1.Plugin
-	(*Endpoint)(nil),               // 12: mezzo.operator.v1.Endpoint
-	(*ReloadRequest)(nil),          // 13: mezzo.operator.v1.ReloadRequest
-	(*ReloadResponse)(nil),         // 14: mezzo.operator.v1.ReloadResponse
+	(*AgentStateDetail)(nil),       // 3: mezzo.operator.v1.AgentStateDetail
+	(*AgentExecutor)(nil),          // 4: mezzo.operator.v1.AgentExecutor
+	(*AgentTask)(nil),              // 5: mezzo.operator.v1.AgentTask
+	(*EndedTasks)(nil),             // 6: mezzo.operator.v1.EndedTasks
+	(*ListFilesRequest)(nil),       // 7: mezzo.operator.v1.ListFilesRequest
+	(*ListFilesResponse)(nil),      // 8: mezzo.operator.v1.ListFilesResponse
+	(*ReadFileRequest)(nil),        // 9: mezzo.operator.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),       // 10: mezzo.operator.v1.ReadFileResponse
+	(*Container)(nil),              // 11: mezzo.operator.v1.Container
+	(*LogsRequest)(nil),            // 12: mezzo.operator.v1.LogsRequest
+	(*LogsChunk)(nil),              // 13: mezzo.operator.v1.LogsChunk
+	(*ContainerUsageRequest)(nil),  // 14: mezzo.operator.v1.ContainerUsageRequest
+	(*ContainerUsageResponse)(nil), // 15: mezzo.operator.v1.ContainerUsageResponse
+	(*ContainerUsage)(nil),         // 16: mezzo.operator.v1.ContainerUsage
+	(*structpb.Struct)(nil),        // 17: google.protobuf.Struct
+	(*Task)(nil),                   // 18: mezzo.operator.v1.Task
+	(*Plugin)(nil),                 // 19: mezzo.operator.v1.Plugin
+	(*Endpoint)(nil),               // 20: mezzo.operator.v1.Endpoint
+	(*v1.AgentInfo)(nil),           // 21: mezzo.v1.AgentInfo
+	(*timestamppb.Timestamp)(nil),  // 22: google.protobuf.Timestamp
+	(*v1.FrameworkInfo)(nil),       // 23: mezzo.v1.FrameworkInfo
+	(*v1.ExecutorInfo)(nil),        // 24: mezzo.v1.ExecutorInfo
+	(*v1.Task)(nil),                // 25: mezzo.v1.Task
+	(v1.TaskState)(0),              // 26: mezzo.v1.TaskState
+	(*v1.FileInfo)(nil),            // 27: mezzo.v1.FileInfo
+	(*v1.ResourceStatistics)(nil),  // 28: mezzo.v1.ResourceStatistics
+	(*ReloadRequest)(nil),          // 29: mezzo.operator.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 30: mezzo.operator.v1.ReloadResponse
 }
 var file_mezzo_operator_v1_agent_operator_proto_depIdxs = []int32{
-	9,  // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
-	10, // 1: mezzo.operator.v1.AgentStateResponse.tasks:type_name -> mezzo.operator.v1.Task
-	11, // 2: mezzo.operator.v1.AgentStateResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	3,  // 3: mezzo.operator.v1.AgentStateResponse.containers:type_name -> mezzo.operator.v1.Container
-	12, // 4: mezzo.operator.v1.AgentStateResponse.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	0,  // 5: mezzo.operator.v1.LogsRequest.stream:type_name -> mezzo.operator.v1.LogStream
-	8,  // 6: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
-	1,  // 7: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
-	4,  // 8: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
-	6,  // 9: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
-	13, // 10: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	2,  // 11: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
-	5,  // 12: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
-	7,  // 13: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
-	14, // 14: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	17, // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
+	18, // 1: mezzo.operator.v1.AgentStateResponse.tasks:type_name -> mezzo.operator.v1.Task
+	19, // 2: mezzo.operator.v1.AgentStateResponse.plugins:type_name -> mezzo.operator.v1.Plugin
+	11, // 3: mezzo.operator.v1.AgentStateResponse.containers:type_name -> mezzo.operator.v1.Container
+	20, // 4: mezzo.operator.v1.AgentStateResponse.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	3,  // 5: mezzo.operator.v1.AgentStateResponse.detail:type_name -> mezzo.operator.v1.AgentStateDetail
+	21, // 6: mezzo.operator.v1.AgentStateDetail.info:type_name -> mezzo.v1.AgentInfo
+	22, // 7: mezzo.operator.v1.AgentStateDetail.started:type_name -> google.protobuf.Timestamp
+	23, // 8: mezzo.operator.v1.AgentStateDetail.frameworks:type_name -> mezzo.v1.FrameworkInfo
+	4,  // 9: mezzo.operator.v1.AgentStateDetail.executors:type_name -> mezzo.operator.v1.AgentExecutor
+	5,  // 10: mezzo.operator.v1.AgentStateDetail.tasks:type_name -> mezzo.operator.v1.AgentTask
+	6,  // 11: mezzo.operator.v1.AgentStateDetail.ended:type_name -> mezzo.operator.v1.EndedTasks
+	24, // 12: mezzo.operator.v1.AgentExecutor.info:type_name -> mezzo.v1.ExecutorInfo
+	25, // 13: mezzo.operator.v1.AgentTask.task:type_name -> mezzo.v1.Task
+	26, // 14: mezzo.operator.v1.EndedTasks.state:type_name -> mezzo.v1.TaskState
+	27, // 15: mezzo.operator.v1.ListFilesResponse.files:type_name -> mezzo.v1.FileInfo
+	0,  // 16: mezzo.operator.v1.LogsRequest.stream:type_name -> mezzo.operator.v1.LogStream
+	16, // 17: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
+	28, // 18: mezzo.operator.v1.ContainerUsage.statistics:type_name -> mezzo.v1.ResourceStatistics
+	1,  // 19: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
+	12, // 20: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
+	14, // 21: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
+	7,  // 22: mezzo.operator.v1.AgentOperator.ListFiles:input_type -> mezzo.operator.v1.ListFilesRequest
+	9,  // 23: mezzo.operator.v1.AgentOperator.ReadFile:input_type -> mezzo.operator.v1.ReadFileRequest
+	29, // 24: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	2,  // 25: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
+	13, // 26: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
+	15, // 27: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
+	8,  // 28: mezzo.operator.v1.AgentOperator.ListFiles:output_type -> mezzo.operator.v1.ListFilesResponse
+	10, // 29: mezzo.operator.v1.AgentOperator.ReadFile:output_type -> mezzo.operator.v1.ReadFileResponse
+	30, // 30: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	25, // [25:31] is the sub-list for method output_type
+	19, // [19:25] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_agent_operator_proto_init() }
@@ -801,7 +1449,7 @@ func file_mezzo_operator_v1_agent_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_agent_operator_proto_rawDesc), len(file_mezzo_operator_v1_agent_operator_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

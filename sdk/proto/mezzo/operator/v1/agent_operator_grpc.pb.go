@@ -19,10 +19,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentOperator_GetState_FullMethodName = "/mezzo.operator.v1.AgentOperator/GetState"
-	AgentOperator_Logs_FullMethodName     = "/mezzo.operator.v1.AgentOperator/Logs"
-	AgentOperator_Usage_FullMethodName    = "/mezzo.operator.v1.AgentOperator/Usage"
-	AgentOperator_Reload_FullMethodName   = "/mezzo.operator.v1.AgentOperator/Reload"
+	AgentOperator_GetState_FullMethodName  = "/mezzo.operator.v1.AgentOperator/GetState"
+	AgentOperator_Logs_FullMethodName      = "/mezzo.operator.v1.AgentOperator/Logs"
+	AgentOperator_Usage_FullMethodName     = "/mezzo.operator.v1.AgentOperator/Usage"
+	AgentOperator_ListFiles_FullMethodName = "/mezzo.operator.v1.AgentOperator/ListFiles"
+	AgentOperator_ReadFile_FullMethodName  = "/mezzo.operator.v1.AgentOperator/ReadFile"
+	AgentOperator_Reload_FullMethodName    = "/mezzo.operator.v1.AgentOperator/Reload"
 )
 
 // AgentOperatorClient is the client API for AgentOperator service.
@@ -35,6 +37,14 @@ type AgentOperatorClient interface {
 	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsChunk], error)
 	// Usage sends statistics of containers once.
 	Usage(ctx context.Context, in *ContainerUsageRequest, opts ...grpc.CallOption) (*ContainerUsageResponse, error)
+	// ListFiles lists a directory of a sandbox, and ReadFile reads from a file in
+	// one. A path is that of a sandbox (Container.sandbox, AgentExecutor.directory),
+	// its "runs/latest" beside it, or "/frameworks/F/executors/E/runs/latest", with
+	// what is in it behind. Nothing outside of sandboxes is reached by any path:
+	// such a one fails with NOT_FOUND, and one that leads out of its sandbox by a
+	// symbolic link with INVALID_ARGUMENT.
+	ListFiles(ctx context.Context, in *ListFilesRequest, opts ...grpc.CallOption) (*ListFilesResponse, error)
+	ReadFile(ctx context.Context, in *ReadFileRequest, opts ...grpc.CallOption) (*ReadFileResponse, error)
 	// Reload has the agent read its configuration again and change what changed.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 }
@@ -86,6 +96,26 @@ func (c *agentOperatorClient) Usage(ctx context.Context, in *ContainerUsageReque
 	return out, nil
 }
 
+func (c *agentOperatorClient) ListFiles(ctx context.Context, in *ListFilesRequest, opts ...grpc.CallOption) (*ListFilesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListFilesResponse)
+	err := c.cc.Invoke(ctx, AgentOperator_ListFiles_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentOperatorClient) ReadFile(ctx context.Context, in *ReadFileRequest, opts ...grpc.CallOption) (*ReadFileResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadFileResponse)
+	err := c.cc.Invoke(ctx, AgentOperator_ReadFile_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentOperatorClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReloadResponse)
@@ -106,6 +136,14 @@ type AgentOperatorServer interface {
 	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsChunk]) error
 	// Usage sends statistics of containers once.
 	Usage(context.Context, *ContainerUsageRequest) (*ContainerUsageResponse, error)
+	// ListFiles lists a directory of a sandbox, and ReadFile reads from a file in
+	// one. A path is that of a sandbox (Container.sandbox, AgentExecutor.directory),
+	// its "runs/latest" beside it, or "/frameworks/F/executors/E/runs/latest", with
+	// what is in it behind. Nothing outside of sandboxes is reached by any path:
+	// such a one fails with NOT_FOUND, and one that leads out of its sandbox by a
+	// symbolic link with INVALID_ARGUMENT.
+	ListFiles(context.Context, *ListFilesRequest) (*ListFilesResponse, error)
+	ReadFile(context.Context, *ReadFileRequest) (*ReadFileResponse, error)
 	// Reload has the agent read its configuration again and change what changed.
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	mustEmbedUnimplementedAgentOperatorServer()
@@ -126,6 +164,12 @@ func (UnimplementedAgentOperatorServer) Logs(*LogsRequest, grpc.ServerStreamingS
 }
 func (UnimplementedAgentOperatorServer) Usage(context.Context, *ContainerUsageRequest) (*ContainerUsageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Usage not implemented")
+}
+func (UnimplementedAgentOperatorServer) ListFiles(context.Context, *ListFilesRequest) (*ListFilesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListFiles not implemented")
+}
+func (UnimplementedAgentOperatorServer) ReadFile(context.Context, *ReadFileRequest) (*ReadFileResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadFile not implemented")
 }
 func (UnimplementedAgentOperatorServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
@@ -198,6 +242,42 @@ func _AgentOperator_Usage_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentOperator_ListFiles_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListFilesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentOperatorServer).ListFiles(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentOperator_ListFiles_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentOperatorServer).ListFiles(ctx, req.(*ListFilesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentOperator_ReadFile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadFileRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentOperatorServer).ReadFile(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentOperator_ReadFile_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentOperatorServer).ReadFile(ctx, req.(*ReadFileRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AgentOperator_Reload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReloadRequest)
 	if err := dec(in); err != nil {
@@ -230,6 +310,14 @@ var AgentOperator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Usage",
 			Handler:    _AgentOperator_Usage_Handler,
+		},
+		{
+			MethodName: "ListFiles",
+			Handler:    _AgentOperator_ListFiles_Handler,
+		},
+		{
+			MethodName: "ReadFile",
+			Handler:    _AgentOperator_ReadFile_Handler,
 		},
 		{
 			MethodName: "Reload",
