@@ -157,6 +157,18 @@ func TestWhy(t *testing.T) {
 			f.Agents[0].Used = f.Agents[0].Total
 			declined(f, 2, "cpus:4;mem:4096", 90*time.Second, false)
 		},
+		"cut_by_limit": func(f *explain.Facts) {
+			f.Roles[0].Limit = resource.Quantities{{Name: "cpus", Amount: 3000}, {Name: "mem", Amount: 64_000_000}}
+			for i := range f.Agents {
+				declined(f, i, "cpus:2;mem:4096", 4*time.Second, false)
+			}
+		},
+		"held_back_and_full": func(f *explain.Facts) {
+			f.Roles[1].Guarantee = resource.MustParse("cpus:12").Quantities()
+			for _, a := range f.Agents {
+				a.Used = resource.MustParse("cpus:3.995;mem:4080")
+			}
+		},
 		"too_small_for_it": func(f *explain.Facts) {
 			f.Allocator.Roles[0].MinAllocatable = sets("cpus", 4000, "gpus", 2000)
 		},

@@ -79,7 +79,7 @@ func (f Facts) census(role string, smallest []resource.Quantities) *census {
 		a.free = unused.Minus(v.Offered).AllocatableTo(role)
 		c.free = c.free.Add(a.free.Filter(func(k resource.Kind) bool { return !k.IsReserved() }).Quantities())
 		c.measure(a)
-		switch x := covering(filters[v.ID], a.free); {
+		switch x := covering(filters[v.ID], f.within(role, a.free)); {
 		case !c.enough(a.free) && mine[v.ID]:
 			a.reason = "it is offered to the framework already"
 			c.own = append(c.own, a)
@@ -100,6 +100,23 @@ func (f Facts) census(role string, smallest []resource.Quantities) *census {
 		}
 	}
 	return c
+}
+
+// within is the part of what is free that the limits of a role and of those above
+// it leave room for.
+func (f Facts) within(role string, free resource.Resources) resource.Resources {
+	for _, r := range f.Roles {
+		if !resource.IsAncestorOrSelf(r.Name, role) {
+			continue
+		}
+		for _, limit := range r.Limit {
+			room := max(0, limit.Amount-r.Consumed.Get(limit.Name))
+			if over := free.Unreserved().Get(limit.Name) - room; over > 0 {
+				free = free.Minus(resource.ScalarOf(limit.Name, over))
+			}
+		}
+	}
+	return free
 }
 
 func (c *census) measure(a *agent) {

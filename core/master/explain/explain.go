@@ -171,7 +171,7 @@ func (f Facts) role(name string) *operatorv1.RoleExplanation {
 	if c := f.unanswered(name); c != nil {
 		out.Causes = append(out.Causes, c)
 	}
-	limits := f.limits(name)
+	limits, cuts := f.limits(name, census)
 	out.Causes = append(out.Causes, limits...)
 	if c := f.headroom(name, census); c != nil && len(limits) == 0 {
 		out.Causes = append(out.Causes, c)
@@ -180,7 +180,7 @@ func (f Facts) role(name string) *operatorv1.RoleExplanation {
 	if said != nil {
 		f.fromAllocator(out, said)
 	}
-	out.Causes = append(out.Causes, census.wishes(said)...)
+	out.Causes = append(append(out.Causes, cuts...), census.wishes(said)...)
 	// With agents to offer and nothing that the master knows of against it, what
 	// the allocator says is the cause.
 	if f.Framework.State == state.FrameworkActive && len(out.Causes) == 0 && len(census.open) > 0 && out.Summary != "" {
@@ -284,9 +284,8 @@ func (f Facts) unanswered(role string) *operatorv1.Cause {
 }
 
 // limits says which limits of the role and of those above it are reached, and
-// by whom.
-func (f Facts) limits(role string) []*operatorv1.Cause {
-	var out []*operatorv1.Cause
+// by whom; and which ones cut offers down.
+func (f Facts) limits(role string, census *census) (out, cuts []*operatorv1.Cause) {
 	for _, r := range f.Roles {
 		if !resource.IsAncestorOrSelf(r.Name, role) {
 			continue
@@ -297,6 +296,9 @@ func (f Facts) limits(role string) []*operatorv1.Cause {
 			}
 			have := r.Consumed.Get(limit.Name)
 			if have < limit.Amount {
+				if c := cutCause(r.Name, limit, have, census); c != nil {
+					cuts = append(cuts, c)
+				}
 				continue
 			}
 			c := &operatorv1.Cause{
@@ -313,7 +315,21 @@ func (f Facts) limits(role string) []*operatorv1.Cause {
 			out = append(out, c)
 		}
 	}
-	return out
+	return out, cuts
+}
+
+// cutCause says that a limit keeps a role from having all that is free on an
+// agent in one offer; nil: it does not.
+func cutCause(role string, limit resource.Quantity, have resource.Scalar, census *census) *operatorv1.Cause {
+	room := limit.Amount - have
+	if free := census.largest.Get(limit.Name); free <= room || limit.Amount == 0 {
+		return nil
+	}
+	return &operatorv1.Cause{
+		Kind:   limitReached,
+		Text:   fmt.Sprintf("no offer has more than %s %s: the limit of role %q is %s, and it has %s", room, limit.Name, role, limit.Amount, have),
+		Advice: fmt.Sprintf("raise the limit (mezzo quota set %s --limit …), if the framework needs more than that", role),
+	}
 }
 
 // headroom says when what is free is kept for the guarantees of others.
@@ -332,6 +348,9 @@ func (f Facts) headroom(role string, census *census) *operatorv1.Cause {
 			list = append(list, fmt.Sprintf("role %q lacks %s of the %s %s that it is guaranteed", r.Name, lack, g.Amount, g.Name))
 			lacking = lacking.Add(resource.Quantities{{Name: g.Name, Amount: lack}})
 		}
+	}
+	if !slices.ContainsFunc(census.each, func(a *agent) bool { return census.enough(a.free) }) {
+		return nil // nothing would be offered to anybody
 	}
 	for _, q := range lacking {
 		free := census.free.Get(q.Name)

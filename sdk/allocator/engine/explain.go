@@ -177,10 +177,17 @@ func summary(c *client, out *allocatorv1.RoleExplanation, agents, offerable uint
 	case agents == 0:
 		return "there are no agents"
 	case offerable > 0:
-		return fmt.Sprintf("%d of %d agents can be offered; the framework is number %d of %d in the order of service",
-			offerable, agents, out.Position, out.Positions)
+		return fmt.Sprintf("%d of %s can be offered; the framework is number %d of %d in the order of service",
+			offerable, agentsText(agents), out.Position, out.Positions)
 	}
-	return fmt.Sprintf("on %d of %d agents %s", out.GetReasons()[0].GetAgents(), agents, out.GetReasons()[0].GetReason())
+	return fmt.Sprintf("on %d of %s %s", out.GetReasons()[0].GetAgents(), agentsText(agents), out.GetReasons()[0].GetReason())
+}
+
+func agentsText(n uint32) string {
+	if n == 1 {
+		return "1 agent"
+	}
+	return fmt.Sprintf("%d agents", n)
 }
 
 // share is a node's dominant share of the cluster, in millionths, whatever the
