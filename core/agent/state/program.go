@@ -62,6 +62,11 @@ func (p *program) due() time.Time {
 	return first
 }
 
+// lives is whether the executor's process is there, or may be.
+func (p *program) lives(e *executor) bool {
+	return p != nil && !p.exited && e.root != nil && e.root.phase >= running && e.root.phase < cleaning
+}
+
 func (p *program) stopping() bool { return !p.stopBy.IsZero() }
 
 // custom is whether an executor is a program of the framework's own.

@@ -191,6 +191,7 @@ func (m *Machine) retryAt(t *task, at time.Time) {
 func (m *Machine) sendUpdate(t *task, s *mezzov1.TaskStatus) {
 	m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Update{Update: &linkv1.StatusUpdate{
 		FrameworkId: t.key.framework, Status: s, LatestState: t.status.State, ExecutorId: t.executorID,
+		ExecutorLives: t.executor != nil && t.executor.program.lives(t.executor),
 	}}})
 }
 

@@ -173,6 +173,9 @@ func (m *Machine) statusUpdate(a *agent, u *linkv1.StatusUpdate) {
 		if u.LatestState != nil {
 			newest = u.GetLatestState()
 		}
+		if t.executor != nil && u.GetExecutorLives() {
+			t.executor.proven = true
+		}
 		m.taskMoved(t, st, newest)
 		if terminal(t.state) && (len(st.GetUuid()) == 0 || f.removed()) {
 			m.completeTask(t)

@@ -295,7 +295,7 @@ func taskState(t reporter, name string) mezzov1.TaskState {
 
 func (s *script) update(a args) *linkv1.StatusUpdate {
 	st := status(a.words[1], a.get("agent", "m-S0"), taskState(s.t, a.words[2]), uuid(s.number(a.get("uuid", "1"))))
-	u := &linkv1.StatusUpdate{FrameworkId: a.words[0], Status: st}
+	u := &linkv1.StatusUpdate{FrameworkId: a.words[0], Status: st, ExecutorLives: a.get("lives", "") != ""}
 	if l := a.get("latest", ""); l != "" {
 		u.LatestState = taskState(s.t, l).Enum()
 	}

@@ -1518,8 +1518,11 @@ type StatusUpdate struct {
 	FrameworkId string                 `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
 	Status      *v1.TaskStatus         `protobuf:"bytes,2,opt,name=status" json:"status,omitempty"`
 	// The newest state, when updates wait behind this one.
-	LatestState   *v1.TaskState `protobuf:"varint,3,opt,name=latest_state,json=latestState,enum=mezzo.v1.TaskState" json:"latest_state,omitempty"`
-	ExecutorId    string        `protobuf:"bytes,4,opt,name=executor_id,json=executorId" json:"executor_id,omitempty"`
+	LatestState *v1.TaskState `protobuf:"varint,3,opt,name=latest_state,json=latestState,enum=mezzo.v1.TaskState" json:"latest_state,omitempty"`
+	ExecutorId  string        `protobuf:"bytes,4,opt,name=executor_id,json=executorId" json:"executor_id,omitempty"`
+	// The task's custom executor is there: it holds its own resources until
+	// ExecutorExited, even when this is the end of its only task.
+	ExecutorLives bool `protobuf:"varint,5,opt,name=executor_lives,json=executorLives" json:"executor_lives,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1580,6 +1583,13 @@ func (x *StatusUpdate) GetExecutorId() string {
 		return x.ExecutorId
 	}
 	return ""
+}
+
+func (x *StatusUpdate) GetExecutorLives() bool {
+	if x != nil {
+		return x.ExecutorLives
+	}
+	return false
 }
 
 type Acknowledge struct {
@@ -2583,13 +2593,14 @@ const file_mezzo_link_v1_link_proto_rawDesc = "" +
 	"\x04Kill\x12*\n" +
 	"\x04task\x18\x01 \x01(\v2\x16.mezzo.link.v1.TaskRefR\x04task\x125\n" +
 	"\vkill_policy\x18\x02 \x01(\v2\x14.mezzo.v1.KillPolicyR\n" +
-	"killPolicy\"\xbf\x01\n" +
+	"killPolicy\"\xe6\x01\n" +
 	"\fStatusUpdate\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12,\n" +
 	"\x06status\x18\x02 \x01(\v2\x14.mezzo.v1.TaskStatusR\x06status\x12=\n" +
 	"\flatest_state\x18\x03 \x01(\x0e2\x13.mezzo.v1.TaskStateB\x05\xaa\x01\x02\b\x01R\vlatestState\x12\x1f\n" +
 	"\vexecutor_id\x18\x04 \x01(\tR\n" +
-	"executorId\"M\n" +
+	"executorId\x12%\n" +
+	"\x0eexecutor_lives\x18\x05 \x01(\bR\rexecutorLives\"M\n" +
 	"\vAcknowledge\x12*\n" +
 	"\x04task\x18\x01 \x01(\v2\x16.mezzo.link.v1.TaskRefR\x04task\x12\x12\n" +
 	"\x04uuid\x18\x02 \x01(\fR\x04uuid\"l\n" +
