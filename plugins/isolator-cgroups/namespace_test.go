@@ -211,3 +211,51 @@ func withType(c *v1.ContainerInfo) *v1.ContainerInfo {
 	}
 	return c
 }
+
+// TestSandboxVolumes: tasks of a group share a directory of their parent's
+// sandbox; what is of a task's own sandbox is its own.
+func TestSandboxVolumes(t *testing.T) {
+	n := newNode(t, nil)
+	root := n.shell("root", "")
+	root.spec.Process, root.task.SandboxOnly = nil, true
+	if _, err := n.create(root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Start(n.ctx(), &isolatorv1.StartRequest{Container: "root"}); err != nil {
+		t.Fatal(err)
+	}
+	volumes := func(mode v1.Volume_Mode) *v1.ContainerInfo {
+		info := &v1.ContainerInfo{Type: ptr(v1.ContainerInfo_MESOS)}
+		for name, of := range map[string]v1.Volume_Source_SandboxPath_Type{"shared": v1.Volume_Source_SandboxPath_PARENT, "own": v1.Volume_Source_SandboxPath_SELF} {
+			info.Volumes = append(info.Volumes, &v1.Volume{Mode: ptr(mode), ContainerPath: ptr("mnt/" + name), Source: &v1.Volume_Source{
+				Type: ptr(v1.Volume_Source_SANDBOX_PATH), SandboxPath: &v1.Volume_Source_SandboxPath{Type: ptr(of), Path: ptr("of/" + name)},
+			}})
+		}
+		return info
+	}
+	writer := n.shell("writer", `echo hello > mnt/shared/word; echo mine > mnt/own/word`)
+	writer.task.Parent, writer.task.Container = "root", volumes(v1.Volume_RW)
+	n.run(writer)
+	if s := n.wait("writer"); s.GetCode() != 0 {
+		t.Fatalf("the writer: %v\n%s", s, n.read("writer", "stderr"))
+	}
+	reader := n.shell("reader", `cat mnt/shared/word; ls mnt/own; (echo x > mnt/shared/other) 2>/dev/null || echo read-only`)
+	reader.task.Parent, reader.task.Container = "root", volumes(v1.Volume_RO)
+	n.run(reader)
+	n.wait("reader")
+	if out := n.read("reader", "stdout"); out != "hello\nread-only\n" {
+		t.Errorf("the reader: %q %s", out, n.read("reader", "stderr"))
+	}
+	if b, err := os.ReadFile(filepath.Join(n.sandbox("root"), "of/shared/word")); err != nil || string(b) != "hello\n" {
+		t.Errorf("the parent's sandbox: %q, %v", b, err)
+	}
+	alone := n.shell("alone", "true")
+	alone.task.Container = volumes(v1.Volume_RW)
+	if _, err := n.create(alone); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "no parent") {
+		t.Errorf("a parent's volume without a parent: %v", err)
+	}
+	if _, err := n.Kill(n.ctx(), &isolatorv1.KillRequest{Container: "root"}); err != nil {
+		t.Fatal(err)
+	}
+	n.wait("root")
+}

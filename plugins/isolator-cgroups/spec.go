@@ -152,7 +152,7 @@ func (p *cgroups) amend(id, sandbox string, t *isolatorv1.Task, s *specs.Spec) e
 	if s.Linux == nil {
 		s.Linux = &specs.Linux{}
 	}
-	if err := asked(t, sandbox, s); err != nil {
+	if err := p.asked(t, sandbox, s); err != nil {
 		return err
 	}
 	if p.host != nil {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,13 +13,14 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 // asked puts into the spec what a task's ContainerInfo asks of Linux:
 // namespaces, capabilities, volumes. What cannot be given is refused.
-func asked(t *isolatorv1.Task, sandbox string, s *specs.Spec) error {
+func (p *cgroups) asked(t *isolatorv1.Task, sandbox string, s *specs.Spec) error {
 	l := t.GetContainer().GetLinuxInfo()
 	if l.GetSeccomp().GetProfileName() != "" {
 		return status.Error(codes.InvalidArgument, "isolator cgroups cannot give a container a seccomp profile")
@@ -39,7 +42,7 @@ func asked(t *isolatorv1.Task, sandbox string, s *specs.Spec) error {
 		}
 	}
 	for _, v := range t.GetContainer().GetVolumes() {
-		m, err := volume(v, sandbox)
+		m, err := p.volume(v, t.GetParent(), sandbox)
 		if err != nil {
 			return err
 		}
@@ -106,28 +109,35 @@ func capabilityList(info *v1.CapabilityInfo) ([]string, error) {
 	return names, nil
 }
 
-// volume is the mount for a directory or file of the host or of the sandbox.
-func volume(v *v1.Volume, sandbox string) (m specs.Mount, err error) {
-	source := v.GetHostPath()
+// volume is the mount for a directory or file of the host, of the sandbox, or of
+// the sandbox of the container that this one is nested in. The last is what the
+// tasks of a group share.
+func (p *cgroups) volume(v *v1.Volume, parent, sandbox string) (m specs.Mount, err error) {
+	source, from := v.GetHostPath(), sandbox
 	switch {
 	case v.GetImage() != nil:
 		return m, status.Errorf(codes.InvalidArgument, "volume %s: isolator cgroups has no images", v.GetContainerPath())
 	case v.GetSource() == nil:
 	case v.GetSource().GetType() == v1.Volume_Source_HOST_PATH:
 		source = v.GetSource().GetHostPath().GetPath()
-	case v.GetSource().GetType() == v1.Volume_Source_SANDBOX_PATH && v.GetSource().GetSandboxPath().GetType() == v1.Volume_Source_SandboxPath_SELF:
+	case v.GetSource().GetType() == v1.Volume_Source_SANDBOX_PATH && v.GetSource().GetSandboxPath().GetType() != v1.Volume_Source_SandboxPath_UNKNOWN:
 		source = v.GetSource().GetSandboxPath().GetPath()
 		if filepath.IsAbs(source) {
 			return m, status.Errorf(codes.InvalidArgument, "volume %s: the path %q in the sandbox is not relative", v.GetContainerPath(), source)
 		}
+		if v.GetSource().GetSandboxPath().GetType() == v1.Volume_Source_SandboxPath_PARENT {
+			if from, err = p.sandboxOf(parent); err != nil {
+				return m, status.Errorf(codes.InvalidArgument, "volume %s: %v", v.GetContainerPath(), err)
+			}
+		}
 	default:
-		return m, status.Errorf(codes.InvalidArgument, "volume %s: isolator cgroups mounts paths of the host and of the task's own sandbox, not a %v", v.GetContainerPath(), v.GetSource().GetType())
+		return m, status.Errorf(codes.InvalidArgument, "volume %s: isolator cgroups mounts paths of the host and of sandboxes, not a %v", v.GetContainerPath(), v.GetSource().GetType())
 	}
 	if source == "" {
 		return m, status.Errorf(codes.InvalidArgument, "volume %s names no path to mount", v.GetContainerPath())
 	}
 	if !filepath.IsAbs(source) {
-		if source, err = inSandbox(sandbox, source); err != nil {
+		if source, err = inSandbox(from, source); err != nil {
 			return m, status.Errorf(codes.InvalidArgument, "volume %s: %v", v.GetContainerPath(), err)
 		}
 	}
@@ -143,6 +153,22 @@ func volume(v *v1.Volume, sandbox string) (m specs.Mount, err error) {
 		options = append(options, "ro")
 	}
 	return specs.Mount{Destination: target, Type: "bind", Source: source, Options: options}, nil
+}
+
+// sandboxOf is where the sandbox of a container is that this plugin has created.
+func (p *cgroups) sandboxOf(id string) (string, error) {
+	if id == "" {
+		return "", errors.New("it is of the parent's sandbox, and the container has no parent")
+	}
+	c, err := p.find(id)
+	if err != nil {
+		return "", errors.New("it is of the parent's sandbox, and the parent was not launched by isolator cgroups")
+	}
+	r, err := record.Read(c.file(record.ConfigFile))
+	if err != nil {
+		return "", fmt.Errorf("the parent's sandbox: %w", err)
+	}
+	return r.Get(record.Sandbox), nil
 }
 
 // inSandbox makes a directory of the sandbox where there is none, and resolves
