@@ -117,7 +117,8 @@ func (c *containers) claim(o state.ClaimContainers) {
 	c.run(func(ctx context.Context) {
 		in := state.Claimed{Launch: o.Launch}
 		for _, p := range o.Containers {
-			claims, err := c.claimOne(ctx, p)
+			var claims []state.Claim
+			err := c.persevere(ctx, func() (err error) { claims, err = c.claimOne(ctx, p); return err })
 			if err != nil {
 				in.Claims, in.Err = nil, err.Error()
 				break
@@ -159,13 +160,62 @@ func (c *containers) launch(p *state.Plan) {
 		case <-ctx.Done():
 			return
 		}
-		created, err := c.make(ctx, p)
+		var created *state.Created
+		begun := false
+		err := c.persevere(ctx, func() (err error) {
+			if begun {
+				if err := c.undo(ctx, p); err != nil {
+					return err
+				}
+			}
+			begun = true
+			created, err = c.make(ctx, p)
+			return err
+		})
 		if err != nil {
 			c.post(ctx, state.LaunchFailed{Container: p.Container, Message: err.Error()})
 			return
 		}
 		c.post(ctx, *created)
 	})
+}
+
+// launchAttempts is how often something is tried that an isolator's end cuts off.
+const launchAttempts = 3
+
+// persevere does something again when the isolator's process ended meanwhile, or
+// says that it may work later; each call waits for a process that is ready.
+func (c *containers) persevere(ctx context.Context, f func() error) error {
+	pause := newPause(100*time.Millisecond, 5*time.Second)
+	for n := 1; ; n++ {
+		err := f()
+		var failed *callError
+		if !errors.As(err, &failed) || n == launchAttempts || ctx.Err() != nil {
+			return err
+		}
+		if code := status.Code(failed.err); code != codes.Unavailable && code != codes.Canceled {
+			return err
+		}
+		pause.wait(ctx)
+	}
+}
+
+// undo removes what an attempt to make a container has left.
+func (c *containers) undo(ctx context.Context, p *state.Plan) error {
+	for _, l := range slices.Backward(p.Chain) {
+		i, err := c.isolator(l.Isolator)
+		if err != nil {
+			return err
+		}
+		err = i.call(ctx, cleanupTimeout, "cleanup", func(ctx context.Context, i isolatorv1.IsolatorClient) error {
+			_, err := i.Cleanup(ctx, &isolatorv1.CleanupRequest{Container: p.Container})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // furnish makes a container's sandbox, with what the command's URIs name.
@@ -300,7 +350,7 @@ func (c *containers) isolate(ctx context.Context, o state.Start, in *state.Start
 func (c *containers) update(p *state.Plan) {
 	c.enqueue(p.Container, func(ctx context.Context) {
 		in := state.Updated{Container: p.Container}
-		if err := c.change(ctx, p); err != nil {
+		if err := c.persevere(ctx, func() error { return c.change(ctx, p) }); err != nil {
 			in.Err = err.Error()
 		}
 		c.post(ctx, in)

@@ -212,7 +212,8 @@ func (p *plugin) Recover(_ context.Context, r *isolatorv1.RecoverRequest) (*isol
 		found := &isolatorv1.Recovered{Container: c.Container, State: isolatorv1.Recovered_STATE_LOST}
 		if have := p.containers[c.Container]; have != nil {
 			found.State, found.Pid = have.state, 4711
-			if string(c.Handle) != "handle of "+c.Container || have.sandbox != c.Sandbox {
+			created := have.state == isolatorv1.Recovered_STATE_CREATED && len(c.Handle) == 0 // the answer to Create was lost
+			if string(c.Handle) != "handle of "+c.Container && !created || have.sandbox != c.Sandbox {
 				return nil, status.Errorf(codes.InvalidArgument, "container %s has handle %q and sandbox %q", c.Container, c.Handle, c.Sandbox)
 			}
 		}
