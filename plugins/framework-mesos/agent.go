@@ -5,6 +5,7 @@ import (
 	"net"
 	"strconv"
 
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/executor"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 )
 
@@ -14,6 +15,9 @@ func (a *adapter) serveAgent(_ context.Context, listener net.Listener) error {
 		return err
 	}
 	a.server.HandleBasics(a.about())
+	executors := executor.New(executor.Options{Client: a.core.Executor(), Logger: a.log})
+	a.ended = append(a.ended, executors.Close)
+	executors.Register(a.server)
 	return nil
 }
 

@@ -13,11 +13,16 @@
 package scheduler
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/convert"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/line"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/validate"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -56,7 +61,7 @@ type API struct {
 	parser  *validate.Parser
 	json    *wirejson.Encoder
 	convert *convert.Converter
-	lines   lines
+	lines   *line.Lines[schedulerv1.Call, schedulerv1.CallResult]
 	streams streams
 }
 
@@ -78,7 +83,13 @@ func New(o Options) *API {
 		options: o, parser: validate.NewParser(), convert: convert.New(),
 		json: wirejson.Options{Defaults: true, Infinity: true, ASCII: true, MaxField: firstOwn - 1}.NewEncoder(),
 	}
-	a.lines.client, a.lines.open = o.Client, map[string]*line{}
+	a.lines = line.New(line.Service[schedulerv1.Call, schedulerv1.CallResult]{
+		Open: func(ctx context.Context) (grpc.BidiStreamingClient[schedulerv1.Call, schedulerv1.CallResult], error) {
+			return o.Client.Calls(ctx)
+		},
+		Number:   func(call *schedulerv1.Call, number uint64) { call.Sequence = proto.Uint64(number) },
+		NumberOf: (*schedulerv1.CallResult).GetSequence,
+	})
 	a.streams.limit, a.streams.open = o.MaxStreams, map[string][]*subscription{}
 	return a
 }
@@ -91,7 +102,7 @@ func (a *API) Register(s *transport.Server) {
 }
 
 // Close ends the streams of calls. Calls that wait are answered with 503.
-func (a *API) Close() { a.lines.close() }
+func (a *API) Close() { a.lines.Close() }
 
 // serve answers one request.
 func (a *API) serve(w http.ResponseWriter, r *http.Request) {

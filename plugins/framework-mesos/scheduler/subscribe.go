@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/convert"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/line"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 )
@@ -100,7 +101,7 @@ func (a *API) pass(sub *subscription, first *schedulerv1.Event, stream grpc.Serv
 			return nil
 		}
 		if event, err = stream.Recv(); err != nil {
-			return plain(err)
+			return line.Plain(err)
 		}
 	}
 }
@@ -132,7 +133,7 @@ func denied(err error) (*schedulerv1.Event, *transport.Error) {
 	case codes.InvalidArgument, codes.FailedPrecondition, codes.Aborted:
 		return errorEvent(s.Message()), nil
 	}
-	return nil, unavailable(plain(err))
+	return nil, unavailable(line.Plain(err))
 }
 
 func errorEvent(text string) *schedulerv1.Event {

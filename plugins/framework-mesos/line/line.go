@@ -1,4 +1,9 @@
-package scheduler
+// Package line makes calls over native streams of calls, which the calls of many
+// clients share: each is numbered, and each waits for its result.
+//
+// Terms. A *line* is one stream. There is one for each principal on whose behalf
+// calls are made, opened when it is needed, and again after it broke.
+package line
 
 import (
 	"context"
@@ -8,21 +13,34 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
-	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 )
 
-// lines are the native streams of calls, one a principal: the master learns of
-// the principal as a stream is opened.
-type lines struct {
-	client schedulerv1.SchedulerClient
+// Service is a native service's way of calls C with results R.
+type Service[C, R any] struct {
+	// Open opens a stream of calls. The core learns of the principal, which is in
+	// the context, as a stream is opened.
+	Open func(ctx context.Context) (grpc.BidiStreamingClient[C, R], error)
+	// Number gives a call its number, and NumberOf is the number of the call that a
+	// result is of.
+	Number   func(call *C, number uint64)
+	NumberOf func(result *R) uint64
+}
+
+// Lines are the streams of calls. Safe for concurrent use.
+type Lines[C, R any] struct {
+	service Service[C, R]
 
 	mu     sync.Mutex
-	open   map[string]*line
+	open   map[string]*line[C, R]
 	closed bool
 	done   sync.WaitGroup
+}
+
+// New returns lines of which none is open yet.
+func New[C, R any](service Service[C, R]) *Lines[C, R] {
+	return &Lines[C, R]{service: service, open: map[string]*line[C, R]{}}
 }
 
 // maxLines bounds the lines that stay open. Principals are few; the bound keeps
@@ -34,9 +52,10 @@ var (
 	errBroken = errors.New("its stream of calls has ended")
 )
 
-// call makes a call and waits for its result. An error means that there was
-// none: whether the call was carried out is not known.
-func (l *lines) call(ctx context.Context, principal string, call *schedulerv1.Call) (*schedulerv1.CallResult, error) {
+// Call makes a call on behalf of a principal (empty: of nobody in particular),
+// and waits for its result. An error means that there was none: whether the call
+// was carried out is not known.
+func (l *Lines[C, R]) Call(ctx context.Context, principal string, call *C) (*R, error) {
 	line, err := l.get(principal)
 	if err != nil {
 		return nil, err
@@ -57,7 +76,7 @@ func (l *lines) call(ctx context.Context, principal string, call *schedulerv1.Ca
 }
 
 // get returns the line of a principal, opened if there is none.
-func (l *lines) get(principal string) (*line, error) {
+func (l *Lines[C, R]) get(principal string) (*line[C, R], error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -69,10 +88,10 @@ func (l *lines) get(principal string) (*line, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	// Opening does not wait for the master: what is wrong shows at the first
 	// answer.
-	stream, err := l.client.Calls(transport.WithPrincipal(ctx, &transport.Principal{Value: principal}))
+	stream, err := l.service.Open(transport.WithPrincipal(ctx, &transport.Principal{Value: principal}))
 	if err != nil {
 		cancel()
-		return nil, plain(err)
+		return nil, Plain(err)
 	}
 	for name, other := range l.open {
 		if len(l.open) < maxLines {
@@ -81,7 +100,7 @@ func (l *lines) get(principal string) (*line, error) {
 		delete(l.open, name)
 		other.cancel()
 	}
-	line := &line{stream: stream, cancel: cancel, wait: map[uint64]chan<- *schedulerv1.CallResult{}}
+	line := &line[C, R]{service: l.service, stream: stream, cancel: cancel, wait: map[uint64]chan<- *R{}}
 	l.open[principal] = line
 	l.done.Go(func() {
 		line.read()
@@ -94,7 +113,8 @@ func (l *lines) get(principal string) (*line, error) {
 	return line, nil
 }
 
-func (l *lines) close() {
+// Close ends the lines. Calls that wait have no result.
+func (l *Lines[C, R]) Close() {
 	l.mu.Lock()
 	l.closed = true
 	for _, line := range l.open {
@@ -105,22 +125,23 @@ func (l *lines) close() {
 }
 
 // line is one native stream of calls.
-type line struct {
-	stream grpc.BidiStreamingClient[schedulerv1.Call, schedulerv1.CallResult]
-	cancel context.CancelFunc
+type line[C, R any] struct {
+	service Service[C, R]
+	stream  grpc.BidiStreamingClient[C, R]
+	cancel  context.CancelFunc
 
 	sending sync.Mutex // of stream.Send
 
 	mu   sync.Mutex
 	last uint64
-	wait map[uint64]chan<- *schedulerv1.CallResult
+	wait map[uint64]chan<- *R
 	err  error // why it is over
 }
 
 // send makes a call. The channel brings its result, or nil when the line ended
 // without one.
-func (l *line) send(call *schedulerv1.Call) (<-chan *schedulerv1.CallResult, error) {
-	answer := make(chan *schedulerv1.CallResult, 1)
+func (l *line[C, R]) send(call *C) (<-chan *R, error) {
+	answer := make(chan *R, 1)
 	l.sending.Lock()
 	defer l.sending.Unlock()
 	l.mu.Lock()
@@ -132,24 +153,24 @@ func (l *line) send(call *schedulerv1.Call) (<-chan *schedulerv1.CallResult, err
 	number := l.last
 	l.wait[number] = answer
 	l.mu.Unlock()
-	call.Sequence = proto.Uint64(number)
+	l.service.Number(call, number)
 	if err := l.stream.Send(call); err != nil && !errors.Is(err, io.EOF) {
 		l.mu.Lock()
 		delete(l.wait, number)
 		l.mu.Unlock()
-		return nil, plain(err)
+		return nil, Plain(err)
 	}
 	return answer, nil // after an EOF the reader learns why, and answers
 }
 
 // read brings results to those that wait, until the stream ends.
-func (l *line) read() {
+func (l *line[C, R]) read() {
 	defer l.cancel()
 	for {
 		result, err := l.stream.Recv()
 		l.mu.Lock()
 		if err != nil {
-			l.err = plain(err)
+			l.err = Plain(err)
 			for _, answer := range l.wait {
 				answer <- nil
 			}
@@ -157,22 +178,23 @@ func (l *line) read() {
 			l.mu.Unlock()
 			return
 		}
-		if answer := l.wait[result.GetSequence()]; answer != nil {
+		number := l.service.NumberOf(result)
+		if answer := l.wait[number]; answer != nil {
 			answer <- result
-			delete(l.wait, result.GetSequence())
+			delete(l.wait, number)
 		}
 		l.mu.Unlock()
 	}
 }
 
-func (l *line) reason() error {
+func (l *line[C, R]) reason() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
 }
 
-// plain is an error of a native call as clients are told of it.
-func plain(err error) error {
+// Plain is an error of a native call as clients are told of it.
+func Plain(err error) error {
 	if errors.Is(err, io.EOF) {
 		return errBroken
 	}
