@@ -190,13 +190,18 @@ func (i *isolatorClient) await(ctx context.Context) (isolatorv1.IsolatorClient, 
 	}
 }
 
+// awaitSoon is await with the patience of somebody at a terminal.
+func (i *isolatorClient) awaitSoon(ctx context.Context) (isolatorv1.IsolatorClient, error) {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	return i.await(ctx)
+}
+
 // call makes one call with a deadline to a process that is ready, waiting a
 // while for that. The context can end the waiting, but not the call: what is
 // done next for the container must find this finished.
 func (i *isolatorClient) call(ctx context.Context, timeout time.Duration, what string, f func(context.Context, isolatorv1.IsolatorClient) error) error {
-	waiting, cancel := context.WithTimeout(ctx, readyTimeout)
-	client, err := i.await(waiting)
-	cancel()
+	client, err := i.awaitSoon(ctx)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (c *containers) probe(o state.Probe) {
 
 // lookByCommand runs a command in the container.
 func (c *containers) lookByCommand(ctx context.Context, o state.Probe, in *state.Probed) {
-	process, err := c.process(o.Plan, o.Look.Command)
+	process, err := c.process(o.Plan, o.Look.Command, false)
 	if err != nil {
 		in.Err = err.Error()
 		return
@@ -94,7 +94,7 @@ func (c *containers) lookByCommand(ctx context.Context, o state.Probe, in *state
 
 // process is a further process in a container: as the task's own, with another
 // command, whose environment comes on top.
-func (c *containers) process(p *state.Plan, command *mezzov1.CommandInfo) ([]byte, error) {
+func (c *containers) process(p *state.Plan, command *mezzov1.CommandInfo, tty bool) ([]byte, error) {
 	user, err := lookupUser(p.Task.GetUser())
 	if err != nil {
 		return nil, err
@@ -111,7 +111,7 @@ func (c *containers) process(p *state.Plan, command *mezzov1.CommandInfo) ([]byt
 		return nil, errors.New("the container has no process of its own to run a command beside")
 	}
 	process := spec.Process
-	process.Terminal, process.Args = false, arguments(command)
+	process.Terminal, process.Args = tty, arguments(command)
 	for _, v := range command.GetEnvironment().GetVariables() {
 		process.Env = append(process.Env, v.GetName()+"="+v.GetValue())
 	}

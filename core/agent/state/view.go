@@ -67,6 +67,15 @@ func (c *container) view() ContainerView {
 	return v
 }
 
+// Running is the plan of a container whose process runs; nil when there is none.
+func (m *Machine) Running(container string) *Plan {
+	c := m.containers[container]
+	if c == nil || c.phase != running {
+		return nil
+	}
+	return m.plan(c)
+}
+
 // Find returns the tasks of that id, of that framework or of any when it is
 // empty: those that the agent has first, then ended ones, newest first.
 func (m *Machine) Find(frameworkID, taskID string) []TaskView {

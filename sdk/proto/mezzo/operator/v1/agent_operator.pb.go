@@ -867,6 +867,345 @@ func (x *Container) GetSandbox() string {
 	return ""
 }
 
+// ExecRequest: the first message has `start`; the others what is typed.
+type ExecRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Start       *ExecStart             `protobuf:"bytes,1,opt,name=start" json:"start,omitempty"`
+	Stdin       []byte                 `protobuf:"bytes,2,opt,name=stdin" json:"stdin,omitempty"`
+	StdinClosed bool                   `protobuf:"varint,3,opt,name=stdin_closed,json=stdinClosed" json:"stdin_closed,omitempty"`
+	Resize      *WindowSize            `protobuf:"bytes,4,opt,name=resize" json:"resize,omitempty"`
+	// For the command, with what it has started.
+	Signal        int32 `protobuf:"varint,5,opt,name=signal" json:"signal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecRequest) Reset() {
+	*x = ExecRequest{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecRequest) ProtoMessage() {}
+
+func (x *ExecRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
+func (*ExecRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ExecRequest) GetStart() *ExecStart {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetStdin() []byte {
+	if x != nil {
+		return x.Stdin
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetStdinClosed() bool {
+	if x != nil {
+		return x.StdinClosed
+	}
+	return false
+}
+
+func (x *ExecRequest) GetResize() *WindowSize {
+	if x != nil {
+		return x.Resize
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetSignal() int32 {
+	if x != nil {
+		return x.Signal
+	}
+	return 0
+}
+
+type ExecStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task whose container it is, or the container itself.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId" json:"task_id,omitempty"`
+	// May be empty when only one framework has such a task here.
+	FrameworkId string `protobuf:"bytes,2,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
+	ContainerId string `protobuf:"bytes,3,opt,name=container_id,json=containerId" json:"container_id,omitempty"`
+	// What to run; not for Attach. Its `user` and `uris` are not used.
+	Command       *v1.CommandInfo `protobuf:"bytes,4,opt,name=command" json:"command,omitempty"`
+	Tty           bool            `protobuf:"varint,5,opt,name=tty" json:"tty,omitempty"`
+	Size          *WindowSize     `protobuf:"bytes,6,opt,name=size" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecStart) Reset() {
+	*x = ExecStart{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecStart) ProtoMessage() {}
+
+func (x *ExecStart) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
+func (*ExecStart) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExecStart) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *ExecStart) GetFrameworkId() string {
+	if x != nil {
+		return x.FrameworkId
+	}
+	return ""
+}
+
+func (x *ExecStart) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *ExecStart) GetCommand() *v1.CommandInfo {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *ExecStart) GetTty() bool {
+	if x != nil {
+		return x.Tty
+	}
+	return false
+}
+
+func (x *ExecStart) GetSize() *WindowSize {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+type WindowSize struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rows          uint32                 `protobuf:"varint,1,opt,name=rows" json:"rows,omitempty"`
+	Columns       uint32                 `protobuf:"varint,2,opt,name=columns" json:"columns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WindowSize) Reset() {
+	*x = WindowSize{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WindowSize) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WindowSize) ProtoMessage() {}
+
+func (x *WindowSize) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
+func (*WindowSize) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *WindowSize) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *WindowSize) GetColumns() uint32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
+}
+
+// ExecResponse: the first message has `started`, the last the end.
+type ExecResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Started       bool                   `protobuf:"varint,1,opt,name=started" json:"started,omitempty"`
+	Stdout        []byte                 `protobuf:"bytes,2,opt,name=stdout" json:"stdout,omitempty"`
+	Stderr        []byte                 `protobuf:"bytes,3,opt,name=stderr" json:"stderr,omitempty"` // with a terminal all is in stdout
+	End           *ExecEnd               `protobuf:"bytes,4,opt,name=end" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecResponse) Reset() {
+	*x = ExecResponse{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecResponse) ProtoMessage() {}
+
+func (x *ExecResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
+func (*ExecResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ExecResponse) GetStarted() bool {
+	if x != nil {
+		return x.Started
+	}
+	return false
+}
+
+func (x *ExecResponse) GetStdout() []byte {
+	if x != nil {
+		return x.Stdout
+	}
+	return nil
+}
+
+func (x *ExecResponse) GetStderr() []byte {
+	if x != nil {
+		return x.Stderr
+	}
+	return nil
+}
+
+func (x *ExecResponse) GetEnd() *ExecEnd {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+type ExecEnd struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Meaningless when signal is not 0.
+	Code          int32 `protobuf:"varint,1,opt,name=code" json:"code,omitempty"`
+	Signal        int32 `protobuf:"varint,2,opt,name=signal" json:"signal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecEnd) Reset() {
+	*x = ExecEnd{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecEnd) ProtoMessage() {}
+
+func (x *ExecEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecEnd.ProtoReflect.Descriptor instead.
+func (*ExecEnd) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ExecEnd) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *ExecEnd) GetSignal() int32 {
+	if x != nil {
+		return x.Signal
+	}
+	return 0
+}
+
 type LogsRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	TaskId string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId" json:"task_id,omitempty"`
@@ -885,7 +1224,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[11]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +1236,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[11]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1249,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{11}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LogsRequest) GetTaskId() string {
@@ -967,7 +1306,7 @@ type LogsChunk struct {
 
 func (x *LogsChunk) Reset() {
 	*x = LogsChunk{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[12]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1318,7 @@ func (x *LogsChunk) String() string {
 func (*LogsChunk) ProtoMessage() {}
 
 func (x *LogsChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[12]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1331,7 @@ func (x *LogsChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsChunk.ProtoReflect.Descriptor instead.
 func (*LogsChunk) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{12}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LogsChunk) GetData() []byte {
@@ -1019,7 +1358,7 @@ type ContainerUsageRequest struct {
 
 func (x *ContainerUsageRequest) Reset() {
 	*x = ContainerUsageRequest{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1370,7 @@ func (x *ContainerUsageRequest) String() string {
 func (*ContainerUsageRequest) ProtoMessage() {}
 
 func (x *ContainerUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1383,7 @@ func (x *ContainerUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsageRequest.ProtoReflect.Descriptor instead.
 func (*ContainerUsageRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{13}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ContainerUsageRequest) GetContainers() []string {
@@ -1063,7 +1402,7 @@ type ContainerUsageResponse struct {
 
 func (x *ContainerUsageResponse) Reset() {
 	*x = ContainerUsageResponse{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1414,7 @@ func (x *ContainerUsageResponse) String() string {
 func (*ContainerUsageResponse) ProtoMessage() {}
 
 func (x *ContainerUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1427,7 @@ func (x *ContainerUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsageResponse.ProtoReflect.Descriptor instead.
 func (*ContainerUsageResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{14}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ContainerUsageResponse) GetUsages() []*ContainerUsage {
@@ -1121,7 +1460,7 @@ type ContainerUsage struct {
 
 func (x *ContainerUsage) Reset() {
 	*x = ContainerUsage{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1472,7 @@ func (x *ContainerUsage) String() string {
 func (*ContainerUsage) ProtoMessage() {}
 
 func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1485,7 @@ func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsage.ProtoReflect.Descriptor instead.
 func (*ContainerUsage) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{15}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ContainerUsage) GetContainer() string {
@@ -1301,7 +1640,32 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\x05chain\x18\x05 \x03(\tR\x05chain\x12\x10\n" +
 	"\x03pid\x18\x06 \x01(\x03R\x03pid\x12\x14\n" +
 	"\x05state\x18\a \x01(\tR\x05state\x12\x18\n" +
-	"\asandbox\x18\b \x01(\tR\asandbox\"\xe3\x01\n" +
+	"\asandbox\x18\b \x01(\tR\asandbox\"\xc9\x01\n" +
+	"\vExecRequest\x122\n" +
+	"\x05start\x18\x01 \x01(\v2\x1c.mezzo.operator.v1.ExecStartR\x05start\x12\x14\n" +
+	"\x05stdin\x18\x02 \x01(\fR\x05stdin\x12!\n" +
+	"\fstdin_closed\x18\x03 \x01(\bR\vstdinClosed\x125\n" +
+	"\x06resize\x18\x04 \x01(\v2\x1d.mezzo.operator.v1.WindowSizeR\x06resize\x12\x16\n" +
+	"\x06signal\x18\x05 \x01(\x05R\x06signal\"\xe0\x01\n" +
+	"\tExecStart\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12!\n" +
+	"\fframework_id\x18\x02 \x01(\tR\vframeworkId\x12!\n" +
+	"\fcontainer_id\x18\x03 \x01(\tR\vcontainerId\x12/\n" +
+	"\acommand\x18\x04 \x01(\v2\x15.mezzo.v1.CommandInfoR\acommand\x12\x10\n" +
+	"\x03tty\x18\x05 \x01(\bR\x03tty\x121\n" +
+	"\x04size\x18\x06 \x01(\v2\x1d.mezzo.operator.v1.WindowSizeR\x04size\":\n" +
+	"\n" +
+	"WindowSize\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x18\n" +
+	"\acolumns\x18\x02 \x01(\rR\acolumns\"\x86\x01\n" +
+	"\fExecResponse\x12\x18\n" +
+	"\astarted\x18\x01 \x01(\bR\astarted\x12\x16\n" +
+	"\x06stdout\x18\x02 \x01(\fR\x06stdout\x12\x16\n" +
+	"\x06stderr\x18\x03 \x01(\fR\x06stderr\x12,\n" +
+	"\x03end\x18\x04 \x01(\v2\x1a.mezzo.operator.v1.ExecEndR\x03end\"5\n" +
+	"\aExecEnd\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
+	"\x06signal\x18\x02 \x01(\x05R\x06signal\"\xe3\x01\n" +
 	"\vLogsRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12!\n" +
 	"\fframework_id\x18\x02 \x01(\tR\vframeworkId\x124\n" +
@@ -1342,13 +1706,15 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\tLogStream\x12\x1a\n" +
 	"\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n" +
-	"\x11LOG_STREAM_STDERR\x10\x022\x8d\x04\n" +
+	"\x11LOG_STREAM_STDERR\x10\x022\xa9\x05\n" +
 	"\rAgentOperator\x12Z\n" +
 	"\bGetState\x12'.mezzo.operator.v1.GetAgentStateRequest\x1a%.mezzo.operator.v1.AgentStateResponse\x12F\n" +
 	"\x04Logs\x12\x1e.mezzo.operator.v1.LogsRequest\x1a\x1c.mezzo.operator.v1.LogsChunk0\x01\x12\\\n" +
 	"\x05Usage\x12(.mezzo.operator.v1.ContainerUsageRequest\x1a).mezzo.operator.v1.ContainerUsageResponse\x12V\n" +
 	"\tListFiles\x12#.mezzo.operator.v1.ListFilesRequest\x1a$.mezzo.operator.v1.ListFilesResponse\x12S\n" +
-	"\bReadFile\x12\".mezzo.operator.v1.ReadFileRequest\x1a#.mezzo.operator.v1.ReadFileResponse\x12M\n" +
+	"\bReadFile\x12\".mezzo.operator.v1.ReadFileRequest\x1a#.mezzo.operator.v1.ReadFileResponse\x12K\n" +
+	"\x04Exec\x12\x1e.mezzo.operator.v1.ExecRequest\x1a\x1f.mezzo.operator.v1.ExecResponse(\x010\x01\x12M\n" +
+	"\x06Attach\x12\x1e.mezzo.operator.v1.ExecRequest\x1a\x1f.mezzo.operator.v1.ExecResponse(\x010\x01\x12M\n" +
 	"\x06Reload\x12 .mezzo.operator.v1.ReloadRequest\x1a!.mezzo.operator.v1.ReloadResponseBGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
@@ -1364,7 +1730,7 @@ func file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP() []byte {
 }
 
 var file_mezzo_operator_v1_agent_operator_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mezzo_operator_v1_agent_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_mezzo_operator_v1_agent_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_mezzo_operator_v1_agent_operator_proto_goTypes = []any{
 	(LogStream)(0),                 // 0: mezzo.operator.v1.LogStream
 	(*GetAgentStateRequest)(nil),   // 1: mezzo.operator.v1.GetAgentStateRequest
@@ -1378,63 +1744,78 @@ var file_mezzo_operator_v1_agent_operator_proto_goTypes = []any{
 	(*ReadFileRequest)(nil),        // 9: mezzo.operator.v1.ReadFileRequest
 	(*ReadFileResponse)(nil),       // 10: mezzo.operator.v1.ReadFileResponse
 	(*Container)(nil),              // 11: mezzo.operator.v1.Container
-	(*LogsRequest)(nil),            // 12: mezzo.operator.v1.LogsRequest
-	(*LogsChunk)(nil),              // 13: mezzo.operator.v1.LogsChunk
-	(*ContainerUsageRequest)(nil),  // 14: mezzo.operator.v1.ContainerUsageRequest
-	(*ContainerUsageResponse)(nil), // 15: mezzo.operator.v1.ContainerUsageResponse
-	(*ContainerUsage)(nil),         // 16: mezzo.operator.v1.ContainerUsage
-	(*structpb.Struct)(nil),        // 17: google.protobuf.Struct
-	(*Task)(nil),                   // 18: mezzo.operator.v1.Task
-	(*Plugin)(nil),                 // 19: mezzo.operator.v1.Plugin
-	(*Endpoint)(nil),               // 20: mezzo.operator.v1.Endpoint
-	(*v1.AgentInfo)(nil),           // 21: mezzo.v1.AgentInfo
-	(*timestamppb.Timestamp)(nil),  // 22: google.protobuf.Timestamp
-	(*v1.FrameworkInfo)(nil),       // 23: mezzo.v1.FrameworkInfo
-	(*v1.ExecutorInfo)(nil),        // 24: mezzo.v1.ExecutorInfo
-	(*v1.Task)(nil),                // 25: mezzo.v1.Task
-	(v1.TaskState)(0),              // 26: mezzo.v1.TaskState
-	(*v1.FileInfo)(nil),            // 27: mezzo.v1.FileInfo
-	(*v1.ResourceStatistics)(nil),  // 28: mezzo.v1.ResourceStatistics
-	(*ReloadRequest)(nil),          // 29: mezzo.operator.v1.ReloadRequest
-	(*ReloadResponse)(nil),         // 30: mezzo.operator.v1.ReloadResponse
+	(*ExecRequest)(nil),            // 12: mezzo.operator.v1.ExecRequest
+	(*ExecStart)(nil),              // 13: mezzo.operator.v1.ExecStart
+	(*WindowSize)(nil),             // 14: mezzo.operator.v1.WindowSize
+	(*ExecResponse)(nil),           // 15: mezzo.operator.v1.ExecResponse
+	(*ExecEnd)(nil),                // 16: mezzo.operator.v1.ExecEnd
+	(*LogsRequest)(nil),            // 17: mezzo.operator.v1.LogsRequest
+	(*LogsChunk)(nil),              // 18: mezzo.operator.v1.LogsChunk
+	(*ContainerUsageRequest)(nil),  // 19: mezzo.operator.v1.ContainerUsageRequest
+	(*ContainerUsageResponse)(nil), // 20: mezzo.operator.v1.ContainerUsageResponse
+	(*ContainerUsage)(nil),         // 21: mezzo.operator.v1.ContainerUsage
+	(*structpb.Struct)(nil),        // 22: google.protobuf.Struct
+	(*Task)(nil),                   // 23: mezzo.operator.v1.Task
+	(*Plugin)(nil),                 // 24: mezzo.operator.v1.Plugin
+	(*Endpoint)(nil),               // 25: mezzo.operator.v1.Endpoint
+	(*v1.AgentInfo)(nil),           // 26: mezzo.v1.AgentInfo
+	(*timestamppb.Timestamp)(nil),  // 27: google.protobuf.Timestamp
+	(*v1.FrameworkInfo)(nil),       // 28: mezzo.v1.FrameworkInfo
+	(*v1.ExecutorInfo)(nil),        // 29: mezzo.v1.ExecutorInfo
+	(*v1.Task)(nil),                // 30: mezzo.v1.Task
+	(v1.TaskState)(0),              // 31: mezzo.v1.TaskState
+	(*v1.FileInfo)(nil),            // 32: mezzo.v1.FileInfo
+	(*v1.CommandInfo)(nil),         // 33: mezzo.v1.CommandInfo
+	(*v1.ResourceStatistics)(nil),  // 34: mezzo.v1.ResourceStatistics
+	(*ReloadRequest)(nil),          // 35: mezzo.operator.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 36: mezzo.operator.v1.ReloadResponse
 }
 var file_mezzo_operator_v1_agent_operator_proto_depIdxs = []int32{
-	17, // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
-	18, // 1: mezzo.operator.v1.AgentStateResponse.tasks:type_name -> mezzo.operator.v1.Task
-	19, // 2: mezzo.operator.v1.AgentStateResponse.plugins:type_name -> mezzo.operator.v1.Plugin
+	22, // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
+	23, // 1: mezzo.operator.v1.AgentStateResponse.tasks:type_name -> mezzo.operator.v1.Task
+	24, // 2: mezzo.operator.v1.AgentStateResponse.plugins:type_name -> mezzo.operator.v1.Plugin
 	11, // 3: mezzo.operator.v1.AgentStateResponse.containers:type_name -> mezzo.operator.v1.Container
-	20, // 4: mezzo.operator.v1.AgentStateResponse.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	25, // 4: mezzo.operator.v1.AgentStateResponse.endpoints:type_name -> mezzo.operator.v1.Endpoint
 	3,  // 5: mezzo.operator.v1.AgentStateResponse.detail:type_name -> mezzo.operator.v1.AgentStateDetail
-	21, // 6: mezzo.operator.v1.AgentStateDetail.info:type_name -> mezzo.v1.AgentInfo
-	22, // 7: mezzo.operator.v1.AgentStateDetail.started:type_name -> google.protobuf.Timestamp
-	23, // 8: mezzo.operator.v1.AgentStateDetail.frameworks:type_name -> mezzo.v1.FrameworkInfo
+	26, // 6: mezzo.operator.v1.AgentStateDetail.info:type_name -> mezzo.v1.AgentInfo
+	27, // 7: mezzo.operator.v1.AgentStateDetail.started:type_name -> google.protobuf.Timestamp
+	28, // 8: mezzo.operator.v1.AgentStateDetail.frameworks:type_name -> mezzo.v1.FrameworkInfo
 	4,  // 9: mezzo.operator.v1.AgentStateDetail.executors:type_name -> mezzo.operator.v1.AgentExecutor
 	5,  // 10: mezzo.operator.v1.AgentStateDetail.tasks:type_name -> mezzo.operator.v1.AgentTask
 	6,  // 11: mezzo.operator.v1.AgentStateDetail.ended:type_name -> mezzo.operator.v1.EndedTasks
-	24, // 12: mezzo.operator.v1.AgentExecutor.info:type_name -> mezzo.v1.ExecutorInfo
-	25, // 13: mezzo.operator.v1.AgentTask.task:type_name -> mezzo.v1.Task
-	26, // 14: mezzo.operator.v1.EndedTasks.state:type_name -> mezzo.v1.TaskState
-	27, // 15: mezzo.operator.v1.ListFilesResponse.files:type_name -> mezzo.v1.FileInfo
-	0,  // 16: mezzo.operator.v1.LogsRequest.stream:type_name -> mezzo.operator.v1.LogStream
-	16, // 17: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
-	28, // 18: mezzo.operator.v1.ContainerUsage.statistics:type_name -> mezzo.v1.ResourceStatistics
-	1,  // 19: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
-	12, // 20: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
-	14, // 21: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
-	7,  // 22: mezzo.operator.v1.AgentOperator.ListFiles:input_type -> mezzo.operator.v1.ListFilesRequest
-	9,  // 23: mezzo.operator.v1.AgentOperator.ReadFile:input_type -> mezzo.operator.v1.ReadFileRequest
-	29, // 24: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	2,  // 25: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
-	13, // 26: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
-	15, // 27: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
-	8,  // 28: mezzo.operator.v1.AgentOperator.ListFiles:output_type -> mezzo.operator.v1.ListFilesResponse
-	10, // 29: mezzo.operator.v1.AgentOperator.ReadFile:output_type -> mezzo.operator.v1.ReadFileResponse
-	30, // 30: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	25, // [25:31] is the sub-list for method output_type
-	19, // [19:25] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	29, // 12: mezzo.operator.v1.AgentExecutor.info:type_name -> mezzo.v1.ExecutorInfo
+	30, // 13: mezzo.operator.v1.AgentTask.task:type_name -> mezzo.v1.Task
+	31, // 14: mezzo.operator.v1.EndedTasks.state:type_name -> mezzo.v1.TaskState
+	32, // 15: mezzo.operator.v1.ListFilesResponse.files:type_name -> mezzo.v1.FileInfo
+	13, // 16: mezzo.operator.v1.ExecRequest.start:type_name -> mezzo.operator.v1.ExecStart
+	14, // 17: mezzo.operator.v1.ExecRequest.resize:type_name -> mezzo.operator.v1.WindowSize
+	33, // 18: mezzo.operator.v1.ExecStart.command:type_name -> mezzo.v1.CommandInfo
+	14, // 19: mezzo.operator.v1.ExecStart.size:type_name -> mezzo.operator.v1.WindowSize
+	16, // 20: mezzo.operator.v1.ExecResponse.end:type_name -> mezzo.operator.v1.ExecEnd
+	0,  // 21: mezzo.operator.v1.LogsRequest.stream:type_name -> mezzo.operator.v1.LogStream
+	21, // 22: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
+	34, // 23: mezzo.operator.v1.ContainerUsage.statistics:type_name -> mezzo.v1.ResourceStatistics
+	1,  // 24: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
+	17, // 25: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
+	19, // 26: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
+	7,  // 27: mezzo.operator.v1.AgentOperator.ListFiles:input_type -> mezzo.operator.v1.ListFilesRequest
+	9,  // 28: mezzo.operator.v1.AgentOperator.ReadFile:input_type -> mezzo.operator.v1.ReadFileRequest
+	12, // 29: mezzo.operator.v1.AgentOperator.Exec:input_type -> mezzo.operator.v1.ExecRequest
+	12, // 30: mezzo.operator.v1.AgentOperator.Attach:input_type -> mezzo.operator.v1.ExecRequest
+	35, // 31: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	2,  // 32: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
+	18, // 33: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
+	20, // 34: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
+	8,  // 35: mezzo.operator.v1.AgentOperator.ListFiles:output_type -> mezzo.operator.v1.ListFilesResponse
+	10, // 36: mezzo.operator.v1.AgentOperator.ReadFile:output_type -> mezzo.operator.v1.ReadFileResponse
+	15, // 37: mezzo.operator.v1.AgentOperator.Exec:output_type -> mezzo.operator.v1.ExecResponse
+	15, // 38: mezzo.operator.v1.AgentOperator.Attach:output_type -> mezzo.operator.v1.ExecResponse
+	36, // 39: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_agent_operator_proto_init() }
@@ -1449,7 +1830,7 @@ func file_mezzo_operator_v1_agent_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_agent_operator_proto_rawDesc), len(file_mezzo_operator_v1_agent_operator_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,8 @@ const (
 	AgentOperator_Usage_FullMethodName     = "/mezzo.operator.v1.AgentOperator/Usage"
 	AgentOperator_ListFiles_FullMethodName = "/mezzo.operator.v1.AgentOperator/ListFiles"
 	AgentOperator_ReadFile_FullMethodName  = "/mezzo.operator.v1.AgentOperator/ReadFile"
+	AgentOperator_Exec_FullMethodName      = "/mezzo.operator.v1.AgentOperator/Exec"
+	AgentOperator_Attach_FullMethodName    = "/mezzo.operator.v1.AgentOperator/Attach"
 	AgentOperator_Reload_FullMethodName    = "/mezzo.operator.v1.AgentOperator/Reload"
 )
 
@@ -45,6 +47,14 @@ type AgentOperatorClient interface {
 	// symbolic link with INVALID_ARGUMENT.
 	ListFiles(ctx context.Context, in *ListFilesRequest, opts ...grpc.CallOption) (*ListFilesResponse, error)
 	ReadFile(ctx context.Context, in *ReadFileRequest, opts ...grpc.CallOption) (*ReadFileResponse, error)
+	// Exec runs a command in a container, as the task's user and in its
+	// environment, and carries its input and output. The command ends with the
+	// stream, and with the container. It does not outlive the agent.
+	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
+	// Attach connects to the process of a container: its output from now on, and
+	// its input if it has a terminal. Nothing ends with the stream. UNIMPLEMENTED
+	// when the container's isolator cannot.
+	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
 	// Reload has the agent read its configuration again and change what changed.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 }
@@ -116,6 +126,32 @@ func (c *agentOperatorClient) ReadFile(ctx context.Context, in *ReadFileRequest,
 	return out, nil
 }
 
+func (c *agentOperatorClient) Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentOperator_ServiceDesc.Streams[1], AgentOperator_Exec_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExecRequest, ExecResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentOperator_ExecClient = grpc.BidiStreamingClient[ExecRequest, ExecResponse]
+
+func (c *agentOperatorClient) Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentOperator_ServiceDesc.Streams[2], AgentOperator_Attach_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExecRequest, ExecResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentOperator_AttachClient = grpc.BidiStreamingClient[ExecRequest, ExecResponse]
+
 func (c *agentOperatorClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReloadResponse)
@@ -144,6 +180,14 @@ type AgentOperatorServer interface {
 	// symbolic link with INVALID_ARGUMENT.
 	ListFiles(context.Context, *ListFilesRequest) (*ListFilesResponse, error)
 	ReadFile(context.Context, *ReadFileRequest) (*ReadFileResponse, error)
+	// Exec runs a command in a container, as the task's user and in its
+	// environment, and carries its input and output. The command ends with the
+	// stream, and with the container. It does not outlive the agent.
+	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
+	// Attach connects to the process of a container: its output from now on, and
+	// its input if it has a terminal. Nothing ends with the stream. UNIMPLEMENTED
+	// when the container's isolator cannot.
+	Attach(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
 	// Reload has the agent read its configuration again and change what changed.
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	mustEmbedUnimplementedAgentOperatorServer()
@@ -170,6 +214,12 @@ func (UnimplementedAgentOperatorServer) ListFiles(context.Context, *ListFilesReq
 }
 func (UnimplementedAgentOperatorServer) ReadFile(context.Context, *ReadFileRequest) (*ReadFileResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadFile not implemented")
+}
+func (UnimplementedAgentOperatorServer) Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error {
+	return status.Error(codes.Unimplemented, "method Exec not implemented")
+}
+func (UnimplementedAgentOperatorServer) Attach(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error {
+	return status.Error(codes.Unimplemented, "method Attach not implemented")
 }
 func (UnimplementedAgentOperatorServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
@@ -278,6 +328,20 @@ func _AgentOperator_ReadFile_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentOperator_Exec_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AgentOperatorServer).Exec(&grpc.GenericServerStream[ExecRequest, ExecResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentOperator_ExecServer = grpc.BidiStreamingServer[ExecRequest, ExecResponse]
+
+func _AgentOperator_Attach_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AgentOperatorServer).Attach(&grpc.GenericServerStream[ExecRequest, ExecResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentOperator_AttachServer = grpc.BidiStreamingServer[ExecRequest, ExecResponse]
+
 func _AgentOperator_Reload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReloadRequest)
 	if err := dec(in); err != nil {
@@ -329,6 +393,18 @@ var AgentOperator_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Logs",
 			Handler:       _AgentOperator_Logs_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Exec",
+			Handler:       _AgentOperator_Exec_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Attach",
+			Handler:       _AgentOperator_Attach_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "mezzo/operator/v1/agent_operator.proto",
