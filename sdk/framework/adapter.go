@@ -71,7 +71,8 @@ type Adapter interface {
 	// half a minute. It must not wait for the core to lead, or to be registered.
 	Serve(ctx context.Context, core *Core) (*Serving, error)
 	// Shutdown closes the listeners, ends what Serve left running, and waits for
-	// it, within ctx. It is not called when the process is killed.
+	// it, within ctx. The context of Serve ends only afterwards. It is not called
+	// when the process is killed.
 	Shutdown(ctx context.Context)
 }
 
