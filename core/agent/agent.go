@@ -45,6 +45,7 @@ type Agent struct {
 	machine   *state.Machine // the loop's alone
 	links     *links
 	boxes     *containers
+	volumes   *volumes
 	executors *executors
 	disk      *diskWatch
 
@@ -134,10 +135,16 @@ func (a *Agent) build() error {
 	if _, err := crand.Read(config.Seed[:]); err != nil {
 		return fmt.Errorf("agent: no randomness: %w", err)
 	}
+	a.volumes = &volumes{
+		root: o.DataDir, logger: a.logger, post: a.post, run: a.run, pause: volumePause, queues: map[state.VolumePlace]*volumeQueue{},
+	}
+	if a.volumes.root, err = filepath.Abs(o.DataDir); err != nil {
+		return fmt.Errorf("agent: data directory: %w", err)
+	}
 	a.boxes = &containers{
 		isolators: map[string]*isolatorClient{}, work: a.work, endpoint: o.RPCAddress, hostname: o.Hostname,
 		post: a.post, run: a.run, slots: make(chan struct{}, launchesAtOnce), workers: map[string]*worker{},
-		logs: &isolatorv1.Logs{MaxBytes: uint64(max(0, o.LogSize))}, fetcher: o.Fetcher,
+		volumes: a.volumes, logs: &isolatorv1.Logs{MaxBytes: uint64(max(0, o.LogSize))}, fetcher: o.Fetcher,
 	}
 	if o.LogFiles > 1 {
 		a.boxes.logs.MaxFiles = uint32(o.LogFiles - 1) // the current one is not counted there
@@ -150,7 +157,7 @@ func (a *Agent) build() error {
 		a.boxes.order = append(a.boxes.order, i.Name())
 		a.boxes.isolators[i.Name()] = newIsolatorClient(i.Name(), a.logger, a.post, a.run)
 	}
-	a.disk = &diskWatch{work: a.work, enforce: o.EnforceDisk, list: a.listContainers, post: a.post}
+	a.disk = &diskWatch{work: a.work, volumes: a.volumes, enforce: o.EnforceDisk, list: a.listContainers, post: a.post}
 	a.links = &links{dial: o.Dial, masters: o.Masters, post: a.post, run: a.run}
 	a.machine = state.New(config)
 	return nil
@@ -467,6 +474,12 @@ func (a *Agent) do(outputs []state.Output) error {
 			a.boxes.kill(o)
 		case state.Cleanup:
 			a.boxes.cleanup(o)
+		case state.MakeVolume:
+			a.volumes.make(o)
+		case state.RemoveVolume:
+			a.volumes.remove(o)
+		case state.ForgetVolume:
+			a.volumes.forget(o)
 		case state.Exit:
 			return &exit{o}
 		case state.Log:

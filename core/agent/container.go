@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -30,6 +32,7 @@ type containers struct {
 	endpoint string // the agent's rpc address, for what runs here
 	hostname string
 	fetcher  *fetcher.Fetcher
+	volumes  *volumes
 	post     func(context.Context, state.Input)
 	run      func(func(context.Context))
 	slots    chan struct{}
@@ -227,6 +230,9 @@ func (c *containers) furnish(ctx context.Context, p *state.Plan) error {
 	if _, err := c.work.make(p, user); err != nil {
 		return err
 	}
+	if err := c.volumes.give(ctx, c.work, p, user, !mountable(p)); err != nil {
+		return err
+	}
 	uris := p.Command.GetUris()
 	if len(uris) == 0 {
 		return nil
@@ -245,13 +251,26 @@ func (c *containers) furnish(ctx context.Context, p *state.Plan) error {
 	})
 }
 
+// mountable is whether a container can have mounts of its own: it has a process,
+// and the agent is root.
+func mountable(p *state.Plan) bool { return p.Command != nil && os.Geteuid() == 0 }
+
+// baseSpec is a container's specification, with its volumes.
+func (c *containers) baseSpec(p *state.Plan, sandbox string, who *account) ([]byte, error) {
+	var mounts []specs.Mount
+	if mountable(p) {
+		mounts = c.volumes.mounts(p, sandbox)
+	}
+	return baseSpec(p, sandbox, who, c.endpoint, c.hostname, mounts)
+}
+
 func (c *containers) make(ctx context.Context, p *state.Plan) (*state.Created, error) {
 	user, err := lookupUser(p.Task.GetUser())
 	if err != nil {
 		return nil, err
 	}
 	sandbox := c.work.path(p.Sandbox)
-	spec, err := baseSpec(p, sandbox, user, c.endpoint, c.hostname)
+	spec, err := c.baseSpec(p, sandbox, user)
 	if err != nil {
 		return nil, err
 	}
@@ -363,7 +382,11 @@ func (c *containers) change(ctx context.Context, p *state.Plan) error {
 	if err != nil {
 		return err
 	}
-	spec, err := baseSpec(p, c.work.path(p.Sandbox), user, c.endpoint, c.hostname)
+	// What a container is given while it runs cannot be mounted any more.
+	if err := c.volumes.give(ctx, c.work, p, user, true); err != nil {
+		return err
+	}
+	spec, err := c.baseSpec(p, c.work.path(p.Sandbox), user)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -20,12 +22,14 @@ import (
 // where the operator has asked for that.
 type diskWatch struct {
 	work    *workDir
+	volumes *volumes
 	enforce bool
 	list    func(context.Context) ([]state.ContainerView, error)
 	post    func(context.Context, state.Input)
 
 	mu   sync.Mutex
 	used map[string]uint64 // bytes, by root container
+	held map[state.VolumePlace]uint64
 }
 
 func (d *diskWatch) run(ctx context.Context, interval time.Duration) {
@@ -47,7 +51,9 @@ func (d *diskWatch) measure(ctx context.Context) {
 		return // the agent ends
 	}
 	used := map[string]uint64{}
+	held := map[state.VolumePlace]uint64{}
 	for _, c := range containers {
+		d.measureVolumes(ctx, c, held)
 		if c.Parent != "" {
 			continue // it lies in its root's sandbox
 		}
@@ -57,18 +63,48 @@ func (d *diskWatch) measure(ctx context.Context) {
 		}
 		used[c.ID] = n
 		if limit := diskLimit(c.Resources); d.enforce && limit > 0 && n > limit {
-			d.post(ctx, state.Limited{Limitation: exceeded(c, n, limit)})
+			d.post(ctx, state.Limited{Limitation: exceeded(c, "Disk usage", n, limit)})
 		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.used = used
+	d.used, d.held = used, held
 }
 
-func exceeded(c state.ContainerView, used, limit uint64) *isolatorv1.Limitation {
+// measureVolumes measures a container's volumes, each once however many have it.
+func (d *diskWatch) measureVolumes(ctx context.Context, c state.ContainerView, held map[state.VolumePlace]uint64) {
+	for _, v := range c.Volumes {
+		n, known := held[v.VolumePlace]
+		if !known {
+			root, err := os.OpenRoot(d.volumes.path(v.VolumePlace))
+			if err != nil {
+				continue
+			}
+			n, err = sizeOf(ctx, root)
+			if root.Close(); err != nil {
+				continue
+			}
+			held[v.VolumePlace] = n
+		}
+		if limit := volumeLimit(v); d.enforce && limit > 0 && n > limit {
+			d.post(ctx, state.Limited{Limitation: exceeded(c, "Disk usage of "+v.String(), n, limit)})
+		}
+	}
+}
+
+// volumeLimit is how many bytes a volume may hold. A disk of its own has its own
+// limit.
+func volumeLimit(v state.Volume) uint64 {
+	if v.Whole {
+		return 0
+	}
+	return uint64(v.SizeMB * mebibyte)
+}
+
+func exceeded(c state.ContainerView, what string, used, limit uint64) *isolatorv1.Limitation {
 	return &isolatorv1.Limitation{
 		Container: c.ID, Reason: mezzov1.TaskStatus_REASON_CONTAINER_LIMITATION_DISK.Enum(),
-		Message: fmt.Sprintf("Disk usage (%d KiB) exceeds quota (%d KiB)", used>>10, limit>>10),
+		Message: fmt.Sprintf("%s (%d KiB) exceeds quota (%d KiB)", what, used>>10, limit>>10),
 		Resources: []*mezzov1.Resource{{
 			Name: proto.String("disk"), Type: mezzov1.Value_SCALAR.Enum(),
 			Scalar: &mezzov1.Value_Scalar{Value: proto.Float64(float64(used) / mebibyte)},
@@ -85,6 +121,18 @@ func (d *diskWatch) fill(c state.ContainerView, s *mezzov1.ResourceStatistics) {
 	}
 	if limit := diskLimit(c.Resources); limit > 0 {
 		s.DiskLimitBytes = proto.Uint64(limit)
+	}
+	for _, r := range c.Resources {
+		if v := state.VolumesOf([]*mezzov1.Resource{r}); len(v) == 1 && slices.Contains(c.Volumes, v[0]) {
+			entry := &mezzov1.DiskStatistics{Source: r.GetDisk().GetSource(), Persistence: r.GetDisk().GetPersistence()}
+			if limit := volumeLimit(v[0]); limit > 0 {
+				entry.LimitBytes = proto.Uint64(limit)
+			}
+			if n, found := d.held[v[0].VolumePlace]; found {
+				entry.UsedBytes = proto.Uint64(n)
+			}
+			s.DiskStatistics = append(s.DiskStatistics, entry)
+		}
 	}
 }
 
@@ -108,6 +156,11 @@ func (d *diskWatch) size(ctx context.Context, sandbox string) (uint64, error) {
 		return 0, err
 	}
 	defer root.Close()
+	return sizeOf(ctx, root)
+}
+
+// sizeOf is what a directory takes on its disk.
+func sizeOf(ctx context.Context, root *os.Root) (uint64, error) {
 	top, err := root.Lstat(".")
 	if err != nil {
 		return 0, err

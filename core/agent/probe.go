@@ -99,7 +99,7 @@ func (c *containers) process(p *state.Plan, command *mezzov1.CommandInfo, tty bo
 	if err != nil {
 		return nil, err
 	}
-	text, err := baseSpec(p, c.work.path(p.Sandbox), user, c.endpoint, c.hostname)
+	text, err := baseSpec(p, c.work.path(p.Sandbox), user, c.endpoint, c.hostname, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -16,10 +16,11 @@ import (
 
 // baseSpec is the OCI runtime specification of a container before any isolator
 // has touched it: what the task asked for, and nothing of how it is walled off.
-func baseSpec(p *state.Plan, sandbox string, who *account, endpoint, hostname string) ([]byte, error) {
+func baseSpec(p *state.Plan, sandbox string, who *account, endpoint, hostname string, mounts []specs.Mount) ([]byte, error) {
 	spec := &specs.Spec{
 		Version: specs.Version,
 		Root:    &specs.Root{Path: "/"},
+		Mounts:  mounts,
 		Annotations: map[string]string{
 			"mezzo.container": p.Container, "mezzo.framework": p.Task.GetFrameworkId(), "mezzo.task": p.Task.GetTaskId(),
 		},

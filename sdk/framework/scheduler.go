@@ -90,7 +90,8 @@ type Callbacks struct {
 	// Update: a task has changed its state. The update is acknowledged when
 	// the callback returns, unless Options.ManualAcknowledge is set.
 	Update func(s *Scheduler, status *mezzov1.TaskStatus)
-	// OperationUpdate: an operation has changed its state.
+	// OperationUpdate: an operation has changed its state. It is acknowledged as
+	// updates are.
 	OperationUpdate func(s *Scheduler, status *mezzov1.OperationStatus)
 	// Message: an executor has sent bytes.
 	Message func(s *Scheduler, message *schedulerv1.Event_Message)
@@ -346,6 +347,11 @@ func (s *Scheduler) dispatch(sub *subscription, event *schedulerv1.Event) {
 	case schedulerv1.Event_UPDATE_OPERATION_STATUS:
 		if c.OperationUpdate != nil {
 			c.OperationUpdate(s, event.GetUpdateOperationStatus().GetStatus())
+		}
+		if !s.options.ManualAcknowledge {
+			if call := operationAcknowledgement(event.GetUpdateOperationStatus().GetStatus()); call != nil {
+				sub.send(call, s.FrameworkID())
+			}
 		}
 	case schedulerv1.Event_MESSAGE:
 		if c.Message != nil {

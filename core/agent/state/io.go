@@ -483,6 +483,7 @@ type ContainerView struct {
 	Sandbox     string
 	// Resources are what it may use, with what is nested in it.
 	Resources []*mezzov1.Resource
+	Volumes   []Volume // that it has been given
 }
 
 // IsolatorView is an isolator as shown.

@@ -25,7 +25,7 @@ func (m *Machine) restore(in Restore) {
 		err = m.restoreResources()
 	}
 	if err != nil {
-		m.over = true
+		m.over, m.dirty = true, nil // nothing has changed
 		m.immediate = append(m.immediate, Exit{Reason: "the configuration does not fit the checkpoint", Err: err})
 		return
 	}

@@ -35,6 +35,8 @@ import (
 //	isolators names=(a,b) | isolator-up name=b    the configuration has others now; the plugin of one is there
 //	adapter-up [name=a] [at=host:port] | adapter-down [name=a] | adapters names=(a,b)
 //	ack | ack update=u1 | acks                    the newest, one, all updates are acknowledged
+//	operation name=o1 [id=x] do=reserve|unreserve|create|destroy|grow|shrink [volume=data] [disk=n] [by=n] …
+//	op-ack name=o1 [status=s1]                    what came of it is acknowledged
 //	wait 10s                                      time passes
 func TestTranscripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -68,6 +70,7 @@ func play(t *testing.T, d *datadriven.TestData, old *world, out *strings.Builder
 	if d.HasArg("lost") {
 		clear(w.containers)
 	}
+	w.showResources = w.showResources || d.HasArg("show-resources")
 	w.boot()
 	return w
 }
@@ -117,6 +120,7 @@ func settings(d *datadriven.TestData, cfg state.Config) state.Config {
 			cfg.Reconfiguration = state.Reconfiguration(a.Vals[0])
 		case "detected":
 			cfg.Detected = a.Vals == nil
+		case "show-resources":
 		case "boot":
 			cfg.BootID = a.Vals[0]
 		case "not-root":
@@ -193,6 +197,16 @@ func command(t *testing.T, w *world, d *datadriven.TestData) {
 		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Ping{Ping: &linkv1.Ping{}}})
 	case "run":
 		runCommand(w, d, tell)
+	case "operation":
+		tell(operationCommand(d))
+		if !d.HasArg("hold") {
+			w.settle()
+		}
+	case "op-ack":
+		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_AcknowledgeOperation{AcknowledgeOperation: &linkv1.AcknowledgeOperation{
+			FrameworkId: arg(d, "framework", "F"), OperationUuid: []byte(arg(d, "name", "")), StatusUuid: []byte(w.long(arg(d, "status", "s1"))),
+		}}})
+		w.settle()
 	case "kill":
 		k := &linkv1.Kill{Task: ref(d)}
 		if g := arg(d, "grace", ""); g != "" {
@@ -375,6 +389,11 @@ func runCommand(w *world, d *datadriven.TestData, tell func(*linkv1.MasterMessag
 		}
 		for _, t := range tasks {
 			t.MaxCompletionTime = &mezzov1.DurationInfo{Nanoseconds: proto.Int64(int64(dur))}
+		}
+	}
+	if d.HasArg("volume") {
+		for _, t := range tasks {
+			t.Resources = append(t.Resources, testVolume(d, float64(number(d, "disk", 100))))
 		}
 	}
 	if kind := arg(d, "health", ""); kind != "" {

@@ -29,7 +29,7 @@ func (m *Machine) View() View {
 	}
 	for _, c := range m.sortedContainers() {
 		shown := c.view()
-		shown.Resources = m.isolatorTask(c).GetResources()
+		shown.Resources, shown.Volumes = m.isolatorTask(c).GetResources(), m.volumesOf(c)
 		v.Containers = append(v.Containers, shown)
 	}
 	for _, i := range m.isolators {

@@ -11,9 +11,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/core/agent/state"
+	corelink "github.com/mezzo-os/mezzo/core/link"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
 // world is all that is around a machine: a disk, isolators with containers that
@@ -35,8 +37,12 @@ type world struct {
 	exit    *state.Exit
 
 	containers map[string]*fake
-	stubborn   bool // containers ignore SIGTERM
-	pid        int64
+	// showResources has transcripts show what the agent says it has.
+	showResources bool
+	volumes       map[state.VolumePlace]bool // whose directories are there
+	removed       map[string]bool            // chores that were done and may come again
+	stubborn      bool                       // containers ignore SIGTERM
+	pid           int64
 
 	programs *programs // nil: custom executors do nothing by themselves
 
@@ -55,6 +61,7 @@ type fake struct {
 func newWorld(cfg state.Config) *world {
 	w := &world{
 		cfg: cfg, now: time.Unix(1_800_000_000, 0).UTC(), disk: map[string]map[string][]byte{}, containers: map[string]*fake{}, pid: 100,
+		volumes: map[state.VolumePlace]bool{}, removed: map[string]bool{},
 		log: func(string, ...any) {}, names: map[string]string{}, online: true,
 	}
 	return w
@@ -217,6 +224,17 @@ func (w *world) do(o state.Output) {
 	case state.Cleanup:
 		delete(w.containers, o.Container)
 		w.answer(state.CleanedUp{Container: o.Container})
+	case state.MakeVolume:
+		w.volumes[o.Place] = true
+		w.answer(state.VolumeDone{Chore: o.Chore})
+	case state.RemoveVolume:
+		if !w.removed[o.Chore] {
+			delete(w.volumes, o.Place)
+			w.removed[o.Chore] = true
+		}
+		w.answer(state.VolumeDone{Chore: o.Chore})
+	case state.ForgetVolume:
+		delete(w.removed, o.Chore)
 	case state.Exit:
 		w.exit = &o
 	}
@@ -384,7 +402,16 @@ func (w *world) describe(o state.Output) string {
 		if !p.Deadline.IsZero() {
 			text += fmt.Sprintf(" deadline=+%v", p.Deadline.Sub(w.now))
 		}
+		for _, v := range p.Volumes {
+			text += fmt.Sprintf(" %s at %s", v, v.ContainerPath)
+		}
 		return w.short(text)
+	case state.MakeVolume:
+		return fmt.Sprintf("make %s (%s)", o.Place, w.name("chore", o.Chore))
+	case state.RemoveVolume:
+		return fmt.Sprintf("remove %s (%s)", o.Place, w.name("chore", o.Chore))
+	case state.ForgetVolume:
+		return fmt.Sprintf("forget %s (%s)", o.Place, w.name("chore", o.Chore))
 	case state.Start:
 		return w.short(fmt.Sprintf("start %s pid=%d", o.Container, o.PID))
 	case state.Update:
@@ -421,6 +448,42 @@ func limitText(t *isolatorv1.Task) string {
 	return text
 }
 
+// resourcesText is what an agent says it has, in short.
+func resourcesText(kinds []*linkv1.Kind, a *linkv1.Agent) string {
+	var list []resource.Kind
+	for _, k := range kinds {
+		kind, err := resource.KindFromProto(k.GetResource())
+		if err != nil {
+			return err.Error()
+		}
+		list = append(list, kind)
+	}
+	r, err := corelink.Unpack(list, a.GetResources())
+	if err != nil {
+		return err.Error()
+	}
+	return resourceText(r)
+}
+
+// resourceText is resources as "disk(db)[data]:64 disk:36".
+func resourceText(r resource.Resources) string {
+	var parts []string
+	for i := range r {
+		text := r[i].Kind.Name()
+		for _, x := range r[i].Kind.Reservations() {
+			text += "(" + x.Role + ")"
+		}
+		if id := r[i].Kind.PersistenceID(); id != "" {
+			text += "[" + id + "]"
+		}
+		if r[i].Kind.Shared() {
+			text += "shared"
+		}
+		parts = append(parts, text+":"+r[i].Scalar.String())
+	}
+	return strings.Join(parts, " ")
+}
+
 func endpointText(a *linkv1.Agent) (text string) {
 	for _, e := range a.GetEndpoints() {
 		text += " " + e.GetName() + "=" + e.GetAddress()
@@ -437,6 +500,12 @@ func (w *world) describeMessage(m *linkv1.AgentMessage) string {
 		for _, t := range r.GetTasks() {
 			text += fmt.Sprintf("\n           task %s %v unacknowledged=%v %v", t.GetId(), t.GetState(), t.GetUnacknowledged(), t.GetUpdateState())
 		}
+		for _, o := range r.GetOperations() {
+			text += fmt.Sprintf("\n           operation %s %v", o.GetOperationId(), o.GetLatestStatus().GetState())
+		}
+		if w.showResources {
+			text += "\n           has " + resourcesText(r.GetKinds(), r.GetAgent())
+		}
 		return text
 	case m.GetPong() != nil:
 		return "pong"
@@ -446,7 +515,28 @@ func (w *world) describeMessage(m *linkv1.AgentMessage) string {
 	case m.GetFrameworkMessage() != nil:
 		return fmt.Sprintf("message of %s: %q", m.GetFrameworkMessage().GetExecutorId(), m.GetFrameworkMessage().GetData())
 	case m.GetState() != nil:
-		return fmt.Sprintf("state withheld=%q", m.GetState().GetAgent().GetWithheld()) + endpointText(m.GetState().GetAgent())
+		text := fmt.Sprintf("state withheld=%q", m.GetState().GetAgent().GetWithheld()) + endpointText(m.GetState().GetAgent())
+		if n := m.GetState().GetOperations(); n > 0 {
+			text += fmt.Sprintf(" after %d operations", n)
+		}
+		if w.showResources {
+			text += " has " + resourcesText(m.GetState().GetKinds(), m.GetState().GetAgent())
+		}
+		return text
+	case m.GetOperation() != nil:
+		u := m.GetOperation()
+		s := u.GetStatus()
+		text := fmt.Sprintf("operation %s of %q: %v", s.GetOperationId().GetValue(), u.GetFrameworkId(), s.GetState())
+		if s.GetUuid() != nil {
+			text += " " + w.name("s", string(s.GetUuid().GetValue()))
+		}
+		if s.Message != nil {
+			text += fmt.Sprintf(" %q", s.GetMessage())
+		}
+		if made, err := resource.FromProto(s.GetConvertedResources()); err == nil && !made.IsEmpty() {
+			text += " made " + resourceText(made)
+		}
+		return text
 	case m.GetUpdate() != nil:
 		u := m.GetUpdate()
 		s := u.GetStatus()
