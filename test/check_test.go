@@ -25,6 +25,7 @@ type runner struct {
 	t       *testing.T
 	mu      sync.Mutex
 	waiting []*mezzov1.TaskInfo
+	group   *mezzov1.Offer_Operation_LaunchGroup // waits, too
 	heard   map[string][]*mezzov1.TaskStatus
 	s       *framework.Scheduler
 }
@@ -62,6 +63,17 @@ func (r *runner) offers(s *framework.Scheduler, offers []*mezzov1.Offer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, o := range offers {
+		if r.group != nil {
+			for _, t := range r.group.GetTaskGroup().GetTasks() {
+				t.AgentId = o.GetAgentId()
+			}
+			r.group.Executor.FrameworkId = &mezzov1.FrameworkID{Value: proto.String(s.FrameworkID())}
+			_ = s.Accept(context.Background(), []*mezzov1.OfferID{o.GetId()}, []*mezzov1.Offer_Operation{
+				{Type: mezzov1.Offer_Operation_LAUNCH_GROUP.Enum(), LaunchGroup: r.group},
+			}, nil)
+			r.group = nil
+			continue
+		}
 		if len(r.waiting) == 0 {
 			_ = s.Decline(context.Background(), refuse(0), o.GetId())
 			continue
@@ -83,6 +95,25 @@ func (r *runner) launch(tasks ...*mezzov1.TaskInfo) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.waiting = append(r.waiting, tasks...)
+}
+
+// launchGroup launches a group with the next offer, under an executor of its own.
+func (r *runner) launchGroup(tasks ...*mezzov1.TaskInfo) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.group = &mezzov1.Offer_Operation_LaunchGroup{
+		Executor: &mezzov1.ExecutorInfo{
+			Type: mezzov1.ExecutorInfo_DEFAULT.Enum(), ExecutorId: &mezzov1.ExecutorID{Value: proto.String("group")},
+			Resources: resource.MustParse("cpus:0.1;mem:32;disk:16").ToProto(),
+		},
+		TaskGroup: &mezzov1.TaskGroupInfo{Tasks: tasks},
+	}
+}
+
+// ends waits for a task's end in that state.
+func (r *runner) ends(id string, state mezzov1.TaskState) *mezzov1.TaskStatus {
+	r.t.Helper()
+	return r.until(id, state.String(), func(s *mezzov1.TaskStatus) bool { return s.GetState() == state })
 }
 
 // last is the newest status of a task; an empty one when there is none.
