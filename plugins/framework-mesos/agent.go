@@ -5,8 +5,13 @@ import (
 	"net"
 	"strconv"
 
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/agentapi"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/executor"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/files"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/legacy"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/metric"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 // serveAgent puts the agent's APIs on a listener.
@@ -14,7 +19,17 @@ func (a *adapter) serveAgent(_ context.Context, listener net.Listener) error {
 	if err := a.open(listener, transport.Agent, nil); err != nil {
 		return err
 	}
-	a.server.HandleBasics(a.about())
+	about := a.about()
+	a.server.HandleBasics(about)
+	numbers, level := &metric.Agent{Agent: a.core.AgentOperator()}, newVerbosity(a.core.Logger)
+	shown := &files.Files{Agent: a.core.AgentOperator()}
+	agentapi.New(agentapi.Options{
+		Agent: a.core.AgentOperator(), Files: shown, Port: a.at.port, PID: a.at.pid("slave(1)"), About: about, Verbosity: level,
+		Metrics: func(ctx context.Context) []*mezzov1.Metric { return metric.List(ctx, numbers) },
+	}).Register(a.server)
+	shown.Register(a.server)
+	metric.Register(a.server, numbers)
+	legacy.RegisterProcess(a.server, level)
 	executors := executor.New(executor.Options{Client: a.core.Executor(), Logger: a.log})
 	a.ended = append(a.ended, executors.Close)
 	executors.Register(a.server)

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/files"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/legacy"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/metric"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/mirror"
@@ -48,6 +49,7 @@ func (a *adapter) serveMaster(ctx context.Context, listener net.Listener) error 
 	(&legacy.Master{Mirror: copied, Orders: operators, MasterInfo: a.masterInfo, About: about, Cluster: a.settings.Cluster}).Register(a.server)
 	legacy.RegisterProcess(a.server, level)
 	metric.Register(a.server, numbers)
+	(&files.Files{}).Register(a.server) // a master has none to show
 
 	a.run.Go(func() { leadership.Follow(ctx, a.core.Leadership(), a.log) })
 	a.run.Go(func() { copied.Run(ctx) })
