@@ -8,8 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
+
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 // TestExec: a command in the container of a task, with its status, its input
@@ -54,28 +57,7 @@ func TestExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer terminal.Close()
-	seen := make(chan string, 1000)
-	go func() {
-		defer close(seen)
-		buffer := make([]byte, 4096)
-		for {
-			n, err := terminal.Read(buffer)
-			seen <- string(buffer[:n])
-			if err != nil {
-				return
-			}
-		}
-	}()
-	all := ""
-	expect := func(text string) {
-		t.Helper()
-		for more := range seen {
-			if all += more; strings.Contains(all, text) {
-				return
-			}
-		}
-		t.Fatalf("the terminal showed %q, and never %q", all, text)
-	}
+	expect := watch(t, terminal)
 	expect("first 33 77")
 	if _, err := io.WriteString(terminal, "hello\r"); err != nil {
 		t.Fatal(err)
@@ -88,9 +70,107 @@ func TestExec(t *testing.T) {
 	if _, err := io.WriteString(terminal, "end\r"); err != nil {
 		t.Fatal(err)
 	}
-	for range seen {
-	}
 	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != 5 {
 		t.Errorf("the terminal session ended with %v", err)
+	}
+}
+
+// watch reads a terminal, and gives what waits for a text on it.
+func watch(t *testing.T, terminal io.Reader) (expect func(text string)) {
+	seen := make(chan string, 1000)
+	go func() {
+		defer close(seen)
+		buffer := make([]byte, 4096)
+		for {
+			n, err := terminal.Read(buffer)
+			select {
+			case seen <- string(buffer[:n]):
+			default: // nobody waits for anything any more
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	all := ""
+	return func(text string) {
+		t.Helper()
+		late := time.After(patience)
+		for !strings.Contains(all, text) {
+			select {
+			case more, open := <-seen:
+				if all += more; !open {
+					t.Fatalf("the terminal showed %q, and never %q", all, text)
+				}
+			case <-late:
+				t.Fatalf("the terminal shows %q, and not %q", all, text)
+			}
+		}
+	}
+}
+
+// TestAttach: what a task writes from now on; and with a terminal of its own,
+// what is typed is the task's input.
+func TestAttach(t *testing.T) {
+	t.Parallel()
+	c := startDev(t)
+	r := newRunner(t, c.fields["rpc"])
+	console := shellTask("console", "while read line; do echo got $line; [ $line = end ] && exit 5; done")
+	console.Container = &mezzov1.ContainerInfo{
+		Type: mezzov1.ContainerInfo_MESOS.Enum(), TtyInfo: &mezzov1.TTYInfo{},
+	}
+	r.launch(console, shellTask("writer", "while [ ! -e stop ]; do echo line; sleep 0.05; done; exit 3"))
+	for _, id := range []string{"console", "writer"} {
+		r.until(id, "running", func(s *mezzov1.TaskStatus) bool { return s.GetState() == mezzov1.TaskState_TASK_RUNNING })
+	}
+	attach := func(task string) (*os.File, *exec.Cmd) {
+		cmd := exec.Command(filepath.Join(bin, "mezzo"), "attach", task)
+		cmd.Env = append(os.Environ(), "MEZZO_ADDRESS="+c.fields["rpc"])
+		terminal, err := pty.Start(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { terminal.Close() })
+		return terminal, cmd
+	}
+	first, detached := attach("console")
+	expect := watch(t, first)
+	second, ended := attach("console")
+	expectToo := watch(t, second)
+	if _, err := io.WriteString(first, "hello\r"); err != nil {
+		t.Fatal(err)
+	}
+	expect("got hello")
+	if _, err := io.WriteString(second, "hey\r"); err != nil {
+		t.Fatal(err)
+	}
+	expectToo("got hey")
+	expect("got hey")
+	if _, err := io.WriteString(first, "\x10\x11"); err != nil {
+		t.Fatal(err)
+	}
+	if err := detached.Wait(); err != nil {
+		t.Errorf("Ctrl-P Ctrl-Q: %v", err)
+	}
+	if s := r.last("console"); s.GetState() != mezzov1.TaskState_TASK_RUNNING {
+		t.Errorf("a task that was left alone: %v", s)
+	}
+	if _, err := io.WriteString(second, "end\r"); err != nil {
+		t.Fatal(err)
+	}
+	if err := ended.Wait(); err == nil || ended.ProcessState.ExitCode() != 5 {
+		t.Errorf("a task that ends with status 5: %v", err)
+	}
+
+	writer := c.start("attach", "writer")
+	eventually(t, "its lines", func() bool { return strings.Contains(writer.stdout.String(), "line\nline\n") })
+	if got := c.mezzo("exec", "writer", "--", "touch", "stop"); got.code != 0 {
+		t.Errorf("%+v", got)
+	}
+	if got := writer.wait(); got.code != 3 {
+		t.Errorf("%+v", got)
+	}
+	if got := c.mezzo("attach", "writer"); got.code != 1 || !strings.Contains(got.stderr, "does not run") {
+		t.Errorf("a task that has ended: %+v", got)
 	}
 }

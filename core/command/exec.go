@@ -63,6 +63,25 @@ The command ends when mezzo does.`,
 	return cmd
 }
 
+func (c *cli) attachCommand() *cobra.Command {
+	var o execOptions
+	cmd := &cobra.Command{
+		Use: "attach TASK", Short: "Connect to the output, and the terminal, of a task that runs",
+		Long: `Prints what a task writes from now on, and, where the task has a terminal of its
+own, types into it what you type. It ends with the task, with the task's status,
+or with Ctrl-P Ctrl-Q (Ctrl-C where nothing is typed), which leaves the task
+running.`,
+		Example: "  mezzo attach console.1",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.execSession(cmd, o, args[0], nil)
+		},
+	}
+	o.add(cmd)
+	c.addClientFlags(cmd)
+	return cmd
+}
+
 func (c *cli) execSession(cmd *cobra.Command, o execOptions, task string, command *mezzov1.CommandInfo) error {
 	in, terminal := c.terminal()
 	if !cmd.Flags().Changed("stdin") {
@@ -92,7 +111,10 @@ func (c *cli) execSession(cmd *cobra.Command, o execOptions, task string, comman
 	if err != nil {
 		return plain(err)
 	}
-	s := &execSession{cli: c, stream: stream}
+	s := &execSession{cli: c, stream: stream, detach: func() {}}
+	if command == nil && o.tty {
+		s.detach = cancel
+	}
 	if o.tty && terminal {
 		start.Size = windowSize(in)
 		restore, err := rawTerminal(in)
@@ -108,7 +130,10 @@ func (c *cli) execSession(cmd *cobra.Command, o execOptions, task string, comman
 	if o.stdin {
 		go s.input(c.in)
 	}
-	return s.output(task)
+	if err := s.output(task); err != nil && (command != nil || ctx.Err() == nil) {
+		return err
+	}
+	return nil
 }
 
 // terminal is standard input when that and standard output are a terminal.
@@ -143,6 +168,8 @@ type execSession struct {
 	cli     *cli
 	stream  grpc.BidiStreamingClient[operatorv1.ExecRequest, operatorv1.ExecResponse]
 	sending sync.Mutex
+	detach  func() // leaves a task to itself; nothing for a command
+	last    byte   // that was typed
 }
 
 func (s *execSession) send(r *operatorv1.ExecRequest) error {
@@ -172,6 +199,9 @@ func (s *execSession) input(in io.Reader) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := in.Read(buffer)
+		if s.detaches(buffer[:n]) {
+			s.detach()
+		}
 		if n > 0 && s.send(&operatorv1.ExecRequest{Stdin: append([]byte(nil), buffer[:n]...)}) != nil {
 			return
 		}
@@ -180,6 +210,18 @@ func (s *execSession) input(in io.Reader) {
 			return
 		}
 	}
+}
+
+// detaches says whether Ctrl-P Ctrl-Q was typed, as docker has it.
+func (s *execSession) detaches(typed []byte) bool {
+	const ctrlP, ctrlQ = 0x10, 0x11
+	for _, b := range typed {
+		if s.last == ctrlP && b == ctrlQ {
+			return true
+		}
+		s.last = b
+	}
+	return false
 }
 
 // output prints what comes, and returns the command's status.

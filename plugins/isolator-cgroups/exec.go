@@ -107,6 +107,9 @@ type execution struct {
 	stdin   *os.File
 	outputs []*os.File // stdout, stderr; or the terminal alone
 	tty     bool
+	// attached: the process is not this stream's own, so the end of input is not
+	// its end, and what has no terminal has no input.
+	attached bool
 }
 
 func (x *execution) send(o *isolatorv1.ExecOutput) error {
@@ -231,7 +234,7 @@ func (x *execution) input(conn *shimConn) {
 			}
 			return
 		}
-		if b := in.GetStdin(); len(b) > 0 && !closed {
+		if b := in.GetStdin(); len(b) > 0 && !closed && x.stdin != nil {
 			_, _ = x.stdin.Write(b) // one that does not read has closed it
 		}
 		if in.GetStdinClosed() && !closed {
@@ -248,6 +251,9 @@ func (x *execution) input(conn *shimConn) {
 // endInput closes standard input: a pipe's end, or a terminal's end-of-file
 // character.
 func (x *execution) endInput() {
+	if x.attached {
+		return
+	}
 	if x.tty {
 		_, _ = x.stdin.Write([]byte{4})
 		return

@@ -139,6 +139,10 @@ func (c *container) talk(p *conn) {
 			c.exec(p, r, fds)
 			return
 		}
+		if r.Get(record.Request) == "attach" {
+			c.attach(p, fds)
+			return
+		}
 		closeEach(fds)
 		c.answering.RLock()
 		err = p.send(c.handle(p, r))

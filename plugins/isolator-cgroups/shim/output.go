@@ -119,19 +119,21 @@ func (o *output) write(b []byte) {
 	}
 }
 
-// pump copies a stream to its file until its end.
-func pump(from *os.File, to *output, done chan<- struct{}) {
+// pump copies a stream to its file, and to who is attached, until its end.
+func pump(from *os.File, to *output, attached *tap, done chan<- struct{}) {
 	buffer := make([]byte, 16<<10)
 	for {
 		n, err := from.Read(buffer)
 		if n > 0 {
 			to.write(buffer[:n])
+			attached.write(buffer[:n])
 		}
 		if err != nil { // io.EOF, or EIO from a terminal that was hung up
 			break
 		}
 	}
 	_ = from.Close()
+	attached.end()
 	if to.fd >= 0 {
 		_ = unix.Close(to.fd)
 	}

@@ -29,9 +29,11 @@ type container struct {
 	memory  memory
 	grace   time.Duration // from SIGTERM to SIGKILL at the deadline
 
-	main    *child        // nil: a container without a process
-	reports chan struct{} // one message for each output that reached its end
-	outputs int
+	main     *child        // nil: a container without a process
+	taps     [2]tap        // of stdout and stderr
+	terminal *os.File      // nil: it has none
+	reports  chan struct{} // one message for each output that reached its end
+	outputs  int
 
 	starting sync.Mutex // held while the task is being let go
 	// A task may end before the request that started it has been answered; the
@@ -205,7 +207,9 @@ func (c *container) startMain(r record.Record) error {
 		}
 		stdio = [3]int{slave, slave, slave}
 		c.outputs = 1
-		go pump(master, stdout, c.reports)
+		c.terminal = master
+		c.taps[1].end()
+		go pump(master, stdout, &c.taps[0], c.reports)
 	} else {
 		null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -221,8 +225,8 @@ func (c *container) startMain(r record.Record) error {
 		}
 		stdio = [3]int{null, outW, errsW}
 		c.outputs = 2
-		go pump(out, stdout, c.reports)
-		go pump(errs, stderr, c.reports)
+		go pump(out, stdout, &c.taps[0], c.reports)
+		go pump(errs, stderr, &c.taps[1], c.reports)
 	}
 	c.main, err = c.spawn(record.ConfigFile, r, stdio)
 	return err
