@@ -55,6 +55,7 @@ func buildAndRun(m *testing.M) (int, error) {
 		"plugins/mezzo-allocator-lottery":  "../sdk/examples/allocator-lottery",
 		"plugins/mezzo-isolator-cgroups":   "../plugins/isolator-cgroups",
 		"plugins/mezzo-framework-mesos":    "../plugins/framework-mesos",
+		"mesos-executor":                   "./mesos-executor",
 		"plugins/mezzo-framework-cron":     "../sdk/examples/framework-cron",
 		"plugins/mezzo-shim":               "../plugins/isolator-cgroups/shim",
 	} {

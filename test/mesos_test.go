@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -124,20 +125,22 @@ func (s *mesosScheduler) await(kind string, matches func(map[string]any) bool) m
 }
 
 // update awaits an update of a task and acknowledges it.
-func (s *mesosScheduler) update(task, state string) {
+func (s *mesosScheduler) update(task, state string) (status map[string]any) {
 	s.t.Helper()
 	e := s.await("UPDATE", func(e map[string]any) bool {
 		status := e["update"].(map[string]any)["status"].(map[string]any)
 		return status["task_id"].(map[string]any)["value"] == task && status["state"] == state
 	})
-	status := e["update"].(map[string]any)["status"].(map[string]any)
+	status = e["update"].(map[string]any)["status"].(map[string]any)
 	if status["uuid"] != nil {
 		s.call("ACKNOWLEDGE", map[string]any{"agent_id": status["agent_id"], "task_id": status["task_id"], "uuid": status["uuid"]})
 	}
+	return status
 }
 
-// launch runs a command on the first offer.
-func (s *mesosScheduler) launch(task, command string) {
+// launch runs a command on the first offer, or, with an executor's command, a
+// task of that executor.
+func (s *mesosScheduler) launch(task, command, executor string) (agent any) {
 	s.t.Helper()
 	offer := s.await("OFFERS", nil)["offers"].(map[string]any)["offers"].([]any)[0].(map[string]any)
 	scalar := func(name string, value float64) any {
@@ -145,12 +148,21 @@ func (s *mesosScheduler) launch(task, command string) {
 	}
 	info := map[string]any{
 		"name": task, "task_id": map[string]any{"value": task}, "agent_id": offer["agent_id"],
-		"resources": []any{scalar("cpus", 0.1), scalar("mem", 32)}, "command": map[string]any{"value": command},
+		"resources": []any{scalar("cpus", 0.1), scalar("mem", 32)},
+	}
+	if executor != "" {
+		info["executor"] = map[string]any{
+			"executor_id": map[string]any{"value": "plain"}, "command": map[string]any{"value": executor},
+			"resources": []any{scalar("cpus", 0.1), scalar("mem", 32)},
+		}
+	} else {
+		info["command"] = map[string]any{"value": command}
 	}
 	s.call("ACCEPT", map[string]any{
 		"offer_ids":  []any{offer["id"]},
 		"operations": []any{map[string]any{"type": "LAUNCH", "launch": map[string]any{"task_infos": []any{info}}}},
 	})
+	return offer["agent_id"]
 }
 
 func httpGet(t *testing.T, url string) (int, string) {
@@ -178,6 +190,23 @@ func (c *cluster) mesosPlugin(atMaster bool) map[string]any {
 	return nil
 }
 
+// killMesosAdapter kills an adapter and waits until it is back.
+func (c *cluster) killMesosAdapter(atMaster bool) {
+	c.t.Helper()
+	before := c.mesosPlugin(atMaster)
+	if before == nil {
+		c.t.Fatalf("no adapter is listed (at the master: %t)\n%s", atMaster, c.mezzo("plugins").stdout)
+	}
+	pid := int(before["pid"].(float64))
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		c.t.Fatal(err)
+	}
+	eventually(c.t, "the adapter is back at its place", func() bool {
+		now := c.mesosPlugin(atMaster)
+		return now != nil && int(now["pid"].(float64)) != pid && fmt.Sprint(now["endpoints"]) == fmt.Sprint(before["endpoints"])
+	})
+}
+
 // TestDevServesMesos is that a development cluster speaks to Mesos frameworks,
 // and that killing its adapters costs none of them anything.
 func TestDevServesMesos(t *testing.T) {
@@ -189,23 +218,11 @@ func TestDevServesMesos(t *testing.T) {
 		}
 	}
 	s := subscribeMesos(t, c.fields["mesos"], "")
-	s.launch("sleep", "sleep 1000")
+	s.launch("sleep", "sleep 1000", "")
 	s.update("sleep", "TASK_RUNNING")
 
-	for _, atMaster := range []bool{true, false} {
-		before := c.mesosPlugin(atMaster)
-		if before == nil {
-			t.Fatalf("no adapter is listed (at the master: %t)\n%s", atMaster, c.mezzo("plugins").stdout)
-		}
-		pid := int(before["pid"].(float64))
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "the adapter is back", func() bool {
-			now := c.mesosPlugin(atMaster)
-			return now != nil && int(now["pid"].(float64)) != pid && fmt.Sprint(now["endpoints"]) == fmt.Sprint(before["endpoints"])
-		})
-	}
+	c.killMesosAdapter(true)
+	c.killMesosAdapter(false)
 	for open := true; open; {
 		_, open = <-s.events
 	}
@@ -219,4 +236,25 @@ func TestDevServesMesos(t *testing.T) {
 	// A scheduler that hangs up, and has no failover timeout, is gone at once.
 	again.cancel()
 	eventually(t, "the task has ended with its framework", func() bool { return c.task("sleep")["state"] == "TASK_KILLED" })
+}
+
+// TestMesosExecutor runs a task of an executor that speaks HTTP, and kills the
+// adapter that it speaks to in the middle: the executor, and its task, go on.
+func TestMesosExecutor(t *testing.T) {
+	t.Parallel()
+	c := startDev(t)
+	s := subscribeMesos(t, c.fields["mesos"], "")
+	agent := s.launch("t1", "", filepath.Join(bin, "mesos-executor"))
+	first := s.update("t1", "TASK_RUNNING")
+	c.killMesosAdapter(false)
+
+	// A message may be lost while the executor is on its way back.
+	eventually(t, "the executor has something to say", func() bool {
+		s.call("MESSAGE", map[string]any{"agent_id": agent, "executor_id": map[string]any{"value": "plain"}, "data": []byte("finish")})
+		return c.task("t1")["state"] == "TASK_FINISHED"
+	})
+	last := s.update("t1", "TASK_FINISHED")
+	if first["message"] != last["message"] {
+		t.Errorf("the task ran in the executor of %v, and finished in that of %v", first["message"], last["message"])
+	}
 }
