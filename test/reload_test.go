@@ -116,3 +116,56 @@ func TestReloadAgent(t *testing.T) {
 		t.Errorf("the survivor: %+v, want exit 7", r)
 	}
 }
+
+// Adapters at an agent are reloaded by themselves: started again at their place,
+// put back when they cannot listen, taken out, and brought in again.
+func TestReloadAdapters(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	file := filepath.Join(dir, "agent.hcl")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte("agent {\n  hostname = \"adapted\"\n"+text+"}\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	block := func(config string) string {
+		return "  framework \"mesos\" {\n    config {\n      " + config + "\n    }\n  }\n"
+	}
+	write(block(`listen = "127.0.0.1:0"`))
+	c := startDev(t, "--config", file)
+	at := c.fields["mesos_agent"]
+	reload := func(want ...string) {
+		t.Helper()
+		r := c.mezzo("reload", "--agent", "adapted")
+		for _, w := range want {
+			if !strings.Contains(r.stdout+r.stderr, w) {
+				t.Errorf("reload does not print %q:\n%+v", w, r)
+			}
+		}
+	}
+	reload("nothing to change")
+	write(block("listen = \"127.0.0.1:0\"\n      cluster = \"east\""))
+	reload(`changed framework "mesos": as it was -> another config`)
+	if _, flags := httpGet(t, "http://"+at+"/flags"); !strings.Contains(flags, `"cluster":"east"`) {
+		t.Errorf("after the reload the flags are %s", flags)
+	}
+	write(block(fmt.Sprintf("listen = %q", c.fields["rpc"])))
+	reload("address already in use", "line 3, column 3", "nothing has changed")
+	if _, flags := httpGet(t, "http://"+at+"/flags"); !strings.Contains(flags, `"cluster":"east"`) {
+		t.Errorf("after a reload that failed the flags are %s", flags)
+	}
+	write("")
+	reload(`changed framework "mesos": as it was -> none`)
+	if c.mesosPlugin(false) != nil {
+		t.Error("the adapter is still listed")
+	}
+	if r := c.mezzo("run", "--", "echo", "without it"); r.stdout != "without it\n" {
+		t.Errorf("a task without the adapter: %+v", r)
+	}
+	write(block(`listen = "127.0.0.1:0"`))
+	reload(`changed framework "mesos": none -> started`)
+	if code, _ := httpGet(t, "http://"+at+"/health"); code != 200 {
+		t.Errorf("brought in again, the adapter answers %d at its place", code)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -99,8 +100,10 @@ func (r *run) start(ctx context.Context, pluginDir string) error {
 
 // failure says, at the operator's line, why an adapter does not serve.
 func (r *run) failure(err error) error {
+	text := err.Error()
 	d := &hcl.Diagnostic{
-		Severity: hcl.DiagError, Summary: fmt.Sprintf("framework %q does not serve", r.block.Name), Detail: err.Error() + ".",
+		Severity: hcl.DiagError, Summary: fmt.Sprintf("framework %q does not serve", r.block.Name),
+		Detail: strings.ToUpper(text[:1]) + text[1:] + ".",
 	}
 	if (r.block.DefRange != hcl.Range{}) {
 		d.Subject = &r.block.DefRange
@@ -147,7 +150,7 @@ func (r *run) serve(ctx context.Context, g *pluginhost.Generation, source *Sourc
 	o := &r.set.options
 	id, err := g.Offer(func(s grpc.ServiceRegistrar) {
 		o.Register(s, source)
-		frameworkv1.RegisterStoreServer(s, &storeService{adapter: source.Name, shelf: o.Shelf})
+		frameworkv1.RegisterStoreServer(s, StoreServer(source.Name, o.Shelf))
 	}, rpc.BrokerOptions(o.Logger)...)
 	if err != nil {
 		return nil, fmt.Errorf("it cannot be served: %w", err)

@@ -133,6 +133,12 @@ func (s *Shelf) set(ctx context.Context, adapter, key string, value []byte, vers
 	return i.version, nil
 }
 
+// StoreServer serves the Store of one adapter from the shelf that there is, or
+// says why there is none.
+func StoreServer(adapter string, shelf func() (*Shelf, error)) frameworkv1.StoreServer {
+	return &storeService{adapter: adapter, shelf: shelf}
+}
+
 // storeService serves the Store of one adapter.
 type storeService struct {
 	frameworkv1.UnimplementedStoreServer
