@@ -509,5 +509,5 @@ var faults = map[string]tampering{
 		return nil
 	}},
 	"chatters":       {send: chatter(2*time.Millisecond, 0)},
-	"talks-nonsense": {send: chatter(time.Millisecond, 20)},
+	"talks-nonsense": {send: chatter(5*time.Millisecond, 20)},
 }
