@@ -14,6 +14,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"time"
@@ -47,6 +48,9 @@ type Options struct {
 	// Endpoint is the name under which adapters of this kind publish where they
 	// listen. Default "mesos".
 	Endpoint string
+	// Beat is after how much silence a stream gets a HEARTBEAT beside the core's
+	// own: some clients take ten seconds of it for a lost connection. Default 7 s.
+	Beat time.Duration
 	// MaxStreams bounds the open subscriptions of one framework; the oldest, which
 	// are over already and only have not been read to their end, are cut. Default 4.
 	MaxStreams int
@@ -63,12 +67,17 @@ type API struct {
 	convert *convert.Converter
 	lines   *line.Lines[schedulerv1.Call, schedulerv1.CallResult]
 	streams streams
+	// heartbeats are HEARTBEAT by media type.
+	heartbeats map[string][]byte
 }
 
 // New returns the API. Register it, and Close it when nobody calls any more.
 func New(o Options) *API {
 	if o.MaxStreams <= 0 {
 		o.MaxStreams = 4
+	}
+	if o.Beat <= 0 {
+		o.Beat = 7 * time.Second
 	}
 	if o.Patience <= 0 {
 		o.Patience = 10 * time.Second
@@ -90,6 +99,13 @@ func New(o Options) *API {
 		Number:   func(call *schedulerv1.Call, number uint64) { call.Sequence = proto.Uint64(number) },
 		NumberOf: (*schedulerv1.CallResult).GetSequence,
 	})
+	heartbeat := &schedulerv1.Event{Type: schedulerv1.Event_HEARTBEAT.Enum()}
+	binary, err := proto.Marshal(heartbeat)
+	text, err2 := a.json.Marshal(heartbeat)
+	if err := errors.Join(err, err2); err != nil {
+		panic("scheduler: a heartbeat does not encode: " + err.Error())
+	}
+	a.heartbeats = map[string][]byte{transport.Protobuf: binary, transport.JSON: text}
 	a.streams.limit, a.streams.open = o.MaxStreams, map[string][]*subscription{}
 	return a
 }

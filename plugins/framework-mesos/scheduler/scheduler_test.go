@@ -497,6 +497,21 @@ func TestCoreAway(t *testing.T) {
 	w.want("it is back", call, header{"Mesos-Stream-Id": s.id}, 202, "")
 }
 
+// TestBeat is A.10's tip: heartbeats come more often than the core's.
+func TestBeat(t *testing.T) {
+	w := newWorld(t, func(o *scheduler.Options, _ *transport.Options) { o.Beat = 10 * time.Millisecond })
+	for _, media := range []string{transport.JSON, transport.Protobuf} {
+		s := w.subscribe([]byte(subscribeX), header{"Accept": media})
+		s.event()
+		for range 5 {
+			if got := s.event(); got.GetType() != schedulerv1.Event_HEARTBEAT {
+				t.Errorf("%s: %v", media, got)
+			}
+		}
+		s.close()
+	}
+}
+
 // TestDisconnect: the master learns that a scheduler has left.
 func TestDisconnect(t *testing.T) {
 	w := newWorld(t, nil)

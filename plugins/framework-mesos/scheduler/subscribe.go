@@ -27,6 +27,7 @@ type subscription struct {
 	form      atomic.Pointer[convert.Form] // that its framework reads
 	cut       func()                       // ends it at once
 	media     string
+	heartbeat []byte
 	buffer    []byte
 }
 
@@ -71,7 +72,7 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, call *schedulerv
 	if err != nil {
 		return
 	}
-	sub := &subscription{framework: first.GetSubscribed().GetFrameworkId().GetValue(), media: media, cut: func() {
+	sub := &subscription{framework: first.GetSubscribed().GetFrameworkId().GetValue(), media: media, heartbeat: a.heartbeats[media], cut: func() {
 		cancel()
 		records.Cut()
 	}}
@@ -87,14 +88,16 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, call *schedulerv
 }
 
 // pass writes events until there are no more, or nobody reads them.
-func (a *API) pass(sub *subscription, first *schedulerv1.Event, stream grpc.ServerStreamingClient[schedulerv1.Event], out *transport.RecordWriter) error {
+func (a *API) pass(sub *subscription, first *schedulerv1.Event, stream grpc.ServerStreamingClient[schedulerv1.Event], records *transport.RecordWriter) error {
+	out := newPulse(records, sub.heartbeat, a.options.Beat)
+	defer out.stop()
 	for event := first; ; {
 		record, err := a.encode(sub, event)
 		if err != nil {
 			a.options.Logger.Error("an event cannot be written; its scheduler is disconnected", "framework_id", sub.framework, "type", event.GetType().String(), "error", err)
 			return err
 		}
-		if err := out.Write(record); err != nil {
+		if err := out.write(record); err != nil {
 			return err
 		}
 		if stream == nil {
