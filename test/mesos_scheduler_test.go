@@ -136,7 +136,10 @@ func (s *httpScheduler) next() *schedulerv1.Event {
 // acknowledges updates, until the task is in the state.
 func (s *httpScheduler) until(state mezzov1.TaskState, command string) {
 	s.t.Helper()
-	for {
+	for begun := time.Now(); ; {
+		if time.Since(begun) > patience {
+			s.t.Fatalf("the task does not come to %s, after %v", state, s.states)
+		}
 		event := s.next()
 		switch event.GetType() {
 		case schedulerv1.Event_OFFERS:
@@ -237,13 +240,16 @@ func TestMesosScheduler(t *testing.T) {
 	s.teardown()
 }
 
-// adapterPid is the process of the master's adapter; 0 while there is none.
-func (c *cluster) adapterPid() int {
-	p := c.plugin("framework/mesos")
-	if p["state"] != "healthy" {
-		return 0
+// killAdapter ends the master's adapter, and returns its pid.
+func (c *cluster) killAdapter() int {
+	c.t.Helper()
+	pid, _ := c.mesosPlugin(true)["pid"].(float64)
+	if pid == 0 {
+		c.t.Fatalf("no adapter serves: %v", c.list("plugins"))
 	}
-	pid, _ := p["pid"].(float64)
+	if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
+		c.t.Fatal(err)
+	}
 	return int(pid)
 }
 
@@ -259,18 +265,12 @@ func TestMesosSchedulerFailsOver(t *testing.T) {
 	}
 	release := c.dir + "-release"
 	s.until(mezzov1.TaskState_TASK_RUNNING, "while ! test -e "+release+"; do sleep 0.05; done")
-	first := c.adapterPid()
-	if first == 0 {
-		t.Fatalf("the adapter: %v", c.plugin("framework/mesos"))
-	}
-	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	first := c.killAdapter()
 	for s.next() != nil { // the stream breaks
 	}
 	s.again()
-	if now := c.adapterPid(); now == first {
-		t.Errorf("the adapter's pid is still %d", now)
+	if now, _ := c.mesosPlugin(true)["pid"].(float64); int(now) == first {
+		t.Errorf("the adapter's pid is still %d", first)
 	}
 	s.until(mezzov1.TaskState_TASK_RUNNING, "")
 
@@ -316,6 +316,11 @@ func TestMesosSchedulerMasterKilled(t *testing.T) {
 	for s.next() != nil {
 	}
 	c.startAgain("master")
+	// While agents may still come back nothing is said of tasks that are not known.
+	eventually(t, "the agent to be back", func() bool {
+		agents := c.list("agents")
+		return len(agents) == 1 && agents[0]["state"] == "active"
+	})
 	s.again()
 	s.until(mezzov1.TaskState_TASK_RUNNING, "")
 	writeFile(t, release, "")

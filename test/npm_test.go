@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -158,9 +157,7 @@ func TestNpmMesosFrameworkFailsOver(t *testing.T) {
 	p.waitSaid("TASK_RUNNING", 3)
 	id := frameworkID(t, p.waitSaid("subscribed", 1)[0])
 
-	if err := syscall.Kill(c.adapterPid(), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	c.killAdapter()
 	if got := frameworkID(t, p.waitSaid("subscribed", 2)[1]); got != id {
 		t.Errorf("it was %s and is %s", id, got)
 	}
