@@ -28,7 +28,9 @@ type container struct {
 	deadline time.Duration // 0: none
 	waited   uint64        // the agent's life that waits for its end
 	gone     bool
-	orphan   bool // no agent remembers it
+	orphan   bool     // no agent remembers it
+	program  *program // it is a custom executor's
+	within   *program // it is not one: a task within an executor
 }
 
 func (c *container) running() bool {
@@ -212,6 +214,9 @@ func (h *host) created(p *agentstate.Plan) agentstate.Input {
 		c.task.id = ""
 	} else {
 		c.pid = int64(100 + w.pick(1<<20))
+		if c.task.id == "" {
+			c.becomesProgram(p)
+		}
 	}
 	if !p.Deadline.IsZero() {
 		c.deadline = p.Deadline.Sub(began)
@@ -257,6 +262,10 @@ func (c *container) begin() {
 		return
 	}
 	c.state = isolatorv1.Recovered_STATE_RUNNING
+	if c.program != nil {
+		c.program.connect()
+		c.program.leave()
+	}
 	if c.task.id == "" {
 		return // a root has no process
 	}
@@ -287,7 +296,8 @@ func (c *container) begin() {
 // outOfMemory ends a task that wanted too much. Whether the agent hears of it by
 // the end, by a limitation that comes before it, or by both, is chance.
 func (c *container) outOfMemory(l *life) {
-	if !c.running() {
+	if !c.running() || c.within != nil {
+		c.end(&isolatorv1.ExitStatus{Signal: 9, Known: true}) // its executor sees to it
 		return
 	}
 	h := c.host
@@ -312,12 +322,19 @@ func (c *container) outOfMemory(l *life) {
 
 // end ends a container's process.
 func (c *container) end(exit *isolatorv1.ExitStatus) {
-	if !c.running() {
+	if !c.running() && (c.program == nil || !c.program.alive()) {
 		return
 	}
 	h := c.host
 	c.state, c.exit = isolatorv1.Recovered_STATE_EXITED, exit
 	h.w.note([]string{h.name, c.task.id}, "%s: task %s ends: code %d, signal %d", h.name, c.task.id, exit.GetCode(), exit.GetSignal())
+	if c.within != nil {
+		c.within.ended(c, exit)
+		return
+	}
+	if c.program != nil {
+		c.program.exits()
+	}
 	if h.alive() && c.waited == h.life {
 		// Whose launcher it is does not matter: the first isolator launches all.
 		h.submit(&op{container: c.id, isolators: []string{h.isolators[0].name}, run: func() agentstate.Input { return h.exited(c) }})
@@ -344,7 +361,7 @@ func (h *host) wait(id string) agentstate.Input {
 // has passed.
 func (h *host) kill(out agentstate.Kill) {
 	c := h.containers[out.Container]
-	if c == nil || !c.running() {
+	if c == nil || !c.running() && (c.program == nil || !c.program.alive()) {
 		return
 	}
 	w := h.w
@@ -378,6 +395,9 @@ func (h *host) cleanup(out agentstate.Cleanup) {
 				h.w.note([]string{h.name, c.task.id}, "%s: task %s is killed by the cleanup", h.name, c.task.id)
 			}
 			c.gone = true
+			if c.program != nil {
+				c.program.exits()
+			}
 			delete(h.containers, c.id)
 		}
 		delete(h.busy, out.Container)

@@ -27,7 +27,8 @@ type host struct {
 	slowDisk   bool
 	containers map[string]*container
 	isolators  []*isolator
-	ops        []*op // that isolators are doing, or that wait for one
+	streams    uint64 // of custom executors, so far
+	ops        []*op  // that isolators are doing, or that wait for one
 	busy       map[string]time.Duration
 
 	life  uint64 // of the agent's process; rises with each
@@ -69,7 +70,8 @@ func (h *host) boot() {
 		Hostname: h.name, Version: "1.0.0", RPCAddress: h.name + ":5063", HTTPAddress: h.name + ":5062", BootID: fmt.Sprintf("%s-boot-%d", h.name, h.boots),
 		Resources: h.total.ToProto(), User: "root", Root: true, Backoff: 100 * time.Millisecond, MaxBackoff: 3 * time.Second,
 		ConnectTimeout: 2 * time.Second, PingTimeout: pingInterval * pingTimeouts, Retry: time.Second, MaxRetry: 8 * time.Second,
-		Grace: 2 * time.Second, MaxCompleted: 5, MaxRegister: 500 + w.pick(4000),
+		ExecutorRegistrationTimeout: 10 * time.Second, ExecutorReregistrationTimeout: 5 * time.Second, RecoveryTimeout: 20 * time.Second,
+		ExecutorShutdownGrace: 3 * time.Second, Grace: 2 * time.Second, MaxCompleted: 5, MaxRegister: 500 + w.pick(4000),
 	}
 	if w.cfg.plant == plantGenerousAgent {
 		cfg.Resources = h.total.Add(h.total.Filter(func(k resource.Kind) bool { return k.Name() == "cpus" })).ToProto()
@@ -156,7 +158,9 @@ func (h *host) carryOut(output agentstate.Output) {
 			w.note(append([]string{h.name}, subjectsOf(out.Fields)...), "%s: %s %v", h.name, out.Message, out.Fields)
 		}
 	default:
-		h.carryOutWork(output)
+		if !h.carryOutExecutor(output) {
+			h.carryOutWork(output)
+		}
 	}
 }
 
@@ -309,6 +313,11 @@ func (h *host) crash(why string) {
 	}
 	h.tearOps(func(*op) bool { return true })
 	h.ops = nil
+	for _, id := range sorted(h.containers) {
+		if p := h.containers[id].program; p != nil {
+			p.hangUp()
+		}
+	}
 	if l := h.link; l != nil {
 		h.link = nil
 		l.breakFor(w, "the agent is gone")
@@ -323,6 +332,9 @@ func (h *host) reboot() {
 		c := h.containers[id]
 		h.w.note([]string{h.name, c.task.id}, "%s: container %s of %s is gone with the host", h.name, short(id), c.task.id)
 		c.gone = true
+		if c.program != nil {
+			c.program.exits()
+		}
 	}
 	clear(h.containers)
 }

@@ -50,18 +50,18 @@ func (w *world) checkCommitment(h *host, started *container) {
 	var use resource.Resources
 	roots := map[string]bool{}
 	tasks := []string{h.name}
-	for _, id := range sorted(h.containers) {
-		c := h.containers[id]
-		if !c.running() {
-			continue
-		}
+	for _, c := range h.running() {
 		if overlap := use.Intersect(c.use).RangesOf("ports"); len(overlap) > 0 {
 			w.fail([]string{h.name, c.task.id, started.task.id}, "%s: ports %v are used twice, by %s", h.name, overlap, c.task.id)
 		}
 		use = use.Add(c.use)
 		tasks = append(tasks, c.task.id)
-		if c.parent != "" && !roots[c.parent] {
-			roots[c.parent] = true
+		parent := c.parent
+		if c.within != nil {
+			parent = c.within.c.id
+		}
+		if parent != "" && !roots[parent] {
+			roots[parent] = true
 			use = use.Add(groupExecutor)
 		}
 	}
@@ -250,10 +250,8 @@ func (w *world) checkAgreement() {
 	}
 	running := map[taskKey][]*container{}
 	for _, h := range w.hosts {
-		for _, id := range sorted(h.containers) {
-			if c := h.containers[id]; c.running() {
-				running[c.task] = append(running[c.task], c)
-			}
+		for _, c := range h.running() {
+			running[c.task] = append(running[c.task], c)
 		}
 	}
 	for _, key := range w.order {

@@ -107,11 +107,19 @@ func (s *scheduler) launchFrom(o *mezzov1.Offer, pool resource.Resources) []*mez
 	w := s.w
 	agent := o.GetAgentId().GetValue()
 	group := w.chance(s.traits.groups)
-	if group {
+	custom := w.chance(0.3)
+	executor := ""
+	if custom {
+		executor = fmt.Sprintf("%s-%d-x%d", s.name, s.serial, w.pick(3))
+	}
+	runs := slices.ContainsFunc(o.GetExecutorIds(), func(x *mezzov1.ExecutorID) bool { return x.GetValue() == executor })
+	if group || custom {
 		if !pool.Contains(groupExecutor) {
 			return nil
 		}
-		pool = pool.Minus(groupExecutor)
+		if !runs {
+			pool = pool.Minus(groupExecutor)
+		}
 	}
 	var tasks []*mezzov1.TaskInfo
 	for n := 1 + w.pick(4); n > 0 && s.wanted > 0; n-- {
@@ -130,6 +138,9 @@ func (s *scheduler) launchFrom(o *mezzov1.Offer, pool resource.Resources) []*mez
 	if len(tasks) == 0 {
 		return nil
 	}
+	if custom {
+		return s.launchCustom(executor, group, tasks)
+	}
 	if !group {
 		return []*mezzov1.Offer_Operation{{Type: mezzov1.Offer_Operation_LAUNCH.Enum(), Launch: &mezzov1.Offer_Operation_Launch{TaskInfos: tasks}}}
 	}
@@ -143,6 +154,27 @@ func (s *scheduler) launchFrom(o *mezzov1.Offer, pool resource.Resources) []*mez
 			FrameworkId: &mezzov1.FrameworkID{Value: proto.String(s.id)}, Resources: groupExecutor.ToProto(),
 		},
 		TaskGroup: &mezzov1.TaskGroupInfo{Tasks: tasks},
+	}}}
+}
+
+// launchCustom launches tasks under an executor of the framework's own.
+func (s *scheduler) launchCustom(id string, group bool, tasks []*mezzov1.TaskInfo) []*mezzov1.Offer_Operation {
+	info := &mezzov1.ExecutorInfo{
+		ExecutorId: &mezzov1.ExecutorID{Value: proto.String(id)}, Type: mezzov1.ExecutorInfo_CUSTOM.Enum(),
+		FrameworkId: &mezzov1.FrameworkID{Value: proto.String(s.id)}, Resources: groupExecutor.ToProto(),
+		Command: &mezzov1.CommandInfo{Value: proto.String("execute")},
+	}
+	for _, t := range tasks {
+		t.Command = nil
+		if !group {
+			t.Executor = info
+		}
+	}
+	if !group {
+		return []*mezzov1.Offer_Operation{{Type: mezzov1.Offer_Operation_LAUNCH.Enum(), Launch: &mezzov1.Offer_Operation_Launch{TaskInfos: tasks}}}
+	}
+	return []*mezzov1.Offer_Operation{{Type: mezzov1.Offer_Operation_LAUNCH_GROUP.Enum(), LaunchGroup: &mezzov1.Offer_Operation_LaunchGroup{
+		Executor: info, TaskGroup: &mezzov1.TaskGroupInfo{Tasks: tasks},
 	}}}
 }
 
