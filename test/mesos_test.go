@@ -217,6 +217,15 @@ func TestDevServesMesos(t *testing.T) {
 			t.Errorf("%s=%s: /version answers %d %s", name, c.fields[name], code, text)
 		}
 	}
+	if r := c.mezzo("status"); !strings.Contains(r.stdout, "mesos="+c.fields["mesos"]) {
+		t.Errorf("the status does not tell where the adapter is:\n%s", r.stdout)
+	}
+	told := fmt.Sprint(c.list("agents"))
+	for _, name := range []string{"mesos_agent", "mesos_agent2"} {
+		if !strings.Contains(told, c.fields[name]) {
+			t.Errorf("the master does not know of the agent's adapter at %s: %s", c.fields[name], told)
+		}
+	}
 	s := subscribeMesos(t, c.fields["mesos"], "")
 	s.launch("sleep", "sleep 1000", "")
 	s.update("sleep", "TASK_RUNNING")

@@ -67,6 +67,9 @@ func (a *Agent) GetState(ctx context.Context, q *operatorv1.GetAgentStateRequest
 			Sandbox: a.work.path(c.Sandbox),
 		})
 	}
+	for _, e := range v.Endpoints {
+		r.Endpoints = append(r.Endpoints, &operatorv1.Endpoint{Name: e.GetName(), Address: e.GetAddress()})
+	}
 	if a.options.Plugins != nil {
 		r.Plugins = a.options.Plugins()
 	}

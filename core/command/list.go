@@ -191,14 +191,14 @@ func (c *cli) pluginsCommand() *cobra.Command {
 		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Plugin, error) {
 			return c.allPlugins(ctx, client)
 		},
-		header: []string{"PLUGIN", "HOST", "VERSION", "STATE", "SINCE", "PID", "RESTARTS", "REASON"},
+		header: []string{"PLUGIN", "HOST", "VERSION", "STATE", "SINCE", "PID", "RESTARTS", "LISTENS AT", "REASON"},
 		row: func(p *operatorv1.Plugin) []string {
 			reason := p.Reason
 			if reason == "" && p.Restarts > 0 {
 				reason = p.LastError
 			}
 			return []string{
-				p.Id, p.Host, p.Version, p.State, age(p.Since), strconv.FormatInt(p.Pid, 10), strconv.FormatUint(p.Restarts, 10), reason,
+				p.Id, p.Host, p.Version, p.State, age(p.Since), strconv.FormatInt(p.Pid, 10), strconv.FormatUint(p.Restarts, 10), dash(endpointText(p.Endpoints)), reason,
 			}
 		},
 		empty: "No plugins.",

@@ -35,6 +35,7 @@ func (c *cli) statusCommand() *cobra.Command {
 
 func (c *cli) printStatus(s *operatorv1.Status) error {
 	fmt.Fprintf(c.out, "Master      %s, %s for %s (version %s, epoch %d)\n", s.MasterId, s.Leadership, age(s.Elected), s.Version, s.Epoch)
+	fmt.Fprintf(c.out, "Listens at  %s\n", dash(endpointText(s.Endpoints)))
 	fmt.Fprintf(c.out, "Agents      %s\n", counts(s.Agents, "active"))
 	fmt.Fprintf(c.out, "Frameworks  %s\n", counts(s.Frameworks, "active"))
 	fmt.Fprintf(c.out, "Tasks       %d active, %d running\n", s.Tasks.GetActive(), s.Tasks.GetRunning())
@@ -60,6 +61,15 @@ func (c *cli) printStatus(s *operatorv1.Status) error {
 		}
 	}
 	return nil
+}
+
+// endpointText is "mesos=10.0.0.1:5050 rpc=…".
+func endpointText(list []*operatorv1.Endpoint) string {
+	words := make([]string, len(list))
+	for i, e := range list {
+		words[i] = e.Name + "=" + e.Address
+	}
+	return strings.Join(words, " ")
 }
 
 func counts(n *operatorv1.Counts, word string) string {

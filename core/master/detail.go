@@ -19,9 +19,7 @@ func agentDetail(v *state.AgentView) *operatorv1.AgentDetail {
 		Registered: timestamp(v.Registered), Reregistered: timestamp(v.Reregistered), Unreachable: timestamp(v.Unreachable),
 		Awaited: v.Awaited, Unavailability: unavailabilityMessage(v.Unavailability), InverseOffers: inverseMessages(v.InverseOffers),
 	}
-	for _, e := range v.Endpoints {
-		out.Endpoints = append(out.Endpoints, &operatorv1.Endpoint{Name: e.GetName(), Address: e.GetAddress()})
-	}
+	out.Endpoints = linkEndpoints(v.Endpoints)
 	return out
 }
 

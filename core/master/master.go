@@ -329,6 +329,13 @@ func (m *Master) setTerm(t *term, elected bool) {
 	m.termNews = make(chan struct{})
 }
 
+// recovering is whether the master is elected, and does not lead yet.
+func (m *Master) recovering() bool {
+	m.termMu.Lock()
+	defer m.termMu.Unlock()
+	return m.elected && m.term.Load() == nil
+}
+
 // awaitTerm waits until the master leads.
 func (m *Master) awaitTerm(ctx context.Context) (*term, error) {
 	for {

@@ -30,6 +30,9 @@ func (s *operatorService) GetStatus(ctx context.Context, _ *operatorv1.GetStatus
 	m := s.master
 	s.catchUp(ctx)
 	out := &operatorv1.Status{Version: m.options.Version, Leadership: "standby", Plugins: m.mirror.listPlugins(), Started: timestamp(m.started)}
+	if m.recovering() {
+		out.Leadership = "recovering"
+	}
 	if term := m.term.Load(); term != nil {
 		out.Leadership, out.MasterId, out.Epoch, out.Elected = "leading", term.id, term.epoch, timestamp(term.elected)
 	}

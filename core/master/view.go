@@ -8,6 +8,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/sdk/allocator"
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
@@ -91,7 +92,16 @@ func agentMessage(v *state.AgentView) *operatorv1.Agent {
 		Attributes: attributeMessage(v.Attributes), Tasks: uint64(v.Tasks),
 		Registered: timestamp(v.Registered), Reregistered: timestamp(v.Reregistered),
 		Unavailability: unavailabilityMessage(v.Unavailability), InverseOffers: inverseMessages(v.InverseOffers),
+		Endpoints: linkEndpoints(v.Endpoints),
 	}
+}
+
+func linkEndpoints(list []*linkv1.Endpoint) []*operatorv1.Endpoint {
+	var out []*operatorv1.Endpoint
+	for _, e := range list {
+		out = append(out, &operatorv1.Endpoint{Name: e.GetName(), Address: e.GetAddress()})
+	}
+	return out
 }
 
 func unavailabilityMessage(u *allocator.Unavailability) *operatorv1.Unavailability {

@@ -130,7 +130,7 @@ type AgentStateResponse struct {
 	Tasks      []*Task          `protobuf:"bytes,7,rep,name=tasks" json:"tasks,omitempty"`
 	Plugins    []*Plugin        `protobuf:"bytes,8,rep,name=plugins" json:"plugins,omitempty"`
 	Containers []*Container     `protobuf:"bytes,9,rep,name=containers" json:"containers,omitempty"`
-	// Where this agent is reached, its adapters included.
+	// Those of its adapters.
 	Endpoints     []*Endpoint       `protobuf:"bytes,10,rep,name=endpoints" json:"endpoints,omitempty"`
 	Detail        *AgentStateDetail `protobuf:"bytes,11,opt,name=detail" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
