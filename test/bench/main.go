@@ -58,6 +58,7 @@ var sections = []struct {
 	{"swap", (*bench).swap},
 	{"tasks", (*bench).tasks},
 	{"register", (*bench).register},
+	{"mesos", (*bench).mesosAPI},
 	{"roles", (*bench).roles},
 	{"steady", (*bench).steady},
 }
@@ -151,7 +152,7 @@ func (b *bench) prepare(sizes string) (err error) {
 	if b.bin, err = filepath.Abs(b.bin); err != nil {
 		return err
 	}
-	for _, name := range []string{"mezzo", "plugins/mezzo-allocator-drf", "plugins/mezzo-allocator-priority", "plugins/mezzo-isolator-cgroups", "plugins/mezzo-shim"} {
+	for _, name := range []string{"mezzo", "plugins/mezzo-allocator-drf", "plugins/mezzo-allocator-priority", "plugins/mezzo-isolator-cgroups", "plugins/mezzo-shim", "plugins/mezzo-framework-mesos"} {
 		if _, err := os.Stat(filepath.Join(b.bin, name)); err != nil {
 			return fmt.Errorf("%w; run make build first", err)
 		}
