@@ -66,8 +66,8 @@ import (
 //	}
 type Adapter interface {
 	// Serve begins to serve. It returns once the adapter listens, with where; or
-	// with an error for the operator, and the adapter is started again later. ctx
-	// ends when the adapter does: what Serve leaves running may use it. Serve has
+	// with an error for the operator, and the adapter is started again later. What
+	// Serve leaves running may use ctx, which ends when Shutdown begins. Serve has
 	// half a minute. It must not wait for the core to lead, or to be registered.
 	Serve(ctx context.Context, core *Core) (*Serving, error)
 	// Shutdown closes the listeners, ends what Serve left running, and waits for

@@ -116,11 +116,9 @@ func (s *server) shutdown(ctx context.Context) {
 		s.mu.Lock()
 	}
 	defer s.mu.Unlock()
-	if s.conn != nil {
-		s.adapter.Shutdown(ctx)
-	}
 	s.end()
 	if s.conn != nil {
+		s.adapter.Shutdown(ctx)
 		s.conn.Close()
 	}
 }

@@ -74,7 +74,6 @@ type cron struct {
 	core    *framework.Core
 	server  http.Server
 	running sync.WaitGroup
-	stop    context.CancelFunc // ends what Serve left running
 
 	mu    sync.Mutex
 	began map[string]time.Time // by job: the newest
@@ -89,7 +88,6 @@ func (c *cron) Serve(ctx context.Context, core *framework.Core) (*framework.Serv
 	if err != nil {
 		return nil, err
 	}
-	ctx, c.stop = context.WithCancel(ctx)
 	c.core = core
 	c.server.Handler = http.HandlerFunc(c.tell)
 	c.server.BaseContext = func(net.Listener) context.Context { return ctx }
@@ -99,7 +97,6 @@ func (c *cron) Serve(ctx context.Context, core *framework.Core) (*framework.Serv
 }
 
 func (c *cron) Shutdown(ctx context.Context) {
-	c.stop()
 	c.server.Shutdown(ctx)
 	c.running.Wait()
 }
