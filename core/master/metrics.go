@@ -28,7 +28,7 @@ type metrics struct {
 
 func newMetrics(m *mirror, waiting func() int) *metrics {
 	histogram := func(name, help string) prometheus.Histogram {
-		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(1e-5, 4, 11)})
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(1e-5, 2, 21)})
 	}
 	out := &metrics{
 		registry: prometheus.NewRegistry(),

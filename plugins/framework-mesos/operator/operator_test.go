@@ -380,6 +380,9 @@ func TestLargeAnswer(t *testing.T) {
 	if n := len(response.GetGetState().GetGetTasks().GetTasks()); n != tasks+1 {
 		t.Errorf("protobuf has %d tasks", n)
 	}
+	if state := r.subscribe().expect("SUBSCRIBED"); len(state["subscribed"].(map[string]any)["get_state"].(map[string]any)["get_tasks"].(map[string]any)["tasks"].([]any)) != tasks+1 {
+		t.Error("a subscriber is told of another state")
+	}
 	got = r.post(`{"type":"GET_TASKS"}`)
 	var parsed struct {
 		GetTasks struct{ Tasks []json.RawMessage } `json:"get_tasks"`

@@ -2,8 +2,10 @@ package operator
 
 import (
 	"bytes"
+	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -49,18 +51,34 @@ func (h *Handler) subscribe(q *request) *transport.Error {
 // greet begins the stream with the whole state. Nothing is returned when the
 // client is gone.
 func greet(q *request, now *mirror.Snapshot) (*transport.RecordWriter, *transport.Error) {
-	first, err := record(q.media, &masterv1.Event{
+	write := writer(q.media, &masterv1.Event{
 		Type: masterv1.Event_SUBSCRIBED.Enum(),
 		Subscribed: &masterv1.Event_Subscribed{
 			GetState: State(now), HeartbeatIntervalSeconds: proto.Float64(heartbeatInterval.Seconds()),
 		},
 	})
-	if err != nil {
+	first := &meter{limit: holdLimit}
+	if err := write(first); err != nil {
 		return nil, transport.Failed(http.StatusInternalServerError, "The state cannot be written: "+err.Error())
 	}
 	out, err := transport.OpenRecords(q.w, q.media)
-	if err != nil || out.Write(first) != nil {
+	if err != nil {
 		return nil, nil
+	}
+	if first.size == first.held.Len() {
+		err = out.Write(first.held.Bytes())
+	} else {
+		// A record that is too large to be held is several chunks.
+		first.held = bytes.Buffer{}
+		if _, err = io.WriteString(q.w, strconv.Itoa(first.size)+"\n"); err == nil {
+			err = write(q.w)
+		}
+		if err == nil {
+			err = http.NewResponseController(q.w).Flush()
+		}
+	}
+	if err != nil {
+		return nil, nil // the client is gone
 	}
 	return out, nil
 }
@@ -140,11 +158,8 @@ func (h *Handler) close(s *stream) {
 
 // record is an event as it is sent.
 func record(media string, event *masterv1.Event) ([]byte, error) {
-	if media == transport.Protobuf {
-		return proto.Marshal(event)
-	}
 	var out bytes.Buffer
-	err := writeJSON(&out, event)
+	err := writer(media, event)(&out)
 	return out.Bytes(), err
 }
 

@@ -25,10 +25,7 @@ const holdLimit = 1 << 20
 
 // Write answers 200 with a message.
 func Write(w http.ResponseWriter, media string, m proto.Message) {
-	write := func(out io.Writer) error { return writeJSON(out, m) }
-	if media == transport.Protobuf {
-		write = func(out io.Writer) error { return writeProtobuf(out, m) }
-	}
+	write := writer(media, m)
 	held := &meter{limit: holdLimit}
 	if err := write(held); err != nil {
 		transport.Fail(w, http.StatusInternalServerError, "The answer cannot be written: "+err.Error())
@@ -42,6 +39,14 @@ func Write(w http.ResponseWriter, media string, m proto.Message) {
 	w.Header().Set("Content-Type", media)
 	w.Header().Set("Content-Length", strconv.Itoa(held.size))
 	_ = write(w) // an error is the client's leaving
+}
+
+// writer returns what writes a message, as often as it is wanted.
+func writer(media string, m proto.Message) func(io.Writer) error {
+	if media == transport.Protobuf {
+		return func(out io.Writer) error { return writeProtobuf(out, m) }
+	}
+	return func(out io.Writer) error { return writeJSON(out, m) }
 }
 
 // meter counts what is written, and holds it while it is small.
