@@ -12,7 +12,6 @@ import (
 	"github.com/mezzo-os/mezzo/core/rpc"
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
-	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 )
 
@@ -43,6 +42,7 @@ type loop struct {
 	orders   map[state.Request]chan<- state.Reply
 	sessions map[state.Session]*session
 	request  state.Request
+	offers   offerEncoder
 	// allocator is the one that is current; takeOver makes another one that.
 	allocator func() *allocatorRun
 	takeOver  func(*allocatorRun)
@@ -281,7 +281,12 @@ func (l *loop) sendScheduler(id state.Stream, event *schedulerv1.Event) {
 		return
 	}
 	l.metrics.traffic.event(event)
-	for _, part := range parts(event) {
+	parts, err := l.offers.parts(event)
+	if err != nil {
+		l.logger.Error("an event cannot be encoded, and is not sent", "framework", stream.name, "event", event.GetType(), "error", err)
+		return
+	}
+	for _, part := range parts {
 		class := rpc.Control
 		if event.GetType() == schedulerv1.Event_MESSAGE {
 			class = rpc.Bulk
@@ -295,68 +300,6 @@ func (l *loop) sendScheduler(id state.Stream, event *schedulerv1.Event) {
 			return
 		}
 	}
-}
-
-// part is an event, or one of the events that a large one became.
-type part struct {
-	event *schedulerv1.Event
-	size  int // in bytes, about
-}
-
-// eventFrame is about what an event takes beside its offers, and an offer
-// beside its contents.
-const eventFrame = 8
-
-// about is at least the size of an offer, and not much more. It is worked out
-// for every offer that is sent, and only bounds what waits.
-func about(o *mezzov1.Offer) int {
-	const fixed, field, interval = 80, 32, 14
-	role := len(o.GetAllocationInfo().GetRole())
-	n := fixed + len(o.GetId().GetValue()) + len(o.GetFrameworkId().GetValue()) + len(o.GetAgentId().GetValue()) + role +
-		len(o.GetHostname()) + len(o.GetUrl().GetAddress().GetHostname()) + len(o.GetUrl().GetPath())
-	for _, r := range o.GetResources() {
-		if r.GetSet() != nil || r.GetDisk() != nil || r.GetProviderId() != nil || len(r.GetReservations()) > 0 {
-			n += proto.Size(r)
-		}
-		n += field + len(r.GetName()) + role + interval*len(r.GetRanges().GetRange())
-	}
-	for _, a := range o.GetAttributes() {
-		n += 4 + proto.Size(a)
-	}
-	for _, id := range o.GetExecutorIds() {
-		n += 8 + len(id.GetValue())
-	}
-	if d := o.GetDomain(); d != nil {
-		n += 4 + proto.Size(d)
-	}
-	return n
-}
-
-// parts cuts an event of many offers into several of fewer. Each offer is
-// measured once.
-func parts(event *schedulerv1.Event) []part {
-	offers := event.GetOffers().GetOffers()
-	if len(offers) < 2 {
-		return []part{{event, proto.Size(event)}}
-	}
-	var out []part
-	first, size := 0, eventFrame
-	for i, offer := range offers {
-		n := about(offer) + eventFrame
-		if i > first && size+n > chunk {
-			out = append(out, part{offersEvent(event, offers[first:i]), size})
-			first, size = i, eventFrame
-		}
-		size += n
-	}
-	if first == 0 {
-		return []part{{event, size}}
-	}
-	return append(out, part{offersEvent(event, offers[first:]), size})
-}
-
-func offersEvent(whole *schedulerv1.Event, offers []*mezzov1.Offer) *schedulerv1.Event {
-	return &schedulerv1.Event{Type: whole.Type, Offers: &schedulerv1.Event_Offers{Offers: offers}}
 }
 
 func (l *loop) answer(id state.Caller, result *schedulerv1.CallResult) {

@@ -9,14 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/core/registry"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
-	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 )
 
 func TestSlowWatcherIsCut(t *testing.T) {
@@ -167,36 +165,4 @@ type superseded struct{ registry.Registry }
 
 func (superseded) Commit(context.Context, uint64, registry.Batch) ([]uint64, error) {
 	return nil, fmt.Errorf("%w: the newest epoch is 2", registry.ErrSuperseded)
-}
-
-func TestLargeOfferEventsGoInParts(t *testing.T) {
-	event := &schedulerv1.Event{Type: schedulerv1.Event_OFFERS.Enum(), Offers: &schedulerv1.Event_Offers{}}
-	for i := range 100 {
-		event.Offers.Offers = append(event.Offers.Offers, &mezzov1.Offer{
-			Id: &mezzov1.OfferID{Value: proto.String(fmt.Sprint(i))}, Hostname: proto.String(strings.Repeat("h", chunk/10)),
-			FrameworkId: &mezzov1.FrameworkID{Value: proto.String("f")}, AgentId: &mezzov1.AgentID{Value: proto.String("a")},
-		})
-	}
-	next := 0
-	for _, part := range parts(event) {
-		if size := proto.Size(part.event); size > chunk+chunk/10 || part.size < size || part.size > size+size/10+64 {
-			t.Errorf("a part has %d bytes and is counted as %d", size, part.size)
-		}
-		if part.event.GetType() != schedulerv1.Event_OFFERS {
-			t.Errorf("a part is %s", part.event.GetType())
-		}
-		for _, offer := range part.event.GetOffers().GetOffers() {
-			if got := offer.GetId().GetValue(); got != fmt.Sprint(next) {
-				t.Fatalf("offer %s comes, want %d", got, next)
-			}
-			next++
-		}
-	}
-	if next != 100 {
-		t.Errorf("%d offers are in the parts", next)
-	}
-	small := &schedulerv1.Event{Type: schedulerv1.Event_HEARTBEAT.Enum()}
-	if got := parts(small); len(got) != 1 || got[0].event != small {
-		t.Errorf("a small event became %v", got)
-	}
 }
