@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/core/registry"
 	"github.com/mezzo-os/mezzo/core/rpc"
