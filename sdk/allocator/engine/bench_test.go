@@ -145,3 +145,35 @@ func TestWorkloads(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkRevocation is what it costs to look who is starved, to plan which
+// tasks are to end, and to find for 200 frameworks that none may, in a full
+// cluster with eight tasks an agent.
+//
+//	go test -run '^$' -bench Revocation -benchtime 9x ./sdk/allocator/engine
+func BenchmarkRevocation(b *testing.B) {
+	for _, agents := range []int{1000, 10_000, 50_000} {
+		for _, kind := range []workload.RevocationKind{workload.Look, workload.Plan, workload.Vain, workload.Useless} {
+			b.Run(fmt.Sprintf("%s/%d", kind, agents), func(b *testing.B) {
+				var took []time.Duration
+				w, err := workload.NewRevocation(agents, 200, kind, workload.Meter{Cycle: func(run func()) {
+					began := time.Now()
+					run()
+					took = append(took, time.Since(began))
+				}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := w.Round(); err != nil {
+						b.Fatal(err)
+					}
+				}
+				slices.Sort(took)
+				b.ReportMetric(float64(took[len(took)/2])/1e6, "ms/look")
+				b.ReportMetric(0, "ns/op")
+			})
+		}
+	}
+}

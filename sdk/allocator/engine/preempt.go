@@ -48,7 +48,8 @@ type preemption struct {
 	now      time.Duration   // of the last look that planned
 	sparing  bool            // in it something was not revoked since the core refused
 	revoking map[uint64]bool // the tasks of underWay, during a look
-	agents   []*agent        // those with tasks, youngest first, during a look
+	agents   []*agent        // those with tasks that may end, youngest first, during a look
+	visits   int             // agents that this look may still try
 }
 
 // hunger is how long a client has been starved, and what is known of what it
@@ -62,6 +63,9 @@ type hunger struct {
 	awaiting bool // it has not answered to what was revoked for it
 	// launched counts the tasks that it has started while it was starved.
 	launched int
+	// from is how many agents were tried by a plan that a look had no time to
+	// finish; the next goes on there.
+	from int
 	// declined is the most that it declined of each quantity, until forget: it
 	// needs more of something.
 	declined []int64
@@ -76,6 +80,10 @@ const (
 	// further is how many agents more are tried when there is a plan of more
 	// than one task.
 	further = 64
+	// visited is how many agents one look tries at most, and unfinished the time
+	// to the next when that was not enough: a look holds up everything else.
+	visited    = 4096
+	unfinished = 250 * time.Millisecond
 )
 
 // fed is called when a task of the client started: it does use what it gets.

@@ -16,7 +16,11 @@ func (e *Engine) planAll(now time.Duration, hungry []*client) {
 	}
 	e.findVictims()
 	left := planned
+	p.visits = visited
 	for _, c := range hungry {
+		if p.visits == 0 {
+			break
+		}
 		found := false
 		for left > 0 && e.budget.any(now) && e.starved(c) {
 			if e.outranks(c) && e.allowance(c) < 1 {
@@ -35,10 +39,13 @@ func (e *Engine) planAll(now time.Duration, hungry []*client) {
 			e.findRichestAgain()
 		}
 		if h := &c.hunger; found {
-			h.awaiting = true
-		} else if left > 0 && !e.isServed(c) && !p.sparing {
+			h.awaiting, h.from = true, 0
+		} else if h.from == 0 && left > 0 && !e.isServed(c) && !p.sparing {
 			h.vain, h.since = min(h.vain+1, maxVain), now
 		}
+	}
+	if p.visits == 0 {
+		p.next = min(p.next, now+unfinished)
 	}
 	p.agents, p.revoking = nil, nil
 }
@@ -75,11 +82,12 @@ func (e *Engine) findRichestAgain() {
 	e.findRichest()
 }
 
-// findVictims lists the agents with tasks, that with the first victim first, and
-// puts each agent's tasks in that order: those of later classes before others,
-// then the youngest.
+// findVictims lists the agents with tasks that may end, that with the first
+// victim first, and puts each agent's tasks in that order: those of later
+// classes before others, then the youngest.
 func (e *Engine) findVictims() {
 	p := e.preempt
+	may := map[loss]bool{}
 	for _, c := range e.clients {
 		if c != nil && c.tasks > 0 {
 			c.classes = c.classes[:0]
@@ -94,11 +102,34 @@ func (e *Engine) findVictims() {
 			continue
 		}
 		slices.SortFunc(a.tasks, victimOrder)
-		p.agents = append(p.agents, a)
+		if slices.ContainsFunc(a.tasks, func(t task) bool { return e.mayEnd(t, may) }) {
+			p.agents = append(p.agents, a)
+		}
 	}
 	slices.SortFunc(p.agents, func(a, b *agent) int {
 		return cmp.Or(victimOrder(a.tasks[0], b.tasks[0]), cmp.Compare(a.number, b.number))
 	})
+}
+
+// loss is what a task is as far as guarantees go.
+type loss struct {
+	client *client
+	size   *size
+}
+
+// mayEnd reports whether the guarantees of a task's roles would be kept without
+// it. What is planned in a look only takes more of their surplus away. may
+// remembers it.
+func (e *Engine) mayEnd(t task, may map[loss]bool) bool {
+	key := loss{t.client, t.size}
+	allowed, known := may[key]
+	if !known {
+		e.account(t.client, t.size.amount, -1)
+		allowed = e.keepsGuarantees(t)
+		e.account(t.client, t.size.amount, 1)
+		may[key] = allowed
+	}
+	return allowed
 }
 
 func victimOrder(a, b task) int {
@@ -121,10 +152,19 @@ func laterClass(a, b []int64) int {
 func (e *Engine) plan(now time.Duration, c *client, most int) []task {
 	var best []task
 	tries := further
-	for _, a := range e.preempt.agents {
-		if now < a.left {
+	p, from := e.preempt, c.hunger.from
+	c.hunger.from = 0
+	for i, a := range p.agents {
+		if i < from || now < a.left {
 			continue
 		}
+		if p.visits == 0 {
+			if len(best) == 0 {
+				c.hunger.from = i
+			}
+			break
+		}
+		p.visits--
 		if found := e.planOn(now, c, a, most); len(found) > 0 {
 			best, most = found, len(found)-1
 		}
