@@ -241,6 +241,7 @@ func (s *session) step() []*allocatorv1.FromAllocator {
 	if !report.Ran {
 		return nil
 	}
+	s.engine.Group(decisions)
 	seen := s.engine.EventsSeen()
 	var out []*allocatorv1.FromAllocator
 	for len(decisions) > 0 {

@@ -150,6 +150,7 @@ func TestWireAndProcessDecideAlike(t *testing.T) {
 		}
 		now += begin.BatchInterval
 		decisions, _ := inProcess.Run(now)
+		inProcess.Group(decisions)
 		for _, d := range decisions {
 			decision, err := encoder.Decision(d)
 			if err != nil {

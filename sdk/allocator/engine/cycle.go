@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -17,7 +18,6 @@ func (e *Engine) cycle(now time.Duration) Report {
 	e.dirty = e.spareDirty[:0]
 	e.random.Shuffle(len(batch), func(i, j int) { batch[i], batch[j] = batch[j], batch[i] })
 	report := Report{Ran: true}
-	made, flying := len(e.out), len(e.inflight)
 	if e.anyLack() {
 		e.first = true
 		for _, a := range batch {
@@ -45,18 +45,29 @@ func (e *Engine) cycle(now time.Duration) Report {
 	}
 	clear(batch)
 	e.spareDirty = batch[:0]
-	e.group(e.out[made:], e.inflight[flying:])
 	e.arm(now)
 	return report
 }
 
-// group brings the offers of a cycle in order of their frameworks, those that
-// were served first leading, and numbers them anew. Together they do not depend
-// on their order, and the core tells each framework of its offers at once.
-func (e *Engine) group(decisions []*allocatorv1.Decision, flights []flight) {
-	if len(flights) < 2 {
+// Group brings the offers among the decisions of the last Run in the order of
+// their frameworks, those that were served first leading, and numbers them anew.
+// Together they do not depend on their order, and the core can tell each
+// framework of all its offers at once. Nothing may be applied in between.
+func (e *Engine) Group(decisions []*allocatorv1.Decision) {
+	isOffer := func(d *allocatorv1.Decision) bool { return d.GetOffer() != nil }
+	begin := slices.IndexFunc(decisions, isOffer)
+	if begin < 0 {
 		return
 	}
+	decisions = decisions[begin:]
+	if end := slices.IndexFunc(decisions, func(d *allocatorv1.Decision) bool { return !isOffer(d) }); end >= 0 {
+		decisions = decisions[:end]
+	}
+	at, found := slices.BinarySearchFunc(e.inflight, decisions[0].GetNumber(), func(f flight, n uint64) int { return cmp.Compare(f.number, n) })
+	if !found || len(e.inflight)-at < len(decisions) {
+		return
+	}
+	flights := e.inflight[at : at+len(decisions)]
 	lowest := flights[0].number
 	first := make(map[*framework]int)
 	for _, f := range flights {
