@@ -36,7 +36,7 @@ func (c *cluster) act() {
 		if f.stream != "" {
 			s := f.stream
 			f.stream, f.offers = "", nil
-			c.do(state.StreamClosed{Stream: state.Stream(s)})
+			c.do(state.StreamClosed{Stream: state.Stream(s), AdapterLost: c.pick(4, "adapter lost") == 0})
 		}
 	case 5, 6, 7:
 		c.decide(a, f)
@@ -61,7 +61,7 @@ func (c *cluster) act() {
 			c.swap()
 		}
 	case 19:
-		switch c.pick(11, "rare") {
+		switch c.pick(13, "rare") {
 		case 0:
 			c.takeOver()
 		case 1:
@@ -96,6 +96,10 @@ func (c *cluster) act() {
 			c.do(in)
 		case 9, 10:
 			c.decideOnWork(a, f)
+		case 11:
+			c.do(state.AdapterUp{Adapter: "mesos"})
+		case 12:
+			c.do(state.AdapterDown{Adapter: "mesos"})
 		}
 	}
 }
@@ -151,7 +155,11 @@ func (c *cluster) subscribe(f *actorFramework) {
 	if f.aware {
 		caps = append(caps, mezzov1.FrameworkInfo_Capability_PARTITION_AWARE)
 	}
-	c.do(state.Subscribe{Stream: state.Stream(f.stream), Call: &schedulerv1.Call_Subscribe{
+	adapter := ""
+	if c.pick(2, "through an adapter") == 0 {
+		adapter = "mesos"
+	}
+	c.do(state.Subscribe{Stream: state.Stream(f.stream), Adapter: adapter, Call: &schedulerv1.Call_Subscribe{
 		FrameworkInfo: framework("f", f.id, []string{"a", "b"}, 1000, caps...),
 	}})
 }
