@@ -18,3 +18,7 @@ agent {
 allocator "drf" {}
 
 isolator "cgroups" {}
+
+# The Mesos HTTP APIs, for unmodified frameworks and tools: at port 5050 of the
+# master and 5051 of the agent.
+# framework "mesos" {}
