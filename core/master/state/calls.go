@@ -238,9 +238,10 @@ func (m *Machine) acknowledgeCall(f *framework, c *schedulerv1.Call_Acknowledge)
 	return nil
 }
 
-// validUUID is whether the bytes are a UUID as RFC 4122 makes them.
+// validUUID is whether the bytes are a UUID with a version of RFC 4122. Which
+// variant it says it is does not count: executors make their own.
 func validUUID(b []byte) bool {
-	return len(b) == 16 && b[8]>>6 == 2 && b[6]>>4 >= 1 && b[6]>>4 <= 5
+	return len(b) == 16 && b[6]>>4 >= 1 && b[6]>>4 <= 5
 }
 
 func (m *Machine) schedulerMessage(f *framework, c *schedulerv1.Call_Message) {
