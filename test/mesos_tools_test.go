@@ -6,7 +6,10 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // A tool that reads the cluster as mesos-dns and mesos-cat do: the leader's state,
@@ -66,6 +69,26 @@ func TestToolsReadTheState(t *testing.T) {
 	}
 	if !running {
 		t.Errorf("it was never seen running, with an address: %v", done.Statuses)
+	}
+
+	// The adapter is killed: when it is back it knows the same.
+	if pid, ok := c.plugin("framework/mesos")["pid"].(float64); !ok {
+		t.Error("the adapter has no pid")
+	} else if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	before := state
+	eventually(t, "the adapter is back", func() bool {
+		answer, err := http.Get("http://" + c.fields["mesos"] + "/state")
+		if err != nil {
+			return false
+		}
+		answer.Body.Close()
+		return answer.StatusCode == http.StatusOK
+	})
+	getJSON(t, "http://"+c.fields["mesos"]+"/state", &state)
+	if diff := cmp.Diff(before, state); diff != "" {
+		t.Errorf("after the adapter was killed (-before +after):\n%s", diff)
 	}
 
 	agent := "http://" + strings.TrimPrefix(state.Slaves[0].PID, "slave(1)@")

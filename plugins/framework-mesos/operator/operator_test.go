@@ -363,7 +363,7 @@ func TestState(t *testing.T) {
 
 // A large answer is the same as a small one, with its length.
 func TestLargeAnswer(t *testing.T) {
-	const tasks = 8000
+	const tasks = 6000
 	events := mirrortest.Sample()
 	for i := range tasks {
 		events = append(events, mirrortest.Task(mirrortest.NewTask(fmt.Sprint("x", i), i, mezzov1.TaskState_TASK_RUNNING)))
