@@ -73,6 +73,9 @@ func TestExecutorRunsOnWhenTheAgentIsKilled(t *testing.T) {
 			t.Errorf("task %d finished %d times:\n%s", task, got, n.out)
 		}
 	}
+	if r := c.mezzo("logs", "count-1"); r.code != 0 || !strings.Contains(r.stdout, "count-1 counts 3\n") {
+		t.Errorf("logs of a task of the executor: %+v", r)
+	}
 	// The framework is torn down, and its executor ends with it.
 	eventually(t, "the executor's end", func() bool { return !alive(pid) })
 }
