@@ -174,6 +174,8 @@ func orderError(e *state.OrderError) error {
 	}
 	kind := rpc.ErrInvalid
 	switch e.Code {
+	case state.OrderLost:
+		return unavailable(e.Message)
 	case state.OrderNotFound:
 		kind = rpc.ErrNotFound
 	case state.OrderAmbiguous, state.OrderRefused:

@@ -194,7 +194,8 @@ func (s *schedulerService) Calls(stream grpc.BidiStreamingServer[schedulerv1.Cal
 			return nil
 		}
 		s.master.metrics.traffic.call(call.GetType())
-		var input any = state.SchedulerCall{Caller: caller.id, Call: call, Principal: principal, Denied: s.deniedTasks(ctx, call)}
+		var input any = state.SchedulerCall{Caller: caller.id, Call: call, Principal: principal, Denied: s.deniedTasks(ctx, call),
+			DeniedOperations: s.deniedOperations(ctx, call)}
 		if err := s.authorizeCall(ctx, call); err != nil {
 			input = deniedCall{caller.id, &schedulerv1.CallResult{
 				Sequence: call.Sequence, Code: schedulerv1.CallResult_UNAUTHORIZED.Enum(), Message: proto.String(err.Error()),

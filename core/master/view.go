@@ -93,6 +93,7 @@ func agentMessage(v *state.AgentView) *operatorv1.Agent {
 		Registered: timestamp(v.Registered), Reregistered: timestamp(v.Reregistered),
 		Unavailability: unavailabilityMessage(v.Unavailability), InverseOffers: inverseMessages(v.InverseOffers),
 		Endpoints: linkEndpoints(v.Endpoints),
+		Reserved:  v.Total.Reserved().ToProto(),
 	}
 }
 

@@ -64,6 +64,14 @@ const (
 	ReadSandbox       Action = "read_sandbox"       // the container's or task's id
 	RunCommand        Action = "run_command"        // exec and attach: the container's or task's id
 	Administer        Action = "administer"         // reload, log level, drain…: the verb
+
+	// What is done to resources; Role is each role that they are reserved to,
+	// before or after.
+	ReserveResources   Action = "reserve_resources"   // the resource's name
+	UnreserveResources Action = "unreserve_resources" // the resource's name
+	CreateVolume       Action = "create_volume"       // the persistence id
+	DestroyVolume      Action = "destroy_volume"      // the persistence id
+	ResizeVolume       Action = "resize_volume"       // the persistence id
 )
 
 // Object is what an action is done to.

@@ -26,27 +26,31 @@ type acceptance struct {
 	// pool is what is left of the offers.
 	pool resource.Resources
 	used bool
-	// denied is why tasks must not run as who they would, by id.
-	denied map[string]string
+	// made is what operations of the call have made and is still in pool.
+	made resource.Resources
+	// denied is why tasks must not run as who they would, by id; deniedOperations
+	// why operations are not allowed, by their places.
+	denied           map[string]string
+	deniedOperations map[int]string
 }
 
 // accept carries out an ACCEPT: its operations in order, each checked whole
 // before any of it takes effect, each seeing what those before it have left.
-func (m *Machine) accept(f *framework, call *schedulerv1.Call_Accept, denied map[string]string) {
+func (m *Machine) accept(f *framework, call *schedulerv1.Call_Accept, in SchedulerCall) {
 	x, why := m.takeOffers(f, call.GetOfferIds())
 	if why != "" {
 		m.acceptInvalid(f, call, why)
 		return
 	}
-	x.denied = denied
-	for _, op := range call.GetOperations() {
+	x.denied, x.deniedOperations = in.Denied, in.DeniedOperations
+	for i, op := range call.GetOperations() {
 		switch op.GetType() {
 		case mezzov1.Offer_Operation_LAUNCH:
 			m.launch(x, op)
 		case mezzov1.Offer_Operation_LAUNCH_GROUP:
 			m.launchGroup(x, op)
 		default:
-			m.convert(x, op)
+			m.convert(x, i, op)
 		}
 	}
 	refuse := refuseTime(call.GetFilters())
@@ -54,7 +58,14 @@ func (m *Machine) accept(f *framework, call *schedulerv1.Call_Accept, denied map
 	for _, o := range x.offers {
 		left = left.Add(m.removeOffer(o))
 	}
+	// What was just made is wanted, by whoever made it: it goes back without a
+	// filter.
+	made := left.Intersect(x.made)
+	left = left.Minus(made)
 	m.addFilter(f, x.agent, x.role, left, refuse, !x.used)
+	if !made.IsEmpty() {
+		m.tell(x.agent, &allocator.Released{Agent: x.agent.id, Framework: f.id, Role: x.role, Resources: made})
+	}
 	for i, o := range x.offers {
 		// What is left is told once; the other offers are over with nothing.
 		r := &allocator.Released{Agent: x.agent.id, Framework: f.id, Role: x.role, Offer: o.decision}

@@ -60,9 +60,14 @@ type agent struct {
 	version   uint64
 	tasks     map[TaskKey]*task
 	executors map[executorKey]*executor
-	offers    []*offer
-	filters   map[filterKey]*filter
-	live      int // tasks that have not ended
+	// operations by their uuid. sent counts those sent on the link, flights are
+	// those of them that the agent has not said it took in, in order.
+	operations map[string]*pendingOperation
+	sent       uint64
+	flights    []flight
+	offers     []*offer
+	filters    map[filterKey]*filter
+	live       int // tasks that have not ended
 
 	// maintenance is nil unless an unavailability is planned.
 	maintenance *maintenance
@@ -95,6 +100,7 @@ func (m *Machine) newAgent(id, hostname string) *agent {
 	a := &agent{
 		id: id, pid: &mezzov1.AgentID{Value: proto.String(id)}, hostname: hostname,
 		tasks: map[TaskKey]*task{}, executors: map[executorKey]*executor{}, filters: map[filterKey]*filter{},
+		operations: map[string]*pendingOperation{},
 	}
 	a.timer.fire = func() { m.agentDeadline(a) }
 	m.agents[id] = a
@@ -167,6 +173,7 @@ func (m *Machine) disconnectAgent(a *agent, reason string) {
 	a.link = nil
 	m.logf(Info, "agent disconnected", "agent_id", a.id, "hostname", a.hostname, "reason", reason)
 	m.rescindAgent(a, "agent disconnected")
+	m.operatorsLose(a, reason)
 	m.agentChanged(a)
 }
 
@@ -234,6 +241,7 @@ func (m *Machine) agentLost(a *agent) {
 	m.dropInverse(a, "agent unreachable")
 	m.tellAgentRemoved(a)
 	m.loseTasks(a)
+	m.loseOperations(a)
 	m.booksRemoveAgent(a)
 	m.after(&a.timer, m.cfg.AgentForgetAfter)
 	m.logf(Warn, "agent is unreachable", "agent_id", a.id, "hostname", a.hostname, "tasks", len(a.tasks))
@@ -269,6 +277,7 @@ func (m *Machine) forgetAgent(a *agent) {
 		m.refuse(l, &linkv1.Refused{Reason: unknownAgent(a.id)})
 	}
 	m.dropUnavailability(a)
+	m.endOperations(a)
 	delete(m.agents, a.id)
 	m.write(agentPrefix+a.id, nil, nil)
 	m.dirty.agentsRemoved = append(m.dirty.agentsRemoved, a.id)

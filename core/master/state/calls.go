@@ -80,7 +80,7 @@ func (m *Machine) call(f *framework, in SchedulerCall) *refusal {
 		if no := missing(c.Accept != nil, "accept"); no != nil {
 			return no
 		}
-		m.accept(f, c.GetAccept(), in.Denied)
+		m.accept(f, c.GetAccept(), in)
 	case schedulerv1.Call_DECLINE:
 		if no := missing(c.Decline != nil, "decline"); no != nil {
 			return no
@@ -119,8 +119,10 @@ func (m *Machine) call(f *framework, in SchedulerCall) *refusal {
 		}
 		return m.acknowledgeCall(f, c.GetAcknowledge())
 	case schedulerv1.Call_ACKNOWLEDGE_OPERATION_STATUS:
-		// Operations are refused by the master, without a uuid: there is
-		// nothing to acknowledge.
+		if no := missing(c.AcknowledgeOperationStatus != nil, "acknowledge_operation_status"); no != nil {
+			return no
+		}
+		return m.acknowledgeOperationCall(f, c.GetAcknowledgeOperationStatus())
 	case schedulerv1.Call_RECONCILE:
 		if no := missing(c.Reconcile != nil, "reconcile"); no != nil {
 			return no
@@ -273,30 +275,6 @@ func (m *Machine) request(f *framework, c *schedulerv1.Call_Request) {
 			continue
 		}
 		m.tellAlways(e)
-	}
-}
-
-// reconcileOperations answers for operations, none of which is ever pending.
-func (m *Machine) reconcileOperations(f *framework, c *schedulerv1.Call_ReconcileOperations) {
-	for _, o := range c.GetOperations() {
-		state := mezzov1.OperationState_OPERATION_UNKNOWN
-		if a := m.agents[o.GetAgentId().GetValue()]; a != nil {
-			switch a.phase {
-			case recovering:
-				state = mezzov1.OperationState_OPERATION_RECOVERING
-			case unreachable:
-				state = mezzov1.OperationState_OPERATION_UNREACHABLE
-			case gone:
-				state = mezzov1.OperationState_OPERATION_GONE_BY_OPERATOR
-			}
-		}
-		m.event(f, &schedulerv1.Event{
-			Type: schedulerv1.Event_UPDATE_OPERATION_STATUS.Enum(),
-			UpdateOperationStatus: &schedulerv1.Event_UpdateOperationStatus{Status: &mezzov1.OperationStatus{
-				OperationId: o.GetOperationId(), AgentId: o.GetAgentId(), ResourceProviderId: o.GetResourceProviderId(),
-				State: state.Enum(), Message: proto.String("Reconciliation: the master knows of no such operation"),
-			}},
-		})
 	}
 }
 

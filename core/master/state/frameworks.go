@@ -62,6 +62,8 @@ type framework struct {
 	offers    []*offer // in no order
 	pending   []*offer // decided in this step, not sent yet
 	filters   *filter
+	// operations that it gave an id, by that, until it has acknowledged them.
+	operations map[string]*pendingOperation
 
 	registered, reregistered, disconnected, unregistered time.Time
 	dirty, forgotten                                     bool
@@ -73,7 +75,7 @@ func (f *framework) removed() bool   { return f.phase == frameworkRemoved }
 func (m *Machine) newFramework(id string, info *mezzov1.FrameworkInfo) *framework {
 	f := &framework{
 		id: id, pid: &mezzov1.FrameworkID{Value: proto.String(id)},
-		tasks: map[string]*task{}, suppressed: map[string]bool{},
+		tasks: map[string]*task{}, suppressed: map[string]bool{}, operations: map[string]*pendingOperation{},
 	}
 	f.setInfo(info)
 	f.heartbeat.fire = func() { m.beat(f) }
@@ -353,6 +355,7 @@ func (m *Machine) streamClosed(in StreamClosed) {
 	}
 	f.disconnected = m.now
 	m.withdrawAll(f)
+	m.dropOperations(f)
 	m.dropFrameworkInverse(f)
 	m.dropFrameworkFilters(f, nil)
 	m.booksSetFramework(f)

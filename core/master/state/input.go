@@ -5,6 +5,7 @@ import (
 	"github.com/mezzo-os/mezzo/sdk/resource"
 
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 )
 
@@ -71,6 +72,9 @@ type SchedulerCall struct {
 	// that they name. Each of them ends with TASK_ERROR; what else is in the
 	// ACCEPT is carried out.
 	Denied map[string]string
+	// DeniedOperations says why operations of an ACCEPT are not allowed, by their
+	// places in it. They end with OPERATION_ERROR.
+	DeniedOperations map[int]string
 }
 
 // StreamClosed: a scheduler's stream ended, for any reason but CloseScheduler.
@@ -181,6 +185,17 @@ type SetUnavailability struct {
 	Window  *allocator.Unavailability
 }
 
+// ApplyOperation is an operator's order: change what resources of an agent are.
+// What is offered is taken back for it. The reply comes when the agent has
+// carried it out, refused it, or gone away.
+type ApplyOperation struct {
+	Request   Request
+	AgentID   string
+	Operation *mezzov1.Offer_Operation
+	// Principal is who the operator proved to be; empty when nobody asked.
+	Principal string
+}
+
 // Explain is an operator's question: why is a framework not offered more? The
 // Reply has what the machine knows, with nothing of a framework that it does
 // not know.
@@ -261,5 +276,6 @@ func (Teardown) input()           {}
 func (SetQuota) input()           {}
 func (RemoveQuota) input()        {}
 func (Explain) input()            {}
+func (ApplyOperation) input()     {}
 func (SetUnavailability) input()  {}
 func (SetWeights) input()         {}

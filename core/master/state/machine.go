@@ -33,8 +33,8 @@ type Machine struct {
 	recovering int // agents that have not come back since recovery
 
 	// Serial numbers of ids given out in this term.
-	agentSerial, frameworkSerial, offerSerial, taskSerial uint64
-	offerPrefix                                           string // of offers' ids, before the number
+	agentSerial, frameworkSerial, offerSerial, taskSerial, operationSerial uint64
+	offerPrefix                                                            string // of offers' ids, before the number
 
 	books    *ledger.Ledger
 	registry registry
@@ -161,6 +161,8 @@ func (m *Machine) take(in Input) {
 		m.orderRemoveQuota(in)
 	case SetWeights:
 		m.orderSetWeights(in)
+	case ApplyOperation:
+		m.orderOperation(in)
 	case Explain:
 		m.orderExplain(in)
 	case SetUnavailability:

@@ -1,25 +1,90 @@
 package state
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
+	"slices"
+	"strings"
 
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/core/ledger"
+	"github.com/mezzo-os/mezzo/core/operation"
+	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 )
 
-// convert handles the operations that change resources: reserve, unreserve,
-// create, destroy, grow, shrink. Each is checked whole; one that is right is
-// then refused, since agents of this version cannot carry it out.
-func (m *Machine) convert(x *acceptance, op *mezzov1.Offer_Operation) {
-	why := m.checkConversion(x, op)
-	if why == "" {
-		why = fmt.Sprintf("agent %s does not support the operation %s", x.agent.id, op.GetType())
-	}
-	m.refuseOperation(x.framework, op, why)
+// The operations that change resources: reserve, unreserve, create, destroy,
+// grow, shrink. The master checks one, changes its books at once, and sends it to
+// the agent, which has the last word: what it then says of its resources counts.
+
+// pendingOperation is one that the agent was sent, and whose outcome somebody
+// waits for or has to acknowledge.
+type pendingOperation struct {
+	uuid      string
+	agent     *agent
+	framework *framework // nil: an operator's
+	id        string     // the framework's
+	request   Request    // the operator's
+	info      *mezzov1.Offer_Operation
+	// status is the newest that the agent told; pending before the first.
+	status *mezzov1.OperationStatus
+	lost   bool // its agent is unreachable
 }
 
-// checkConversion says what is wrong with an operation.
+func (p *pendingOperation) ended() bool {
+	return p.status.GetState() != mezzov1.OperationState_OPERATION_PENDING
+}
+
+// flight is an operation that the agent has not said it took in: the resources
+// that it tells of are from before.
+type flight struct {
+	number uint64 // on the agent's link, from 1
+	change operation.Change
+}
+
+// convert carries out an operation of an ACCEPT on what is left of its offers, so
+// that the next sees what it made.
+func (m *Machine) convert(x *acceptance, index int, op *mezzov1.Offer_Operation) {
+	why, change := m.checkConversion(x, op), operation.Change{}
+	if denied := x.deniedOperations[index]; denied != "" {
+		why = denied
+	}
+	if why == "" {
+		var err error
+		if change, err = operation.Of(op); err != nil {
+			why = err.Error()
+		}
+	}
+	if why == "" {
+		why = m.checkChange(x, change)
+	}
+	if why == "" {
+		m.takeSharedBack(x, change)
+		if err := m.books.Convert(ledger.Conversion{Agent: x.agent.id, Offers: x.ids, From: change.From, To: change.To}); err != nil {
+			why = m.refusedConversion(x.agent, change, err)
+		}
+	}
+	if why != "" {
+		m.refuseOperation(x.framework, op, why)
+		return
+	}
+	x.pool = x.pool.Minus(change.From).Add(change.To)
+	x.made = x.made.Minus(change.From).Add(change.To)
+	x.used = true
+	m.touchRole(x.role)
+	p := &pendingOperation{framework: x.framework, id: op.GetId().GetValue(), info: op}
+	m.converted(x.agent, x.framework.id, x.role, change)
+	m.sendOperation(x.agent, p, change)
+}
+
+// checkConversion says what is wrong with an operation as this framework asks
+// for it; empty: nothing.
 func (m *Machine) checkConversion(x *acceptance, op *mezzov1.Offer_Operation) string {
 	switch op.GetType() {
 	case mezzov1.Offer_Operation_RESERVE:
@@ -28,38 +93,13 @@ func (m *Machine) checkConversion(x *acceptance, op *mezzov1.Offer_Operation) st
 		}
 		return x.checkEach(op.GetReserve().GetResources(), x.checkReserve)
 	case mezzov1.Offer_Operation_UNRESERVE:
-		return x.checkEach(op.GetUnreserve().GetResources(), func(k resource.Kind) string {
-			if why := dynamic(k); why != "" {
-				return why
-			}
-			if k.PersistenceID() != "" {
-				return "a persistent volume must be destroyed before it is unreserved"
-			}
-			return ""
-		})
+		return x.checkEach(op.GetUnreserve().GetResources(), nil)
 	case mezzov1.Offer_Operation_CREATE:
 		return x.checkEach(op.GetCreate().GetVolumes(), x.checkCreate)
 	case mezzov1.Offer_Operation_DESTROY:
-		return x.checkEach(op.GetDestroy().GetVolumes(), volume)
-	case mezzov1.Offer_Operation_GROW_VOLUME:
-		g := op.GetGrowVolume()
-		if g == nil {
-			return "'grow_volume' is not set"
-		}
-		return x.checkEach([]*mezzov1.Resource{g.GetVolume()}, volume)
-	case mezzov1.Offer_Operation_SHRINK_VOLUME:
-		s := op.GetShrinkVolume()
-		if s == nil {
-			return "'shrink_volume' is not set"
-		}
-		if v := s.GetSubtract().GetValue(); !(v > 0) || v >= s.GetVolume().GetScalar().GetValue() {
-			return "'shrink_volume.subtract' must be positive and less than the volume"
-		}
-		return x.checkEach([]*mezzov1.Resource{s.GetVolume()}, volume)
-	case mezzov1.Offer_Operation_CREATE_DISK, mezzov1.Offer_Operation_DESTROY_DISK:
-		return fmt.Sprintf("the operation %s needs a resource provider, and Mezzo has none", op.GetType())
+		return x.checkEach(op.GetDestroy().GetVolumes(), nil)
 	}
-	return "Unknown operation type"
+	return ""
 }
 
 // checkEach checks every resource of an operation.
@@ -72,6 +112,9 @@ func (x *acceptance) checkEach(list []*mezzov1.Resource, check func(resource.Kin
 		return why
 	}
 	for i := range res {
+		if check == nil {
+			break
+		}
 		if why := check(res[i].Kind); why != "" {
 			return fmt.Sprintf("%s: %s", res[i:i+1], why)
 		}
@@ -79,59 +122,447 @@ func (x *acceptance) checkEach(list []*mezzov1.Resource, check func(resource.Kin
 	return ""
 }
 
-func dynamic(k resource.Kind) string {
+func (x *acceptance) checkReserve(k resource.Kind) string {
 	stack := k.Reservations()
-	if len(stack) == 0 || !stack[len(stack)-1].Dynamic {
+	if len(stack) == 0 {
 		return "it is not dynamically reserved"
 	}
-	return ""
-}
-
-func volume(k resource.Kind) string {
-	if k.PersistenceID() == "" {
-		return "it is not a persistent volume"
-	}
-	return ""
-}
-
-func (x *acceptance) checkReserve(k resource.Kind) string {
-	if why := dynamic(k); why != "" {
-		return why
-	}
-	stack := k.Reservations()
 	last := stack[len(stack)-1]
 	switch principal := x.framework.info.GetPrincipal(); {
-	case k.Revocable():
-		return "revocable resources cannot be reserved"
 	case last.Role != x.role:
 		return fmt.Sprintf("it is to be reserved to role '%s', the offer is for role '%s'", last.Role, x.role)
 	case principal != "" && last.Principal != principal:
 		return fmt.Sprintf("its reservation's principal '%s' is not the framework's '%s'", last.Principal, principal)
+	case k.IsRefined() && !x.framework.capabilities[mezzov1.FrameworkInfo_Capability_RESERVATION_REFINEMENT]:
+		return "the framework is not capable of refined reservations"
 	}
 	return ""
 }
 
 func (x *acceptance) checkCreate(k resource.Kind) string {
-	d := k.Disk()
-	switch {
-	case k.PersistenceID() == "":
-		return "'disk.persistence.id' is not set"
-	case d.GetVolume().GetContainerPath() == "":
-		return "'disk.volume.container_path' is not set"
-	case d.GetVolume().HostPath != nil:
-		return "'disk.volume.host_path' must not be set"
-	case d.GetVolume().GetMode() != mezzov1.Volume_RW:
-		return "'disk.volume.mode' must be RW"
-	case !k.IsReserved():
-		return "a persistent volume needs reserved disk"
-	case k.Revocable():
-		return "a persistent volume cannot be revocable"
-	case k.Shared() && !x.framework.capabilities[mezzov1.FrameworkInfo_Capability_SHARED_RESOURCES]:
+	if k.Shared() && !x.framework.capabilities[mezzov1.FrameworkInfo_Capability_SHARED_RESOURCES] {
 		return "the framework is not capable of shared resources"
 	}
-	principal := x.framework.info.GetPrincipal()
-	if p := d.GetPersistence().GetPrincipal(); principal != "" && p != principal {
-		return fmt.Sprintf("the volume's principal '%s' is not the framework's '%s'", p, principal)
+	return checkVolumePrincipal(k, x.framework.info.GetPrincipal(), "the framework")
+}
+
+func checkVolumePrincipal(k resource.Kind, principal, who string) string {
+	if p := k.Disk().GetPersistence().GetPrincipal(); principal != "" && p != principal {
+		return fmt.Sprintf("the volume's principal '%s' is not that of %s, '%s'", p, who, principal)
+	}
+	return ""
+}
+
+// checkChange checks a change against what is left of the offers.
+func (m *Machine) checkChange(x *acceptance, c operation.Change) string {
+	if missing := c.From.Minus(x.pool); !missing.IsEmpty() {
+		return fmt.Sprintf("%s is not in what is left of the offers, which is %s", missing, orNothing(x.pool))
+	}
+	return checkVolumes(x.agent, c)
+}
+
+// checkVolumes checks that volumes which come to be are new on the agent.
+func checkVolumes(a *agent, c operation.Change) string {
+	there := operation.Volumes(a.total.Minus(c.From))
+	for _, v := range operation.Volumes(c.To) {
+		if slices.Contains(there, v) {
+			return fmt.Sprintf("agent %s has a volume %s already", a.id, v)
+		}
+	}
+	return ""
+}
+
+// takeSharedBack takes back other offers that have a shared volume which is about
+// to go, unless somebody uses it.
+func (m *Machine) takeSharedBack(x *acceptance, c operation.Change) {
+	shared := one(c.From.Shared())
+	if v, _ := m.books.Agent(x.agent.id); shared.IsEmpty() || holdsAny(v.Used, shared) {
+		return
+	}
+	for _, o := range inOrder(x.agent.offers) {
+		if !slices.Contains(x.offers, o) && holdsAny(o.resources, shared) {
+			m.rescind(o, "a shared volume in it is destroyed")
+		}
+	}
+}
+
+// one is shared resources, each once.
+func one(r resource.Resources) resource.Resources {
+	out := slices.Clone(r)
+	for i := range out {
+		out[i].Count = 1
+	}
+	return out
+}
+
+func holdsAny(r, shared resource.Resources) bool {
+	for i := range shared {
+		if r.Contains(shared[i : i+1]) {
+			return true
+		}
+	}
+	return false
+}
+
+// refusedConversion says why the books refuse a change, with who is in the way.
+func (m *Machine) refusedConversion(a *agent, c operation.Change, err error) string {
+	if users := m.usersOf(a, c.From); users != "" {
+		return fmt.Sprintf("%s is in use by %s", c.From, users)
+	}
+	return err.Error()
+}
+
+// usersOf names those that use volumes, or anything at all that is not to be had
+// elsewhere, of these resources.
+func (m *Machine) usersOf(a *agent, r resource.Resources) string {
+	var names []string
+	wanted := operation.Volumes(r)
+	for _, u := range m.books.UsesOn(a.id) {
+		hit := slices.ContainsFunc(operation.Volumes(u.Resources), func(v operation.Volume) bool { return slices.Contains(wanted, v) })
+		if !hit && len(wanted) == 0 {
+			for i := range r {
+				hit = hit || slices.ContainsFunc(u.Resources, func(o resource.Resource) bool { return o.Kind == r[i].Kind })
+			}
+		}
+		if hit {
+			names = append(names, fmt.Sprintf("%s %s of framework %s", u.Kind, u.ID, u.Framework))
+		}
+	}
+	if len(names) > 3 {
+		names = append(names[:3], fmt.Sprintf("%d more", len(names)-3))
+	}
+	return strings.Join(names, ", ")
+}
+
+// converted notes that resources of an agent are others now; the books know.
+func (m *Machine) converted(a *agent, framework, role string, c operation.Change) {
+	a.total = a.total.Minus(c.From).Add(c.To)
+	a.version++
+	m.touchReserved(c.From)
+	m.touchReserved(c.To)
+	m.touchAgent(a)
+	m.tell(a, &allocator.Converted{Agent: a.id, Framework: framework, Role: role, From: c.From, To: c.To, Version: a.version})
+}
+
+// sendOperation has the agent do what the books say already.
+func (m *Machine) sendOperation(a *agent, p *pendingOperation, c operation.Change) {
+	m.operationSerial++
+	p.uuid, p.agent = m.operationUUID(), a
+	p.status = &mezzov1.OperationStatus{State: mezzov1.OperationState_OPERATION_PENDING.Enum()}
+	a.sent++
+	a.flights = append(a.flights, flight{a.sent, c})
+	msg := &linkv1.Operation{OperationId: p.id, Uuid: []byte(p.uuid), Info: p.info}
+	if p.framework != nil {
+		msg.FrameworkId = p.framework.id
+	}
+	if p.id != "" || p.framework == nil {
+		m.addOperation(p)
+	}
+	m.logf(Info, "operation", "type", p.info.GetType().String(), "framework_id", msg.FrameworkId, "agent_id", a.id, "from", c.From.String(), "to", c.To.String())
+	m.send(a.link, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Operation{Operation: msg}})
+}
+
+func (m *Machine) addOperation(p *pendingOperation) {
+	p.agent.operations[p.uuid] = p
+	if f := p.framework; f != nil {
+		f.operations[p.id] = p
+	}
+}
+
+func (m *Machine) forgetOperation(p *pendingOperation) {
+	delete(p.agent.operations, p.uuid)
+	if f := p.framework; f != nil && f.operations[p.id] == p {
+		delete(f.operations, p.id)
+	}
+}
+
+// operationUUID names an operation: differently in every term of every master.
+func (m *Machine) operationUUID() string {
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64([]byte("operation "+m.cfg.MasterID+" "), m.operationSerial))
+	b := sum[:16]
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return string(b)
+}
+
+// tookIn brings what an agent says it has to what it will have when it has taken
+// in all operations that were sent.
+func (a *agent) tookIn(operations uint64, total resource.Resources) resource.Resources {
+	a.flights = slices.DeleteFunc(a.flights, func(f flight) bool { return f.number <= operations })
+	for _, f := range a.flights {
+		if total.Contains(f.change.From) {
+			total = total.Minus(f.change.From).Add(f.change.To)
+		}
+	}
+	return total
+}
+
+// operationUpdate: an agent tells what came of an operation.
+func (m *Machine) operationUpdate(a *agent, u *linkv1.OperationUpdate) {
+	p := a.operations[string(u.GetOperationUuid())]
+	if p == nil { // its framework is gone, or never wanted to know
+		m.acknowledgeOperation(a, u.GetFrameworkId(), u.GetOperationUuid(), u.GetStatus())
+		return
+	}
+	st := proto.CloneOf(u.GetStatus())
+	st.AgentId = a.pid
+	p.status, p.lost = st, false
+	if p.framework == nil {
+		m.forgetOperation(p)
+		switch st.GetState() {
+		case mezzov1.OperationState_OPERATION_FINISHED:
+			m.reply(p.request, nil)
+		default:
+			m.reply(p.request, &OrderError{OrderRefused, fmt.Sprintf("agent %s refused it: %s", a.id, st.GetMessage())})
+		}
+		return
+	}
+	m.operationEvent(p.framework, st)
+}
+
+func (m *Machine) operationEvent(f *framework, st *mezzov1.OperationStatus) {
+	if f.connected() {
+		m.event(f, &schedulerv1.Event{
+			Type:                  schedulerv1.Event_UPDATE_OPERATION_STATUS.Enum(),
+			UpdateOperationStatus: &schedulerv1.Event_UpdateOperationStatus{Status: st},
+		})
+	}
+}
+
+func (m *Machine) acknowledgeOperation(a *agent, framework string, uuid []byte, st *mezzov1.OperationStatus) {
+	if a.link == nil || len(st.GetUuid().GetValue()) == 0 {
+		return
+	}
+	m.send(a.link, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_AcknowledgeOperation{AcknowledgeOperation: &linkv1.AcknowledgeOperation{
+		FrameworkId: framework, OperationUuid: uuid, StatusUuid: st.GetUuid().GetValue(),
+	}}})
+}
+
+// acknowledgeOperationCall passes a framework's acknowledgement on. What is not
+// known, or no more, needs none.
+func (m *Machine) acknowledgeOperationCall(f *framework, c *schedulerv1.Call_AcknowledgeOperationStatus) *refusal {
+	if !validUUID(c.GetUuid()) {
+		return invalid("Not a valid UUID")
+	}
+	p := f.operations[c.GetOperationId().GetValue()]
+	if p == nil || !slices.Equal(p.status.GetUuid().GetValue(), c.GetUuid()) || p.agent.link == nil {
+		return nil // the agent will tell it again
+	}
+	m.acknowledgeOperation(p.agent, f.id, []byte(p.uuid), p.status)
+	m.forgetOperation(p)
+	return nil
+}
+
+// reconcileOperations tells a framework what became of operations: of those that
+// it names, or of all that are known.
+func (m *Machine) reconcileOperations(f *framework, c *schedulerv1.Call_ReconcileOperations) {
+	if len(c.GetOperations()) == 0 {
+		for _, id := range sortedKeys(f.operations) {
+			m.operationEvent(f, m.reconciled(f.operations[id]))
+		}
+		return
+	}
+	for _, o := range c.GetOperations() {
+		if p := f.operations[o.GetOperationId().GetValue()]; p != nil {
+			m.operationEvent(f, m.reconciled(p))
+			continue
+		}
+		state := mezzov1.OperationState_OPERATION_UNKNOWN
+		if a := m.agents[o.GetAgentId().GetValue()]; a != nil {
+			switch a.phase {
+			case recovering:
+				state = mezzov1.OperationState_OPERATION_RECOVERING
+			case unreachable:
+				state = mezzov1.OperationState_OPERATION_UNREACHABLE
+			case gone:
+				state = mezzov1.OperationState_OPERATION_GONE_BY_OPERATOR
+			}
+		}
+		m.operationEvent(f, &mezzov1.OperationStatus{
+			OperationId: o.GetOperationId(), AgentId: o.GetAgentId(), ResourceProviderId: o.GetResourceProviderId(),
+			State: state.Enum(), Message: proto.String("Reconciliation: the master knows of no such operation"),
+		})
+	}
+}
+
+// reconciled is what a reconciliation tells of a known operation.
+func (m *Machine) reconciled(p *pendingOperation) *mezzov1.OperationStatus {
+	state := p.status.GetState()
+	if p.lost && !p.ended() {
+		state = mezzov1.OperationState_OPERATION_UNREACHABLE
+	}
+	return m.ownOperationStatus(p, state, "Reconciliation: Latest operation state")
+}
+
+// ownOperationStatus is a status of the master's own, which is not acknowledged.
+func (m *Machine) ownOperationStatus(p *pendingOperation, state mezzov1.OperationState, message string) *mezzov1.OperationStatus {
+	return &mezzov1.OperationStatus{
+		OperationId: &mezzov1.OperationID{Value: proto.String(p.id)}, AgentId: p.agent.pid, State: state.Enum(), Message: proto.String(message),
+		ConvertedResources: p.status.GetConvertedResources(),
+	}
+}
+
+// adoptOperations takes up what an agent tells of operations when it registers,
+// and gives up those that it does not know.
+func (m *Machine) adoptOperations(a *agent, reg *registration) {
+	a.flights, a.sent = nil, 0
+	seen := map[string]bool{}
+	for _, o := range reg.operations {
+		uuid := string(o.GetUuid())
+		f := m.frameworks[o.GetFrameworkId()]
+		if f == nil || f.removed() {
+			m.acknowledgeOperation(a, o.GetFrameworkId(), o.GetUuid(), o.GetLatestStatus())
+			continue
+		}
+		seen[uuid] = true
+		p := a.operations[uuid]
+		if p == nil {
+			p = &pendingOperation{uuid: uuid, agent: a, framework: f, id: o.GetOperationId(), info: o.GetInfo()}
+			m.addOperation(p)
+		}
+		p.lost, p.status = false, proto.CloneOf(o.GetLatestStatus())
+		if p.status == nil {
+			p.status = &mezzov1.OperationStatus{State: mezzov1.OperationState_OPERATION_PENDING.Enum()}
+		}
+		p.status.AgentId = a.pid
+	}
+	for _, uuid := range sortedKeys(a.operations) {
+		if p := a.operations[uuid]; !seen[uuid] {
+			m.giveUpOperation(p, mezzov1.OperationState_OPERATION_DROPPED, "it never reached the agent")
+		}
+	}
+}
+
+// giveUpOperation ends an operation of which nothing more will be heard.
+func (m *Machine) giveUpOperation(p *pendingOperation, state mezzov1.OperationState, why string) {
+	m.forgetOperation(p)
+	switch {
+	case p.framework == nil:
+		m.reply(p.request, &OrderError{OrderLost, fmt.Sprintf("agent %s went away (%s): it is unknown whether the operation was carried out; look at what the agent has when it is back", p.agent.id, why)})
+	case !p.ended():
+		m.operationEvent(p.framework, m.ownOperationStatus(p, state, "The operation was lost: "+why))
+	}
+}
+
+// operatorsLose answers operators whose operations an agent may not have got.
+func (m *Machine) operatorsLose(a *agent, why string) {
+	for _, uuid := range sortedKeys(a.operations) {
+		if p := a.operations[uuid]; p.framework == nil {
+			m.giveUpOperation(p, 0, why)
+		}
+	}
+}
+
+// loseOperations: the agent is unreachable.
+func (m *Machine) loseOperations(a *agent) {
+	a.flights = nil
+	m.operatorsLose(a, "it is unreachable")
+	for _, uuid := range sortedKeys(a.operations) {
+		if p := a.operations[uuid]; !p.lost {
+			if p.lost = true; !p.ended() {
+				m.operationEvent(p.framework, m.ownOperationStatus(p, mezzov1.OperationState_OPERATION_UNREACHABLE, "Agent "+a.hostname+" is unreachable"))
+			}
+		}
+	}
+}
+
+// endOperations: the agent will not come back.
+func (m *Machine) endOperations(a *agent) {
+	for _, uuid := range sortedKeys(a.operations) {
+		m.giveUpOperation(a.operations[uuid], mezzov1.OperationState_OPERATION_GONE_BY_OPERATOR, "agent "+a.hostname+" is gone")
+	}
+}
+
+// dropOperations: the framework is removed; nobody waits any more.
+func (m *Machine) dropOperations(f *framework) {
+	for _, id := range sortedKeys(f.operations) {
+		p := f.operations[id]
+		m.acknowledgeOperation(p.agent, f.id, []byte(p.uuid), p.status)
+		m.forgetOperation(p)
+	}
+}
+
+// orderOperation is an operator's wish to change what resources of an agent are.
+func (m *Machine) orderOperation(in ApplyOperation) {
+	fail := func(code OrderErrorCode, format string, args ...any) {
+		m.reply(in.Request, &OrderError{code, fmt.Sprintf(format, args...)})
+	}
+	a := m.agents[in.AgentID]
+	if a == nil || a.phase == admitting || a.phase == gone {
+		fail(OrderNotFound, "no agent %q is known", in.AgentID)
+		return
+	}
+	change, why := checkOrderedOperation(in)
+	if why == "" {
+		why = checkVolumes(a, change)
+	}
+	if why != "" {
+		fail(OrderInvalid, "%s", why)
+		return
+	}
+	if a.phase != present || a.link == nil {
+		fail(OrderRefused, "agent %s is not connected: try again when it is back", in.AgentID)
+		return
+	}
+	if why := m.free(a, change); why != "" {
+		fail(OrderRefused, "%s", why)
+		return
+	}
+	if err := m.books.Convert(ledger.Conversion{Agent: a.id, From: change.From, To: change.To}); err != nil {
+		fail(OrderRefused, "%s", m.refusedConversion(a, change, err))
+		return
+	}
+	m.converted(a, "", "", change)
+	m.sendOperation(a, &pendingOperation{request: in.Request, info: in.Operation}, change)
+}
+
+// checkOrderedOperation checks an operator's operation as such.
+func checkOrderedOperation(in ApplyOperation) (operation.Change, string) {
+	op := in.Operation
+	lists := [][]*mezzov1.Resource{
+		op.GetReserve().GetResources(), op.GetReserve().GetSource(), op.GetUnreserve().GetResources(), op.GetCreate().GetVolumes(), op.GetDestroy().GetVolumes(),
+	}
+	for _, r := range slices.Concat(lists...) {
+		if r.AllocationInfo != nil {
+			return operation.Change{}, fmt.Sprintf("the resource %q is allocated to a role; an operator's operations name resources without 'allocation_info'", r.GetName())
+		}
+	}
+	change, err := operation.Of(op)
+	if err != nil {
+		return change, err.Error()
+	}
+	for i := range change.To {
+		k := change.To[i].Kind
+		switch op.GetType() {
+		case mezzov1.Offer_Operation_RESERVE:
+			if stack := k.Reservations(); in.Principal != "" && len(stack) > 0 && stack[len(stack)-1].Principal != in.Principal {
+				return change, fmt.Sprintf("the reservation's principal '%s' is not the caller's, '%s'", stack[len(stack)-1].Principal, in.Principal)
+			}
+		case mezzov1.Offer_Operation_CREATE:
+			if why := checkVolumePrincipal(k, in.Principal, "the caller"); why != "" {
+				return change, why
+			}
+		}
+	}
+	return change, ""
+}
+
+// free takes back offers until nobody holds what an operator wants to change; it
+// does not begin if somebody uses it.
+func (m *Machine) free(a *agent, c operation.Change) string {
+	if missing := c.From.Minus(a.total); !missing.IsEmpty() {
+		return fmt.Sprintf("agent %s does not have %s; it has %s", a.id, missing, a.total)
+	}
+	v, _ := m.books.Agent(a.id)
+	shared := one(c.From.Shared())
+	if missing := c.From.NonShared().Minus(a.total.Minus(v.Used.NonShared())); !missing.IsEmpty() || holdsAny(v.Used, shared) {
+		return fmt.Sprintf("%s of agent %s is in use by %s", c.From, a.id, m.usersOf(a, c.From))
+	}
+	for _, o := range inOrder(a.offers) {
+		missing := c.From.NonShared().Minus(m.books.Free(a.id))
+		if holdsAny(o.resources, shared) || !missing.Intersect(o.resources).IsEmpty() {
+			m.rescind(o, "an operator changes resources in it")
+		}
 	}
 	return ""
 }

@@ -123,6 +123,8 @@ const (
 	OrderAmbiguous
 	// OrderRefused: it could be carried out, and it would do harm.
 	OrderRefused
+	// OrderLost: nobody knows whether it was carried out.
+	OrderLost
 )
 
 // OrderError says why an order was not carried out.

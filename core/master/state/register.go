@@ -27,7 +27,7 @@ type registration struct {
 	frameworks []*mezzov1.FrameworkInfo
 	executors  []*reportedExecutor
 	tasks      []*reportedTask
-	operations int
+	operations []*linkv1.Operation
 	total      resource.Resources
 }
 
@@ -74,7 +74,9 @@ func (m *Machine) linkMessage(in LinkMessage) {
 		m.agentState(a, msg.State)
 	case *linkv1.AgentMessage_Unregister:
 		m.unregister(a)
-	case *linkv1.AgentMessage_Operation, *linkv1.AgentMessage_DrainDone:
+	case *linkv1.AgentMessage_Operation:
+		m.operationUpdate(a, msg.Operation)
+	case *linkv1.AgentMessage_DrainDone:
 		m.logf(Warn, "agent sent what this master did not ask for", "agent_id", a.id, "message", fmt.Sprintf("%T", msg))
 	default:
 		m.logf(Warn, "agent sent a message of an unknown kind", "agent_id", a.id)
@@ -121,9 +123,10 @@ func (m *Machine) breakLink(l *link, reason string) {
 }
 
 func (g *registration) add(r *linkv1.Register) error {
-	if len(g.tasks)+len(g.executors)+len(r.GetTasks())+len(r.GetExecutors()) > maxRegistrationItems {
-		return fmt.Errorf("it has more than %d tasks and executors", maxRegistrationItems)
+	if len(g.tasks)+len(g.executors)+len(g.operations)+len(r.GetTasks())+len(r.GetExecutors())+len(r.GetOperations()) > maxRegistrationItems {
+		return fmt.Errorf("it has more than %d tasks, executors and operations", maxRegistrationItems)
 	}
+	g.operations = append(g.operations, r.GetOperations()...)
 	for i, k := range r.GetKinds() {
 		kind, err := resource.KindFromProto(k.GetResource())
 		if err != nil {
@@ -219,9 +222,6 @@ func (m *Machine) checkAgent(reg *registration) string {
 		return fmt.Sprintf("the agent's version is %q and the master's %q: their first numbers must be equal; install matching versions",
 			info.GetVersion(), m.cfg.Version)
 	}
-	if reg.operations > 0 {
-		return "the agent has pending operations, which this master does not know how to take over; upgrade the master"
-	}
 	return ""
 }
 
@@ -313,6 +313,7 @@ func (m *Machine) arrive(a *agent, l *link, reg *registration) {
 			answer.CompletedFrameworks = append(answer.CompletedFrameworks, f.id)
 		}
 	}
+	m.adoptOperations(a, reg)
 	m.reconcileExecutors(a, reg, owners)
 	found := m.reconcileTasks(a, reg, owners, returned)
 	answer.Killed = found.killed
@@ -399,7 +400,11 @@ func (m *Machine) agentState(a *agent, s *linkv1.AgentState) {
 	before, withheld := a.total, a.withheld()
 	attributes := a.attributes
 	m.setInfo(a, s.GetAgent(), a.link.peer)
-	a.total = reg.total
+	a.total = a.tookIn(s.GetOperations(), reg.total)
+	if s.GetOperations() > 0 && before.Equal(a.total) && withheld == a.withheld() && slices.EqualFunc(attributes, a.attributes, equalAttribute) {
+		m.touchAgent(a) // it took an operation in, as was expected
+		return
+	}
 	if w := a.withheld(); w != withheld {
 		if w == "" {
 			m.logf(Info, "agent's resources may be offered", "agent_id", a.id)
@@ -437,6 +442,7 @@ func (m *Machine) unregister(a *agent) {
 	m.dropUnavailability(a)
 	m.tellAgentRemoved(a)
 	m.endTasks(a)
+	m.endOperations(a)
 	m.booksRemoveAgent(a)
 	m.tellFailure(a)
 	delete(m.agents, a.id)

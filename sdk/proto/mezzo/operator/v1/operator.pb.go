@@ -459,7 +459,9 @@ type Agent struct {
 	// How the frameworks that were asked to leave have answered.
 	InverseOffers []*InverseOffer `protobuf:"bytes,16,rep,name=inverse_offers,json=inverseOffers" json:"inverse_offers,omitempty"`
 	// Those of its adapters.
-	Endpoints     []*Endpoint `protobuf:"bytes,17,rep,name=endpoints" json:"endpoints,omitempty"`
+	Endpoints []*Endpoint `protobuf:"bytes,17,rep,name=endpoints" json:"endpoints,omitempty"`
+	// What of it is reserved, and to whom; volumes are among it.
+	Reserved      []*v1.Resource `protobuf:"bytes,18,rep,name=reserved" json:"reserved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,6 +611,13 @@ func (x *Agent) GetInverseOffers() []*InverseOffer {
 func (x *Agent) GetEndpoints() []*Endpoint {
 	if x != nil {
 		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *Agent) GetReserved() []*v1.Resource {
+	if x != nil {
+		return x.Reserved
 	}
 	return nil
 }
@@ -5003,7 +5012,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\vunreachable\x18\x04 \x01(\x04R\vunreachable\"\x13\n" +
 	"\x11ListAgentsRequest\"F\n" +
 	"\x12ListAgentsResponse\x120\n" +
-	"\x06agents\x18\x01 \x03(\v2\x18.mezzo.operator.v1.AgentR\x06agents\"\xf9\x05\n" +
+	"\x06agents\x18\x01 \x03(\v2\x18.mezzo.operator.v1.AgentR\x06agents\"\xa9\x06\n" +
 	"\x05Agent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x14\n" +
@@ -5027,7 +5036,8 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\freregistered\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\freregistered\x12I\n" +
 	"\x0eunavailability\x18\x0f \x01(\v2!.mezzo.operator.v1.UnavailabilityR\x0eunavailability\x12F\n" +
 	"\x0einverse_offers\x18\x10 \x03(\v2\x1f.mezzo.operator.v1.InverseOfferR\rinverseOffers\x129\n" +
-	"\tendpoints\x18\x11 \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\"m\n" +
+	"\tendpoints\x18\x11 \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\x12.\n" +
+	"\breserved\x18\x12 \x03(\v2\x12.mezzo.v1.ResourceR\breserved\"m\n" +
 	"\x0eUnavailability\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12)\n" +
 	"\x10duration_seconds\x18\x02 \x01(\x01R\x0fdurationSeconds\"\x8b\x01\n" +
@@ -5472,10 +5482,10 @@ var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	nil,                                // 68: mezzo.operator.v1.Metric.LabelsEntry
 	(*timestamppb.Timestamp)(nil),      // 69: google.protobuf.Timestamp
 	(*structpb.Struct)(nil),            // 70: google.protobuf.Struct
-	(v1.TaskState)(0),                  // 71: mezzo.v1.TaskState
-	(v1.TaskStatus_Reason)(0),          // 72: mezzo.v1.TaskStatus.Reason
-	(*v1.Offer_Operation)(nil),         // 73: mezzo.v1.Offer.Operation
-	(*v1.Resource)(nil),                // 74: mezzo.v1.Resource
+	(*v1.Resource)(nil),                // 71: mezzo.v1.Resource
+	(v1.TaskState)(0),                  // 72: mezzo.v1.TaskState
+	(v1.TaskStatus_Reason)(0),          // 73: mezzo.v1.TaskStatus.Reason
+	(*v1.Offer_Operation)(nil),         // 74: mezzo.v1.Offer.Operation
 	(*v1.Offer)(nil),                   // 75: mezzo.v1.Offer
 	(*v1.Attribute)(nil),               // 76: mezzo.v1.Attribute
 	(*v1.DomainInfo)(nil),              // 77: mezzo.v1.DomainInfo
@@ -5505,141 +5515,142 @@ var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
 	7,   // 17: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
 	8,   // 18: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
 	2,   // 19: mezzo.operator.v1.Agent.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	69,  // 20: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
-	69,  // 21: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
-	11,  // 22: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
-	70,  // 23: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
-	70,  // 24: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
-	69,  // 25: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
-	69,  // 26: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
-	69,  // 27: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
-	14,  // 28: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
-	71,  // 29: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
-	72,  // 30: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	70,  // 31: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
-	69,  // 32: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
-	69,  // 33: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
-	69,  // 34: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
-	17,  // 35: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
-	70,  // 36: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
-	69,  // 37: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
-	20,  // 38: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
-	70,  // 39: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
-	70,  // 40: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
-	70,  // 41: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
-	70,  // 42: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
-	70,  // 43: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
-	70,  // 44: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
-	70,  // 45: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
-	25,  // 46: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
-	70,  // 47: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
-	70,  // 48: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
-	70,  // 49: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
-	30,  // 50: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
-	33,  // 51: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	69,  // 52: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
-	2,   // 53: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	7,   // 54: mezzo.operator.v1.SetUnavailabilityRequest.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	73,  // 55: mezzo.operator.v1.ApplyOperationRequest.operation:type_name -> mezzo.v1.Offer.Operation
-	44,  // 56: mezzo.operator.v1.ListVolumesResponse.volumes:type_name -> mezzo.operator.v1.Volume
-	67,  // 57: mezzo.operator.v1.Volume.tasks:type_name -> mezzo.operator.v1.TaskKey
-	74,  // 58: mezzo.operator.v1.Volume.resource:type_name -> mezzo.v1.Resource
-	48,  // 59: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
-	11,  // 60: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
-	47,  // 61: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
-	49,  // 62: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
-	50,  // 63: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
-	47,  // 64: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
-	70,  // 65: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
-	53,  // 66: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
-	53,  // 67: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
-	56,  // 68: mezzo.operator.v1.GetMetricsResponse.metrics:type_name -> mezzo.operator.v1.Metric
-	68,  // 69: mezzo.operator.v1.Metric.labels:type_name -> mezzo.operator.v1.Metric.LabelsEntry
-	57,  // 70: mezzo.operator.v1.Metric.buckets:type_name -> mezzo.operator.v1.MetricBucket
-	66,  // 71: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
-	6,   // 72: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
-	11,  // 73: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
-	14,  // 74: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
-	67,  // 75: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
-	17,  // 76: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
-	20,  // 77: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
-	33,  // 78: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
-	61,  // 79: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
-	62,  // 80: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
-	63,  // 81: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
-	75,  // 82: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
-	64,  // 83: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
-	65,  // 84: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
-	60,  // 85: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
-	59,  // 86: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
-	2,   // 87: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	76,  // 88: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
-	77,  // 89: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
-	74,  // 90: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
-	74,  // 91: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
-	74,  // 92: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
-	69,  // 93: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
-	69,  // 94: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
-	69,  // 95: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
-	7,   // 96: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	8,   // 97: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
-	78,  // 98: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
-	79,  // 99: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
-	69,  // 100: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
-	69,  // 101: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
-	69,  // 102: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
-	69,  // 103: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
-	80,  // 104: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
-	69,  // 105: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
-	69,  // 106: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
-	69,  // 107: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
-	81,  // 108: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
-	74,  // 109: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
-	0,   // 110: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
-	4,   // 111: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
-	9,   // 112: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
-	12,  // 113: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
-	15,  // 114: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
-	18,  // 115: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
-	31,  // 116: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
-	34,  // 117: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
-	36,  // 118: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
-	38,  // 119: mezzo.operator.v1.Operator.SetUnavailability:input_type -> mezzo.operator.v1.SetUnavailabilityRequest
-	21,  // 120: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
-	23,  // 121: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
-	26,  // 122: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
-	28,  // 123: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
-	40,  // 124: mezzo.operator.v1.Operator.ApplyOperation:input_type -> mezzo.operator.v1.ApplyOperationRequest
-	42,  // 125: mezzo.operator.v1.Operator.ListVolumes:input_type -> mezzo.operator.v1.ListVolumesRequest
-	45,  // 126: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
-	51,  // 127: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	54,  // 128: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
-	58,  // 129: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
-	1,   // 130: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
-	5,   // 131: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
-	10,  // 132: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
-	13,  // 133: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
-	16,  // 134: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
-	19,  // 135: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
-	32,  // 136: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
-	35,  // 137: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
-	37,  // 138: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
-	39,  // 139: mezzo.operator.v1.Operator.SetUnavailability:output_type -> mezzo.operator.v1.SetUnavailabilityResponse
-	22,  // 140: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
-	24,  // 141: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
-	27,  // 142: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
-	29,  // 143: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
-	41,  // 144: mezzo.operator.v1.Operator.ApplyOperation:output_type -> mezzo.operator.v1.ApplyOperationResponse
-	43,  // 145: mezzo.operator.v1.Operator.ListVolumes:output_type -> mezzo.operator.v1.ListVolumesResponse
-	46,  // 146: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
-	52,  // 147: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	55,  // 148: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
-	59,  // 149: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
-	130, // [130:150] is the sub-list for method output_type
-	110, // [110:130] is the sub-list for method input_type
-	110, // [110:110] is the sub-list for extension type_name
-	110, // [110:110] is the sub-list for extension extendee
-	0,   // [0:110] is the sub-list for field type_name
+	71,  // 20: mezzo.operator.v1.Agent.reserved:type_name -> mezzo.v1.Resource
+	69,  // 21: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
+	69,  // 22: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
+	11,  // 23: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
+	70,  // 24: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
+	70,  // 25: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
+	69,  // 26: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
+	69,  // 27: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
+	69,  // 28: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
+	14,  // 29: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
+	72,  // 30: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
+	73,  // 31: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	70,  // 32: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
+	69,  // 33: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
+	69,  // 34: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
+	69,  // 35: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
+	17,  // 36: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
+	70,  // 37: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
+	69,  // 38: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
+	20,  // 39: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
+	70,  // 40: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
+	70,  // 41: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
+	70,  // 42: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
+	70,  // 43: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
+	70,  // 44: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
+	70,  // 45: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
+	70,  // 46: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
+	25,  // 47: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
+	70,  // 48: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
+	70,  // 49: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
+	70,  // 50: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
+	30,  // 51: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
+	33,  // 52: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
+	69,  // 53: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
+	2,   // 54: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	7,   // 55: mezzo.operator.v1.SetUnavailabilityRequest.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	74,  // 56: mezzo.operator.v1.ApplyOperationRequest.operation:type_name -> mezzo.v1.Offer.Operation
+	44,  // 57: mezzo.operator.v1.ListVolumesResponse.volumes:type_name -> mezzo.operator.v1.Volume
+	67,  // 58: mezzo.operator.v1.Volume.tasks:type_name -> mezzo.operator.v1.TaskKey
+	71,  // 59: mezzo.operator.v1.Volume.resource:type_name -> mezzo.v1.Resource
+	48,  // 60: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
+	11,  // 61: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
+	47,  // 62: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
+	49,  // 63: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
+	50,  // 64: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
+	47,  // 65: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
+	70,  // 66: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
+	53,  // 67: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
+	53,  // 68: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
+	56,  // 69: mezzo.operator.v1.GetMetricsResponse.metrics:type_name -> mezzo.operator.v1.Metric
+	68,  // 70: mezzo.operator.v1.Metric.labels:type_name -> mezzo.operator.v1.Metric.LabelsEntry
+	57,  // 71: mezzo.operator.v1.Metric.buckets:type_name -> mezzo.operator.v1.MetricBucket
+	66,  // 72: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
+	6,   // 73: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
+	11,  // 74: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
+	14,  // 75: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
+	67,  // 76: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
+	17,  // 77: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
+	20,  // 78: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
+	33,  // 79: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
+	61,  // 80: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
+	62,  // 81: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
+	63,  // 82: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
+	75,  // 83: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
+	64,  // 84: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
+	65,  // 85: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
+	60,  // 86: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
+	59,  // 87: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
+	2,   // 88: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	76,  // 89: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
+	77,  // 90: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
+	71,  // 91: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
+	71,  // 92: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
+	71,  // 93: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
+	69,  // 94: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
+	69,  // 95: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
+	69,  // 96: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
+	7,   // 97: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	8,   // 98: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	78,  // 99: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
+	79,  // 100: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
+	69,  // 101: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
+	69,  // 102: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
+	69,  // 103: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
+	69,  // 104: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
+	80,  // 105: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
+	69,  // 106: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
+	69,  // 107: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
+	69,  // 108: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
+	81,  // 109: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
+	71,  // 110: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
+	0,   // 111: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
+	4,   // 112: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
+	9,   // 113: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
+	12,  // 114: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
+	15,  // 115: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
+	18,  // 116: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
+	31,  // 117: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
+	34,  // 118: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
+	36,  // 119: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
+	38,  // 120: mezzo.operator.v1.Operator.SetUnavailability:input_type -> mezzo.operator.v1.SetUnavailabilityRequest
+	21,  // 121: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
+	23,  // 122: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
+	26,  // 123: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
+	28,  // 124: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
+	40,  // 125: mezzo.operator.v1.Operator.ApplyOperation:input_type -> mezzo.operator.v1.ApplyOperationRequest
+	42,  // 126: mezzo.operator.v1.Operator.ListVolumes:input_type -> mezzo.operator.v1.ListVolumesRequest
+	45,  // 127: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
+	51,  // 128: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	54,  // 129: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
+	58,  // 130: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
+	1,   // 131: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
+	5,   // 132: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
+	10,  // 133: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
+	13,  // 134: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
+	16,  // 135: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
+	19,  // 136: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
+	32,  // 137: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
+	35,  // 138: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
+	37,  // 139: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
+	39,  // 140: mezzo.operator.v1.Operator.SetUnavailability:output_type -> mezzo.operator.v1.SetUnavailabilityResponse
+	22,  // 141: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
+	24,  // 142: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
+	27,  // 143: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
+	29,  // 144: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
+	41,  // 145: mezzo.operator.v1.Operator.ApplyOperation:output_type -> mezzo.operator.v1.ApplyOperationResponse
+	43,  // 146: mezzo.operator.v1.Operator.ListVolumes:output_type -> mezzo.operator.v1.ListVolumesResponse
+	46,  // 147: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
+	52,  // 148: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	55,  // 149: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
+	59,  // 150: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
+	131, // [131:151] is the sub-list for method output_type
+	111, // [111:131] is the sub-list for method input_type
+	111, // [111:111] is the sub-list for extension type_name
+	111, // [111:111] is the sub-list for extension extendee
+	0,   // [0:111] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_operator_proto_init() }
