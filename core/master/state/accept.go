@@ -377,6 +377,10 @@ func (m *Machine) carryOut(x *acceptance, plans []*plan, group *plannedExecutor)
 		}
 	}
 	for _, p := range plans {
+		if copies := p.resources.Shared(); !copies.IsEmpty() {
+			// They come beside those of the offer, which go back with it.
+			m.tell(a, &allocator.Held{Agent: a.id, Framework: f.id, Role: x.role, Resources: copies})
+		}
 		t := &task{
 			key: TaskKey{FrameworkID: f.id, TaskID: p.info.GetTaskId().GetValue()}, name: p.info.GetName(),
 			framework: f, agent: a, role: x.role, resources: p.resources, info: p.info, launched: m.now,

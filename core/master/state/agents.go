@@ -173,6 +173,7 @@ func (m *Machine) disconnectAgent(a *agent, reason string) {
 	a.link = nil
 	m.logf(Info, "agent disconnected", "agent_id", a.id, "hostname", a.hostname, "reason", reason)
 	m.rescindAgent(a, "agent disconnected")
+	a.flights = nil // what it took in it says when it is back
 	m.operatorsLose(a, reason)
 	m.agentChanged(a)
 }

@@ -109,6 +109,23 @@ func (m *Machine) auditAgent(a *agent, uses map[ledger.Key]bool, wrong func(stri
 	if v, known := m.books.Agent(a.id); known != (a.phase == present) || known && v.Active != a.active() {
 		wrong("agent %s: the books and its phase differ", a.id)
 	}
+	if v, known := m.books.Agent(a.id); known && !v.Total.Equal(a.total) {
+		wrong("agent %s has %s, the books say %s", a.id, a.total, v.Total)
+	}
+	for uuid, p := range a.operations {
+		f := p.framework
+		switch {
+		case p.agent != a || p.uuid != uuid:
+			wrong("agent %s has an operation under another name", a.id)
+		case f == nil && a.link == nil:
+			wrong("an operator waits for an operation of agent %s, which is away", a.id)
+		case f != nil && (m.frameworks[f.id] != f || f.removed()):
+			wrong("operation %s on agent %s is of a framework that is gone", p.id, a.id)
+		}
+	}
+	if len(a.flights) > 0 && (a.link == nil || a.flights[len(a.flights)-1].number != a.sent) {
+		wrong("agent %s has operations on their way that were not sent by its link", a.id)
+	}
 	if a.link != nil && (m.links[a.link.id] != a.link || a.link.agent != a) {
 		wrong("agent %s has a link that is not its own", a.id)
 	}
@@ -140,6 +157,11 @@ func (m *Machine) auditFrameworks(wrong func(string, ...any)) {
 		for tid, t := range f.tasks {
 			if t.agent.tasks[t.key] != t {
 				wrong("task %s of framework %s is not on its agent", tid, id)
+			}
+		}
+		for oid, p := range f.operations {
+			if p.framework != f || p.id != oid || p.agent.operations[p.uuid] != p {
+				wrong("operation %s of framework %s is not on its agent", oid, id)
 			}
 		}
 		if f.stream != "" && m.streams[f.stream] != f {

@@ -130,6 +130,17 @@ func describeMaster(msg *linkv1.MasterMessage) string {
 		return "RECONCILE " + refs(x.Reconcile.GetTasks())
 	case *linkv1.MasterMessage_FrameworkMessage:
 		return fmt.Sprintf("MESSAGE executor=%s %q", x.FrameworkMessage.GetExecutorId(), x.FrameworkMessage.GetData())
+	case *linkv1.MasterMessage_Operation:
+		s := "OPERATION " + x.Operation.GetInfo().GetType().String()
+		if id := x.Operation.GetOperationId(); id != "" {
+			s += " id=" + id
+		}
+		if f := x.Operation.GetFrameworkId(); f != "" {
+			s += " of " + f
+		}
+		return s
+	case *linkv1.MasterMessage_AcknowledgeOperation:
+		return "ACKNOWLEDGE OPERATION of " + x.AcknowledgeOperation.GetFrameworkId()
 	case *linkv1.MasterMessage_UpdateFramework:
 		return "UPDATE FRAMEWORK " + x.UpdateFramework.GetFramework().GetId().GetValue()
 	}
@@ -184,7 +195,11 @@ func describeEvent(e *schedulerv1.Event) string {
 		return s
 	case schedulerv1.Event_UPDATE_OPERATION_STATUS:
 		st := e.GetUpdateOperationStatus().GetStatus()
-		return fmt.Sprintf("OPERATION %s %s: %s", st.GetOperationId().GetValue(), st.GetState(), st.GetMessage())
+		s := fmt.Sprintf("OPERATION %s %s", st.GetOperationId().GetValue(), st.GetState())
+		if st.GetUuid() != nil {
+			s += " to acknowledge"
+		}
+		return s + ": " + st.GetMessage()
 	case schedulerv1.Event_MESSAGE:
 		return fmt.Sprintf("MESSAGE executor=%s %q", e.GetMessage().GetExecutorId().GetValue(), e.GetMessage().GetData())
 	case schedulerv1.Event_FAILURE:
@@ -261,6 +276,12 @@ func describeAllocatorEvent(e allocator.Event) string {
 		return s
 	case *allocator.Held:
 		return fmt.Sprintf("held %s %s/%s %s", e.Agent, e.Framework, e.Role, e.Resources)
+	case *allocator.Converted:
+		s := fmt.Sprintf("converted %s %s to %s", e.Agent, res(e.From), res(e.To))
+		if e.Framework != "" {
+			s += fmt.Sprintf(" of %s/%s", e.Framework, e.Role)
+		}
+		return s
 	case *allocator.Released:
 		s := fmt.Sprintf("released %s %s/%s %s", e.Agent, e.Framework, e.Role, res(e.Resources))
 		if e.Refuse > 0 {

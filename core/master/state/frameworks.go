@@ -355,7 +355,6 @@ func (m *Machine) streamClosed(in StreamClosed) {
 	}
 	f.disconnected = m.now
 	m.withdrawAll(f)
-	m.dropOperations(f)
 	m.dropFrameworkInverse(f)
 	m.dropFrameworkFilters(f, nil)
 	m.booksSetFramework(f)
@@ -413,6 +412,7 @@ func (m *Machine) frameworkRemoved(f *framework, why string) {
 	f.removing = false
 	m.logf(Info, "framework removed", "framework_id", f.id, "name", f.info.GetName(), "reason", why, "tasks", len(f.tasks))
 	m.withdrawAll(f)
+	m.dropOperations(f)
 	m.dropFrameworkInverse(f)
 	m.dropFrameworkFilters(f, nil)
 	m.timers.cancel(&f.clock)

@@ -61,6 +61,9 @@ type script struct {
 	w       *world
 	streams map[string]string // framework by stream
 	link    string            // the link that registered last
+	// operations that agents were sent, by link.
+	operations map[state.Link]*operated
+	underWay   []*linkv1.Operation // that agents took in and have not finished
 }
 
 func (s *script) master(d *datadriven.TestData) {
@@ -201,14 +204,18 @@ func (s *script) run(line string) string {
 		outs = w.step(state.LinkOpened{Link: link(), Peer: "peer"})
 	case "register":
 		w.step(state.LinkOpened{Link: link(), Peer: "peer"})
+		r := s.register(a)
+		s.registers(link(), r, a)
 		outs = w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{
-			Message: &linkv1.AgentMessage_Register{Register: s.register(a)},
+			Message: &linkv1.AgentMessage_Register{Register: r},
 		}})
 	case "state":
 		r := s.register(a)
 		outs = w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{Message: &linkv1.AgentMessage_State{
 			State: &linkv1.AgentState{Agent: r.Agent, Kinds: r.Kinds},
 		}}})
+	case "take":
+		outs = s.take(link(), a)
 	case "cut":
 		outs = w.step(state.LinkClosed{Link: link(), Reason: "cut"})
 	case "pong":
@@ -245,18 +252,19 @@ func (s *script) run(line string) string {
 	case "allocator":
 		outs = s.allocator(a)
 	case "offer":
-		outs = w.offer(a.words[0], a.get("role", "*"), a.words[1], resource.MustParse(a.words[2]))
+		outs = w.offer(a.words[0], a.get("role", "*"), a.words[1], parseShort(a.words[2]))
 	case "operator":
 		outs = s.operator(a)
 	case "tasks":
-		return head + s.listTasks()
+		return shortText(head + s.listTasks())
 	case "free":
-		return head + s.listFree()
+		return shortText(head + s.listFree())
 	default:
 		outs = s.schedulerCall(verb, rest, a)
 	}
+	s.heard(outs)
 	s.checkMirror()
-	return head + lines(outs)
+	return shortText(head + lines(outs))
 }
 
 // checkMirror compares what an allocator believes with the machine's answer to
@@ -271,7 +279,7 @@ func (s *script) register(a args) *linkv1.Register {
 			s.t.Fatalf("task %q: want framework/task/state/resources", text)
 		}
 		r := reported{
-			framework: p[0], id: p[1], state: taskState(s.t, p[2]), resources: resource.MustParse(p[3]), role: a.get("role", "*"),
+			framework: p[0], id: p[1], state: taskState(s.t, p[2]), resources: parseShort(p[3]), role: a.get("role", "*"),
 			unacked: strings.HasSuffix(p[2], "!"), uuid: uuid(99),
 		}
 		if len(p) > 4 {
@@ -279,7 +287,7 @@ func (s *script) register(a args) *linkv1.Register {
 		}
 		tasks = append(tasks, r)
 	}
-	r := register(a.get("id", ""), a.get("host", "h"), resource.MustParse(a.get("total", "cpus:4;mem:4096;disk:1000")), tasks)
+	r := register(a.get("id", ""), a.get("host", "h"), parseShort(a.get("total", "cpus:4;mem:4096;disk:1000")), tasks)
 	r.Agent.Withheld = a.get("withheld", "")
 	r.Agent.Version = a.get("version", "1.0")
 	return r
@@ -411,6 +419,10 @@ func (s *script) operator(a args) []state.Output {
 	switch a.words[0] {
 	case "kill":
 		return s.w.step(state.KillTask{Request: 7, TaskID: a.words[1], FrameworkID: a.get("framework", "")})
+	case "do": // AGENT VERB RESOURCES …
+		rest := a
+		rest.words = append([]string{"-"}, a.words[3:]...)
+		return s.w.step(state.ApplyOperation{Request: 7, AgentID: a.words[1], Operation: resourceOperation(a.words[2], rest), Principal: a.get("principal", "")})
 	case "teardown":
 		return s.w.step(state.Teardown{Request: 7, FrameworkID: a.words[1]})
 	case "quota":
@@ -548,9 +560,18 @@ func (s *script) schedulerCall(verb, rest string, a args) []state.Output {
 		c.Request = &schedulerv1.Call_Request{Requests: []*mezzov1.Request{{Resources: resource.MustParse(a.words[1]).ToProto()}}}
 	case "reconcile_operations":
 		c.Type = schedulerv1.Call_RECONCILE_OPERATIONS.Enum()
+		if len(a.words) == 1 {
+			c.ReconcileOperations = &schedulerv1.Call_ReconcileOperations{}
+			break
+		}
 		c.ReconcileOperations = &schedulerv1.Call_ReconcileOperations{Operations: []*schedulerv1.Call_ReconcileOperations_Operation{{
 			OperationId: &mezzov1.OperationID{Value: proto.String(a.words[1])}, AgentId: agentID(a.get("agent", "")),
 		}}}
+	case "acknowledge_operation":
+		c.Type = schedulerv1.Call_ACKNOWLEDGE_OPERATION_STATUS.Enum()
+		c.AcknowledgeOperationStatus = &schedulerv1.Call_AcknowledgeOperationStatus{
+			AgentId: agentID(a.get("agent", "m-S0")), OperationId: &mezzov1.OperationID{Value: proto.String(a.words[1])}, Uuid: uuid(s.number(a.get("uuid", "1"))),
+		}
 	case "teardown":
 		c.Type = schedulerv1.Call_TEARDOWN.Enum()
 	case "update_framework":
@@ -565,6 +586,9 @@ func (s *script) schedulerCall(verb, rest string, a args) []state.Output {
 		s.t.Fatalf("unknown verb %q", verb)
 	}
 	in := call(fid, stream, c)
+	if place := a.get("denied_operation", ""); place != "" {
+		in.DeniedOperations = map[int]string{s.number(place): "Not authorized to perform RESERVE"}
+	}
 	for _, id := range a.list("denied") {
 		if in.Denied == nil {
 			in.Denied = map[string]string{}
@@ -601,7 +625,7 @@ func (s *script) operation(fid, text string) *mezzov1.Offer_Operation {
 	agent := a.get("agent", "m-S0")
 	switch verb {
 	case "launch":
-		t := taskInfo(a.words[0], agent, resource.MustParse(a.words[1]))
+		t := taskInfo(a.words[0], agent, parseShort(a.words[1]))
 		s.spoil(t, a)
 		if e := a.get("executor", ""); e != "" {
 			t.Command = nil
@@ -629,17 +653,8 @@ func (s *script) operation(fid, text string) *mezzov1.Offer_Operation {
 			tasks = append(tasks, t)
 		}
 		return launchGroup(e, tasks...)
-	case "reserve":
-		res := resource.MustParse(a.words[1]).Push(resource.Reservation{Role: a.get("role", "ads"), Dynamic: true})
-		return &mezzov1.Offer_Operation{
-			Type: mezzov1.Offer_Operation_RESERVE.Enum(), Id: &mezzov1.OperationID{Value: proto.String(a.words[0])},
-			Reserve: &mezzov1.Offer_Operation_Reserve{Resources: res.ToProto()},
-		}
-	case "unreserve":
-		return &mezzov1.Offer_Operation{
-			Type: mezzov1.Offer_Operation_UNRESERVE.Enum(), Id: &mezzov1.OperationID{Value: proto.String(a.words[0])},
-			Unreserve: &mezzov1.Offer_Operation_Unreserve{Resources: resource.MustParse(a.words[1]).ToProto()},
-		}
+	case "reserve", "unreserve", "create", "destroy", "grow", "shrink":
+		return resourceOperation(verb, a)
 	}
 	s.t.Fatalf("unknown operation %q", text)
 	return nil

@@ -300,6 +300,21 @@ func (r *mirror) event(t reporter, e allocator.Event) {
 		r.tasks[e.Number] = true
 	case *allocator.TaskEnded:
 		delete(r.tasks, e.Number)
+	case *allocator.Converted:
+		a := r.agent(t, e.Agent)
+		if !a.updated.Total.Contains(e.From) {
+			t.Fatalf("converted %s on %s, which has %s", e.From, e.Agent, a.updated.Total)
+		}
+		if e.Framework != "" {
+			key := [2]string{e.Framework, e.Role}
+			if !a.holdings[key].Contains(e.From) {
+				t.Fatalf("converted %s of %v on %s, which holds %s", e.From, key, e.Agent, a.holdings[key])
+			}
+			a.holdings[key] = a.holdings[key].Minus(e.From).Add(e.To)
+		}
+		u := *a.updated
+		u.Total, u.Version = u.Total.Minus(e.From).Add(e.To), e.Version
+		a.updated = &u
 	case *allocator.RoleUpdated, *allocator.Suppressed, *allocator.Revived, *allocator.Requested:
 	default:
 		t.Fatalf("unexpected event %T", e)
