@@ -68,8 +68,8 @@ generate-check: ## Fails when generated code is stale
 	go run ./internal/protogen -root sdk/proto -check
 
 .PHONY: bench
-bench: build ## The figures of docs/performance.md, as a table
-	go run ./test/bench
+bench: build ## The figures of docs/performance.md, as tables; BENCH holds flags, such as BENCH="-only engine"
+	go run ./test/bench $(BENCH)
 
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (20s) each
