@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"syscall"
 	"testing"
@@ -29,6 +30,7 @@ type httpScheduler struct {
 	// states are those that the task was told to be in, in their order.
 	states []mezzov1.TaskState
 	agent  *mezzov1.AgentID // the task's
+	port   int32            // of the agent, by the newest offer
 }
 
 // protobufMedia is the media type of both directions.
@@ -169,6 +171,7 @@ func (s *httpScheduler) offered(offer *mezzov1.Offer, command string) {
 	if offer.GetUrl().GetAddress().GetIp() == "" || offer.GetUrl().GetPath() != "/slave(1)" || offer.AllocationInfo != nil {
 		s.t.Errorf("offer %v", offer)
 	}
+	s.port = offer.GetUrl().GetAddress().GetPort()
 	if s.agent != nil || command == "" {
 		s.call(&schedulerv1.Call{Type: schedulerv1.Call_DECLINE.Enum(), Decline: &schedulerv1.Call_Decline{
 			OfferIds: []*mezzov1.OfferID{offer.GetId()}, Filters: &mezzov1.Filters{RefuseSeconds: proto.Float64(3600)},
@@ -231,6 +234,9 @@ func TestMesosScheduler(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.until(mezzov1.TaskState_TASK_FINISHED, "true")
+	if _, port, _ := net.SplitHostPort(c.fields["mesos_agent"]); fmt.Sprint(s.port) != port {
+		t.Errorf("offers have the agent at port %d, it is at %s", s.port, port)
+	}
 	if s.states[0] == mezzov1.TaskState_TASK_FINISHED {
 		t.Errorf("states %v", s.states)
 	}
