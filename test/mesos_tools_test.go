@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -71,21 +70,10 @@ func TestToolsReadTheState(t *testing.T) {
 		t.Errorf("it was never seen running, with an address: %v", done.Statuses)
 	}
 
-	// The adapter is killed: when it is back it knows the same.
-	if pid, ok := c.plugin("framework/mesos")["pid"].(float64); !ok {
-		t.Error("the adapter has no pid")
-	} else if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	// The adapters are killed: when they are back they know the same.
 	before := state
-	eventually(t, "the adapter is back", func() bool {
-		answer, err := http.Get("http://" + c.fields["mesos"] + "/state")
-		if err != nil {
-			return false
-		}
-		answer.Body.Close()
-		return answer.StatusCode == http.StatusOK
-	})
+	c.killMesosAdapter(true)
+	c.killMesosAdapter(false)
 	getJSON(t, "http://"+c.fields["mesos"]+"/state", &state)
 	if diff := cmp.Diff(before, state); diff != "" {
 		t.Errorf("after the adapter was killed (-before +after):\n%s", diff)
