@@ -131,11 +131,39 @@ func (s *mesosScheduler) update(task, state string) (status map[string]any) {
 		status := e["update"].(map[string]any)["status"].(map[string]any)
 		return status["task_id"].(map[string]any)["value"] == task && status["state"] == state
 	})
-	status = e["update"].(map[string]any)["status"].(map[string]any)
+	return s.acknowledge(e)
+}
+
+func (s *mesosScheduler) acknowledge(update map[string]any) (status map[string]any) {
+	s.t.Helper()
+	status = update["update"].(map[string]any)["status"].(map[string]any)
 	if status["uuid"] != nil {
 		s.call("ACKNOWLEDGE", map[string]any{"agent_id": status["agent_id"], "task_id": status["task_id"], "uuid": status["uuid"]})
 	}
 	return status
+}
+
+// finish has the executor of a task finish it, whose message may be lost while
+// the executor is on its way back, and returns the last status.
+func (s *mesosScheduler) finish(agent any) (last map[string]any) {
+	s.t.Helper()
+	eventually(s.t, "the task has ended", func() bool {
+		s.call("MESSAGE", map[string]any{"agent_id": agent, "executor_id": map[string]any{"value": "plain"}, "data": []byte("finish")})
+		for {
+			select {
+			case e := <-s.events:
+				if e["type"] != "UPDATE" {
+					continue
+				}
+				if last = s.acknowledge(e); last["state"] != "TASK_RUNNING" {
+					return true
+				}
+			default:
+				return false
+			}
+		}
+	})
+	return last
 }
 
 // launch runs a command on the first offer, or, with an executor's command, a
@@ -257,13 +285,34 @@ func TestMesosExecutor(t *testing.T) {
 	first := s.update("t1", "TASK_RUNNING")
 	c.killMesosAdapter(false)
 
-	// A message may be lost while the executor is on its way back.
-	eventually(t, "the executor has something to say", func() bool {
-		s.call("MESSAGE", map[string]any{"agent_id": agent, "executor_id": map[string]any{"value": "plain"}, "data": []byte("finish")})
-		return c.task("t1")["state"] == "TASK_FINISHED"
-	})
-	last := s.update("t1", "TASK_FINISHED")
-	if first["message"] != last["message"] {
-		t.Errorf("the task ran in the executor of %v, and finished in that of %v", first["message"], last["message"])
+	if last := s.finish(agent); last["state"] != "TASK_FINISHED" || first["message"] != last["message"] {
+		t.Errorf("the task ran in the executor of %v, and ended as %v in that of %v", first["message"], last["state"], last["message"])
+	}
+}
+
+// TestMesosExecutorOutlivesAgent kills a whole agent, its adapter with it, under
+// an executor that speaks HTTP. The next agent listens where that one did, so
+// that the executor finds it.
+func TestMesosExecutorOutlivesAgent(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	file := writeFile(t, filepath.Join(dir, "mesos.hcl"), "framework \"mesos\" {\n  config {\n    listen = \"127.0.0.1:0\"\n  }\n}\n")
+	common := []string{"--config", file, "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0"}
+	m := serve(t, nil, append([]string{"master", "--data-dir", filepath.Join(dir, "m")}, common...)...)
+	args := append([]string{
+		"agent", "--data-dir", filepath.Join(dir, "a"), "--master", m.fields["rpc"], "--resources", smallAgent, "--end-tasks",
+	}, common...)
+	before := serve(t, nil, args...)
+	s := subscribeMesos(t, m.fields["mesos"], "")
+	agent := s.launch("t1", "", filepath.Join(bin, "mesos-executor"))
+	first := s.update("t1", "TASK_RUNNING")
+
+	before.stop(syscall.SIGKILL)
+	after := serve(t, nil, args...)
+	if before.fields["mesos_agent"] != after.fields["mesos_agent"] {
+		t.Errorf("the agent's adapter was at %s, and is at %s", before.fields["mesos_agent"], after.fields["mesos_agent"])
+	}
+	if last := s.finish(agent); last["state"] != "TASK_FINISHED" || first["message"] != last["message"] {
+		t.Errorf("the task ran in the executor of %v, and ended as %v in that of %v", first["message"], last["state"], last["message"])
 	}
 }
