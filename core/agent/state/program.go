@@ -164,6 +164,7 @@ func (m *Machine) programRuns(e *executor) {
 		m.arm(e)
 	default:
 		m.await(e)
+		m.escalate(e)
 	}
 	covered := e.covered
 	e.covered = nil
@@ -283,6 +284,17 @@ func (m *Machine) killDelivered(t *task, grace time.Duration, why cause, message
 		t.kill.deadline = deadline
 		m.touch(t)
 	}
+	var end time.Time
+	switch why {
+	case byRevoke:
+		end = deadline
+	case byDrain, byDrainGone:
+		end = deadline.Add(m.stopGrace(t.executor))
+	}
+	if k := t.kill; !end.IsZero() && (k.escalate.IsZero() || end.Before(k.escalate)) {
+		k.escalate = end
+		m.touch(t)
+	}
 	if why == byShutdown {
 		return // the executor is asked to end with all its tasks
 	}
@@ -308,26 +320,17 @@ func (m *Machine) sendKill(t *task) {
 	m.event(t.executor, &executorv1.Event{Type: executorv1.Event_KILL.Enum(), Kill: k})
 }
 
-// overdue is when a task that is being killed takes its executor with it: a
-// revoked one when its time is over, since its resources are promised; one on a
-// draining agent somewhat later. The framework's own kills are its executor's
-// affair.
-func (m *Machine) overdue(t *task) time.Time {
-	switch {
-	case t.kill == nil:
-	case t.kill.why == byRevoke:
-		return t.kill.deadline
-	case t.kill.why == byDrain, t.kill.why == byDrainGone:
-		return t.kill.deadline.Add(m.stopGrace(t.executor))
-	}
-	return time.Time{}
-}
-
-// escalate sets when the executor's container is killed because of a task.
+// escalate sets when the executor's container is killed because of a task: a
+// revoked one takes its executor with it when its time is over, since its
+// resources are promised; one on a draining agent somewhat later. The
+// framework's own kills are its executor's affair.
 func (m *Machine) escalate(e *executor) {
 	e.program.escalateBy = time.Time{}
 	for _, t := range e.tasks {
-		if at := m.overdue(t); !at.IsZero() && (e.program.escalateBy.IsZero() || at.Before(e.program.escalateBy)) {
+		if t.kill == nil || t.kill.escalate.IsZero() {
+			continue
+		}
+		if at := t.kill.escalate; e.program.escalateBy.IsZero() || at.Before(e.program.escalateBy) {
 			e.program.escalateBy = at
 		}
 	}
@@ -385,7 +388,7 @@ func (m *Machine) programDue(e *executor) {
 		m.killProgram(e)
 	case passed(p.escalateBy):
 		m.destroy(e, end{mezzov1.TaskState_TASK_FAILED, mezzov1.TaskStatus_REASON_EXECUTOR_TERMINATED,
-			"The executor was ended because it did not end another of its tasks in time"})
+			"The executor was ended because it did not end a task of its in time"})
 	case passed(p.subscribeBy) && p.known:
 		m.destroy(e, end{lost(e.framework, mezzov1.TaskState_TASK_GONE), mezzov1.TaskStatus_REASON_EXECUTOR_REREGISTRATION_TIMEOUT,
 			"The executor did not subscribe again in time"})

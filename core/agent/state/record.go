@@ -250,6 +250,7 @@ type taskRecord struct {
 
 type killRecord struct {
 	Deadline time.Time `json:"deadline"`
+	Escalate time.Time `json:"escalate,omitzero"`
 	Why      cause     `json:"why"`
 	Message  string    `json:"message,omitempty"`
 }
@@ -264,7 +265,7 @@ func (t *task) records() []Record {
 		r.Run = t.executor.run
 	}
 	if t.kill != nil {
-		r.Kill = &killRecord{Deadline: t.kill.deadline, Why: t.kill.why, Message: t.kill.message}
+		r.Kill = &killRecord{Deadline: t.kill.deadline, Escalate: t.kill.escalate, Why: t.kill.why, Message: t.kill.message}
 	}
 	for _, u := range t.updates {
 		r.Updates = append(r.Updates, wire(u))
@@ -452,7 +453,7 @@ func (m *Machine) readTask(d *decoder, info []byte) {
 		t.updates = append(t.updates, u)
 	}
 	if r.Kill != nil {
-		t.kill = &kill{deadline: r.Kill.Deadline, why: r.Kill.Why, message: r.Kill.Message}
+		t.kill = &kill{deadline: r.Kill.Deadline, escalate: r.Kill.Escalate, why: r.Kill.Why, message: r.Kill.Message}
 	}
 	if info != nil {
 		t.info, t.infoWritten = &mezzov1.TaskInfo{}, true

@@ -48,6 +48,7 @@ type task struct {
 // kill is the wish that a task ends.
 type kill struct {
 	deadline time.Time // when SIGKILL is due
+	escalate time.Time // when its custom executor is killed with it; zero: never
 	why      cause
 	message  string
 }
