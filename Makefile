@@ -48,6 +48,10 @@ sim: ## The cluster simulator over many seeds (SIM_SEEDS=300)
 swap-torture: ## Two hundred live swaps of the allocator under a thousand running tasks
 	go test -count=1 -timeout 15m -run TestLiveSwap -v ./test -args -swap-tasks=1000 -swap-rounds=100
 
+.PHONY: torture
+torture: ## Two hundred tasks of every kind while agent, isolator and adapter are killed a hundred times
+	go test -count=1 -timeout 15m -run TestAgentTorture -v ./test -args -torture-tasks=200 -torture-kills=100
+
 .PHONY: lint
 lint: $(TOOLS)/staticcheck ## Format, vet, static analysis, and whether generated code is fresh
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w): $$unformatted"; exit 1; fi

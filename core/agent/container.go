@@ -325,17 +325,27 @@ func (c *containers) isolator(name string) (*isolatorClient, error) {
 // begin lets a container's process go.
 func (c *containers) begin(o state.Start) {
 	c.enqueue(o.Container, func(ctx context.Context) {
-		in := state.Started{Container: o.Container}
-		err := c.isolate(ctx, o, &in)
-		if err == nil {
-			var i *isolatorClient
-			if i, err = c.isolator(state.Launcher(o.Chain)); err == nil {
-				err = i.call(ctx, startTimeout, "start", func(ctx context.Context, i isolatorv1.IsolatorClient) error {
-					_, err := i.Start(ctx, &isolatorv1.StartRequest{Container: o.Container})
-					return err
-				})
+		var in state.Started
+		asked := false // Start was asked for
+		err := c.persevere(ctx, func() error {
+			in = state.Started{Container: o.Container}
+			if err := c.isolate(ctx, o, &in); err != nil {
+				return err
 			}
-		}
+			i, err := c.isolator(state.Launcher(o.Chain))
+			if err != nil {
+				return err
+			}
+			err = i.call(ctx, startTimeout, "start", func(ctx context.Context, i isolatorv1.IsolatorClient) error {
+				_, err := i.Start(ctx, &isolatorv1.StartRequest{Container: o.Container})
+				return err
+			})
+			if asked && status.Code(err) == codes.FailedPrecondition {
+				err = nil // it has run, and ended since; Wait tells how
+			}
+			asked = true
+			return err
+		})
 		if err != nil {
 			c.post(ctx, state.LaunchFailed{Container: o.Container, Message: err.Error()})
 			return
