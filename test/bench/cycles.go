@@ -180,6 +180,17 @@ func (c *cluster) more(ctx context.Context, run func() error) ([]string, error) 
 	return []string{kib(use.bytes), number(use.objects), number(master), number(plugin)}, err
 }
 
+// few says that no sizes were asked for: what takes long is left out.
+func (b *bench) few() bool { return len(b.sizes) == 0 && !b.all }
+
+// roundsOf are fewer on large clusters.
+func (b *bench) roundsOf(s size) int {
+	if s.agents > 10_000 {
+		return min(3, b.rounds())
+	}
+	return b.rounds()
+}
+
 func (b *bench) rounds() int {
 	if b.quick {
 		return 2
@@ -255,12 +266,12 @@ func (b *bench) clusterFree(ctx context.Context, t *table, s size, v variant) er
 			return err
 		}
 	}
-	if b.wants(workload.C1) && s.frameworks > 1 {
+	if b.wants(workload.C1) && s.frameworks > 1 && (s.agents <= 10_000 || !b.few()) {
 		if err := b.clusterDeclined(ctx, t, s, c); err != nil {
 			return err
 		}
 	}
-	if s.agents*s.frameworks > clusterFilters || !b.wants(workload.C2) || v.roles > 0 {
+	if s.agents*s.frameworks > clusterFilters || !b.wants(workload.C2) || v.roles > 0 || b.few() && s.frameworks > 50 {
 		return nil
 	}
 	return b.clusterFiltered(ctx, t, s, c)
@@ -291,7 +302,7 @@ func (b *bench) clusterAll(ctx context.Context, t *table, s size, c *cluster) er
 		laps = append(laps, l)
 		return err
 	}
-	for range b.rounds() {
+	for range b.roundsOf(s) {
 		if err := c.quiet(ctx); err != nil {
 			return err
 		}
@@ -316,7 +327,7 @@ func (b *bench) clusterAll(ctx context.Context, t *table, s size, c *cluster) er
 func (b *bench) clusterDeclined(ctx context.Context, t *table, s size, c *cluster) error {
 	var laps []lap
 	var declines []time.Duration
-	for range b.rounds() {
+	for range b.roundsOf(s) {
 		c.revive()
 		if _, err := c.await(ctx, s.agents); err != nil {
 			return err
