@@ -80,11 +80,8 @@ func (m *Master) registerOrders(s *transport.Server) {
 	}
 	waiting("/machine/down", "maintenance", "POST")
 	waiting("/machine/up", "maintenance", "POST")
-	for _, path := range []string{"/reserve", "/unreserve"} {
-		waiting(path, "reservations by operators", "POST")
-	}
-	for _, path := range []string{"/create-volumes", "/destroy-volumes"} {
-		waiting(path, "persistent volumes by operators", "POST")
+	for path, x := range operations {
+		handle(path, func(w http.ResponseWriter, r *http.Request) *transport.Error { return m.operation(w, r, x) }, "POST")
 	}
 	handle("/maintenance/schedule", func(w http.ResponseWriter, r *http.Request) *transport.Error {
 		if r.Method == http.MethodPost {
@@ -199,6 +196,53 @@ func (m *Master) teardown(w http.ResponseWriter, r *http.Request) *transport.Err
 		return failure
 	}
 	transport.Empty(w, http.StatusOK)
+	return nil
+}
+
+// formOperation is an operation on an agent's resources that comes as a form.
+type formOperation struct {
+	field string // that has the resources
+	of    func([]*mezzov1.Resource) *mezzov1.Offer_Operation
+}
+
+var operations = map[string]formOperation{
+	"/reserve": {"resources", func(list []*mezzov1.Resource) *mezzov1.Offer_Operation {
+		return &mezzov1.Offer_Operation{Type: mezzov1.Offer_Operation_RESERVE.Enum(), Reserve: &mezzov1.Offer_Operation_Reserve{Resources: list}}
+	}},
+	"/unreserve": {"resources", func(list []*mezzov1.Resource) *mezzov1.Offer_Operation {
+		return &mezzov1.Offer_Operation{Type: mezzov1.Offer_Operation_UNRESERVE.Enum(), Unreserve: &mezzov1.Offer_Operation_Unreserve{Resources: list}}
+	}},
+	"/create-volumes": {"volumes", func(list []*mezzov1.Resource) *mezzov1.Offer_Operation {
+		return &mezzov1.Offer_Operation{Type: mezzov1.Offer_Operation_CREATE.Enum(), Create: &mezzov1.Offer_Operation_Create{Volumes: list}}
+	}},
+	"/destroy-volumes": {"volumes", func(list []*mezzov1.Resource) *mezzov1.Offer_Operation {
+		return &mezzov1.Offer_Operation{Type: mezzov1.Offer_Operation_DESTROY.Enum(), Destroy: &mezzov1.Offer_Operation_Destroy{Volumes: list}}
+	}},
+}
+
+// operation changes what resources of an agent are: slaveId=…&resources=[…].
+func (m *Master) operation(w http.ResponseWriter, r *http.Request, x formOperation) *transport.Error {
+	text, failure := body(w, r)
+	if failure != nil {
+		return failure
+	}
+	form, err := url.ParseQuery(string(text))
+	if err != nil {
+		return transport.Failed(http.StatusBadRequest, "Unable to decode query string: "+err.Error())
+	}
+	for _, field := range []string{"slaveId", x.field} {
+		if form.Get(field) == "" {
+			return transport.Failed(http.StatusBadRequest, "Missing '"+field+"' query parameter in the request body")
+		}
+	}
+	list, err := wirejson.UnmarshalList[*mezzov1.Resource](m.decoder, []byte(form.Get(x.field)))
+	if err != nil {
+		return transport.Failed(http.StatusBadRequest, "Error in parsing '"+x.field+"' query parameter in the request body: "+err.Error())
+	}
+	if failure := m.Orders.Apply(transport.CallContext(r), form.Get("slaveId"), x.of(list)); failure != nil {
+		return failure
+	}
+	transport.Empty(w, http.StatusAccepted)
 	return nil
 }
 

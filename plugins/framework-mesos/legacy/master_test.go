@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -62,6 +63,22 @@ func (o *orders) SetQuota(_ context.Context, q *operatorv1.SetQuotaRequest) (*op
 func (o *orders) RemoveQuota(_ context.Context, q *operatorv1.RemoveQuotaRequest) (*operatorv1.RemoveQuotaResponse, error) {
 	o.log <- "no quota " + q.Role
 	return &operatorv1.RemoveQuotaResponse{}, nil
+}
+
+func (o *orders) ApplyOperation(_ context.Context, q *operatorv1.ApplyOperationRequest) (*operatorv1.ApplyOperationResponse, error) {
+	switch q.AgentId {
+	case "none":
+		return nil, status.Error(codes.NotFound, "no agent")
+	case "busy":
+		return nil, status.Error(codes.FailedPrecondition, "in use")
+	}
+	change := slices.Concat(q.Operation.GetReserve().GetResources(), q.Operation.GetUnreserve().GetResources(), q.Operation.GetCreate().GetVolumes(), q.Operation.GetDestroy().GetVolumes())
+	role := ""
+	if len(change) == 1 && len(change[0].Reservations) == 1 {
+		role = change[0].Reservations[0].GetRole()
+	}
+	o.log <- fmt.Sprintf("%s %s %s", q.Operation.GetType(), q.AgentId, role)
+	return &operatorv1.ApplyOperationResponse{}, nil
 }
 
 // verbosity is a log level that stays as it is set.
@@ -287,7 +304,13 @@ func TestOrders(t *testing.T) {
 		{"/teardown without", "POST", "/teardown", ``, 400, "Missing 'frameworkId' query parameter", ""},
 		{"/machine/down", "POST", "/machine/down", `[]`, 501, "The endpoint /machine/down is not implemented: this version of Mezzo does not have maintenance yet", ""},
 		{"/maintenance/schedule POST", "POST", "/maintenance/schedule", `{}`, 501, "The endpoint /maintenance/schedule is not implemented: this version of Mezzo does not have maintenance yet", ""},
-		{"/reserve", "POST", "/reserve", ``, 501, "The endpoint /reserve is not implemented: this version of Mezzo does not have reservations by operators yet", ""},
+		{"/reserve", "POST", "/reserve", `slaveId=a-1&resources=[{"name":"cpus","type":"SCALAR","scalar":{"value":1},"role":"ads","reservation":{"principal":"p"}}]`, 202, "", "RESERVE a-1 ads"},
+		{"/unreserve", "POST", "/unreserve", `slaveId=a-1&resources=[{"name":"cpus","type":"SCALAR","scalar":{"value":1},"role":"ads","reservation":{}}]`, 202, "", "UNRESERVE a-1 ads"},
+		{"/create-volumes", "POST", "/create-volumes", `slaveId=a-1&volumes=[{"name":"disk","type":"SCALAR","scalar":{"value":1},"role":"ads","reservation":{},"disk":{"persistence":{"id":"x"},"volume":{"mode":"RW","container_path":"x"}}}]`, 202, "", "CREATE a-1 ads"},
+		{"/destroy-volumes in use", "POST", "/destroy-volumes", `slaveId=busy&volumes=[{"name":"disk","type":"SCALAR","scalar":{"value":1}}]`, 409, "in use", ""},
+		{"/reserve without an agent", "POST", "/reserve", ``, 400, "Missing 'slaveId' query parameter in the request body", ""},
+		{"/reserve without resources", "POST", "/reserve", `slaveId=a-1`, 400, "Missing 'resources' query parameter in the request body", ""},
+		{"/reserve, unknown agent", "POST", "/reserve", `slaveId=none&resources=[]`, 400, "No agent found with specified ID", ""},
 		{"/logging/toggle I.8", "POST", "/logging/toggle", ``, 200, "0\n", ""},
 		{"/logging/toggle set", "POST", "/logging/toggle?level=2&duration=10mins", ``, 200, "", ""},
 		{"/logging/toggle get", "GET", "/logging/toggle", ``, 200, "2\n", ""},

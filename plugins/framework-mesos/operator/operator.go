@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/convert"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/mirror"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/validate"
@@ -52,6 +53,7 @@ type Verbosity interface {
 type Handler struct {
 	options Options
 	parser  *validate.Parser
+	convert *convert.Converter
 	logger  *slog.Logger
 
 	mu      sync.Mutex
@@ -72,7 +74,7 @@ func New(o Options) *Handler {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Handler{options: o, parser: validate.NewParser(), logger: o.Logger}
+	return &Handler{options: o, parser: validate.NewParser(), convert: convert.New(), logger: o.Logger}
 }
 
 // Register has the handler serve its endpoint.
@@ -149,12 +151,6 @@ var later = map[masterv1.Call_Type]string{
 	masterv1.Call_DEACTIVATE_AGENT:            "deactivation of agents",
 	masterv1.Call_REACTIVATE_AGENT:            "deactivation of agents",
 	masterv1.Call_MARK_AGENT_GONE:             "marking agents gone",
-	masterv1.Call_RESERVE_RESOURCES:           "reservations by operators",
-	masterv1.Call_UNRESERVE_RESOURCES:         "reservations by operators",
-	masterv1.Call_CREATE_VOLUMES:              "persistent volumes by operators",
-	masterv1.Call_DESTROY_VOLUMES:             "persistent volumes by operators",
-	masterv1.Call_GROW_VOLUME:                 "persistent volumes by operators",
-	masterv1.Call_SHRINK_VOLUME:               "persistent volumes by operators",
 }
 
 // NotYet is the answer to what waits for a feature of the core.
@@ -167,6 +163,13 @@ func (h *Handler) carryOut(q *request) *transport.Error {
 	kind := q.call.GetType()
 	if feature, waits := later[kind]; waits {
 		return NotYet("The call "+kind.String(), feature)
+	}
+	if agent, op := operationOf(q.call); op != nil {
+		if failure := h.Apply(transport.CallContext(q.r), agent.GetValue(), op); failure != nil {
+			return failure
+		}
+		transport.Empty(q.w, http.StatusAccepted)
+		return nil
 	}
 	switch kind {
 	case masterv1.Call_SUBSCRIBE:

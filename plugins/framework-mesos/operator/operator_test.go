@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -65,6 +66,22 @@ func (o *orders) RemoveQuota(_ context.Context, q *operatorv1.RemoveQuotaRequest
 	}
 	o.log <- "no quota " + q.Role
 	return &operatorv1.RemoveQuotaResponse{}, nil
+}
+
+func (o *orders) ApplyOperation(_ context.Context, q *operatorv1.ApplyOperationRequest) (*operatorv1.ApplyOperationResponse, error) {
+	switch q.AgentId {
+	case "none":
+		return nil, status.Error(codes.NotFound, "no agent")
+	case "busy":
+		return nil, status.Error(codes.FailedPrecondition, "in use")
+	}
+	change := slices.Concat(q.Operation.GetReserve().GetResources(), q.Operation.GetUnreserve().GetResources(), q.Operation.GetCreate().GetVolumes(), q.Operation.GetDestroy().GetVolumes())
+	role := ""
+	if len(change) == 1 && len(change[0].Reservations) == 1 {
+		role = change[0].Reservations[0].GetRole()
+	}
+	o.log <- fmt.Sprintf("%s %s %s", q.Operation.GetType(), q.AgentId, role)
+	return &operatorv1.ApplyOperationResponse{}, nil
 }
 
 // verbosity is a log level that stays as it is set.
@@ -217,6 +234,10 @@ func TestRows(t *testing.T) {
 		{row: "E.1 TEARDOWN", body: `{"type":"TEARDOWN","teardown":{"framework_id":{"value":"m-1-0000"}}}`, code: 200, order: "teardown m-1-0000"},
 		{row: "E.1 TEARDOWN, unknown", body: `{"type":"TEARDOWN","teardown":{"framework_id":{"value":"x"}}}`, code: 400, text: "No framework found with specified ID"},
 
+		{row: "E.1 RESERVE_RESOURCES", body: `{"type":"RESERVE_RESOURCES","reserve_resources":{"agent_id":{"value":"a-1"},"resources":[{"name":"cpus","type":"SCALAR","scalar":{"value":1},"role":"ads","reservation":{}}]}}`, code: 202, order: "RESERVE a-1 ads"},
+		{row: "E.1 UNRESERVE_RESOURCES, used", body: `{"type":"UNRESERVE_RESOURCES","unreserve_resources":{"agent_id":{"value":"busy"},"resources":[]}}`, code: 409, text: "in use"},
+		{row: "E.1 CREATE_VOLUMES, unknown agent", body: `{"type":"CREATE_VOLUMES","create_volumes":{"agent_id":{"value":"none"},"volumes":[]}}`, code: 400, text: "No agent found with specified ID"},
+		{row: "E.1 GROW_VOLUME", body: `{"type":"GROW_VOLUME","grow_volume":{"agent_id":{"value":"a-1"},"volume":{"name":"disk","type":"SCALAR","scalar":{"value":1}},"addition":{"name":"disk","type":"SCALAR","scalar":{"value":1}}}}`, code: 202, order: "GROW_VOLUME a-1 "},
 		{row: "not yet: DRAIN_AGENT", body: `{"type":"DRAIN_AGENT","drain_agent":{"agent_id":{"value":"x"}}}`, code: 501, text: "The call DRAIN_AGENT is not implemented: this version of Mezzo does not have draining of agents yet"},
 	}
 	for _, c := range rows {
