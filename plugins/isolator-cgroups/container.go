@@ -27,6 +27,7 @@ const metaFile = "container"
 const (
 	metaParent = "parent"
 	metaGroup  = "cgroup"
+	metaClass  = "net_class"
 )
 
 // container is one that this plugin launched. Its state directory and its shim
@@ -36,6 +37,7 @@ type container struct {
 	dir    string
 	parent string
 	group  string // its path in the cgroup hierarchies; "" without cgroups
+	class  uint32 // its network class; 0: none of its own. Guarded by cgroups.mu
 
 	done chan struct{} // closed once status is set
 
@@ -57,6 +59,7 @@ func (c *container) writeMeta() error {
 	r := record.Record{}
 	r.Add(metaParent, c.parent)
 	r.Add(metaGroup, c.group)
+	r.AddInt(metaClass, int64(c.class))
 	return record.Write(c.file(metaFile), r, false)
 }
 
@@ -65,7 +68,7 @@ func (c *container) writeMeta() error {
 func readContainer(dir string) *container {
 	c := &container{id: filepath.Base(dir), dir: dir, done: make(chan struct{})}
 	if meta, err := record.Read(c.file(metaFile)); err == nil {
-		c.parent, c.group = meta.Get(metaParent), meta.Get(metaGroup)
+		c.parent, c.group, c.class = meta.Get(metaParent), meta.Get(metaGroup), parseClass(meta.Get(metaClass))
 	}
 	return c
 }

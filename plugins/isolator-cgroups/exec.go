@@ -36,6 +36,9 @@ func (p *cgroups) Exec(ctx context.Context, start *isolatorv1.ExecStart, s isola
 	if err := processRecord(&r, &process); err != nil {
 		return subject(c.id, err)
 	}
+	if err := c.addWalls(&r); err != nil {
+		return status.Errorf(codes.Internal, "container %s: what binds its processes: %v", c.id, err)
+	}
 	if start.GetTty() {
 		r.AddInt(record.TTY, 1)
 	}

@@ -33,6 +33,8 @@ type cgroups struct {
 	dir    string       // a state directory a container
 	host   *cgroup.Host // nil: no limits on this host
 
+	settings settings
+
 	closing  context.Context // ended by close
 	close    context.CancelFunc
 	watchers sync.WaitGroup // one a container
@@ -40,6 +42,7 @@ type cgroups struct {
 
 	mu         sync.Mutex
 	containers map[string]*container
+	lastClass  uint32
 	limits     chan struct{} // closed and replaced when a limitation is new
 }
 
@@ -79,6 +82,9 @@ func (p *cgroups) Claim(_ context.Context, r *isolatorv1.ClaimRequest) (*isolato
 	case info.GetMesos().GetImage() != nil:
 		return none("isolator cgroups runs processes of the host and has no images; add an isolator that runs images, such as containerd")
 	}
+	if why := p.unable(r.GetTask()); why != "" {
+		return none(why)
+	}
 	return &isolatorv1.ClaimResponse{Claim: isolatorv1.ClaimResponse_CLAIM_LAUNCH}, nil
 }
 
@@ -90,6 +96,9 @@ func (p *cgroups) Prepare(_ context.Context, r *isolatorv1.PrepareRequest) (*iso
 	s, err := parseSpec(r.GetSpec())
 	if err == nil {
 		err = p.amend(r.GetContainer(), r.GetSandbox(), r.GetTask(), s)
+	}
+	if err == nil && s.Process != nil {
+		err = wallRecord(&record.Record{}, s) // a profile's mistakes
 	}
 	if err != nil {
 		return nil, subject(r.GetContainer(), err)
@@ -158,9 +167,17 @@ func (p *cgroups) Create(ctx context.Context, r *isolatorv1.CreateRequest) (*iso
 }
 
 func (p *cgroups) create(ctx context.Context, c *container, r *isolatorv1.CreateRequest, s *specs.Spec) (netns string, err error) {
-	config, network, err := shimRecord(r, s)
+	config, walls, network, err := shimRecord(r, s)
 	if err != nil {
 		return "", err
+	}
+	if s.Linux.Resources == nil {
+		s.Linux.Resources = &specs.LinuxResources{}
+	}
+	if !shares(r.GetTask()) {
+		if err := p.classify(c, s.Linux.Resources); err != nil {
+			return "", err
+		}
 	}
 	if err := c.writeMeta(); err != nil {
 		return "", err
@@ -171,6 +188,9 @@ func (p *cgroups) create(ctx context.Context, c *container, r *isolatorv1.Create
 			return "", err
 		}
 		addDirectories(&config, d)
+	}
+	if err := record.Write(c.file(record.WallsFile), walls, false); err != nil {
+		return "", err
 	}
 	if err := record.Write(c.file(record.ConfigFile), config, false); err != nil {
 		return "", err
@@ -184,19 +204,28 @@ func (p *cgroups) create(ctx context.Context, c *container, r *isolatorv1.Create
 	return netns, p.follow(c)
 }
 
-// shimRecord is what the shim is told of the container.
-func shimRecord(r *isolatorv1.CreateRequest, s *specs.Spec) (record.Record, bool, error) {
-	config := record.Record{}
+// shimRecord is what the shim is told of the container, and what of that binds
+// every other process in it as well.
+func shimRecord(r *isolatorv1.CreateRequest, s *specs.Spec) (config, walls record.Record, network bool, err error) {
 	if r.GetTask().GetSandboxOnly() {
 		config.AddInt(record.NoProcess, 1)
 	} else if err := processRecord(&config, s.Process); err != nil {
-		return nil, false, err
+		return nil, nil, false, err
 	}
-	network, err := namespaceRecord(&config, s)
-	if err != nil {
-		return nil, false, err
+	if network, err = namespaceRecord(&config, s); err != nil {
+		return nil, nil, false, err
 	}
 	config.Add(record.Sandbox, r.GetSandbox())
+	if !config.Has(record.NoProcess) {
+		if err := wallRecord(&walls, s); err != nil {
+			return nil, nil, false, err
+		}
+		for _, f := range walls {
+			if !config.Has(f.Key) {
+				config = append(config, f)
+			}
+		}
+	}
 	config.AddInt(record.LogBytes, int64(r.GetLogs().GetMaxBytes()))
 	config.AddInt(record.LogFiles, int64(r.GetLogs().GetMaxFiles()))
 	if r.GetLogs().GetTty() || s.Process != nil && s.Process.Terminal {
@@ -206,7 +235,7 @@ func shimRecord(r *isolatorv1.CreateRequest, s *specs.Spec) (record.Record, bool
 		config.AddInt(record.Deadline, at.AsTime().UnixNano())
 		config.AddInt(record.DeadlineGrace, int64(time.Duration(r.GetDeadlineGraceMs())*time.Millisecond))
 	}
-	return config, network, nil
+	return config, walls, network, nil
 }
 
 func addDirectories(r *record.Record, d cgroup.Directories) {
@@ -454,29 +483,6 @@ func (p *cgroups) measure(c *container) (u cgroup.Usage, ok bool, err error) {
 		return u, false, nil
 	}
 	return u, err == nil, err
-}
-
-func (p *cgroups) statistics(c *container, u cgroup.Usage) *v1.ResourceStatistics {
-	seconds := func(d time.Duration) *float64 { s := d.Seconds(); return &s }
-	count := func(n uint64) *uint32 { c := uint32(n); return &c }
-	now := float64(time.Now().UnixNano()) / 1e9
-	s := &v1.ResourceStatistics{
-		Timestamp:          &now,
-		CpusUserTimeSecs:   seconds(u.User),
-		CpusSystemTimeSecs: seconds(u.System),
-		MemRssBytes:        &u.MemoryRSS,
-		MemTotalBytes:      &u.Memory,
-		Processes:          count(u.Processes),
-		Threads:            count(u.Threads),
-	}
-	if p.host != nil && c.group != "" {
-		s.CpusNrPeriods, s.CpusNrThrottled, s.CpusThrottledTimeSecs = count(u.Periods), count(u.Throttled), seconds(u.ThrottledFor)
-		s.MemFileBytes, s.MemMappedFileBytes, s.MemAnonBytes, s.MemSwapBytes = &u.MemoryFile, &u.MemoryMapped, &u.MemoryRSS, &u.Swap
-		if limit := p.host.MemoryLimit(c.group); limit > 0 {
-			s.MemLimitBytes = &limit
-		}
-	}
-	return s
 }
 
 // Cleanup removes a container with everything of it.

@@ -146,7 +146,6 @@ func TestRefused(t *testing.T) {
 		`{"process":{"args":["x"]},"hooks":{}}`:                                "hooks",
 		`{"process":{"args":["x"]},"linux":{"seccomp":{"defaultAction":"x"}}}`: "seccomp",
 		`{"process":{"args":["x"]},"linux":{"namespaces":[{"type":"user"}]}}`:  "a namespace of type user",
-		`{"process":{"args":["x"]},"linux":{"maskedPaths":["/proc/kcore"]}}`:   "masked",
 		`{"process":`: "not an OCI runtime spec",
 	} {
 		_, err := n.Prepare(n.ctx(), &isolatorv1.PrepareRequest{Container: "c1", Spec: []byte(text)})
@@ -193,9 +192,10 @@ func TestLinuxInfo(t *testing.T) {
 	for want, task := range map[string]*v1.ContainerInfo{
 		"leaves the sandbox": {Volumes: []*v1.Volume{{HostPath: &host, ContainerPath: ptr("../x"), Mode: &rw}}},
 		"escapes":            {Volumes: []*v1.Volume{{HostPath: ptr("../x"), ContainerPath: &target, Mode: &rw}}},
-		"seccomp":            {LinuxInfo: &v1.LinuxInfo{Seccomp: &v1.SeccompInfo{ProfileName: ptr("x")}}},
+		"no seccomp_dir":     {LinuxInfo: &v1.LinuxInfo{Seccomp: &v1.SeccompInfo{ProfileName: ptr("x")}}},
+		"ipc_mode PRIVATE":   {LinuxInfo: &v1.LinuxInfo{ShmSize: ptr(uint32(7))}},
 	} {
-		_, err := n.Prepare(n.ctx(), &isolatorv1.PrepareRequest{Container: "c2", Task: &isolatorv1.Task{Container: withType(task)}, Spec: []byte(`{}`), Sandbox: n.sandbox("c1")})
+		_, err := n.Prepare(n.ctx(), &isolatorv1.PrepareRequest{Container: "c2", Task: &isolatorv1.Task{Container: withType(task)}, Spec: []byte(`{"process":{"args":["x"]}}`), Sandbox: n.sandbox("c1")})
 		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}

@@ -48,12 +48,6 @@ func parseSpec(text []byte) (*specs.Spec, error) {
 		unable = append(unable, "AppArmor or SELinux labels")
 	}
 	if l := s.Linux; l != nil {
-		if l.Seccomp != nil {
-			unable = append(unable, "a seccomp profile")
-		}
-		if len(l.MaskedPaths)+len(l.ReadonlyPaths) > 0 {
-			unable = append(unable, "masked or read-only paths")
-		}
 		if len(l.Devices) > 0 {
 			unable = append(unable, "devices")
 		}
@@ -104,16 +98,25 @@ func limitOf(t *isolatorv1.Task, name string) (int64, bool) {
 	return 0, false
 }
 
-// limitsOf puts into the spec what the task's resources come to.
+// limitsOf puts into the spec what the task's resources come to, and what the
+// operator's settings do.
 func (p *cgroups) limitsOf(t *isolatorv1.Task, r *specs.LinuxResources) {
-	if t.GetParent() != "" && t.GetShareCgroups() {
+	p.shareOf(t, r)
+	p.limit(t, r)
+}
+
+func (p *cgroups) shareOf(t *isolatorv1.Task, r *specs.LinuxResources) {
+	if shares(t) {
 		r.CPU, r.Memory, r.Pids = nil, nil, nil // the parent's bind
 		return
 	}
 	has := func(c string) bool { return slices.Contains(p.config.Controllers, c) }
 	if all, revocable := amount(t, "cpus"); has("cpu") && all > 0 {
-		shares := uint64(max((all-revocable)*cpuShares+revocable*revocableCPUShares, minCPUShares))
-		r.CPU = &specs.LinuxCPU{Shares: &shares}
+		weight := uint64(max((all-revocable)*cpuShares+revocable*revocableCPUShares, minCPUShares))
+		if r.CPU == nil {
+			r.CPU = &specs.LinuxCPU{}
+		}
+		r.CPU.Shares = &weight
 		period, quota := uint64(cpuPeriod), int64(-1)
 		switch limit, ok := limitOf(t, "cpus"); {
 		case ok && limit > 0:
@@ -166,15 +169,10 @@ func (p *cgroups) amend(id, sandbox string, t *isolatorv1.Task, s *specs.Spec) e
 		}
 		p.limitsOf(t, s.Linux.Resources)
 	}
-	if len(s.Mounts) > 0 {
+	if len(s.Mounts)+len(s.Linux.MaskedPaths)+len(s.Linux.ReadonlyPaths) > 0 {
 		addNamespace(s, specs.MountNamespace) // they are not the host's to see
 	}
-	if isNew(s, specs.PIDNamespace) {
-		addNamespace(s, specs.MountNamespace)
-		if isNew(s, specs.MountNamespace) && !slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return m.Destination == "/proc" }) {
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}})
-		}
-	}
+	seesOwnProcesses(s)
 	if s.Hostname != "" {
 		addNamespace(s, specs.UTSNamespace) // nor is the name
 	}
@@ -205,10 +203,6 @@ func addGroups(t *isolatorv1.Task, process *specs.Process) {
 			process.User.AdditionalGids = append(process.User.AdditionalGids, uint32(n))
 		}
 	}
-}
-
-func isNew(s *specs.Spec, kind specs.LinuxNamespaceType) bool {
-	return slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind && n.Path == "" })
 }
 
 // processRecord says how to run an OCI process.
@@ -318,6 +312,15 @@ func namespaceRecord(r *record.Record, s *specs.Spec) (network bool, err error) 
 	}
 	r.AddInt(record.Unshare, int64(flags))
 	r.Add(record.Hostname, s.Hostname)
+	if !isNew(s, specs.MountNamespace) && len(s.Mounts)+len(s.Linux.MaskedPaths)+len(s.Linux.ReadonlyPaths) > 0 {
+		r.AddInt(record.CopyMounts, 1)
+	}
+	for _, path := range s.Linux.MaskedPaths {
+		r.Add(record.Masked, path)
+	}
+	for _, path := range s.Linux.ReadonlyPaths {
+		r.Add(record.Readonly, path)
+	}
 	for _, m := range s.Mounts {
 		line, err := mountRecord(m)
 		if err != nil {
@@ -382,9 +385,17 @@ func subject(id string, err error) error {
 	}
 	code := codes.Internal
 	var s interface{ GRPCStatus() *status.Status }
-	text := err.Error()
 	if errors.As(err, &s) {
-		code, text = s.GRPCStatus().Code(), s.GRPCStatus().Message()
+		code = s.GRPCStatus().Code()
 	}
-	return status.Errorf(code, "container %s: %s", id, text)
+	return status.Errorf(code, "container %s: %s", id, message(err))
+}
+
+// message is the text of an error without its code.
+func message(err error) string {
+	var s interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &s) {
+		return s.GRPCStatus().Message()
+	}
+	return err.Error()
 }

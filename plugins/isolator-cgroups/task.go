@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -19,27 +17,23 @@ import (
 )
 
 // asked puts into the spec what a task's ContainerInfo asks of Linux:
-// namespaces, capabilities, volumes. What cannot be given is refused.
+// namespaces, capabilities, system calls, volumes; and what the agent's settings
+// say of them. What cannot be given is refused.
 func (p *cgroups) asked(t *isolatorv1.Task, sandbox string, s *specs.Spec) error {
 	l := t.GetContainer().GetLinuxInfo()
-	if l.GetSeccomp().GetProfileName() != "" {
-		return status.Error(codes.InvalidArgument, "isolator cgroups cannot give a container a seccomp profile")
-	}
-	if l != nil && l.SharePidNamespace != nil && !l.GetSharePidNamespace() {
-		addNamespace(s, specs.PIDNamespace)
-	}
-	if l.GetIpcMode() == v1.LinuxInfo_PRIVATE {
-		addNamespace(s, specs.IPCNamespace)
-		options := []string{"nosuid", "nodev", "noexec", "mode=1777"}
-		if size := l.GetShmSize(); size > 0 {
-			options = append(options, "size="+strconv.Itoa(int(size))+"m")
-		}
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: options})
+	if err := p.askedNamespaces(t, s); err != nil {
+		return err
 	}
 	if s.Process != nil {
-		if err := askedCapabilities(l, s.Process); err != nil {
+		if err := p.giveCapabilities(l, s.Process); err != nil {
 			return err
 		}
+		s.Process.NoNewPrivileges = s.Process.NoNewPrivileges || p.config.NoNewPrivs
+		if err := p.filterOf(l.GetSeccomp(), s); err != nil {
+			return err
+		}
+		s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, p.config.Masked...)
+		s.Linux.ReadonlyPaths = append(s.Linux.ReadonlyPaths, p.config.Readonly...)
 	}
 	for _, v := range t.GetContainer().GetVolumes() {
 		m, err := p.volume(v, t.GetParent(), sandbox)
@@ -48,65 +42,10 @@ func (p *cgroups) asked(t *isolatorv1.Task, sandbox string, s *specs.Spec) error
 		}
 		s.Mounts = append(s.Mounts, m)
 	}
-	return nil
-}
-
-func addNamespace(s *specs.Spec, kind specs.LinuxNamespaceType) {
-	if !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind }) {
-		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: kind})
-	}
-}
-
-// askedCapabilities: of bounding and effective, the one that is not given
-// follows the other. A user other than root has them as ambient ones, so that
-// they outlast the start of a program.
-func askedCapabilities(l *v1.LinuxInfo, process *specs.Process) error {
-	effective, bounding := l.GetEffectiveCapabilities(), l.GetBoundingCapabilities()
-	if effective == nil {
-		effective = l.GetCapabilityInfo()
-	}
-	if effective == nil && bounding == nil {
+	if s.Process == nil {
 		return nil
 	}
-	if bounding == nil {
-		bounding = effective
-	}
-	if effective == nil {
-		effective = bounding
-	}
-	within, err := capabilityList(bounding)
-	if err != nil {
-		return err
-	}
-	has, err := capabilityList(effective)
-	if err != nil {
-		return err
-	}
-	for _, c := range has {
-		if !slices.Contains(within, c) {
-			return status.Errorf(codes.InvalidArgument, "%s is among the effective capabilities but not among the bounding ones", c)
-		}
-	}
-	process.Capabilities = &specs.LinuxCapabilities{Bounding: within, Effective: has, Permitted: has, Inheritable: has}
-	if process.User.UID != 0 {
-		process.Capabilities.Ambient = has
-	}
-	return nil
-}
-
-// firstCapability is the number of CAP_CHOWN in CapabilityInfo.
-const firstCapability = 1000
-
-func capabilityList(info *v1.CapabilityInfo) ([]string, error) {
-	names := []string{}
-	for _, c := range info.GetCapabilities() {
-		i := int(c) - firstCapability
-		if i < 0 || i >= len(capabilityNames) {
-			return nil, status.Errorf(codes.InvalidArgument, "unknown capability %v", c)
-		}
-		names = append(names, capabilityNames[i])
-	}
-	return names, nil
+	return p.privateTmp(sandbox, s)
 }
 
 // volume is the mount for a directory or file of the host, of the sandbox, or of

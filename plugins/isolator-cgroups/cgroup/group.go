@@ -63,8 +63,10 @@ func (h *Host) make(path string, resources *specs.LinuxResources) error {
 		}
 	}
 	if !h.v2Limits {
-		_, err := cgroup1.New(cgroup1.StaticPath(h.group(path)), h.v1Resources(resources), cgroup1.WithHierarchy(h.hierarchy))
-		return err
+		if _, err := cgroup1.New(cgroup1.StaticPath(h.group(path)), h.v1Resources(resources), cgroup1.WithHierarchy(h.hierarchy)); err != nil {
+			return err
+		}
+		return h.weigh(path, resources)
 	}
 	m, err := cgroup2.NewManager(h.v2Mount, h.relative(path), h.bare())
 	if err != nil {
@@ -73,7 +75,17 @@ func (h *Host) make(path string, resources *specs.LinuxResources) error {
 	if err := os.Mkdir(filepath.Join(h.v2Dir(path), leaf), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return m.Update(h.v2Resources(path, resources))
+	if more := v2Controllers(h.controllers); len(more) > 0 {
+		if err := m.ToggleControllers(more, cgroup2.Enable); err != nil {
+			return err
+		}
+	}
+	r := h.v2Resources(path, resources)
+	r.Devices = resources.Devices
+	if err := m.Update(r); err != nil {
+		return err
+	}
+	return h.weigh(path, resources)
 }
 
 // group is the container's group in its hierarchy, for v1 and for messages.
@@ -112,7 +124,7 @@ func (h *Host) Directories(path string) Directories {
 	case h.v1["freezer"] != "":
 		d.Freezers = []string{h.v1Dir("freezer", path)}
 	default:
-		d.Trees = []string{h.v1Dir(h.controllers[0], path)}
+		d.Trees = []string{h.v1Dir(v1Name(h.controllers[0]), path)}
 	}
 	if h.v1["memory"] != "" {
 		d.MemoryV1 = h.v1Dir("memory", path)
@@ -151,6 +163,7 @@ func (h *Host) v1Resources(r *specs.LinuxResources) *specs.LinuxResources {
 			c.Memory = &m
 		}
 	}
+	c.BlockIO = unweighed(c.BlockIO)
 	return &c
 }
 
@@ -199,6 +212,22 @@ func (h *Host) v2Resources(path string, r *specs.LinuxResources) *cgroup2.Resour
 	if out.Pids != nil && r.Pids != nil && r.Pids.Limit != nil {
 		out.Pids.Max = *r.Pids.Limit
 	}
+	if r.CPU != nil && slices.Contains(h.controllers, "cpuset") {
+		if out.CPU == nil {
+			out.CPU = &cgroup2.CPU{}
+		}
+		out.CPU.Cpus, out.CPU.Mems = r.CPU.Cpus, r.CPU.Mems
+	}
+	if r.BlockIO != nil && slices.Contains(h.controllers, "io") {
+		out.IO = &cgroup2.IO{Max: v2Throttles(r.BlockIO)}
+	}
+	if len(r.HugepageLimits) > 0 && slices.Contains(h.controllers, "hugetlb") {
+		pages := cgroup2.HugeTlb{}
+		for _, l := range r.HugepageLimits {
+			pages = append(pages, cgroup2.HugeTlbEntry{HugePageSize: l.Pagesize, Limit: l.Limit})
+		}
+		out.HugeTlb = &pages
+	}
 	return out
 }
 
@@ -211,8 +240,17 @@ func atMost(limit *int64) *int64 {
 	return limit
 }
 
-// Update changes the limits of a container.
+// Update changes the limits of a container, but not which devices it may use:
+// for a moment it would have none.
 func (h *Host) Update(path string, resources *specs.LinuxResources) error {
+	if len(resources.Devices) > 0 {
+		c := *resources
+		c.Devices = nil
+		resources = &c
+	}
+	if err := h.weigh(path, resources); err != nil {
+		return err
+	}
 	if h.v2Limits {
 		m, err := cgroup2.Load(h.relative(path), cgroup2.WithMountpoint(h.v2Mount))
 		if err != nil {

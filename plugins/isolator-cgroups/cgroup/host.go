@@ -22,7 +22,15 @@ import (
 )
 
 // Controllers that the package knows.
-var Controllers = []string{"cpu", "memory", "pids"}
+var Controllers = []string{"cpu", "memory", "pids", "cpuset", "io", "devices", "hugetlb", "net_cls"}
+
+// v1Name is what a controller is called on v1.
+func v1Name(controller string) string {
+	if controller == "io" {
+		return "blkio"
+	}
+	return controller
+}
 
 // Host is where on this host the groups of containers are made. It is safe for
 // concurrent use.
@@ -49,8 +57,8 @@ func Detect(root string, controllers []string) (*Host, error) {
 	}
 	h := &Host{root: root, controllers: controllers, v1: map[string]string{}}
 	for _, c := range controllers {
-		if dir, ok := mounts.v1[c]; ok {
-			h.v1[c] = dir
+		if dir, ok := mounts.v1[v1Name(c)]; ok {
+			h.v1[v1Name(c)] = dir
 		}
 	}
 	if len(h.v1) == 0 {
@@ -58,14 +66,20 @@ func Detect(root string, controllers []string) (*Host, error) {
 			return nil, errors.New("no cgroup file system is mounted")
 		}
 		h.v2Limits, h.v2Mount = true, mounts.v2
-		h.v2, err = delegated(mounts.v2, controllers)
+		if slices.Contains(controllers, "net_cls") {
+			return nil, errors.New("cgroup controller net_cls is of cgroup v1 only; on v2 mark packets by the cgroup's path (nftables: socket cgroupv2)")
+		}
+		if slices.Contains(controllers, "devices") && os.Geteuid() != 0 {
+			return nil, errors.New("cgroup v2 limits devices by programs in the kernel (eBPF), which only root can load")
+		}
+		h.v2, err = delegated(mounts.v2, v2Controllers(controllers))
 		return h, err
 	}
 	for _, c := range controllers {
-		if h.v1[c] == "" {
-			return nil, fmt.Errorf("cgroup controller %s is not mounted, while others are (cgroup v1)", c)
+		if h.v1[v1Name(c)] == "" {
+			return nil, fmt.Errorf("cgroup controller %s is not mounted, while others are (cgroup v1)", v1Name(c))
 		}
-		if err := writable(h.v1[c]); err != nil {
+		if err := writable(h.v1[v1Name(c)]); err != nil {
 			return nil, err
 		}
 	}
@@ -79,6 +93,12 @@ func Detect(root string, controllers []string) (*Host, error) {
 		h.v1["freezer"] = dir
 	}
 	return h, nil
+}
+
+// v2Controllers are those that the hierarchy has: devices are limited by
+// programs instead.
+func v2Controllers(controllers []string) []string {
+	return slices.DeleteFunc(slices.Clone(controllers), func(c string) bool { return c == "devices" })
 }
 
 // String says what was found: "v1", "v2" or "hybrid".

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,8 +26,26 @@ type Usage struct {
 	MemoryFile   uint64
 	MemoryMapped uint64
 	Swap         uint64
+	Unevictable  uint64
+	SoftLimit    uint64  // bytes; 0: none
+	CPUs         float64 // its part when all are busy; 0: not known
+	CPULimit     float64 // what it cannot go beyond; 0: none
 	Processes    uint64
 	Threads      uint64
+	Devices      []Transfers
+	// Pressure is by resource: cpu, memory, io. Empty without PSI.
+	Pressure map[string]Pressure
+}
+
+// Pressure is how much of the time processes waited for a resource: some of
+// them, or all at once (full).
+type Pressure struct{ Some, Full Stall }
+
+// Stall is a part of the last 10, 60 and 300 seconds in percent, and the whole
+// time so far.
+type Stall struct {
+	Avg10, Avg60, Avg300 float64
+	Total                time.Duration
 }
 
 // Stat measures a container; the error is fs.ErrNotExist when it is gone.
@@ -34,10 +53,106 @@ func (h *Host) Stat(path string) (Usage, error) {
 	if !h.Exists(path) {
 		return Usage{}, fmt.Errorf("cgroup %s: %w", h.group(path), fs.ErrNotExist)
 	}
+	stat := h.statV1
 	if h.v2Limits {
-		return h.statV2(path)
+		stat = h.statV2
 	}
-	return h.statV1(path)
+	u, err := stat(path)
+	if err != nil {
+		return u, err
+	}
+	h.shareStat(path, &u)
+	if slices.Contains(h.controllers, "io") {
+		u.Devices = h.transfers(path)
+	}
+	if h.v2 != "" {
+		u.Pressure = pressures(h.v2Dir(path))
+	}
+	return u, nil
+}
+
+// shareStat reads the limits back that are not the same on v1 and v2.
+func (h *Host) shareStat(path string, u *Usage) {
+	if h.v2Limits {
+		if slices.Contains(h.controllers, "cpu") {
+			u.CPUs = float64(number(h.v2Dir(path)+"/cpu.weight")) / 100
+			text, _ := os.ReadFile(h.v2Dir(path) + "/cpu.max")
+			var quota, period float64
+			if n, _ := fmt.Sscan(string(text), &quota, &period); n == 2 && period > 0 {
+				u.CPULimit = quota / period
+			}
+		}
+		u.SoftLimit = bounded(number(h.v2Dir(path) + "/memory.low"))
+		return
+	}
+	if h.v1["cpu"] != "" {
+		u.CPUs = float64(number(h.v1Dir("cpu", path)+"/cpu.shares")) / 1024
+		quota, period := number(h.v1Dir("cpu", path)+"/cpu.cfs_quota_us"), number(h.v1Dir("cpu", path)+"/cpu.cfs_period_us")
+		if period > 0 {
+			u.CPULimit = float64(quota) / float64(period) // -1, no quota, reads as 0
+		}
+	}
+	if h.v1["memory"] != "" {
+		u.SoftLimit = bounded(number(h.v1Dir("memory", path) + "/memory.soft_limit_in_bytes"))
+	}
+}
+
+// bounded: the kernel writes no limit as a very large one.
+func bounded(bytes uint64) uint64 {
+	if bytes >= 1<<60 {
+		return 0
+	}
+	return bytes
+}
+
+// pressures reads the pressure stall information of a v2 group; nil where the
+// kernel has none, or has it switched off.
+func pressures(dir string) map[string]Pressure {
+	var all map[string]Pressure
+	for _, resource := range []string{"cpu", "memory", "io"} {
+		text, err := os.ReadFile(filepath.Join(dir, resource+".pressure"))
+		if err != nil {
+			continue
+		}
+		if all == nil {
+			all = map[string]Pressure{}
+		}
+		all[resource] = parsePressure(string(text))
+	}
+	return all
+}
+
+// parsePressure reads `some avg10=0.00 avg60=0.00 avg300=0.00 total=0` and the
+// like for full.
+func parsePressure(text string) (p Pressure) {
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		var s Stall
+		for _, f := range fields[1:] {
+			key, value, _ := strings.Cut(f, "=")
+			part, _ := strconv.ParseFloat(value, 64)
+			switch key {
+			case "avg10":
+				s.Avg10 = part
+			case "avg60":
+				s.Avg60 = part
+			case "avg300":
+				s.Avg300 = part
+			case "total":
+				s.Total = time.Duration(part) * time.Microsecond
+			}
+		}
+		switch fields[0] {
+		case "some":
+			p.Some = s
+		case "full":
+			p.Full = s
+		}
+	}
+	return p
 }
 
 func (h *Host) statV2(path string) (u Usage, err error) {
@@ -55,6 +170,7 @@ func (h *Host) statV2(path string) (u Usage, err error) {
 	}
 	if m := s.GetMemory(); m != nil {
 		u.Memory, u.MemoryRSS, u.MemoryFile, u.MemoryMapped, u.Swap = m.Usage, m.Anon, m.File, m.FileMapped, m.SwapUsage
+		u.Unevictable = m.Unevictable
 	}
 	if p := s.GetPids(); p != nil {
 		u.Threads = p.Current
@@ -79,7 +195,7 @@ func (h *Host) statV1(path string) (u Usage, err error) {
 	}
 	if m := s.GetMemory(); m != nil {
 		u.Memory, u.MemoryRSS = m.GetUsage().GetUsage(), m.TotalRSS
-		u.MemoryFile, u.MemoryMapped = m.TotalCache, m.TotalMappedFile
+		u.MemoryFile, u.MemoryMapped, u.Unevictable = m.TotalCache, m.TotalMappedFile, m.TotalUnevictable
 		u.Swap = max(m.GetSwap().GetUsage(), u.Memory) - u.Memory // the kernel counts both together
 	}
 	if p := s.GetPids(); p != nil {

@@ -39,9 +39,14 @@ const (
 	JoinPid   = "join_pid" // path of a pid namespace
 	Join      = "join"     // CLONE_FLAG PATH
 	Mount     = "mount"    // Words: TARGET SOURCE TYPE FLAGS DATA
-	TTY       = "tty"
-	Rows      = "rows"
-	Columns   = "columns"
+	Masked    = "masked"   // a path that is covered
+	Readonly  = "readonly" // a path that is made read-only
+	Seccomp   = "seccomp"  // a filter of system calls, hexadecimal
+	// The mount namespace that is joined is copied, and the mounts are the copy's.
+	CopyMounts = "copy_mounts"
+	TTY        = "tty"
+	Rows       = "rows"
+	Columns    = "columns"
 	// …and how it is held.
 	Sandbox   = "sandbox"
 	LogBytes  = "log_bytes"
@@ -86,6 +91,9 @@ const (
 
 // The names of the files in a container's state directory.
 const (
+	// WallsFile is for the plugin alone: what of the configuration binds every
+	// other process in the container as well.
+	WallsFile     = "walls"
 	ConfigFile    = "config"
 	ShimFile      = "shim"
 	StatusFile    = "status"

@@ -167,8 +167,12 @@ func joinNamespaces(r record.Record) error {
 // setUpMounts gives the process's own mount namespace its mounts. They never
 // reach the host; what the host mounts later does reach the container.
 func setUpMounts(r record.Record) error {
-	flags := r.Int(record.Unshare)
-	if flags&unix.CLONE_NEWNS == 0 {
+	switch {
+	case r.Has(record.CopyMounts):
+		if err := copyMounts(); err != nil {
+			return err
+		}
+	case r.Int(record.Unshare)&unix.CLONE_NEWNS == 0:
 		return nil
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
@@ -187,7 +191,7 @@ func setUpMounts(r record.Record) error {
 			return failure("mount "+words[0], err)
 		}
 	}
-	return nil
+	return hidePaths(r)
 }
 
 func mount(target, source, kind string, flags uintptr, data, sandbox string) error {
@@ -199,8 +203,13 @@ func mount(target, source, kind string, flags uintptr, data, sandbox string) err
 		return err
 	}
 	// A bind takes its other flags only when mounted again.
-	if flags&unix.MS_BIND != 0 && flags&^(unix.MS_BIND|unix.MS_REC|propagation) != 0 {
-		if err := unix.Mount("", target, "", flags&^(unix.MS_REC|propagation)|unix.MS_REMOUNT, ""); err != nil {
+	if more := flags &^ (unix.MS_BIND | unix.MS_REC | propagation | unix.MS_RDONLY); flags&unix.MS_BIND != 0 && more != 0 {
+		if err := unix.Mount("", target, "", more|unix.MS_BIND|unix.MS_REMOUNT|held(target), ""); err != nil {
+			return err
+		}
+	}
+	if flags&unix.MS_BIND != 0 && flags&unix.MS_RDONLY != 0 {
+		if err := readOnly(target); err != nil {
 			return err
 		}
 	}
@@ -257,6 +266,12 @@ func dropPrivileges(r record.Record) error {
 			return failure("keep capabilities", err)
 		}
 	}
+	unprivileged := !root || r.Has(record.NoNewPriv)
+	if !unprivileged {
+		if err := filterCalls(r); err != nil { // while there is CAP_SYS_ADMIN
+			return err
+		}
+	}
 	uid, gid := int(r.Int(record.UID)), int(r.Int(record.GID))
 	if root {
 		groups := []int{}
@@ -284,13 +299,16 @@ func dropPrivileges(r record.Record) error {
 			return err
 		}
 	}
-	if r.Has(record.NoNewPriv) {
+	if r.Has(record.NoNewPriv) || !root && r.Has(record.Seccomp) {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return failure("set no_new_privs", err)
 		}
 	}
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return failure("set the parent-death signal", err)
+	}
+	if unprivileged {
+		return filterCalls(r)
 	}
 	return nil
 }

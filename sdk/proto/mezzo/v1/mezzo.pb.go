@@ -1227,7 +1227,7 @@ func (x *Offer_Operation_Type) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use Offer_Operation_Type.Descriptor instead.
 func (Offer_Operation_Type) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43, 0, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44, 0, 0}
 }
 
 // Who made it.
@@ -1289,7 +1289,7 @@ func (x *TaskStatus_Source) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use TaskStatus_Source.Descriptor instead.
 func (TaskStatus_Source) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{53, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{54, 0}
 }
 
 // Why, beside the state. Many updates have none: most RUNNING, FINISHED,
@@ -1492,7 +1492,7 @@ func (x *TaskStatus_Reason) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use TaskStatus_Reason.Descriptor instead.
 func (TaskStatus_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{53, 1}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{54, 1}
 }
 
 // Where its value comes from.
@@ -1554,7 +1554,7 @@ func (x *Environment_Variable_Type) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use Environment_Variable_Type.Descriptor instead.
 func (Environment_Variable_Type) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{55, 0, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{56, 0, 0}
 }
 
 // Where it is.
@@ -1616,7 +1616,7 @@ func (x *Secret_Type) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use Secret_Type.Descriptor instead.
 func (Secret_Type) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{60, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{61, 0}
 }
 
 // Its format.
@@ -1673,7 +1673,7 @@ func (x *Image_Type) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use Image_Type.Descriptor instead.
 func (Image_Type) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{63, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{64, 0}
 }
 
 // Which way they go.
@@ -1734,7 +1734,7 @@ func (x *MountPropagation_Mode) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use MountPropagation_Mode.Descriptor instead.
 func (MountPropagation_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{64, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0}
 }
 
 // Read and write, or only read.
@@ -1791,7 +1791,7 @@ func (x *Volume_Mode) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use Volume_Mode.Descriptor instead.
 func (Volume_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0}
 }
 
 // The kinds.
@@ -1860,7 +1860,7 @@ func (x *Volume_Source_Type) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use Volume_Source_Type.Descriptor instead.
 func (Volume_Source_Type) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0, 0}
 }
 
 // Whose sandbox.
@@ -1923,7 +1923,7 @@ func (x *Volume_Source_SandboxPath_Type) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use Volume_Source_SandboxPath_Type.Descriptor instead.
 func (Volume_Source_SandboxPath_Type) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0, 2, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0, 2, 0}
 }
 
 // The modes of CSI.
@@ -1992,7 +1992,7 @@ func (x *Volume_Source_CSIVolume_VolumeCapability_AccessMode_Mode) UnmarshalJSON
 
 // Deprecated: Use Volume_Source_CSIVolume_VolumeCapability_AccessMode_Mode.Descriptor instead.
 func (Volume_Source_CSIVolume_VolumeCapability_AccessMode_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0, 3, 0, 2, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0, 3, 0, 2, 0}
 }
 
 // The versions of IP.
@@ -2049,7 +2049,7 @@ func (x *NetworkInfo_Protocol) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use NetworkInfo_Protocol.Descriptor instead.
 func (NetworkInfo_Protocol) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{67, 0}
 }
 
 // The capabilities of capabilities(7), numbered from 1000 in the kernel's
@@ -2227,7 +2227,7 @@ func (x *CapabilityInfo_Capability) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use CapabilityInfo_Capability.Descriptor instead.
 func (CapabilityInfo_Capability) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{67, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{68, 0}
 }
 
 // Which System V IPC and POSIX message queues, and which /dev/shm, a
@@ -2290,7 +2290,7 @@ func (x *LinuxInfo_IpcMode) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use LinuxInfo_IpcMode.Descriptor instead.
 func (LinuxInfo_IpcMode) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{69, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{70, 0}
 }
 
 // Which: RLMT_X is RLIMIT_X of setrlimit(2).
@@ -2392,7 +2392,7 @@ func (x *RLimitInfo_RLimit_Type) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use RLimitInfo_RLimit_Type.Descriptor instead.
 func (RLimitInfo_RLimit_Type) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{70, 0, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{71, 0, 0}
 }
 
 // Which way of making containers.
@@ -2452,7 +2452,7 @@ func (x *ContainerInfo_Type) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use ContainerInfo_Type.Descriptor instead.
 func (ContainerInfo_Type) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{72, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{73, 0}
 }
 
 // Which network. USER: the one that network_infos name.
@@ -2515,7 +2515,7 @@ func (x *ContainerInfo_DockerInfo_Network) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use ContainerInfo_DockerInfo_Network.Descriptor instead.
 func (ContainerInfo_DockerInfo_Network) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{72, 0, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{73, 0, 0}
 }
 
 // Which transfers are counted.
@@ -2587,7 +2587,7 @@ func (x *CgroupInfo_Blkio_Operation) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use CgroupInfo_Blkio_Operation.Descriptor instead.
 func (CgroupInfo_Blkio_Operation) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{74, 0, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{75, 0, 0}
 }
 
 // Who should be able to find it.
@@ -2650,7 +2650,7 @@ func (x *DiscoveryInfo_Visibility) UnmarshalJSON(b []byte) error {
 
 // Deprecated: Use DiscoveryInfo_Visibility.Descriptor instead.
 func (DiscoveryInfo_Visibility) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{79, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{80, 0}
 }
 
 // Names a framework. The master makes it at the first subscription; the
@@ -6056,8 +6056,13 @@ type ResourceStatistics struct {
 	MemKmemTcpUsageBytes *uint64                            `protobuf:"varint,53,opt,name=mem_kmem_tcp_usage_bytes,json=memKmemTcpUsageBytes" json:"mem_kmem_tcp_usage_bytes,omitempty"`
 	NetRateStatistics    *ResourceStatistics_RateStatistics `protobuf:"bytes,54,opt,name=net_rate_statistics,json=netRateStatistics" json:"net_rate_statistics,omitempty"`
 	NetEphemeralPorts    *Value_Range                       `protobuf:"bytes,55,opt,name=net_ephemeral_ports,json=netEphemeralPorts" json:"net_ephemeral_ports,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// How much of the time processes waited for a resource, where the kernel
+	// tells it (cgroup v2).
+	CpuPressure    *PressureStatistics `protobuf:"bytes,10000,opt,name=cpu_pressure,json=cpuPressure" json:"cpu_pressure,omitempty"`
+	MemoryPressure *PressureStatistics `protobuf:"bytes,10001,opt,name=memory_pressure,json=memoryPressure" json:"memory_pressure,omitempty"`
+	IoPressure     *PressureStatistics `protobuf:"bytes,10002,opt,name=io_pressure,json=ioPressure" json:"io_pressure,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ResourceStatistics) Reset() {
@@ -6475,6 +6480,82 @@ func (x *ResourceStatistics) GetNetEphemeralPorts() *Value_Range {
 	return nil
 }
 
+func (x *ResourceStatistics) GetCpuPressure() *PressureStatistics {
+	if x != nil {
+		return x.CpuPressure
+	}
+	return nil
+}
+
+func (x *ResourceStatistics) GetMemoryPressure() *PressureStatistics {
+	if x != nil {
+		return x.MemoryPressure
+	}
+	return nil
+}
+
+func (x *ResourceStatistics) GetIoPressure() *PressureStatistics {
+	if x != nil {
+		return x.IoPressure
+	}
+	return nil
+}
+
+// Linux's pressure stall information of one resource.
+type PressureStatistics struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At least one process waited.
+	Some *PressureStatistics_Stall `protobuf:"bytes,1,opt,name=some" json:"some,omitempty"`
+	// All waited at once.
+	Full          *PressureStatistics_Stall `protobuf:"bytes,2,opt,name=full" json:"full,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PressureStatistics) Reset() {
+	*x = PressureStatistics{}
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PressureStatistics) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PressureStatistics) ProtoMessage() {}
+
+func (x *PressureStatistics) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PressureStatistics.ProtoReflect.Descriptor instead.
+func (*PressureStatistics) Descriptor() ([]byte, []int) {
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *PressureStatistics) GetSome() *PressureStatistics_Stall {
+	if x != nil {
+		return x.Some
+	}
+	return nil
+}
+
+func (x *PressureStatistics) GetFull() *PressureStatistics_Stall {
+	if x != nil {
+		return x.Full
+	}
+	return nil
+}
+
 // What all containers of an agent use, for whoever estimates what could be lent
 // out.
 type ResourceUsage struct {
@@ -6488,7 +6569,7 @@ type ResourceUsage struct {
 
 func (x *ResourceUsage) Reset() {
 	*x = ResourceUsage{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[39]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6500,7 +6581,7 @@ func (x *ResourceUsage) String() string {
 func (*ResourceUsage) ProtoMessage() {}
 
 func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[39]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6513,7 +6594,7 @@ func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceUsage.ProtoReflect.Descriptor instead.
 func (*ResourceUsage) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{39}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ResourceUsage) GetExecutors() []*ResourceUsage_Executor {
@@ -6595,7 +6676,7 @@ type PerfStatistics struct {
 
 func (x *PerfStatistics) Reset() {
 	*x = PerfStatistics{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[40]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6607,7 +6688,7 @@ func (x *PerfStatistics) String() string {
 func (*PerfStatistics) ProtoMessage() {}
 
 func (x *PerfStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[40]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6620,7 +6701,7 @@ func (x *PerfStatistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PerfStatistics.ProtoReflect.Descriptor instead.
 func (*PerfStatistics) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{40}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PerfStatistics) GetTimestamp() float64 {
@@ -7004,7 +7085,7 @@ type OfferFilters struct {
 
 func (x *OfferFilters) Reset() {
 	*x = OfferFilters{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[41]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7016,7 +7097,7 @@ func (x *OfferFilters) String() string {
 func (*OfferFilters) ProtoMessage() {}
 
 func (x *OfferFilters) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[41]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7029,7 +7110,7 @@ func (x *OfferFilters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OfferFilters.ProtoReflect.Descriptor instead.
 func (*OfferFilters) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{41}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *OfferFilters) GetMinAllocatableResources() *OfferFilters_MinAllocatableResources {
@@ -7051,7 +7132,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[42]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7063,7 +7144,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[42]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7076,7 +7157,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{42}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Request) GetAgentId() *AgentID {
@@ -7123,7 +7204,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[43]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7135,7 +7216,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[43]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7148,7 +7229,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Offer) GetId() *OfferID {
@@ -7247,7 +7328,7 @@ type InverseOffer struct {
 
 func (x *InverseOffer) Reset() {
 	*x = InverseOffer{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[44]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7259,7 +7340,7 @@ func (x *InverseOffer) String() string {
 func (*InverseOffer) ProtoMessage() {}
 
 func (x *InverseOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[44]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7272,7 +7353,7 @@ func (x *InverseOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InverseOffer.ProtoReflect.Descriptor instead.
 func (*InverseOffer) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *InverseOffer) GetId() *OfferID {
@@ -7364,7 +7445,7 @@ type TaskInfo struct {
 
 func (x *TaskInfo) Reset() {
 	*x = TaskInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[45]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7376,7 +7457,7 @@ func (x *TaskInfo) String() string {
 func (*TaskInfo) ProtoMessage() {}
 
 func (x *TaskInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[45]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7389,7 +7470,7 @@ func (x *TaskInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskInfo.ProtoReflect.Descriptor instead.
 func (*TaskInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{45}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *TaskInfo) GetName() string {
@@ -7508,7 +7589,7 @@ type TaskGroupInfo struct {
 
 func (x *TaskGroupInfo) Reset() {
 	*x = TaskGroupInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[46]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7520,7 +7601,7 @@ func (x *TaskGroupInfo) String() string {
 func (*TaskGroupInfo) ProtoMessage() {}
 
 func (x *TaskGroupInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[46]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7533,7 +7614,7 @@ func (x *TaskGroupInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskGroupInfo.ProtoReflect.Descriptor instead.
 func (*TaskGroupInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{46}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *TaskGroupInfo) GetTasks() []*TaskInfo {
@@ -7578,7 +7659,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[47]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7590,7 +7671,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[47]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7603,7 +7684,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{47}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Task) GetName() string {
@@ -7736,7 +7817,7 @@ type TaskResourceLimitation struct {
 
 func (x *TaskResourceLimitation) Reset() {
 	*x = TaskResourceLimitation{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[48]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7748,7 +7829,7 @@ func (x *TaskResourceLimitation) String() string {
 func (*TaskResourceLimitation) ProtoMessage() {}
 
 func (x *TaskResourceLimitation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[48]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7761,7 +7842,7 @@ func (x *TaskResourceLimitation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskResourceLimitation.ProtoReflect.Descriptor instead.
 func (*TaskResourceLimitation) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{48}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *TaskResourceLimitation) GetResources() []*Resource {
@@ -7781,7 +7862,7 @@ type UUID struct {
 
 func (x *UUID) Reset() {
 	*x = UUID{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[49]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7793,7 +7874,7 @@ func (x *UUID) String() string {
 func (*UUID) ProtoMessage() {}
 
 func (x *UUID) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[49]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7806,7 +7887,7 @@ func (x *UUID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UUID.ProtoReflect.Descriptor instead.
 func (*UUID) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{49}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *UUID) GetValue() []byte {
@@ -7835,7 +7916,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[50]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7847,7 +7928,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[50]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7860,7 +7941,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{50}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Operation) GetFrameworkId() *FrameworkID {
@@ -7928,7 +8009,7 @@ type OperationStatus struct {
 
 func (x *OperationStatus) Reset() {
 	*x = OperationStatus{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[51]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7940,7 +8021,7 @@ func (x *OperationStatus) String() string {
 func (*OperationStatus) ProtoMessage() {}
 
 func (x *OperationStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[51]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7953,7 +8034,7 @@ func (x *OperationStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationStatus.ProtoReflect.Descriptor instead.
 func (*OperationStatus) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{51}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *OperationStatus) GetOperationId() *OperationID {
@@ -8019,7 +8100,7 @@ type CheckStatusInfo struct {
 
 func (x *CheckStatusInfo) Reset() {
 	*x = CheckStatusInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[52]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8031,7 +8112,7 @@ func (x *CheckStatusInfo) String() string {
 func (*CheckStatusInfo) ProtoMessage() {}
 
 func (x *CheckStatusInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[52]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8044,7 +8125,7 @@ func (x *CheckStatusInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckStatusInfo.ProtoReflect.Descriptor instead.
 func (*CheckStatusInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{52}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CheckStatusInfo) GetType() CheckInfo_Type {
@@ -8117,7 +8198,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[53]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8129,7 +8210,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[53]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8142,7 +8223,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{53}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TaskStatus) GetTaskId() *TaskID {
@@ -8291,7 +8372,7 @@ const (
 
 func (x *Filters) Reset() {
 	*x = Filters{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[54]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8303,7 +8384,7 @@ func (x *Filters) String() string {
 func (*Filters) ProtoMessage() {}
 
 func (x *Filters) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[54]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8316,7 +8397,7 @@ func (x *Filters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Filters.ProtoReflect.Descriptor instead.
 func (*Filters) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{54}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Filters) GetRefuseSeconds() float64 {
@@ -8336,7 +8417,7 @@ type Environment struct {
 
 func (x *Environment) Reset() {
 	*x = Environment{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[55]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8348,7 +8429,7 @@ func (x *Environment) String() string {
 func (*Environment) ProtoMessage() {}
 
 func (x *Environment) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[55]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8361,7 +8442,7 @@ func (x *Environment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Environment.ProtoReflect.Descriptor instead.
 func (*Environment) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{55}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Environment) GetVariables() []*Environment_Variable {
@@ -8382,7 +8463,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[56]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8394,7 +8475,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[56]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8407,7 +8488,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{56}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Parameter) GetKey() string {
@@ -8434,7 +8515,7 @@ type Parameters struct {
 
 func (x *Parameters) Reset() {
 	*x = Parameters{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[57]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8446,7 +8527,7 @@ func (x *Parameters) String() string {
 func (*Parameters) ProtoMessage() {}
 
 func (x *Parameters) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[57]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8459,7 +8540,7 @@ func (x *Parameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameters.ProtoReflect.Descriptor instead.
 func (*Parameters) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{57}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Parameters) GetParameter() []*Parameter {
@@ -8480,7 +8561,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[58]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8492,7 +8573,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[58]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8505,7 +8586,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{58}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Credential) GetPrincipal() string {
@@ -8532,7 +8613,7 @@ type Credentials struct {
 
 func (x *Credentials) Reset() {
 	*x = Credentials{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[59]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8544,7 +8625,7 @@ func (x *Credentials) String() string {
 func (*Credentials) ProtoMessage() {}
 
 func (x *Credentials) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[59]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8557,7 +8638,7 @@ func (x *Credentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credentials.ProtoReflect.Descriptor instead.
 func (*Credentials) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{59}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Credentials) GetCredentials() []*Credential {
@@ -8579,7 +8660,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[60]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8591,7 +8672,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[60]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8604,7 +8685,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{60}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Secret) GetType() Secret_Type {
@@ -8642,7 +8723,7 @@ type RateLimit struct {
 
 func (x *RateLimit) Reset() {
 	*x = RateLimit{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[61]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8654,7 +8735,7 @@ func (x *RateLimit) String() string {
 func (*RateLimit) ProtoMessage() {}
 
 func (x *RateLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[61]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8667,7 +8748,7 @@ func (x *RateLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimit.ProtoReflect.Descriptor instead.
 func (*RateLimit) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{61}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RateLimit) GetQps() float64 {
@@ -8704,7 +8785,7 @@ type RateLimits struct {
 
 func (x *RateLimits) Reset() {
 	*x = RateLimits{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[62]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8716,7 +8797,7 @@ func (x *RateLimits) String() string {
 func (*RateLimits) ProtoMessage() {}
 
 func (x *RateLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[62]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8729,7 +8810,7 @@ func (x *RateLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimits.ProtoReflect.Descriptor instead.
 func (*RateLimits) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{62}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RateLimits) GetLimits() []*RateLimit {
@@ -8773,7 +8854,7 @@ const (
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[63]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8785,7 +8866,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[63]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8798,7 +8879,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{63}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Image) GetType() Image_Type {
@@ -8839,7 +8920,7 @@ type MountPropagation struct {
 
 func (x *MountPropagation) Reset() {
 	*x = MountPropagation{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[64]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8851,7 +8932,7 @@ func (x *MountPropagation) String() string {
 func (*MountPropagation) ProtoMessage() {}
 
 func (x *MountPropagation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[64]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8864,7 +8945,7 @@ func (x *MountPropagation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountPropagation.ProtoReflect.Descriptor instead.
 func (*MountPropagation) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{64}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *MountPropagation) GetMode() MountPropagation_Mode {
@@ -8891,7 +8972,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[65]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8903,7 +8984,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[65]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8916,7 +8997,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Volume) GetContainerPath() string {
@@ -8970,7 +9051,7 @@ type NetworkInfo struct {
 
 func (x *NetworkInfo) Reset() {
 	*x = NetworkInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[66]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8982,7 +9063,7 @@ func (x *NetworkInfo) String() string {
 func (*NetworkInfo) ProtoMessage() {}
 
 func (x *NetworkInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[66]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8995,7 +9076,7 @@ func (x *NetworkInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkInfo.ProtoReflect.Descriptor instead.
 func (*NetworkInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *NetworkInfo) GetGroups() []string {
@@ -9043,7 +9124,7 @@ type CapabilityInfo struct {
 
 func (x *CapabilityInfo) Reset() {
 	*x = CapabilityInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[67]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9055,7 +9136,7 @@ func (x *CapabilityInfo) String() string {
 func (*CapabilityInfo) ProtoMessage() {}
 
 func (x *CapabilityInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[67]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9068,7 +9149,7 @@ func (x *CapabilityInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CapabilityInfo.ProtoReflect.Descriptor instead.
 func (*CapabilityInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{67}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *CapabilityInfo) GetCapabilities() []CapabilityInfo_Capability {
@@ -9091,7 +9172,7 @@ type SeccompInfo struct {
 
 func (x *SeccompInfo) Reset() {
 	*x = SeccompInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[68]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9103,7 +9184,7 @@ func (x *SeccompInfo) String() string {
 func (*SeccompInfo) ProtoMessage() {}
 
 func (x *SeccompInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[68]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9116,7 +9197,7 @@ func (x *SeccompInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeccompInfo.ProtoReflect.Descriptor instead.
 func (*SeccompInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{68}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *SeccompInfo) GetProfileName() string {
@@ -9164,7 +9245,7 @@ const (
 
 func (x *LinuxInfo) Reset() {
 	*x = LinuxInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[69]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9176,7 +9257,7 @@ func (x *LinuxInfo) String() string {
 func (*LinuxInfo) ProtoMessage() {}
 
 func (x *LinuxInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[69]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9189,7 +9270,7 @@ func (x *LinuxInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinuxInfo.ProtoReflect.Descriptor instead.
 func (*LinuxInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{69}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{70}
 }
 
 // Deprecated: Marked as deprecated in mezzo/v1/mezzo.proto.
@@ -9259,7 +9340,7 @@ type RLimitInfo struct {
 
 func (x *RLimitInfo) Reset() {
 	*x = RLimitInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[70]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9271,7 +9352,7 @@ func (x *RLimitInfo) String() string {
 func (*RLimitInfo) ProtoMessage() {}
 
 func (x *RLimitInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[70]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9284,7 +9365,7 @@ func (x *RLimitInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RLimitInfo.ProtoReflect.Descriptor instead.
 func (*RLimitInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{70}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *RLimitInfo) GetRlimits() []*RLimitInfo_RLimit {
@@ -9304,7 +9385,7 @@ type TTYInfo struct {
 
 func (x *TTYInfo) Reset() {
 	*x = TTYInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[71]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9316,7 +9397,7 @@ func (x *TTYInfo) String() string {
 func (*TTYInfo) ProtoMessage() {}
 
 func (x *TTYInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[71]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9329,7 +9410,7 @@ func (x *TTYInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TTYInfo.ProtoReflect.Descriptor instead.
 func (*TTYInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{71}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *TTYInfo) GetWindowSize() *TTYInfo_WindowSize {
@@ -9359,7 +9440,7 @@ type ContainerInfo struct {
 
 func (x *ContainerInfo) Reset() {
 	*x = ContainerInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[72]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9371,7 +9452,7 @@ func (x *ContainerInfo) String() string {
 func (*ContainerInfo) ProtoMessage() {}
 
 func (x *ContainerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[72]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9384,7 +9465,7 @@ func (x *ContainerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerInfo.ProtoReflect.Descriptor instead.
 func (*ContainerInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{72}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ContainerInfo) GetType() ContainerInfo_Type {
@@ -9465,7 +9546,7 @@ type ContainerStatus struct {
 
 func (x *ContainerStatus) Reset() {
 	*x = ContainerStatus{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[73]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9477,7 +9558,7 @@ func (x *ContainerStatus) String() string {
 func (*ContainerStatus) ProtoMessage() {}
 
 func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[73]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9490,7 +9571,7 @@ func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStatus.ProtoReflect.Descriptor instead.
 func (*ContainerStatus) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{73}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ContainerStatus) GetNetworkInfos() []*NetworkInfo {
@@ -9531,7 +9612,7 @@ type CgroupInfo struct {
 
 func (x *CgroupInfo) Reset() {
 	*x = CgroupInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[74]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9543,7 +9624,7 @@ func (x *CgroupInfo) String() string {
 func (*CgroupInfo) ProtoMessage() {}
 
 func (x *CgroupInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[74]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9556,7 +9637,7 @@ func (x *CgroupInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupInfo.ProtoReflect.Descriptor instead.
 func (*CgroupInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{74}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *CgroupInfo) GetNetCls() *CgroupInfo_NetCls {
@@ -9576,7 +9657,7 @@ type Labels struct {
 
 func (x *Labels) Reset() {
 	*x = Labels{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[75]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9588,7 +9669,7 @@ func (x *Labels) String() string {
 func (*Labels) ProtoMessage() {}
 
 func (x *Labels) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[75]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9601,7 +9682,7 @@ func (x *Labels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Labels.ProtoReflect.Descriptor instead.
 func (*Labels) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{75}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Labels) GetLabels() []*Label {
@@ -9622,7 +9703,7 @@ type Label struct {
 
 func (x *Label) Reset() {
 	*x = Label{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[76]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9634,7 +9715,7 @@ func (x *Label) String() string {
 func (*Label) ProtoMessage() {}
 
 func (x *Label) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[76]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9647,7 +9728,7 @@ func (x *Label) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Label.ProtoReflect.Descriptor instead.
 func (*Label) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{76}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Label) GetKey() string {
@@ -9680,7 +9761,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[77]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9692,7 +9773,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[77]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9705,7 +9786,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{77}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Port) GetNumber() uint32 {
@@ -9753,7 +9834,7 @@ type Ports struct {
 
 func (x *Ports) Reset() {
 	*x = Ports{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[78]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9765,7 +9846,7 @@ func (x *Ports) String() string {
 func (*Ports) ProtoMessage() {}
 
 func (x *Ports) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[78]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9778,7 +9859,7 @@ func (x *Ports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ports.ProtoReflect.Descriptor instead.
 func (*Ports) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{78}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Ports) GetPorts() []*Port {
@@ -9806,7 +9887,7 @@ type DiscoveryInfo struct {
 
 func (x *DiscoveryInfo) Reset() {
 	*x = DiscoveryInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[79]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9818,7 +9899,7 @@ func (x *DiscoveryInfo) String() string {
 func (*DiscoveryInfo) ProtoMessage() {}
 
 func (x *DiscoveryInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[79]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9831,7 +9912,7 @@ func (x *DiscoveryInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscoveryInfo.ProtoReflect.Descriptor instead.
 func (*DiscoveryInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{79}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *DiscoveryInfo) GetVisibility() DiscoveryInfo_Visibility {
@@ -9897,7 +9978,7 @@ type WeightInfo struct {
 
 func (x *WeightInfo) Reset() {
 	*x = WeightInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[80]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9909,7 +9990,7 @@ func (x *WeightInfo) String() string {
 func (*WeightInfo) ProtoMessage() {}
 
 func (x *WeightInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[80]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9922,7 +10003,7 @@ func (x *WeightInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeightInfo.ProtoReflect.Descriptor instead.
 func (*WeightInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{80}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *WeightInfo) GetWeight() float64 {
@@ -9957,7 +10038,7 @@ type VersionInfo struct {
 
 func (x *VersionInfo) Reset() {
 	*x = VersionInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[81]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9969,7 +10050,7 @@ func (x *VersionInfo) String() string {
 func (*VersionInfo) ProtoMessage() {}
 
 func (x *VersionInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[81]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9982,7 +10063,7 @@ func (x *VersionInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionInfo.ProtoReflect.Descriptor instead.
 func (*VersionInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{81}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *VersionInfo) GetVersion() string {
@@ -10045,7 +10126,7 @@ type Flag struct {
 
 func (x *Flag) Reset() {
 	*x = Flag{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[82]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10057,7 +10138,7 @@ func (x *Flag) String() string {
 func (*Flag) ProtoMessage() {}
 
 func (x *Flag) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[82]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10070,7 +10151,7 @@ func (x *Flag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flag.ProtoReflect.Descriptor instead.
 func (*Flag) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{82}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Flag) GetName() string {
@@ -10102,7 +10183,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[83]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10114,7 +10195,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[83]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10127,7 +10208,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{83}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Role) GetName() string {
@@ -10169,7 +10250,7 @@ type Metric struct {
 
 func (x *Metric) Reset() {
 	*x = Metric{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[84]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10181,7 +10262,7 @@ func (x *Metric) String() string {
 func (*Metric) ProtoMessage() {}
 
 func (x *Metric) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[84]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10194,7 +10275,7 @@ func (x *Metric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metric.ProtoReflect.Descriptor instead.
 func (*Metric) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{84}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Metric) GetName() string {
@@ -10230,7 +10311,7 @@ type FileInfo struct {
 
 func (x *FileInfo) Reset() {
 	*x = FileInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[85]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10242,7 +10323,7 @@ func (x *FileInfo) String() string {
 func (*FileInfo) ProtoMessage() {}
 
 func (x *FileInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[85]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10255,7 +10336,7 @@ func (x *FileInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileInfo.ProtoReflect.Descriptor instead.
 func (*FileInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{85}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *FileInfo) GetPath() string {
@@ -10318,7 +10399,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[86]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10330,7 +10411,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[86]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10343,7 +10424,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{86}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Device) GetPath() string {
@@ -10371,7 +10452,7 @@ type DeviceAccess struct {
 
 func (x *DeviceAccess) Reset() {
 	*x = DeviceAccess{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[87]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10383,7 +10464,7 @@ func (x *DeviceAccess) String() string {
 func (*DeviceAccess) ProtoMessage() {}
 
 func (x *DeviceAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[87]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10396,7 +10477,7 @@ func (x *DeviceAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceAccess.ProtoReflect.Descriptor instead.
 func (*DeviceAccess) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{87}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *DeviceAccess) GetDevice() *Device {
@@ -10423,7 +10504,7 @@ type DeviceWhitelist struct {
 
 func (x *DeviceWhitelist) Reset() {
 	*x = DeviceWhitelist{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[88]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10435,7 +10516,7 @@ func (x *DeviceWhitelist) String() string {
 func (*DeviceWhitelist) ProtoMessage() {}
 
 func (x *DeviceWhitelist) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[88]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10448,7 +10529,7 @@ func (x *DeviceWhitelist) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceWhitelist.ProtoReflect.Descriptor instead.
 func (*DeviceWhitelist) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{88}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *DeviceWhitelist) GetAllowedDevices() []*DeviceAccess {
@@ -10476,7 +10557,7 @@ const (
 
 func (x *DrainConfig) Reset() {
 	*x = DrainConfig{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[89]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10488,7 +10569,7 @@ func (x *DrainConfig) String() string {
 func (*DrainConfig) ProtoMessage() {}
 
 func (x *DrainConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[89]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10501,7 +10582,7 @@ func (x *DrainConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainConfig.ProtoReflect.Descriptor instead.
 func (*DrainConfig) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{89}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *DrainConfig) GetMaxGracePeriod() *DurationInfo {
@@ -10529,7 +10610,7 @@ type DrainInfo struct {
 
 func (x *DrainInfo) Reset() {
 	*x = DrainInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[90]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10541,7 +10622,7 @@ func (x *DrainInfo) String() string {
 func (*DrainInfo) ProtoMessage() {}
 
 func (x *DrainInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[90]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10554,7 +10635,7 @@ func (x *DrainInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainInfo.ProtoReflect.Descriptor instead.
 func (*DrainInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{90}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *DrainInfo) GetState() DrainState {
@@ -10582,7 +10663,7 @@ type URL_Endpoint struct {
 
 func (x *URL_Endpoint) Reset() {
 	*x = URL_Endpoint{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[91]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10594,7 +10675,7 @@ func (x *URL_Endpoint) String() string {
 func (*URL_Endpoint) ProtoMessage() {}
 
 func (x *URL_Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[91]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10635,7 +10716,7 @@ type FrameworkInfo_Capability struct {
 
 func (x *FrameworkInfo_Capability) Reset() {
 	*x = FrameworkInfo_Capability{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[92]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10647,7 +10728,7 @@ func (x *FrameworkInfo_Capability) String() string {
 func (*FrameworkInfo_Capability) ProtoMessage() {}
 
 func (x *FrameworkInfo_Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[92]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10682,7 +10763,7 @@ type CheckInfo_Command struct {
 
 func (x *CheckInfo_Command) Reset() {
 	*x = CheckInfo_Command{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[94]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10694,7 +10775,7 @@ func (x *CheckInfo_Command) String() string {
 func (*CheckInfo_Command) ProtoMessage() {}
 
 func (x *CheckInfo_Command) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[94]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10729,7 +10810,7 @@ type CheckInfo_Http struct {
 
 func (x *CheckInfo_Http) Reset() {
 	*x = CheckInfo_Http{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[95]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10741,7 +10822,7 @@ func (x *CheckInfo_Http) String() string {
 func (*CheckInfo_Http) ProtoMessage() {}
 
 func (x *CheckInfo_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[95]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10781,7 +10862,7 @@ type CheckInfo_Tcp struct {
 
 func (x *CheckInfo_Tcp) Reset() {
 	*x = CheckInfo_Tcp{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[96]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10793,7 +10874,7 @@ func (x *CheckInfo_Tcp) String() string {
 func (*CheckInfo_Tcp) ProtoMessage() {}
 
 func (x *CheckInfo_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[96]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10839,7 +10920,7 @@ const (
 
 func (x *HealthCheck_HTTPCheckInfo) Reset() {
 	*x = HealthCheck_HTTPCheckInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[97]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10851,7 +10932,7 @@ func (x *HealthCheck_HTTPCheckInfo) String() string {
 func (*HealthCheck_HTTPCheckInfo) ProtoMessage() {}
 
 func (x *HealthCheck_HTTPCheckInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[97]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10918,7 +10999,7 @@ const (
 
 func (x *HealthCheck_TCPCheckInfo) Reset() {
 	*x = HealthCheck_TCPCheckInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[98]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10930,7 +11011,7 @@ func (x *HealthCheck_TCPCheckInfo) String() string {
 func (*HealthCheck_TCPCheckInfo) ProtoMessage() {}
 
 func (x *HealthCheck_TCPCheckInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[98]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10990,7 +11071,7 @@ const (
 
 func (x *CommandInfo_URI) Reset() {
 	*x = CommandInfo_URI{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[99]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11002,7 +11083,7 @@ func (x *CommandInfo_URI) String() string {
 func (*CommandInfo_URI) ProtoMessage() {}
 
 func (x *CommandInfo_URI) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[99]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11071,7 +11152,7 @@ type DomainInfo_FaultDomain struct {
 
 func (x *DomainInfo_FaultDomain) Reset() {
 	*x = DomainInfo_FaultDomain{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[100]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11083,7 +11164,7 @@ func (x *DomainInfo_FaultDomain) String() string {
 func (*DomainInfo_FaultDomain) ProtoMessage() {}
 
 func (x *DomainInfo_FaultDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[100]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11123,7 +11204,7 @@ type DomainInfo_FaultDomain_RegionInfo struct {
 
 func (x *DomainInfo_FaultDomain_RegionInfo) Reset() {
 	*x = DomainInfo_FaultDomain_RegionInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[101]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11135,7 +11216,7 @@ func (x *DomainInfo_FaultDomain_RegionInfo) String() string {
 func (*DomainInfo_FaultDomain_RegionInfo) ProtoMessage() {}
 
 func (x *DomainInfo_FaultDomain_RegionInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[101]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11168,7 +11249,7 @@ type DomainInfo_FaultDomain_ZoneInfo struct {
 
 func (x *DomainInfo_FaultDomain_ZoneInfo) Reset() {
 	*x = DomainInfo_FaultDomain_ZoneInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[102]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11180,7 +11261,7 @@ func (x *DomainInfo_FaultDomain_ZoneInfo) String() string {
 func (*DomainInfo_FaultDomain_ZoneInfo) ProtoMessage() {}
 
 func (x *DomainInfo_FaultDomain_ZoneInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[102]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11213,7 +11294,7 @@ type MasterInfo_Capability struct {
 
 func (x *MasterInfo_Capability) Reset() {
 	*x = MasterInfo_Capability{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[103]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11225,7 +11306,7 @@ func (x *MasterInfo_Capability) String() string {
 func (*MasterInfo_Capability) ProtoMessage() {}
 
 func (x *MasterInfo_Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[103]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11258,7 +11339,7 @@ type AgentInfo_Capability struct {
 
 func (x *AgentInfo_Capability) Reset() {
 	*x = AgentInfo_Capability{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[104]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11270,7 +11351,7 @@ func (x *AgentInfo_Capability) String() string {
 func (*AgentInfo_Capability) ProtoMessage() {}
 
 func (x *AgentInfo_Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[104]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11304,7 +11385,7 @@ type ResourceProviderInfo_Storage struct {
 
 func (x *ResourceProviderInfo_Storage) Reset() {
 	*x = ResourceProviderInfo_Storage{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[105]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11316,7 +11397,7 @@ func (x *ResourceProviderInfo_Storage) String() string {
 func (*ResourceProviderInfo_Storage) ProtoMessage() {}
 
 func (x *ResourceProviderInfo_Storage) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[105]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11356,7 +11437,7 @@ type Value_Scalar struct {
 
 func (x *Value_Scalar) Reset() {
 	*x = Value_Scalar{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[106]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11368,7 +11449,7 @@ func (x *Value_Scalar) String() string {
 func (*Value_Scalar) ProtoMessage() {}
 
 func (x *Value_Scalar) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[106]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11402,7 +11483,7 @@ type Value_Range struct {
 
 func (x *Value_Range) Reset() {
 	*x = Value_Range{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[107]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11414,7 +11495,7 @@ func (x *Value_Range) String() string {
 func (*Value_Range) ProtoMessage() {}
 
 func (x *Value_Range) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[107]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11454,7 +11535,7 @@ type Value_Ranges struct {
 
 func (x *Value_Ranges) Reset() {
 	*x = Value_Ranges{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[108]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11466,7 +11547,7 @@ func (x *Value_Ranges) String() string {
 func (*Value_Ranges) ProtoMessage() {}
 
 func (x *Value_Ranges) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[108]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11499,7 +11580,7 @@ type Value_Set struct {
 
 func (x *Value_Set) Reset() {
 	*x = Value_Set{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[109]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11511,7 +11592,7 @@ func (x *Value_Set) String() string {
 func (*Value_Set) ProtoMessage() {}
 
 func (x *Value_Set) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[109]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11544,7 +11625,7 @@ type Value_Text struct {
 
 func (x *Value_Text) Reset() {
 	*x = Value_Text{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[110]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11556,7 +11637,7 @@ func (x *Value_Text) String() string {
 func (*Value_Text) ProtoMessage() {}
 
 func (x *Value_Text) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[110]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11590,7 +11671,7 @@ type Resource_AllocationInfo struct {
 
 func (x *Resource_AllocationInfo) Reset() {
 	*x = Resource_AllocationInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[111]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11602,7 +11683,7 @@ func (x *Resource_AllocationInfo) String() string {
 func (*Resource_AllocationInfo) ProtoMessage() {}
 
 func (x *Resource_AllocationInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[111]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11642,7 +11723,7 @@ type Resource_ReservationInfo struct {
 
 func (x *Resource_ReservationInfo) Reset() {
 	*x = Resource_ReservationInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[112]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11654,7 +11735,7 @@ func (x *Resource_ReservationInfo) String() string {
 func (*Resource_ReservationInfo) ProtoMessage() {}
 
 func (x *Resource_ReservationInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[112]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11712,7 +11793,7 @@ type Resource_DiskInfo struct {
 
 func (x *Resource_DiskInfo) Reset() {
 	*x = Resource_DiskInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[113]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11724,7 +11805,7 @@ func (x *Resource_DiskInfo) String() string {
 func (*Resource_DiskInfo) ProtoMessage() {}
 
 func (x *Resource_DiskInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[113]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11770,7 +11851,7 @@ type Resource_RevocableInfo struct {
 
 func (x *Resource_RevocableInfo) Reset() {
 	*x = Resource_RevocableInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[114]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11782,7 +11863,7 @@ func (x *Resource_RevocableInfo) String() string {
 func (*Resource_RevocableInfo) ProtoMessage() {}
 
 func (x *Resource_RevocableInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[114]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11808,7 +11889,7 @@ type Resource_SharedInfo struct {
 
 func (x *Resource_SharedInfo) Reset() {
 	*x = Resource_SharedInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[115]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11820,7 +11901,7 @@ func (x *Resource_SharedInfo) String() string {
 func (*Resource_SharedInfo) ProtoMessage() {}
 
 func (x *Resource_SharedInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[115]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11850,7 +11931,7 @@ type Resource_DiskInfo_Persistence struct {
 
 func (x *Resource_DiskInfo_Persistence) Reset() {
 	*x = Resource_DiskInfo_Persistence{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[116]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11862,7 +11943,7 @@ func (x *Resource_DiskInfo_Persistence) String() string {
 func (*Resource_DiskInfo_Persistence) ProtoMessage() {}
 
 func (x *Resource_DiskInfo_Persistence) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[116]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11912,7 +11993,7 @@ type Resource_DiskInfo_Source struct {
 
 func (x *Resource_DiskInfo_Source) Reset() {
 	*x = Resource_DiskInfo_Source{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[117]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11924,7 +12005,7 @@ func (x *Resource_DiskInfo_Source) String() string {
 func (*Resource_DiskInfo_Source) ProtoMessage() {}
 
 func (x *Resource_DiskInfo_Source) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[117]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12001,7 +12082,7 @@ type Resource_DiskInfo_Source_Path struct {
 
 func (x *Resource_DiskInfo_Source_Path) Reset() {
 	*x = Resource_DiskInfo_Source_Path{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[118]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12013,7 +12094,7 @@ func (x *Resource_DiskInfo_Source_Path) String() string {
 func (*Resource_DiskInfo_Source_Path) ProtoMessage() {}
 
 func (x *Resource_DiskInfo_Source_Path) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[118]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12047,7 +12128,7 @@ type Resource_DiskInfo_Source_Mount struct {
 
 func (x *Resource_DiskInfo_Source_Mount) Reset() {
 	*x = Resource_DiskInfo_Source_Mount{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[119]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12059,7 +12140,7 @@ func (x *Resource_DiskInfo_Source_Mount) String() string {
 func (*Resource_DiskInfo_Source_Mount) ProtoMessage() {}
 
 func (x *Resource_DiskInfo_Source_Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[119]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12100,7 +12181,7 @@ type ResourceStatistics_RatePercentiles struct {
 
 func (x *ResourceStatistics_RatePercentiles) Reset() {
 	*x = ResourceStatistics_RatePercentiles{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[120]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12112,7 +12193,7 @@ func (x *ResourceStatistics_RatePercentiles) String() string {
 func (*ResourceStatistics_RatePercentiles) ProtoMessage() {}
 
 func (x *ResourceStatistics_RatePercentiles) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[120]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12210,7 +12291,7 @@ type ResourceStatistics_RateStatistics struct {
 
 func (x *ResourceStatistics_RateStatistics) Reset() {
 	*x = ResourceStatistics_RateStatistics{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[121]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12222,7 +12303,7 @@ func (x *ResourceStatistics_RateStatistics) String() string {
 func (*ResourceStatistics_RateStatistics) ProtoMessage() {}
 
 func (x *ResourceStatistics_RateStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[121]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12308,6 +12389,76 @@ func (x *ResourceStatistics_RateStatistics) GetSamplingIntervalSecs() float64 {
 	return 0
 }
 
+// The part of the last 10, 60 and 300 seconds that was lost, in percent, and
+// all time lost so far.
+type PressureStatistics_Stall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Avg10         *float64               `protobuf:"fixed64,1,opt,name=avg10" json:"avg10,omitempty"`
+	Avg60         *float64               `protobuf:"fixed64,2,opt,name=avg60" json:"avg60,omitempty"`
+	Avg300        *float64               `protobuf:"fixed64,3,opt,name=avg300" json:"avg300,omitempty"`
+	TotalSecs     *float64               `protobuf:"fixed64,4,opt,name=total_secs,json=totalSecs" json:"total_secs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PressureStatistics_Stall) Reset() {
+	*x = PressureStatistics_Stall{}
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[123]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PressureStatistics_Stall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PressureStatistics_Stall) ProtoMessage() {}
+
+func (x *PressureStatistics_Stall) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[123]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PressureStatistics_Stall.ProtoReflect.Descriptor instead.
+func (*PressureStatistics_Stall) Descriptor() ([]byte, []int) {
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{39, 0}
+}
+
+func (x *PressureStatistics_Stall) GetAvg10() float64 {
+	if x != nil && x.Avg10 != nil {
+		return *x.Avg10
+	}
+	return 0
+}
+
+func (x *PressureStatistics_Stall) GetAvg60() float64 {
+	if x != nil && x.Avg60 != nil {
+		return *x.Avg60
+	}
+	return 0
+}
+
+func (x *PressureStatistics_Stall) GetAvg300() float64 {
+	if x != nil && x.Avg300 != nil {
+		return *x.Avg300
+	}
+	return 0
+}
+
+func (x *PressureStatistics_Stall) GetTotalSecs() float64 {
+	if x != nil && x.TotalSecs != nil {
+		return *x.TotalSecs
+	}
+	return 0
+}
+
 // One executor's container.
 type ResourceUsage_Executor struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -12323,7 +12474,7 @@ type ResourceUsage_Executor struct {
 
 func (x *ResourceUsage_Executor) Reset() {
 	*x = ResourceUsage_Executor{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[122]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12335,7 +12486,7 @@ func (x *ResourceUsage_Executor) String() string {
 func (*ResourceUsage_Executor) ProtoMessage() {}
 
 func (x *ResourceUsage_Executor) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[122]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12348,7 +12499,7 @@ func (x *ResourceUsage_Executor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceUsage_Executor.ProtoReflect.Descriptor instead.
 func (*ResourceUsage_Executor) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{39, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{40, 0}
 }
 
 func (x *ResourceUsage_Executor) GetExecutorInfo() *ExecutorInfo {
@@ -12399,7 +12550,7 @@ type ResourceUsage_Executor_Task struct {
 
 func (x *ResourceUsage_Executor_Task) Reset() {
 	*x = ResourceUsage_Executor_Task{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[123]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12411,7 +12562,7 @@ func (x *ResourceUsage_Executor_Task) String() string {
 func (*ResourceUsage_Executor_Task) ProtoMessage() {}
 
 func (x *ResourceUsage_Executor_Task) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[123]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12424,7 +12575,7 @@ func (x *ResourceUsage_Executor_Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceUsage_Executor_Task.ProtoReflect.Descriptor instead.
 func (*ResourceUsage_Executor_Task) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{39, 0, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{40, 0, 0}
 }
 
 func (x *ResourceUsage_Executor_Task) GetName() string {
@@ -12466,7 +12617,7 @@ type OfferFilters_ResourceQuantities struct {
 
 func (x *OfferFilters_ResourceQuantities) Reset() {
 	*x = OfferFilters_ResourceQuantities{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[124]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12478,7 +12629,7 @@ func (x *OfferFilters_ResourceQuantities) String() string {
 func (*OfferFilters_ResourceQuantities) ProtoMessage() {}
 
 func (x *OfferFilters_ResourceQuantities) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[124]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12491,7 +12642,7 @@ func (x *OfferFilters_ResourceQuantities) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OfferFilters_ResourceQuantities.ProtoReflect.Descriptor instead.
 func (*OfferFilters_ResourceQuantities) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{41, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{42, 0}
 }
 
 func (x *OfferFilters_ResourceQuantities) GetQuantities() map[string]*Value_Scalar {
@@ -12513,7 +12664,7 @@ type OfferFilters_MinAllocatableResources struct {
 
 func (x *OfferFilters_MinAllocatableResources) Reset() {
 	*x = OfferFilters_MinAllocatableResources{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[125]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12525,7 +12676,7 @@ func (x *OfferFilters_MinAllocatableResources) String() string {
 func (*OfferFilters_MinAllocatableResources) ProtoMessage() {}
 
 func (x *OfferFilters_MinAllocatableResources) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[125]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12538,7 +12689,7 @@ func (x *OfferFilters_MinAllocatableResources) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use OfferFilters_MinAllocatableResources.ProtoReflect.Descriptor instead.
 func (*OfferFilters_MinAllocatableResources) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{41, 1}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{42, 1}
 }
 
 func (x *OfferFilters_MinAllocatableResources) GetQuantities() []*OfferFilters_ResourceQuantities {
@@ -12575,7 +12726,7 @@ type Offer_Operation struct {
 
 func (x *Offer_Operation) Reset() {
 	*x = Offer_Operation{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[127]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12587,7 +12738,7 @@ func (x *Offer_Operation) String() string {
 func (*Offer_Operation) ProtoMessage() {}
 
 func (x *Offer_Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[127]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12600,7 +12751,7 @@ func (x *Offer_Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer_Operation.ProtoReflect.Descriptor instead.
 func (*Offer_Operation) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44, 0}
 }
 
 func (x *Offer_Operation) GetType() Offer_Operation_Type {
@@ -12698,7 +12849,7 @@ type Offer_Operation_Launch struct {
 
 func (x *Offer_Operation_Launch) Reset() {
 	*x = Offer_Operation_Launch{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[128]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12710,7 +12861,7 @@ func (x *Offer_Operation_Launch) String() string {
 func (*Offer_Operation_Launch) ProtoMessage() {}
 
 func (x *Offer_Operation_Launch) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[128]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12723,7 +12874,7 @@ func (x *Offer_Operation_Launch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer_Operation_Launch.ProtoReflect.Descriptor instead.
 func (*Offer_Operation_Launch) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43, 0, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44, 0, 0}
 }
 
 func (x *Offer_Operation_Launch) GetTaskInfos() []*TaskInfo {
@@ -12746,7 +12897,7 @@ type Offer_Operation_LaunchGroup struct {
 
 func (x *Offer_Operation_LaunchGroup) Reset() {
 	*x = Offer_Operation_LaunchGroup{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[129]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[131]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12758,7 +12909,7 @@ func (x *Offer_Operation_LaunchGroup) String() string {
 func (*Offer_Operation_LaunchGroup) ProtoMessage() {}
 
 func (x *Offer_Operation_LaunchGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[129]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[131]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12771,7 +12922,7 @@ func (x *Offer_Operation_LaunchGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer_Operation_LaunchGroup.ProtoReflect.Descriptor instead.
 func (*Offer_Operation_LaunchGroup) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43, 0, 1}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44, 0, 1}
 }
 
 func (x *Offer_Operation_LaunchGroup) GetExecutor() *ExecutorInfo {
@@ -12803,7 +12954,7 @@ type Offer_Operation_Reserve struct {
 
 func (x *Offer_Operation_Reserve) Reset() {
 	*x = Offer_Operation_Reserve{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[130]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[132]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12815,7 +12966,7 @@ func (x *Offer_Operation_Reserve) String() string {
 func (*Offer_Operation_Reserve) ProtoMessage() {}
 
 func (x *Offer_Operation_Reserve) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[130]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[132]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12828,7 +12979,7 @@ func (x *Offer_Operation_Reserve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer_Operation_Reserve.ProtoReflect.Descriptor instead.
 func (*Offer_Operation_Reserve) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43, 0, 2}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44, 0, 2}
 }
 
 func (x *Offer_Operation_Reserve) GetResources() []*Resource {
@@ -12857,7 +13008,7 @@ type Offer_Operation_Unreserve struct {
 
 func (x *Offer_Operation_Unreserve) Reset() {
 	*x = Offer_Operation_Unreserve{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[131]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[133]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12869,7 +13020,7 @@ func (x *Offer_Operation_Unreserve) String() string {
 func (*Offer_Operation_Unreserve) ProtoMessage() {}
 
 func (x *Offer_Operation_Unreserve) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[131]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[133]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12882,7 +13033,7 @@ func (x *Offer_Operation_Unreserve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer_Operation_Unreserve.ProtoReflect.Descriptor instead.
 func (*Offer_Operation_Unreserve) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43, 0, 3}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44, 0, 3}
 }
 
 func (x *Offer_Operation_Unreserve) GetResources() []*Resource {
@@ -12903,7 +13054,7 @@ type Offer_Operation_Create struct {
 
 func (x *Offer_Operation_Create) Reset() {
 	*x = Offer_Operation_Create{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[132]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[134]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12915,7 +13066,7 @@ func (x *Offer_Operation_Create) String() string {
 func (*Offer_Operation_Create) ProtoMessage() {}
 
 func (x *Offer_Operation_Create) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[132]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[134]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12928,7 +13079,7 @@ func (x *Offer_Operation_Create) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer_Operation_Create.ProtoReflect.Descriptor instead.
 func (*Offer_Operation_Create) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43, 0, 4}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44, 0, 4}
 }
 
 func (x *Offer_Operation_Create) GetVolumes() []*Resource {
@@ -12950,7 +13101,7 @@ type Offer_Operation_Destroy struct {
 
 func (x *Offer_Operation_Destroy) Reset() {
 	*x = Offer_Operation_Destroy{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[133]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[135]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12962,7 +13113,7 @@ func (x *Offer_Operation_Destroy) String() string {
 func (*Offer_Operation_Destroy) ProtoMessage() {}
 
 func (x *Offer_Operation_Destroy) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[133]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[135]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12975,7 +13126,7 @@ func (x *Offer_Operation_Destroy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer_Operation_Destroy.ProtoReflect.Descriptor instead.
 func (*Offer_Operation_Destroy) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43, 0, 5}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44, 0, 5}
 }
 
 func (x *Offer_Operation_Destroy) GetVolumes() []*Resource {
@@ -12998,7 +13149,7 @@ type Offer_Operation_GrowVolume struct {
 
 func (x *Offer_Operation_GrowVolume) Reset() {
 	*x = Offer_Operation_GrowVolume{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[134]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[136]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13010,7 +13161,7 @@ func (x *Offer_Operation_GrowVolume) String() string {
 func (*Offer_Operation_GrowVolume) ProtoMessage() {}
 
 func (x *Offer_Operation_GrowVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[134]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[136]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13023,7 +13174,7 @@ func (x *Offer_Operation_GrowVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer_Operation_GrowVolume.ProtoReflect.Descriptor instead.
 func (*Offer_Operation_GrowVolume) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43, 0, 6}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44, 0, 6}
 }
 
 func (x *Offer_Operation_GrowVolume) GetVolume() *Resource {
@@ -13053,7 +13204,7 @@ type Offer_Operation_ShrinkVolume struct {
 
 func (x *Offer_Operation_ShrinkVolume) Reset() {
 	*x = Offer_Operation_ShrinkVolume{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[135]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[137]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13065,7 +13216,7 @@ func (x *Offer_Operation_ShrinkVolume) String() string {
 func (*Offer_Operation_ShrinkVolume) ProtoMessage() {}
 
 func (x *Offer_Operation_ShrinkVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[135]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[137]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13078,7 +13229,7 @@ func (x *Offer_Operation_ShrinkVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer_Operation_ShrinkVolume.ProtoReflect.Descriptor instead.
 func (*Offer_Operation_ShrinkVolume) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43, 0, 7}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44, 0, 7}
 }
 
 func (x *Offer_Operation_ShrinkVolume) GetVolume() *Resource {
@@ -13110,7 +13261,7 @@ type Offer_Operation_CreateDisk struct {
 
 func (x *Offer_Operation_CreateDisk) Reset() {
 	*x = Offer_Operation_CreateDisk{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[136]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[138]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13122,7 +13273,7 @@ func (x *Offer_Operation_CreateDisk) String() string {
 func (*Offer_Operation_CreateDisk) ProtoMessage() {}
 
 func (x *Offer_Operation_CreateDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[136]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[138]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13135,7 +13286,7 @@ func (x *Offer_Operation_CreateDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer_Operation_CreateDisk.ProtoReflect.Descriptor instead.
 func (*Offer_Operation_CreateDisk) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43, 0, 8}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44, 0, 8}
 }
 
 func (x *Offer_Operation_CreateDisk) GetSource() *Resource {
@@ -13170,7 +13321,7 @@ type Offer_Operation_DestroyDisk struct {
 
 func (x *Offer_Operation_DestroyDisk) Reset() {
 	*x = Offer_Operation_DestroyDisk{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[137]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[139]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13182,7 +13333,7 @@ func (x *Offer_Operation_DestroyDisk) String() string {
 func (*Offer_Operation_DestroyDisk) ProtoMessage() {}
 
 func (x *Offer_Operation_DestroyDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[137]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[139]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13195,7 +13346,7 @@ func (x *Offer_Operation_DestroyDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer_Operation_DestroyDisk.ProtoReflect.Descriptor instead.
 func (*Offer_Operation_DestroyDisk) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{43, 0, 9}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{44, 0, 9}
 }
 
 func (x *Offer_Operation_DestroyDisk) GetSource() *Resource {
@@ -13215,7 +13366,7 @@ type CheckStatusInfo_Command struct {
 
 func (x *CheckStatusInfo_Command) Reset() {
 	*x = CheckStatusInfo_Command{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[140]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[142]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13227,7 +13378,7 @@ func (x *CheckStatusInfo_Command) String() string {
 func (*CheckStatusInfo_Command) ProtoMessage() {}
 
 func (x *CheckStatusInfo_Command) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[140]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[142]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13240,7 +13391,7 @@ func (x *CheckStatusInfo_Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckStatusInfo_Command.ProtoReflect.Descriptor instead.
 func (*CheckStatusInfo_Command) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{52, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{53, 0}
 }
 
 func (x *CheckStatusInfo_Command) GetExitCode() int32 {
@@ -13260,7 +13411,7 @@ type CheckStatusInfo_Http struct {
 
 func (x *CheckStatusInfo_Http) Reset() {
 	*x = CheckStatusInfo_Http{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[141]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[143]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13272,7 +13423,7 @@ func (x *CheckStatusInfo_Http) String() string {
 func (*CheckStatusInfo_Http) ProtoMessage() {}
 
 func (x *CheckStatusInfo_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[141]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[143]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13285,7 +13436,7 @@ func (x *CheckStatusInfo_Http) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckStatusInfo_Http.ProtoReflect.Descriptor instead.
 func (*CheckStatusInfo_Http) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{52, 1}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{53, 1}
 }
 
 func (x *CheckStatusInfo_Http) GetStatusCode() uint32 {
@@ -13305,7 +13456,7 @@ type CheckStatusInfo_Tcp struct {
 
 func (x *CheckStatusInfo_Tcp) Reset() {
 	*x = CheckStatusInfo_Tcp{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[142]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[144]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13317,7 +13468,7 @@ func (x *CheckStatusInfo_Tcp) String() string {
 func (*CheckStatusInfo_Tcp) ProtoMessage() {}
 
 func (x *CheckStatusInfo_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[142]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[144]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13330,7 +13481,7 @@ func (x *CheckStatusInfo_Tcp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckStatusInfo_Tcp.ProtoReflect.Descriptor instead.
 func (*CheckStatusInfo_Tcp) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{52, 2}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{53, 2}
 }
 
 func (x *CheckStatusInfo_Tcp) GetSucceeded() bool {
@@ -13358,7 +13509,7 @@ const (
 
 func (x *Environment_Variable) Reset() {
 	*x = Environment_Variable{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[143]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[145]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13370,7 +13521,7 @@ func (x *Environment_Variable) String() string {
 func (*Environment_Variable) ProtoMessage() {}
 
 func (x *Environment_Variable) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[143]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[145]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13383,7 +13534,7 @@ func (x *Environment_Variable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Environment_Variable.ProtoReflect.Descriptor instead.
 func (*Environment_Variable) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{55, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{56, 0}
 }
 
 func (x *Environment_Variable) GetName() string {
@@ -13426,7 +13577,7 @@ type Secret_Reference struct {
 
 func (x *Secret_Reference) Reset() {
 	*x = Secret_Reference{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[144]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[146]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13438,7 +13589,7 @@ func (x *Secret_Reference) String() string {
 func (*Secret_Reference) ProtoMessage() {}
 
 func (x *Secret_Reference) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[144]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[146]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13451,7 +13602,7 @@ func (x *Secret_Reference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret_Reference.ProtoReflect.Descriptor instead.
 func (*Secret_Reference) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{60, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{61, 0}
 }
 
 func (x *Secret_Reference) GetName() string {
@@ -13478,7 +13629,7 @@ type Secret_Value struct {
 
 func (x *Secret_Value) Reset() {
 	*x = Secret_Value{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[145]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[147]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13490,7 +13641,7 @@ func (x *Secret_Value) String() string {
 func (*Secret_Value) ProtoMessage() {}
 
 func (x *Secret_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[145]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[147]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13503,7 +13654,7 @@ func (x *Secret_Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret_Value.ProtoReflect.Descriptor instead.
 func (*Secret_Value) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{60, 1}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{61, 1}
 }
 
 func (x *Secret_Value) GetData() []byte {
@@ -13525,7 +13676,7 @@ type Image_Appc struct {
 
 func (x *Image_Appc) Reset() {
 	*x = Image_Appc{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[146]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[148]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13537,7 +13688,7 @@ func (x *Image_Appc) String() string {
 func (*Image_Appc) ProtoMessage() {}
 
 func (x *Image_Appc) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[146]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[148]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13550,7 +13701,7 @@ func (x *Image_Appc) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image_Appc.ProtoReflect.Descriptor instead.
 func (*Image_Appc) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{63, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{64, 0}
 }
 
 func (x *Image_Appc) GetName() string {
@@ -13589,7 +13740,7 @@ type Image_Docker struct {
 
 func (x *Image_Docker) Reset() {
 	*x = Image_Docker{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[147]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[149]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13601,7 +13752,7 @@ func (x *Image_Docker) String() string {
 func (*Image_Docker) ProtoMessage() {}
 
 func (x *Image_Docker) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[147]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[149]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13614,7 +13765,7 @@ func (x *Image_Docker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image_Docker.ProtoReflect.Descriptor instead.
 func (*Image_Docker) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{63, 1}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{64, 1}
 }
 
 func (x *Image_Docker) GetName() string {
@@ -13654,7 +13805,7 @@ type Volume_Source struct {
 
 func (x *Volume_Source) Reset() {
 	*x = Volume_Source{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[148]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[150]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13666,7 +13817,7 @@ func (x *Volume_Source) String() string {
 func (*Volume_Source) ProtoMessage() {}
 
 func (x *Volume_Source) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[148]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[150]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13679,7 +13830,7 @@ func (x *Volume_Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume_Source.ProtoReflect.Descriptor instead.
 func (*Volume_Source) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0}
 }
 
 func (x *Volume_Source) GetType() Volume_Source_Type {
@@ -13736,7 +13887,7 @@ type Volume_Source_DockerVolume struct {
 
 func (x *Volume_Source_DockerVolume) Reset() {
 	*x = Volume_Source_DockerVolume{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[149]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[151]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13748,7 +13899,7 @@ func (x *Volume_Source_DockerVolume) String() string {
 func (*Volume_Source_DockerVolume) ProtoMessage() {}
 
 func (x *Volume_Source_DockerVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[149]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[151]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13761,7 +13912,7 @@ func (x *Volume_Source_DockerVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume_Source_DockerVolume.ProtoReflect.Descriptor instead.
 func (*Volume_Source_DockerVolume) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0, 0}
 }
 
 func (x *Volume_Source_DockerVolume) GetDriver() string {
@@ -13796,7 +13947,7 @@ type Volume_Source_HostPath struct {
 
 func (x *Volume_Source_HostPath) Reset() {
 	*x = Volume_Source_HostPath{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[150]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[152]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13808,7 +13959,7 @@ func (x *Volume_Source_HostPath) String() string {
 func (*Volume_Source_HostPath) ProtoMessage() {}
 
 func (x *Volume_Source_HostPath) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[150]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[152]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13821,7 +13972,7 @@ func (x *Volume_Source_HostPath) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume_Source_HostPath.ProtoReflect.Descriptor instead.
 func (*Volume_Source_HostPath) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0, 1}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0, 1}
 }
 
 func (x *Volume_Source_HostPath) GetPath() string {
@@ -13850,7 +14001,7 @@ type Volume_Source_SandboxPath struct {
 
 func (x *Volume_Source_SandboxPath) Reset() {
 	*x = Volume_Source_SandboxPath{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[151]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[153]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13862,7 +14013,7 @@ func (x *Volume_Source_SandboxPath) String() string {
 func (*Volume_Source_SandboxPath) ProtoMessage() {}
 
 func (x *Volume_Source_SandboxPath) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[151]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[153]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13875,7 +14026,7 @@ func (x *Volume_Source_SandboxPath) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume_Source_SandboxPath.ProtoReflect.Descriptor instead.
 func (*Volume_Source_SandboxPath) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0, 2}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0, 2}
 }
 
 func (x *Volume_Source_SandboxPath) GetType() Volume_Source_SandboxPath_Type {
@@ -13903,7 +14054,7 @@ type Volume_Source_CSIVolume struct {
 
 func (x *Volume_Source_CSIVolume) Reset() {
 	*x = Volume_Source_CSIVolume{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[152]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[154]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13915,7 +14066,7 @@ func (x *Volume_Source_CSIVolume) String() string {
 func (*Volume_Source_CSIVolume) ProtoMessage() {}
 
 func (x *Volume_Source_CSIVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[152]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[154]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13928,7 +14079,7 @@ func (x *Volume_Source_CSIVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume_Source_CSIVolume.ProtoReflect.Descriptor instead.
 func (*Volume_Source_CSIVolume) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0, 3}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0, 3}
 }
 
 func (x *Volume_Source_CSIVolume) GetPluginName() string {
@@ -13960,7 +14111,7 @@ type Volume_Source_CSIVolume_VolumeCapability struct {
 
 func (x *Volume_Source_CSIVolume_VolumeCapability) Reset() {
 	*x = Volume_Source_CSIVolume_VolumeCapability{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[153]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[155]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -13972,7 +14123,7 @@ func (x *Volume_Source_CSIVolume_VolumeCapability) String() string {
 func (*Volume_Source_CSIVolume_VolumeCapability) ProtoMessage() {}
 
 func (x *Volume_Source_CSIVolume_VolumeCapability) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[153]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[155]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -13985,7 +14136,7 @@ func (x *Volume_Source_CSIVolume_VolumeCapability) ProtoReflect() protoreflect.M
 
 // Deprecated: Use Volume_Source_CSIVolume_VolumeCapability.ProtoReflect.Descriptor instead.
 func (*Volume_Source_CSIVolume_VolumeCapability) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0, 3, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0, 3, 0}
 }
 
 func (x *Volume_Source_CSIVolume_VolumeCapability) GetAccessType() isVolume_Source_CSIVolume_VolumeCapability_AccessType {
@@ -14052,7 +14203,7 @@ type Volume_Source_CSIVolume_StaticProvisioning struct {
 
 func (x *Volume_Source_CSIVolume_StaticProvisioning) Reset() {
 	*x = Volume_Source_CSIVolume_StaticProvisioning{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[154]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[156]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14064,7 +14215,7 @@ func (x *Volume_Source_CSIVolume_StaticProvisioning) String() string {
 func (*Volume_Source_CSIVolume_StaticProvisioning) ProtoMessage() {}
 
 func (x *Volume_Source_CSIVolume_StaticProvisioning) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[154]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[156]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14077,7 +14228,7 @@ func (x *Volume_Source_CSIVolume_StaticProvisioning) ProtoReflect() protoreflect
 
 // Deprecated: Use Volume_Source_CSIVolume_StaticProvisioning.ProtoReflect.Descriptor instead.
 func (*Volume_Source_CSIVolume_StaticProvisioning) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0, 3, 1}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0, 3, 1}
 }
 
 func (x *Volume_Source_CSIVolume_StaticProvisioning) GetVolumeId() string {
@@ -14124,7 +14275,7 @@ type Volume_Source_CSIVolume_VolumeCapability_BlockVolume struct {
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_BlockVolume) Reset() {
 	*x = Volume_Source_CSIVolume_VolumeCapability_BlockVolume{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[155]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[157]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14136,7 +14287,7 @@ func (x *Volume_Source_CSIVolume_VolumeCapability_BlockVolume) String() string {
 func (*Volume_Source_CSIVolume_VolumeCapability_BlockVolume) ProtoMessage() {}
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_BlockVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[155]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[157]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14149,7 +14300,7 @@ func (x *Volume_Source_CSIVolume_VolumeCapability_BlockVolume) ProtoReflect() pr
 
 // Deprecated: Use Volume_Source_CSIVolume_VolumeCapability_BlockVolume.ProtoReflect.Descriptor instead.
 func (*Volume_Source_CSIVolume_VolumeCapability_BlockVolume) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0, 3, 0, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0, 3, 0, 0}
 }
 
 // As a mounted file system.
@@ -14163,7 +14314,7 @@ type Volume_Source_CSIVolume_VolumeCapability_MountVolume struct {
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_MountVolume) Reset() {
 	*x = Volume_Source_CSIVolume_VolumeCapability_MountVolume{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[156]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[158]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14175,7 +14326,7 @@ func (x *Volume_Source_CSIVolume_VolumeCapability_MountVolume) String() string {
 func (*Volume_Source_CSIVolume_VolumeCapability_MountVolume) ProtoMessage() {}
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_MountVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[156]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[158]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14188,7 +14339,7 @@ func (x *Volume_Source_CSIVolume_VolumeCapability_MountVolume) ProtoReflect() pr
 
 // Deprecated: Use Volume_Source_CSIVolume_VolumeCapability_MountVolume.ProtoReflect.Descriptor instead.
 func (*Volume_Source_CSIVolume_VolumeCapability_MountVolume) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0, 3, 0, 1}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0, 3, 0, 1}
 }
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_MountVolume) GetFsType() string {
@@ -14215,7 +14366,7 @@ type Volume_Source_CSIVolume_VolumeCapability_AccessMode struct {
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_AccessMode) Reset() {
 	*x = Volume_Source_CSIVolume_VolumeCapability_AccessMode{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[157]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[159]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14227,7 +14378,7 @@ func (x *Volume_Source_CSIVolume_VolumeCapability_AccessMode) String() string {
 func (*Volume_Source_CSIVolume_VolumeCapability_AccessMode) ProtoMessage() {}
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_AccessMode) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[157]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[159]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14240,7 +14391,7 @@ func (x *Volume_Source_CSIVolume_VolumeCapability_AccessMode) ProtoReflect() pro
 
 // Deprecated: Use Volume_Source_CSIVolume_VolumeCapability_AccessMode.ProtoReflect.Descriptor instead.
 func (*Volume_Source_CSIVolume_VolumeCapability_AccessMode) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{65, 0, 3, 0, 2}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0, 3, 0, 2}
 }
 
 func (x *Volume_Source_CSIVolume_VolumeCapability_AccessMode) GetMode() Volume_Source_CSIVolume_VolumeCapability_AccessMode_Mode {
@@ -14268,7 +14419,7 @@ const (
 
 func (x *NetworkInfo_IPAddress) Reset() {
 	*x = NetworkInfo_IPAddress{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[161]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[163]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14280,7 +14431,7 @@ func (x *NetworkInfo_IPAddress) String() string {
 func (*NetworkInfo_IPAddress) ProtoMessage() {}
 
 func (x *NetworkInfo_IPAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[161]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[163]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14293,7 +14444,7 @@ func (x *NetworkInfo_IPAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkInfo_IPAddress.ProtoReflect.Descriptor instead.
 func (*NetworkInfo_IPAddress) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{67, 0}
 }
 
 func (x *NetworkInfo_IPAddress) GetProtocol() NetworkInfo_Protocol {
@@ -14324,7 +14475,7 @@ type NetworkInfo_PortMapping struct {
 
 func (x *NetworkInfo_PortMapping) Reset() {
 	*x = NetworkInfo_PortMapping{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[162]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[164]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14336,7 +14487,7 @@ func (x *NetworkInfo_PortMapping) String() string {
 func (*NetworkInfo_PortMapping) ProtoMessage() {}
 
 func (x *NetworkInfo_PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[162]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[164]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14349,7 +14500,7 @@ func (x *NetworkInfo_PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkInfo_PortMapping.ProtoReflect.Descriptor instead.
 func (*NetworkInfo_PortMapping) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{66, 1}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{67, 1}
 }
 
 func (x *NetworkInfo_PortMapping) GetHostPort() uint32 {
@@ -14386,7 +14537,7 @@ type RLimitInfo_RLimit struct {
 
 func (x *RLimitInfo_RLimit) Reset() {
 	*x = RLimitInfo_RLimit{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[163]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[165]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14398,7 +14549,7 @@ func (x *RLimitInfo_RLimit) String() string {
 func (*RLimitInfo_RLimit) ProtoMessage() {}
 
 func (x *RLimitInfo_RLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[163]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[165]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14411,7 +14562,7 @@ func (x *RLimitInfo_RLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RLimitInfo_RLimit.ProtoReflect.Descriptor instead.
 func (*RLimitInfo_RLimit) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{70, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{71, 0}
 }
 
 func (x *RLimitInfo_RLimit) GetType() RLimitInfo_RLimit_Type {
@@ -14446,7 +14597,7 @@ type TTYInfo_WindowSize struct {
 
 func (x *TTYInfo_WindowSize) Reset() {
 	*x = TTYInfo_WindowSize{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[164]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[166]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14458,7 +14609,7 @@ func (x *TTYInfo_WindowSize) String() string {
 func (*TTYInfo_WindowSize) ProtoMessage() {}
 
 func (x *TTYInfo_WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[164]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[166]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14471,7 +14622,7 @@ func (x *TTYInfo_WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TTYInfo_WindowSize.ProtoReflect.Descriptor instead.
 func (*TTYInfo_WindowSize) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{71, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{72, 0}
 }
 
 func (x *TTYInfo_WindowSize) GetRows() uint32 {
@@ -14515,7 +14666,7 @@ const (
 
 func (x *ContainerInfo_DockerInfo) Reset() {
 	*x = ContainerInfo_DockerInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[165]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[167]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14527,7 +14678,7 @@ func (x *ContainerInfo_DockerInfo) String() string {
 func (*ContainerInfo_DockerInfo) ProtoMessage() {}
 
 func (x *ContainerInfo_DockerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[165]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[167]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14540,7 +14691,7 @@ func (x *ContainerInfo_DockerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerInfo_DockerInfo.ProtoReflect.Descriptor instead.
 func (*ContainerInfo_DockerInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{72, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{73, 0}
 }
 
 func (x *ContainerInfo_DockerInfo) GetImage() string {
@@ -14604,7 +14755,7 @@ type ContainerInfo_MesosInfo struct {
 
 func (x *ContainerInfo_MesosInfo) Reset() {
 	*x = ContainerInfo_MesosInfo{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[166]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[168]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14616,7 +14767,7 @@ func (x *ContainerInfo_MesosInfo) String() string {
 func (*ContainerInfo_MesosInfo) ProtoMessage() {}
 
 func (x *ContainerInfo_MesosInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[166]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[168]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14629,7 +14780,7 @@ func (x *ContainerInfo_MesosInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerInfo_MesosInfo.ProtoReflect.Descriptor instead.
 func (*ContainerInfo_MesosInfo) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{72, 1}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{73, 1}
 }
 
 func (x *ContainerInfo_MesosInfo) GetImage() *Image {
@@ -14652,7 +14803,7 @@ type ContainerInfo_DockerInfo_PortMapping struct {
 
 func (x *ContainerInfo_DockerInfo_PortMapping) Reset() {
 	*x = ContainerInfo_DockerInfo_PortMapping{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[167]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[169]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14664,7 +14815,7 @@ func (x *ContainerInfo_DockerInfo_PortMapping) String() string {
 func (*ContainerInfo_DockerInfo_PortMapping) ProtoMessage() {}
 
 func (x *ContainerInfo_DockerInfo_PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[167]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[169]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14677,7 +14828,7 @@ func (x *ContainerInfo_DockerInfo_PortMapping) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use ContainerInfo_DockerInfo_PortMapping.ProtoReflect.Descriptor instead.
 func (*ContainerInfo_DockerInfo_PortMapping) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{72, 0, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{73, 0, 0}
 }
 
 func (x *ContainerInfo_DockerInfo_PortMapping) GetHostPort() uint32 {
@@ -14710,7 +14861,7 @@ type CgroupInfo_Blkio struct {
 
 func (x *CgroupInfo_Blkio) Reset() {
 	*x = CgroupInfo_Blkio{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[168]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[170]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14722,7 +14873,7 @@ func (x *CgroupInfo_Blkio) String() string {
 func (*CgroupInfo_Blkio) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[168]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[170]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14735,7 +14886,7 @@ func (x *CgroupInfo_Blkio) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupInfo_Blkio.ProtoReflect.Descriptor instead.
 func (*CgroupInfo_Blkio) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{74, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{75, 0}
 }
 
 // Marks the container's packets for traffic control.
@@ -14748,7 +14899,7 @@ type CgroupInfo_NetCls struct {
 
 func (x *CgroupInfo_NetCls) Reset() {
 	*x = CgroupInfo_NetCls{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[169]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[171]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14760,7 +14911,7 @@ func (x *CgroupInfo_NetCls) String() string {
 func (*CgroupInfo_NetCls) ProtoMessage() {}
 
 func (x *CgroupInfo_NetCls) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[169]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[171]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14773,7 +14924,7 @@ func (x *CgroupInfo_NetCls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupInfo_NetCls.ProtoReflect.Descriptor instead.
 func (*CgroupInfo_NetCls) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{74, 1}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{75, 1}
 }
 
 func (x *CgroupInfo_NetCls) GetClassid() uint32 {
@@ -14794,7 +14945,7 @@ type CgroupInfo_Blkio_Value struct {
 
 func (x *CgroupInfo_Blkio_Value) Reset() {
 	*x = CgroupInfo_Blkio_Value{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[170]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[172]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14806,7 +14957,7 @@ func (x *CgroupInfo_Blkio_Value) String() string {
 func (*CgroupInfo_Blkio_Value) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[170]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[172]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14819,7 +14970,7 @@ func (x *CgroupInfo_Blkio_Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupInfo_Blkio_Value.ProtoReflect.Descriptor instead.
 func (*CgroupInfo_Blkio_Value) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{74, 0, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{75, 0, 0}
 }
 
 func (x *CgroupInfo_Blkio_Value) GetOp() CgroupInfo_Blkio_Operation {
@@ -14845,7 +14996,7 @@ type CgroupInfo_Blkio_CFQ struct {
 
 func (x *CgroupInfo_Blkio_CFQ) Reset() {
 	*x = CgroupInfo_Blkio_CFQ{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[171]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[173]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14857,7 +15008,7 @@ func (x *CgroupInfo_Blkio_CFQ) String() string {
 func (*CgroupInfo_Blkio_CFQ) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio_CFQ) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[171]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[173]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14870,7 +15021,7 @@ func (x *CgroupInfo_Blkio_CFQ) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupInfo_Blkio_CFQ.ProtoReflect.Descriptor instead.
 func (*CgroupInfo_Blkio_CFQ) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{74, 0, 1}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{75, 0, 1}
 }
 
 // Of throttling.
@@ -14882,7 +15033,7 @@ type CgroupInfo_Blkio_Throttling struct {
 
 func (x *CgroupInfo_Blkio_Throttling) Reset() {
 	*x = CgroupInfo_Blkio_Throttling{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[172]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[174]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14894,7 +15045,7 @@ func (x *CgroupInfo_Blkio_Throttling) String() string {
 func (*CgroupInfo_Blkio_Throttling) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio_Throttling) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[172]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[174]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14907,7 +15058,7 @@ func (x *CgroupInfo_Blkio_Throttling) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupInfo_Blkio_Throttling.ProtoReflect.Descriptor instead.
 func (*CgroupInfo_Blkio_Throttling) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{74, 0, 2}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{75, 0, 2}
 }
 
 // All counters of block devices.
@@ -14922,7 +15073,7 @@ type CgroupInfo_Blkio_Statistics struct {
 
 func (x *CgroupInfo_Blkio_Statistics) Reset() {
 	*x = CgroupInfo_Blkio_Statistics{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[173]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[175]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -14934,7 +15085,7 @@ func (x *CgroupInfo_Blkio_Statistics) String() string {
 func (*CgroupInfo_Blkio_Statistics) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio_Statistics) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[173]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[175]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -14947,7 +15098,7 @@ func (x *CgroupInfo_Blkio_Statistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupInfo_Blkio_Statistics.ProtoReflect.Descriptor instead.
 func (*CgroupInfo_Blkio_Statistics) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{74, 0, 3}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{75, 0, 3}
 }
 
 func (x *CgroupInfo_Blkio_Statistics) GetCfq() []*CgroupInfo_Blkio_CFQ_Statistics {
@@ -14989,7 +15140,7 @@ type CgroupInfo_Blkio_CFQ_Statistics struct {
 
 func (x *CgroupInfo_Blkio_CFQ_Statistics) Reset() {
 	*x = CgroupInfo_Blkio_CFQ_Statistics{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[174]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[176]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -15001,7 +15152,7 @@ func (x *CgroupInfo_Blkio_CFQ_Statistics) String() string {
 func (*CgroupInfo_Blkio_CFQ_Statistics) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio_CFQ_Statistics) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[174]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[176]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -15014,7 +15165,7 @@ func (x *CgroupInfo_Blkio_CFQ_Statistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupInfo_Blkio_CFQ_Statistics.ProtoReflect.Descriptor instead.
 func (*CgroupInfo_Blkio_CFQ_Statistics) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{74, 0, 1, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{75, 0, 1, 0}
 }
 
 func (x *CgroupInfo_Blkio_CFQ_Statistics) GetDevice() *Device_Number {
@@ -15092,7 +15243,7 @@ type CgroupInfo_Blkio_Throttling_Statistics struct {
 
 func (x *CgroupInfo_Blkio_Throttling_Statistics) Reset() {
 	*x = CgroupInfo_Blkio_Throttling_Statistics{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[175]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[177]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -15104,7 +15255,7 @@ func (x *CgroupInfo_Blkio_Throttling_Statistics) String() string {
 func (*CgroupInfo_Blkio_Throttling_Statistics) ProtoMessage() {}
 
 func (x *CgroupInfo_Blkio_Throttling_Statistics) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[175]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[177]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -15117,7 +15268,7 @@ func (x *CgroupInfo_Blkio_Throttling_Statistics) ProtoReflect() protoreflect.Mes
 
 // Deprecated: Use CgroupInfo_Blkio_Throttling_Statistics.ProtoReflect.Descriptor instead.
 func (*CgroupInfo_Blkio_Throttling_Statistics) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{74, 0, 2, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{75, 0, 2, 0}
 }
 
 func (x *CgroupInfo_Blkio_Throttling_Statistics) GetDevice() *Device_Number {
@@ -15152,7 +15303,7 @@ type Device_Number struct {
 
 func (x *Device_Number) Reset() {
 	*x = Device_Number{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[176]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[178]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -15164,7 +15315,7 @@ func (x *Device_Number) String() string {
 func (*Device_Number) ProtoMessage() {}
 
 func (x *Device_Number) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[176]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[178]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -15177,7 +15328,7 @@ func (x *Device_Number) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device_Number.ProtoReflect.Descriptor instead.
 func (*Device_Number) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{86, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{87, 0}
 }
 
 func (x *Device_Number) GetMajorNumber() uint64 {
@@ -15206,7 +15357,7 @@ type DeviceAccess_Access struct {
 
 func (x *DeviceAccess_Access) Reset() {
 	*x = DeviceAccess_Access{}
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[177]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[179]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -15218,7 +15369,7 @@ func (x *DeviceAccess_Access) String() string {
 func (*DeviceAccess_Access) ProtoMessage() {}
 
 func (x *DeviceAccess_Access) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_v1_mezzo_proto_msgTypes[177]
+	mi := &file_mezzo_v1_mezzo_proto_msgTypes[179]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -15231,7 +15382,7 @@ func (x *DeviceAccess_Access) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceAccess_Access.ProtoReflect.Descriptor instead.
 func (*DeviceAccess_Access) Descriptor() ([]byte, []int) {
-	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{87, 0}
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{88, 0}
 }
 
 func (x *DeviceAccess_Access) GetRead() bool {
@@ -15721,7 +15872,7 @@ const file_mezzo_v1_mezzo_proto_rawDesc = "" +
 	"\vlimit_bytes\x18\x03 \x01(\x04R\n" +
 	"limitBytes\x12\x1d\n" +
 	"\n" +
-	"used_bytes\x18\x04 \x01(\x04R\tusedBytes\"\xe5\x1c\n" +
+	"used_bytes\x18\x04 \x01(\x04R\tusedBytes\"\xaf\x1e\n" +
 	"\x12ResourceStatistics\x12\x1c\n" +
 	"\ttimestamp\x18\x01 \x02(\x01R\ttimestamp\x12-\n" +
 	"\x13cpus_user_time_secs\x18\x02 \x01(\x01R\x10cpusUserTimeSecs\x121\n" +
@@ -15781,7 +15932,11 @@ const file_mezzo_v1_mezzo_proto_rawDesc = "" +
 	"\x14mem_kmem_usage_bytes\x184 \x01(\x04R\x11memKmemUsageBytes\x126\n" +
 	"\x18mem_kmem_tcp_usage_bytes\x185 \x01(\x04R\x14memKmemTcpUsageBytes\x12[\n" +
 	"\x13net_rate_statistics\x186 \x01(\v2+.mezzo.v1.ResourceStatistics.RateStatisticsR\x11netRateStatistics\x12E\n" +
-	"\x13net_ephemeral_ports\x187 \x01(\v2\x15.mezzo.v1.Value.RangeR\x11netEphemeralPorts\x1a\xc1\x01\n" +
+	"\x13net_ephemeral_ports\x187 \x01(\v2\x15.mezzo.v1.Value.RangeR\x11netEphemeralPorts\x12@\n" +
+	"\fcpu_pressure\x18\x90N \x01(\v2\x1c.mezzo.v1.PressureStatisticsR\vcpuPressure\x12F\n" +
+	"\x0fmemory_pressure\x18\x91N \x01(\v2\x1c.mezzo.v1.PressureStatisticsR\x0ememoryPressure\x12>\n" +
+	"\vio_pressure\x18\x92N \x01(\v2\x1c.mezzo.v1.PressureStatisticsR\n" +
+	"ioPressure\x1a\xc1\x01\n" +
 	"\x0fRatePercentiles\x12\x10\n" +
 	"\x03min\x18\x01 \x01(\x04R\x03min\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\x04R\x03max\x12\x10\n" +
@@ -15805,7 +15960,16 @@ const file_mezzo_v1_mezzo_proto_rawDesc = "" +
 	"\rtx_error_rate\x18\b \x01(\v2,.mezzo.v1.ResourceStatistics.RatePercentilesR\vtxErrorRate\x120\n" +
 	"\x14sampling_window_secs\x18\t \x01(\x01R\x12samplingWindowSecs\x124\n" +
 	"\x16sampling_interval_secs\x18\n" +
-	" \x01(\x01R\x14samplingIntervalSecs\"\xc5\x04\n" +
+	" \x01(\x01R\x14samplingIntervalSecs\"\xf0\x01\n" +
+	"\x12PressureStatistics\x126\n" +
+	"\x04some\x18\x01 \x01(\v2\".mezzo.v1.PressureStatistics.StallR\x04some\x126\n" +
+	"\x04full\x18\x02 \x01(\v2\".mezzo.v1.PressureStatistics.StallR\x04full\x1aj\n" +
+	"\x05Stall\x12\x14\n" +
+	"\x05avg10\x18\x01 \x01(\x01R\x05avg10\x12\x14\n" +
+	"\x05avg60\x18\x02 \x01(\x01R\x05avg60\x12\x16\n" +
+	"\x06avg300\x18\x03 \x01(\x01R\x06avg300\x12\x1d\n" +
+	"\n" +
+	"total_secs\x18\x04 \x01(\x01R\ttotalSecs\"\xc5\x04\n" +
 	"\rResourceUsage\x12>\n" +
 	"\texecutors\x18\x01 \x03(\v2 .mezzo.v1.ResourceUsage.ExecutorR\texecutors\x12(\n" +
 	"\x05total\x18\x02 \x03(\v2\x12.mezzo.v1.ResourceR\x05total\x1a\xc9\x03\n" +
@@ -16643,7 +16807,7 @@ func file_mezzo_v1_mezzo_proto_rawDescGZIP() []byte {
 }
 
 var file_mezzo_v1_mezzo_proto_enumTypes = make([]protoimpl.EnumInfo, 34)
-var file_mezzo_v1_mezzo_proto_msgTypes = make([]protoimpl.MessageInfo, 178)
+var file_mezzo_v1_mezzo_proto_msgTypes = make([]protoimpl.MessageInfo, 180)
 var file_mezzo_v1_mezzo_proto_goTypes = []any{
 	(Status)(0),                         // 0: mezzo.v1.Status
 	(TaskState)(0),                      // 1: mezzo.v1.TaskState
@@ -16718,184 +16882,186 @@ var file_mezzo_v1_mezzo_proto_goTypes = []any{
 	(*SNMPStatistics)(nil),                                        // 70: mezzo.v1.SNMPStatistics
 	(*DiskStatistics)(nil),                                        // 71: mezzo.v1.DiskStatistics
 	(*ResourceStatistics)(nil),                                    // 72: mezzo.v1.ResourceStatistics
-	(*ResourceUsage)(nil),                                         // 73: mezzo.v1.ResourceUsage
-	(*PerfStatistics)(nil),                                        // 74: mezzo.v1.PerfStatistics
-	(*OfferFilters)(nil),                                          // 75: mezzo.v1.OfferFilters
-	(*Request)(nil),                                               // 76: mezzo.v1.Request
-	(*Offer)(nil),                                                 // 77: mezzo.v1.Offer
-	(*InverseOffer)(nil),                                          // 78: mezzo.v1.InverseOffer
-	(*TaskInfo)(nil),                                              // 79: mezzo.v1.TaskInfo
-	(*TaskGroupInfo)(nil),                                         // 80: mezzo.v1.TaskGroupInfo
-	(*Task)(nil),                                                  // 81: mezzo.v1.Task
-	(*TaskResourceLimitation)(nil),                                // 82: mezzo.v1.TaskResourceLimitation
-	(*UUID)(nil),                                                  // 83: mezzo.v1.UUID
-	(*Operation)(nil),                                             // 84: mezzo.v1.Operation
-	(*OperationStatus)(nil),                                       // 85: mezzo.v1.OperationStatus
-	(*CheckStatusInfo)(nil),                                       // 86: mezzo.v1.CheckStatusInfo
-	(*TaskStatus)(nil),                                            // 87: mezzo.v1.TaskStatus
-	(*Filters)(nil),                                               // 88: mezzo.v1.Filters
-	(*Environment)(nil),                                           // 89: mezzo.v1.Environment
-	(*Parameter)(nil),                                             // 90: mezzo.v1.Parameter
-	(*Parameters)(nil),                                            // 91: mezzo.v1.Parameters
-	(*Credential)(nil),                                            // 92: mezzo.v1.Credential
-	(*Credentials)(nil),                                           // 93: mezzo.v1.Credentials
-	(*Secret)(nil),                                                // 94: mezzo.v1.Secret
-	(*RateLimit)(nil),                                             // 95: mezzo.v1.RateLimit
-	(*RateLimits)(nil),                                            // 96: mezzo.v1.RateLimits
-	(*Image)(nil),                                                 // 97: mezzo.v1.Image
-	(*MountPropagation)(nil),                                      // 98: mezzo.v1.MountPropagation
-	(*Volume)(nil),                                                // 99: mezzo.v1.Volume
-	(*NetworkInfo)(nil),                                           // 100: mezzo.v1.NetworkInfo
-	(*CapabilityInfo)(nil),                                        // 101: mezzo.v1.CapabilityInfo
-	(*SeccompInfo)(nil),                                           // 102: mezzo.v1.SeccompInfo
-	(*LinuxInfo)(nil),                                             // 103: mezzo.v1.LinuxInfo
-	(*RLimitInfo)(nil),                                            // 104: mezzo.v1.RLimitInfo
-	(*TTYInfo)(nil),                                               // 105: mezzo.v1.TTYInfo
-	(*ContainerInfo)(nil),                                         // 106: mezzo.v1.ContainerInfo
-	(*ContainerStatus)(nil),                                       // 107: mezzo.v1.ContainerStatus
-	(*CgroupInfo)(nil),                                            // 108: mezzo.v1.CgroupInfo
-	(*Labels)(nil),                                                // 109: mezzo.v1.Labels
-	(*Label)(nil),                                                 // 110: mezzo.v1.Label
-	(*Port)(nil),                                                  // 111: mezzo.v1.Port
-	(*Ports)(nil),                                                 // 112: mezzo.v1.Ports
-	(*DiscoveryInfo)(nil),                                         // 113: mezzo.v1.DiscoveryInfo
-	(*WeightInfo)(nil),                                            // 114: mezzo.v1.WeightInfo
-	(*VersionInfo)(nil),                                           // 115: mezzo.v1.VersionInfo
-	(*Flag)(nil),                                                  // 116: mezzo.v1.Flag
-	(*Role)(nil),                                                  // 117: mezzo.v1.Role
-	(*Metric)(nil),                                                // 118: mezzo.v1.Metric
-	(*FileInfo)(nil),                                              // 119: mezzo.v1.FileInfo
-	(*Device)(nil),                                                // 120: mezzo.v1.Device
-	(*DeviceAccess)(nil),                                          // 121: mezzo.v1.DeviceAccess
-	(*DeviceWhitelist)(nil),                                       // 122: mezzo.v1.DeviceWhitelist
-	(*DrainConfig)(nil),                                           // 123: mezzo.v1.DrainConfig
-	(*DrainInfo)(nil),                                             // 124: mezzo.v1.DrainInfo
-	(*URL_Endpoint)(nil),                                          // 125: mezzo.v1.URL.Endpoint
-	(*FrameworkInfo_Capability)(nil),                              // 126: mezzo.v1.FrameworkInfo.Capability
-	nil,                                                           // 127: mezzo.v1.FrameworkInfo.OfferFiltersEntry
-	(*CheckInfo_Command)(nil),                                     // 128: mezzo.v1.CheckInfo.Command
-	(*CheckInfo_Http)(nil),                                        // 129: mezzo.v1.CheckInfo.Http
-	(*CheckInfo_Tcp)(nil),                                         // 130: mezzo.v1.CheckInfo.Tcp
-	(*HealthCheck_HTTPCheckInfo)(nil),                             // 131: mezzo.v1.HealthCheck.HTTPCheckInfo
-	(*HealthCheck_TCPCheckInfo)(nil),                              // 132: mezzo.v1.HealthCheck.TCPCheckInfo
-	(*CommandInfo_URI)(nil),                                       // 133: mezzo.v1.CommandInfo.URI
-	(*DomainInfo_FaultDomain)(nil),                                // 134: mezzo.v1.DomainInfo.FaultDomain
-	(*DomainInfo_FaultDomain_RegionInfo)(nil),                     // 135: mezzo.v1.DomainInfo.FaultDomain.RegionInfo
-	(*DomainInfo_FaultDomain_ZoneInfo)(nil),                       // 136: mezzo.v1.DomainInfo.FaultDomain.ZoneInfo
-	(*MasterInfo_Capability)(nil),                                 // 137: mezzo.v1.MasterInfo.Capability
-	(*AgentInfo_Capability)(nil),                                  // 138: mezzo.v1.AgentInfo.Capability
-	(*ResourceProviderInfo_Storage)(nil),                          // 139: mezzo.v1.ResourceProviderInfo.Storage
-	(*Value_Scalar)(nil),                                          // 140: mezzo.v1.Value.Scalar
-	(*Value_Range)(nil),                                           // 141: mezzo.v1.Value.Range
-	(*Value_Ranges)(nil),                                          // 142: mezzo.v1.Value.Ranges
-	(*Value_Set)(nil),                                             // 143: mezzo.v1.Value.Set
-	(*Value_Text)(nil),                                            // 144: mezzo.v1.Value.Text
-	(*Resource_AllocationInfo)(nil),                               // 145: mezzo.v1.Resource.AllocationInfo
-	(*Resource_ReservationInfo)(nil),                              // 146: mezzo.v1.Resource.ReservationInfo
-	(*Resource_DiskInfo)(nil),                                     // 147: mezzo.v1.Resource.DiskInfo
-	(*Resource_RevocableInfo)(nil),                                // 148: mezzo.v1.Resource.RevocableInfo
-	(*Resource_SharedInfo)(nil),                                   // 149: mezzo.v1.Resource.SharedInfo
-	(*Resource_DiskInfo_Persistence)(nil),                         // 150: mezzo.v1.Resource.DiskInfo.Persistence
-	(*Resource_DiskInfo_Source)(nil),                              // 151: mezzo.v1.Resource.DiskInfo.Source
-	(*Resource_DiskInfo_Source_Path)(nil),                         // 152: mezzo.v1.Resource.DiskInfo.Source.Path
-	(*Resource_DiskInfo_Source_Mount)(nil),                        // 153: mezzo.v1.Resource.DiskInfo.Source.Mount
-	(*ResourceStatistics_RatePercentiles)(nil),                    // 154: mezzo.v1.ResourceStatistics.RatePercentiles
-	(*ResourceStatistics_RateStatistics)(nil),                     // 155: mezzo.v1.ResourceStatistics.RateStatistics
-	(*ResourceUsage_Executor)(nil),                                // 156: mezzo.v1.ResourceUsage.Executor
-	(*ResourceUsage_Executor_Task)(nil),                           // 157: mezzo.v1.ResourceUsage.Executor.Task
-	(*OfferFilters_ResourceQuantities)(nil),                       // 158: mezzo.v1.OfferFilters.ResourceQuantities
-	(*OfferFilters_MinAllocatableResources)(nil),                  // 159: mezzo.v1.OfferFilters.MinAllocatableResources
-	nil,                                                // 160: mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry
-	(*Offer_Operation)(nil),                            // 161: mezzo.v1.Offer.Operation
-	(*Offer_Operation_Launch)(nil),                     // 162: mezzo.v1.Offer.Operation.Launch
-	(*Offer_Operation_LaunchGroup)(nil),                // 163: mezzo.v1.Offer.Operation.LaunchGroup
-	(*Offer_Operation_Reserve)(nil),                    // 164: mezzo.v1.Offer.Operation.Reserve
-	(*Offer_Operation_Unreserve)(nil),                  // 165: mezzo.v1.Offer.Operation.Unreserve
-	(*Offer_Operation_Create)(nil),                     // 166: mezzo.v1.Offer.Operation.Create
-	(*Offer_Operation_Destroy)(nil),                    // 167: mezzo.v1.Offer.Operation.Destroy
-	(*Offer_Operation_GrowVolume)(nil),                 // 168: mezzo.v1.Offer.Operation.GrowVolume
-	(*Offer_Operation_ShrinkVolume)(nil),               // 169: mezzo.v1.Offer.Operation.ShrinkVolume
-	(*Offer_Operation_CreateDisk)(nil),                 // 170: mezzo.v1.Offer.Operation.CreateDisk
-	(*Offer_Operation_DestroyDisk)(nil),                // 171: mezzo.v1.Offer.Operation.DestroyDisk
-	nil,                                                // 172: mezzo.v1.TaskInfo.LimitsEntry
-	nil,                                                // 173: mezzo.v1.Task.LimitsEntry
-	(*CheckStatusInfo_Command)(nil),                    // 174: mezzo.v1.CheckStatusInfo.Command
-	(*CheckStatusInfo_Http)(nil),                       // 175: mezzo.v1.CheckStatusInfo.Http
-	(*CheckStatusInfo_Tcp)(nil),                        // 176: mezzo.v1.CheckStatusInfo.Tcp
-	(*Environment_Variable)(nil),                       // 177: mezzo.v1.Environment.Variable
-	(*Secret_Reference)(nil),                           // 178: mezzo.v1.Secret.Reference
-	(*Secret_Value)(nil),                               // 179: mezzo.v1.Secret.Value
-	(*Image_Appc)(nil),                                 // 180: mezzo.v1.Image.Appc
-	(*Image_Docker)(nil),                               // 181: mezzo.v1.Image.Docker
-	(*Volume_Source)(nil),                              // 182: mezzo.v1.Volume.Source
-	(*Volume_Source_DockerVolume)(nil),                 // 183: mezzo.v1.Volume.Source.DockerVolume
-	(*Volume_Source_HostPath)(nil),                     // 184: mezzo.v1.Volume.Source.HostPath
-	(*Volume_Source_SandboxPath)(nil),                  // 185: mezzo.v1.Volume.Source.SandboxPath
-	(*Volume_Source_CSIVolume)(nil),                    // 186: mezzo.v1.Volume.Source.CSIVolume
-	(*Volume_Source_CSIVolume_VolumeCapability)(nil),   // 187: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability
-	(*Volume_Source_CSIVolume_StaticProvisioning)(nil), // 188: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning
-	(*Volume_Source_CSIVolume_VolumeCapability_BlockVolume)(nil), // 189: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.BlockVolume
-	(*Volume_Source_CSIVolume_VolumeCapability_MountVolume)(nil), // 190: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.MountVolume
-	(*Volume_Source_CSIVolume_VolumeCapability_AccessMode)(nil),  // 191: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode
-	nil,                              // 192: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry
-	nil,                              // 193: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry
-	nil,                              // 194: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.VolumeContextEntry
-	(*NetworkInfo_IPAddress)(nil),    // 195: mezzo.v1.NetworkInfo.IPAddress
-	(*NetworkInfo_PortMapping)(nil),  // 196: mezzo.v1.NetworkInfo.PortMapping
-	(*RLimitInfo_RLimit)(nil),        // 197: mezzo.v1.RLimitInfo.RLimit
-	(*TTYInfo_WindowSize)(nil),       // 198: mezzo.v1.TTYInfo.WindowSize
-	(*ContainerInfo_DockerInfo)(nil), // 199: mezzo.v1.ContainerInfo.DockerInfo
-	(*ContainerInfo_MesosInfo)(nil),  // 200: mezzo.v1.ContainerInfo.MesosInfo
-	(*ContainerInfo_DockerInfo_PortMapping)(nil),   // 201: mezzo.v1.ContainerInfo.DockerInfo.PortMapping
-	(*CgroupInfo_Blkio)(nil),                       // 202: mezzo.v1.CgroupInfo.Blkio
-	(*CgroupInfo_NetCls)(nil),                      // 203: mezzo.v1.CgroupInfo.NetCls
-	(*CgroupInfo_Blkio_Value)(nil),                 // 204: mezzo.v1.CgroupInfo.Blkio.Value
-	(*CgroupInfo_Blkio_CFQ)(nil),                   // 205: mezzo.v1.CgroupInfo.Blkio.CFQ
-	(*CgroupInfo_Blkio_Throttling)(nil),            // 206: mezzo.v1.CgroupInfo.Blkio.Throttling
-	(*CgroupInfo_Blkio_Statistics)(nil),            // 207: mezzo.v1.CgroupInfo.Blkio.Statistics
-	(*CgroupInfo_Blkio_CFQ_Statistics)(nil),        // 208: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
-	(*CgroupInfo_Blkio_Throttling_Statistics)(nil), // 209: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics
-	(*Device_Number)(nil),                          // 210: mezzo.v1.Device.Number
-	(*DeviceAccess_Access)(nil),                    // 211: mezzo.v1.DeviceAccess.Access
+	(*PressureStatistics)(nil),                                    // 73: mezzo.v1.PressureStatistics
+	(*ResourceUsage)(nil),                                         // 74: mezzo.v1.ResourceUsage
+	(*PerfStatistics)(nil),                                        // 75: mezzo.v1.PerfStatistics
+	(*OfferFilters)(nil),                                          // 76: mezzo.v1.OfferFilters
+	(*Request)(nil),                                               // 77: mezzo.v1.Request
+	(*Offer)(nil),                                                 // 78: mezzo.v1.Offer
+	(*InverseOffer)(nil),                                          // 79: mezzo.v1.InverseOffer
+	(*TaskInfo)(nil),                                              // 80: mezzo.v1.TaskInfo
+	(*TaskGroupInfo)(nil),                                         // 81: mezzo.v1.TaskGroupInfo
+	(*Task)(nil),                                                  // 82: mezzo.v1.Task
+	(*TaskResourceLimitation)(nil),                                // 83: mezzo.v1.TaskResourceLimitation
+	(*UUID)(nil),                                                  // 84: mezzo.v1.UUID
+	(*Operation)(nil),                                             // 85: mezzo.v1.Operation
+	(*OperationStatus)(nil),                                       // 86: mezzo.v1.OperationStatus
+	(*CheckStatusInfo)(nil),                                       // 87: mezzo.v1.CheckStatusInfo
+	(*TaskStatus)(nil),                                            // 88: mezzo.v1.TaskStatus
+	(*Filters)(nil),                                               // 89: mezzo.v1.Filters
+	(*Environment)(nil),                                           // 90: mezzo.v1.Environment
+	(*Parameter)(nil),                                             // 91: mezzo.v1.Parameter
+	(*Parameters)(nil),                                            // 92: mezzo.v1.Parameters
+	(*Credential)(nil),                                            // 93: mezzo.v1.Credential
+	(*Credentials)(nil),                                           // 94: mezzo.v1.Credentials
+	(*Secret)(nil),                                                // 95: mezzo.v1.Secret
+	(*RateLimit)(nil),                                             // 96: mezzo.v1.RateLimit
+	(*RateLimits)(nil),                                            // 97: mezzo.v1.RateLimits
+	(*Image)(nil),                                                 // 98: mezzo.v1.Image
+	(*MountPropagation)(nil),                                      // 99: mezzo.v1.MountPropagation
+	(*Volume)(nil),                                                // 100: mezzo.v1.Volume
+	(*NetworkInfo)(nil),                                           // 101: mezzo.v1.NetworkInfo
+	(*CapabilityInfo)(nil),                                        // 102: mezzo.v1.CapabilityInfo
+	(*SeccompInfo)(nil),                                           // 103: mezzo.v1.SeccompInfo
+	(*LinuxInfo)(nil),                                             // 104: mezzo.v1.LinuxInfo
+	(*RLimitInfo)(nil),                                            // 105: mezzo.v1.RLimitInfo
+	(*TTYInfo)(nil),                                               // 106: mezzo.v1.TTYInfo
+	(*ContainerInfo)(nil),                                         // 107: mezzo.v1.ContainerInfo
+	(*ContainerStatus)(nil),                                       // 108: mezzo.v1.ContainerStatus
+	(*CgroupInfo)(nil),                                            // 109: mezzo.v1.CgroupInfo
+	(*Labels)(nil),                                                // 110: mezzo.v1.Labels
+	(*Label)(nil),                                                 // 111: mezzo.v1.Label
+	(*Port)(nil),                                                  // 112: mezzo.v1.Port
+	(*Ports)(nil),                                                 // 113: mezzo.v1.Ports
+	(*DiscoveryInfo)(nil),                                         // 114: mezzo.v1.DiscoveryInfo
+	(*WeightInfo)(nil),                                            // 115: mezzo.v1.WeightInfo
+	(*VersionInfo)(nil),                                           // 116: mezzo.v1.VersionInfo
+	(*Flag)(nil),                                                  // 117: mezzo.v1.Flag
+	(*Role)(nil),                                                  // 118: mezzo.v1.Role
+	(*Metric)(nil),                                                // 119: mezzo.v1.Metric
+	(*FileInfo)(nil),                                              // 120: mezzo.v1.FileInfo
+	(*Device)(nil),                                                // 121: mezzo.v1.Device
+	(*DeviceAccess)(nil),                                          // 122: mezzo.v1.DeviceAccess
+	(*DeviceWhitelist)(nil),                                       // 123: mezzo.v1.DeviceWhitelist
+	(*DrainConfig)(nil),                                           // 124: mezzo.v1.DrainConfig
+	(*DrainInfo)(nil),                                             // 125: mezzo.v1.DrainInfo
+	(*URL_Endpoint)(nil),                                          // 126: mezzo.v1.URL.Endpoint
+	(*FrameworkInfo_Capability)(nil),                              // 127: mezzo.v1.FrameworkInfo.Capability
+	nil,                                                           // 128: mezzo.v1.FrameworkInfo.OfferFiltersEntry
+	(*CheckInfo_Command)(nil),                                     // 129: mezzo.v1.CheckInfo.Command
+	(*CheckInfo_Http)(nil),                                        // 130: mezzo.v1.CheckInfo.Http
+	(*CheckInfo_Tcp)(nil),                                         // 131: mezzo.v1.CheckInfo.Tcp
+	(*HealthCheck_HTTPCheckInfo)(nil),                             // 132: mezzo.v1.HealthCheck.HTTPCheckInfo
+	(*HealthCheck_TCPCheckInfo)(nil),                              // 133: mezzo.v1.HealthCheck.TCPCheckInfo
+	(*CommandInfo_URI)(nil),                                       // 134: mezzo.v1.CommandInfo.URI
+	(*DomainInfo_FaultDomain)(nil),                                // 135: mezzo.v1.DomainInfo.FaultDomain
+	(*DomainInfo_FaultDomain_RegionInfo)(nil),                     // 136: mezzo.v1.DomainInfo.FaultDomain.RegionInfo
+	(*DomainInfo_FaultDomain_ZoneInfo)(nil),                       // 137: mezzo.v1.DomainInfo.FaultDomain.ZoneInfo
+	(*MasterInfo_Capability)(nil),                                 // 138: mezzo.v1.MasterInfo.Capability
+	(*AgentInfo_Capability)(nil),                                  // 139: mezzo.v1.AgentInfo.Capability
+	(*ResourceProviderInfo_Storage)(nil),                          // 140: mezzo.v1.ResourceProviderInfo.Storage
+	(*Value_Scalar)(nil),                                          // 141: mezzo.v1.Value.Scalar
+	(*Value_Range)(nil),                                           // 142: mezzo.v1.Value.Range
+	(*Value_Ranges)(nil),                                          // 143: mezzo.v1.Value.Ranges
+	(*Value_Set)(nil),                                             // 144: mezzo.v1.Value.Set
+	(*Value_Text)(nil),                                            // 145: mezzo.v1.Value.Text
+	(*Resource_AllocationInfo)(nil),                               // 146: mezzo.v1.Resource.AllocationInfo
+	(*Resource_ReservationInfo)(nil),                              // 147: mezzo.v1.Resource.ReservationInfo
+	(*Resource_DiskInfo)(nil),                                     // 148: mezzo.v1.Resource.DiskInfo
+	(*Resource_RevocableInfo)(nil),                                // 149: mezzo.v1.Resource.RevocableInfo
+	(*Resource_SharedInfo)(nil),                                   // 150: mezzo.v1.Resource.SharedInfo
+	(*Resource_DiskInfo_Persistence)(nil),                         // 151: mezzo.v1.Resource.DiskInfo.Persistence
+	(*Resource_DiskInfo_Source)(nil),                              // 152: mezzo.v1.Resource.DiskInfo.Source
+	(*Resource_DiskInfo_Source_Path)(nil),                         // 153: mezzo.v1.Resource.DiskInfo.Source.Path
+	(*Resource_DiskInfo_Source_Mount)(nil),                        // 154: mezzo.v1.Resource.DiskInfo.Source.Mount
+	(*ResourceStatistics_RatePercentiles)(nil),                    // 155: mezzo.v1.ResourceStatistics.RatePercentiles
+	(*ResourceStatistics_RateStatistics)(nil),                     // 156: mezzo.v1.ResourceStatistics.RateStatistics
+	(*PressureStatistics_Stall)(nil),                              // 157: mezzo.v1.PressureStatistics.Stall
+	(*ResourceUsage_Executor)(nil),                                // 158: mezzo.v1.ResourceUsage.Executor
+	(*ResourceUsage_Executor_Task)(nil),                           // 159: mezzo.v1.ResourceUsage.Executor.Task
+	(*OfferFilters_ResourceQuantities)(nil),                       // 160: mezzo.v1.OfferFilters.ResourceQuantities
+	(*OfferFilters_MinAllocatableResources)(nil),                  // 161: mezzo.v1.OfferFilters.MinAllocatableResources
+	nil,                                                // 162: mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry
+	(*Offer_Operation)(nil),                            // 163: mezzo.v1.Offer.Operation
+	(*Offer_Operation_Launch)(nil),                     // 164: mezzo.v1.Offer.Operation.Launch
+	(*Offer_Operation_LaunchGroup)(nil),                // 165: mezzo.v1.Offer.Operation.LaunchGroup
+	(*Offer_Operation_Reserve)(nil),                    // 166: mezzo.v1.Offer.Operation.Reserve
+	(*Offer_Operation_Unreserve)(nil),                  // 167: mezzo.v1.Offer.Operation.Unreserve
+	(*Offer_Operation_Create)(nil),                     // 168: mezzo.v1.Offer.Operation.Create
+	(*Offer_Operation_Destroy)(nil),                    // 169: mezzo.v1.Offer.Operation.Destroy
+	(*Offer_Operation_GrowVolume)(nil),                 // 170: mezzo.v1.Offer.Operation.GrowVolume
+	(*Offer_Operation_ShrinkVolume)(nil),               // 171: mezzo.v1.Offer.Operation.ShrinkVolume
+	(*Offer_Operation_CreateDisk)(nil),                 // 172: mezzo.v1.Offer.Operation.CreateDisk
+	(*Offer_Operation_DestroyDisk)(nil),                // 173: mezzo.v1.Offer.Operation.DestroyDisk
+	nil,                                                // 174: mezzo.v1.TaskInfo.LimitsEntry
+	nil,                                                // 175: mezzo.v1.Task.LimitsEntry
+	(*CheckStatusInfo_Command)(nil),                    // 176: mezzo.v1.CheckStatusInfo.Command
+	(*CheckStatusInfo_Http)(nil),                       // 177: mezzo.v1.CheckStatusInfo.Http
+	(*CheckStatusInfo_Tcp)(nil),                        // 178: mezzo.v1.CheckStatusInfo.Tcp
+	(*Environment_Variable)(nil),                       // 179: mezzo.v1.Environment.Variable
+	(*Secret_Reference)(nil),                           // 180: mezzo.v1.Secret.Reference
+	(*Secret_Value)(nil),                               // 181: mezzo.v1.Secret.Value
+	(*Image_Appc)(nil),                                 // 182: mezzo.v1.Image.Appc
+	(*Image_Docker)(nil),                               // 183: mezzo.v1.Image.Docker
+	(*Volume_Source)(nil),                              // 184: mezzo.v1.Volume.Source
+	(*Volume_Source_DockerVolume)(nil),                 // 185: mezzo.v1.Volume.Source.DockerVolume
+	(*Volume_Source_HostPath)(nil),                     // 186: mezzo.v1.Volume.Source.HostPath
+	(*Volume_Source_SandboxPath)(nil),                  // 187: mezzo.v1.Volume.Source.SandboxPath
+	(*Volume_Source_CSIVolume)(nil),                    // 188: mezzo.v1.Volume.Source.CSIVolume
+	(*Volume_Source_CSIVolume_VolumeCapability)(nil),   // 189: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability
+	(*Volume_Source_CSIVolume_StaticProvisioning)(nil), // 190: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning
+	(*Volume_Source_CSIVolume_VolumeCapability_BlockVolume)(nil), // 191: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.BlockVolume
+	(*Volume_Source_CSIVolume_VolumeCapability_MountVolume)(nil), // 192: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.MountVolume
+	(*Volume_Source_CSIVolume_VolumeCapability_AccessMode)(nil),  // 193: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode
+	nil,                              // 194: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry
+	nil,                              // 195: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry
+	nil,                              // 196: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.VolumeContextEntry
+	(*NetworkInfo_IPAddress)(nil),    // 197: mezzo.v1.NetworkInfo.IPAddress
+	(*NetworkInfo_PortMapping)(nil),  // 198: mezzo.v1.NetworkInfo.PortMapping
+	(*RLimitInfo_RLimit)(nil),        // 199: mezzo.v1.RLimitInfo.RLimit
+	(*TTYInfo_WindowSize)(nil),       // 200: mezzo.v1.TTYInfo.WindowSize
+	(*ContainerInfo_DockerInfo)(nil), // 201: mezzo.v1.ContainerInfo.DockerInfo
+	(*ContainerInfo_MesosInfo)(nil),  // 202: mezzo.v1.ContainerInfo.MesosInfo
+	(*ContainerInfo_DockerInfo_PortMapping)(nil),   // 203: mezzo.v1.ContainerInfo.DockerInfo.PortMapping
+	(*CgroupInfo_Blkio)(nil),                       // 204: mezzo.v1.CgroupInfo.Blkio
+	(*CgroupInfo_NetCls)(nil),                      // 205: mezzo.v1.CgroupInfo.NetCls
+	(*CgroupInfo_Blkio_Value)(nil),                 // 206: mezzo.v1.CgroupInfo.Blkio.Value
+	(*CgroupInfo_Blkio_CFQ)(nil),                   // 207: mezzo.v1.CgroupInfo.Blkio.CFQ
+	(*CgroupInfo_Blkio_Throttling)(nil),            // 208: mezzo.v1.CgroupInfo.Blkio.Throttling
+	(*CgroupInfo_Blkio_Statistics)(nil),            // 209: mezzo.v1.CgroupInfo.Blkio.Statistics
+	(*CgroupInfo_Blkio_CFQ_Statistics)(nil),        // 210: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
+	(*CgroupInfo_Blkio_Throttling_Statistics)(nil), // 211: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics
+	(*Device_Number)(nil),                          // 212: mezzo.v1.Device.Number
+	(*DeviceAccess_Access)(nil),                    // 213: mezzo.v1.DeviceAccess.Access
 }
 var file_mezzo_v1_mezzo_proto_depIdxs = []int32{
 	39,  // 0: mezzo.v1.ContainerID.parent:type_name -> mezzo.v1.ContainerID
 	44,  // 1: mezzo.v1.URL.address:type_name -> mezzo.v1.Address
-	90,  // 2: mezzo.v1.URL.query:type_name -> mezzo.v1.Parameter
-	125, // 3: mezzo.v1.URL.endpoints:type_name -> mezzo.v1.URL.Endpoint
+	91,  // 2: mezzo.v1.URL.query:type_name -> mezzo.v1.Parameter
+	126, // 3: mezzo.v1.URL.endpoints:type_name -> mezzo.v1.URL.Endpoint
 	42,  // 4: mezzo.v1.Unavailability.start:type_name -> mezzo.v1.TimeInfo
 	43,  // 5: mezzo.v1.Unavailability.duration:type_name -> mezzo.v1.DurationInfo
 	47,  // 6: mezzo.v1.MachineInfo.id:type_name -> mezzo.v1.MachineID
 	4,   // 7: mezzo.v1.MachineInfo.mode:type_name -> mezzo.v1.MachineInfo.Mode
 	46,  // 8: mezzo.v1.MachineInfo.unavailability:type_name -> mezzo.v1.Unavailability
 	34,  // 9: mezzo.v1.FrameworkInfo.id:type_name -> mezzo.v1.FrameworkID
-	126, // 10: mezzo.v1.FrameworkInfo.capabilities:type_name -> mezzo.v1.FrameworkInfo.Capability
-	109, // 11: mezzo.v1.FrameworkInfo.labels:type_name -> mezzo.v1.Labels
-	127, // 12: mezzo.v1.FrameworkInfo.offer_filters:type_name -> mezzo.v1.FrameworkInfo.OfferFiltersEntry
+	127, // 10: mezzo.v1.FrameworkInfo.capabilities:type_name -> mezzo.v1.FrameworkInfo.Capability
+	110, // 11: mezzo.v1.FrameworkInfo.labels:type_name -> mezzo.v1.Labels
+	128, // 12: mezzo.v1.FrameworkInfo.offer_filters:type_name -> mezzo.v1.FrameworkInfo.OfferFiltersEntry
 	6,   // 13: mezzo.v1.CheckInfo.type:type_name -> mezzo.v1.CheckInfo.Type
-	128, // 14: mezzo.v1.CheckInfo.command:type_name -> mezzo.v1.CheckInfo.Command
-	129, // 15: mezzo.v1.CheckInfo.http:type_name -> mezzo.v1.CheckInfo.Http
-	130, // 16: mezzo.v1.CheckInfo.tcp:type_name -> mezzo.v1.CheckInfo.Tcp
-	131, // 17: mezzo.v1.HealthCheck.http:type_name -> mezzo.v1.HealthCheck.HTTPCheckInfo
+	129, // 14: mezzo.v1.CheckInfo.command:type_name -> mezzo.v1.CheckInfo.Command
+	130, // 15: mezzo.v1.CheckInfo.http:type_name -> mezzo.v1.CheckInfo.Http
+	131, // 16: mezzo.v1.CheckInfo.tcp:type_name -> mezzo.v1.CheckInfo.Tcp
+	132, // 17: mezzo.v1.HealthCheck.http:type_name -> mezzo.v1.HealthCheck.HTTPCheckInfo
 	53,  // 18: mezzo.v1.HealthCheck.command:type_name -> mezzo.v1.CommandInfo
 	7,   // 19: mezzo.v1.HealthCheck.type:type_name -> mezzo.v1.HealthCheck.Type
-	132, // 20: mezzo.v1.HealthCheck.tcp:type_name -> mezzo.v1.HealthCheck.TCPCheckInfo
+	133, // 20: mezzo.v1.HealthCheck.tcp:type_name -> mezzo.v1.HealthCheck.TCPCheckInfo
 	43,  // 21: mezzo.v1.KillPolicy.grace_period:type_name -> mezzo.v1.DurationInfo
-	133, // 22: mezzo.v1.CommandInfo.uris:type_name -> mezzo.v1.CommandInfo.URI
-	89,  // 23: mezzo.v1.CommandInfo.environment:type_name -> mezzo.v1.Environment
+	134, // 22: mezzo.v1.CommandInfo.uris:type_name -> mezzo.v1.CommandInfo.URI
+	90,  // 23: mezzo.v1.CommandInfo.environment:type_name -> mezzo.v1.Environment
 	38,  // 24: mezzo.v1.ExecutorInfo.executor_id:type_name -> mezzo.v1.ExecutorID
 	64,  // 25: mezzo.v1.ExecutorInfo.resources:type_name -> mezzo.v1.Resource
 	53,  // 26: mezzo.v1.ExecutorInfo.command:type_name -> mezzo.v1.CommandInfo
 	34,  // 27: mezzo.v1.ExecutorInfo.framework_id:type_name -> mezzo.v1.FrameworkID
-	106, // 28: mezzo.v1.ExecutorInfo.container:type_name -> mezzo.v1.ContainerInfo
-	113, // 29: mezzo.v1.ExecutorInfo.discovery:type_name -> mezzo.v1.DiscoveryInfo
+	107, // 28: mezzo.v1.ExecutorInfo.container:type_name -> mezzo.v1.ContainerInfo
+	114, // 29: mezzo.v1.ExecutorInfo.discovery:type_name -> mezzo.v1.DiscoveryInfo
 	43,  // 30: mezzo.v1.ExecutorInfo.shutdown_grace_period:type_name -> mezzo.v1.DurationInfo
-	109, // 31: mezzo.v1.ExecutorInfo.labels:type_name -> mezzo.v1.Labels
+	110, // 31: mezzo.v1.ExecutorInfo.labels:type_name -> mezzo.v1.Labels
 	8,   // 32: mezzo.v1.ExecutorInfo.type:type_name -> mezzo.v1.ExecutorInfo.Type
-	134, // 33: mezzo.v1.DomainInfo.fault_domain:type_name -> mezzo.v1.DomainInfo.FaultDomain
+	135, // 33: mezzo.v1.DomainInfo.fault_domain:type_name -> mezzo.v1.DomainInfo.FaultDomain
 	44,  // 34: mezzo.v1.MasterInfo.address:type_name -> mezzo.v1.Address
 	55,  // 35: mezzo.v1.MasterInfo.domain:type_name -> mezzo.v1.DomainInfo
-	137, // 36: mezzo.v1.MasterInfo.capabilities:type_name -> mezzo.v1.MasterInfo.Capability
+	138, // 36: mezzo.v1.MasterInfo.capabilities:type_name -> mezzo.v1.MasterInfo.Capability
 	64,  // 37: mezzo.v1.AgentInfo.resources:type_name -> mezzo.v1.Resource
 	63,  // 38: mezzo.v1.AgentInfo.attributes:type_name -> mezzo.v1.Attribute
 	36,  // 39: mezzo.v1.AgentInfo.id:type_name -> mezzo.v1.AgentID
@@ -16903,297 +17069,302 @@ var file_mezzo_v1_mezzo_proto_depIdxs = []int32{
 	11,  // 41: mezzo.v1.CSIPluginContainerInfo.services:type_name -> mezzo.v1.CSIPluginContainerInfo.Service
 	53,  // 42: mezzo.v1.CSIPluginContainerInfo.command:type_name -> mezzo.v1.CommandInfo
 	64,  // 43: mezzo.v1.CSIPluginContainerInfo.resources:type_name -> mezzo.v1.Resource
-	106, // 44: mezzo.v1.CSIPluginContainerInfo.container:type_name -> mezzo.v1.ContainerInfo
+	107, // 44: mezzo.v1.CSIPluginContainerInfo.container:type_name -> mezzo.v1.ContainerInfo
 	11,  // 45: mezzo.v1.CSIPluginEndpoint.csi_service:type_name -> mezzo.v1.CSIPluginContainerInfo.Service
 	58,  // 46: mezzo.v1.CSIPluginInfo.containers:type_name -> mezzo.v1.CSIPluginContainerInfo
 	59,  // 47: mezzo.v1.CSIPluginInfo.endpoints:type_name -> mezzo.v1.CSIPluginEndpoint
 	40,  // 48: mezzo.v1.ResourceProviderInfo.id:type_name -> mezzo.v1.ResourceProviderID
 	63,  // 49: mezzo.v1.ResourceProviderInfo.attributes:type_name -> mezzo.v1.Attribute
-	146, // 50: mezzo.v1.ResourceProviderInfo.default_reservations:type_name -> mezzo.v1.Resource.ReservationInfo
-	139, // 51: mezzo.v1.ResourceProviderInfo.storage:type_name -> mezzo.v1.ResourceProviderInfo.Storage
+	147, // 50: mezzo.v1.ResourceProviderInfo.default_reservations:type_name -> mezzo.v1.Resource.ReservationInfo
+	140, // 51: mezzo.v1.ResourceProviderInfo.storage:type_name -> mezzo.v1.ResourceProviderInfo.Storage
 	12,  // 52: mezzo.v1.Value.type:type_name -> mezzo.v1.Value.Type
-	140, // 53: mezzo.v1.Value.scalar:type_name -> mezzo.v1.Value.Scalar
-	142, // 54: mezzo.v1.Value.ranges:type_name -> mezzo.v1.Value.Ranges
-	143, // 55: mezzo.v1.Value.set:type_name -> mezzo.v1.Value.Set
-	144, // 56: mezzo.v1.Value.text:type_name -> mezzo.v1.Value.Text
+	141, // 53: mezzo.v1.Value.scalar:type_name -> mezzo.v1.Value.Scalar
+	143, // 54: mezzo.v1.Value.ranges:type_name -> mezzo.v1.Value.Ranges
+	144, // 55: mezzo.v1.Value.set:type_name -> mezzo.v1.Value.Set
+	145, // 56: mezzo.v1.Value.text:type_name -> mezzo.v1.Value.Text
 	12,  // 57: mezzo.v1.Attribute.type:type_name -> mezzo.v1.Value.Type
-	140, // 58: mezzo.v1.Attribute.scalar:type_name -> mezzo.v1.Value.Scalar
-	142, // 59: mezzo.v1.Attribute.ranges:type_name -> mezzo.v1.Value.Ranges
-	144, // 60: mezzo.v1.Attribute.text:type_name -> mezzo.v1.Value.Text
-	143, // 61: mezzo.v1.Attribute.set:type_name -> mezzo.v1.Value.Set
+	141, // 58: mezzo.v1.Attribute.scalar:type_name -> mezzo.v1.Value.Scalar
+	143, // 59: mezzo.v1.Attribute.ranges:type_name -> mezzo.v1.Value.Ranges
+	145, // 60: mezzo.v1.Attribute.text:type_name -> mezzo.v1.Value.Text
+	144, // 61: mezzo.v1.Attribute.set:type_name -> mezzo.v1.Value.Set
 	12,  // 62: mezzo.v1.Resource.type:type_name -> mezzo.v1.Value.Type
-	140, // 63: mezzo.v1.Resource.scalar:type_name -> mezzo.v1.Value.Scalar
-	142, // 64: mezzo.v1.Resource.ranges:type_name -> mezzo.v1.Value.Ranges
-	143, // 65: mezzo.v1.Resource.set:type_name -> mezzo.v1.Value.Set
-	147, // 66: mezzo.v1.Resource.disk:type_name -> mezzo.v1.Resource.DiskInfo
-	146, // 67: mezzo.v1.Resource.reservation:type_name -> mezzo.v1.Resource.ReservationInfo
-	148, // 68: mezzo.v1.Resource.revocable:type_name -> mezzo.v1.Resource.RevocableInfo
-	149, // 69: mezzo.v1.Resource.shared:type_name -> mezzo.v1.Resource.SharedInfo
-	145, // 70: mezzo.v1.Resource.allocation_info:type_name -> mezzo.v1.Resource.AllocationInfo
+	141, // 63: mezzo.v1.Resource.scalar:type_name -> mezzo.v1.Value.Scalar
+	143, // 64: mezzo.v1.Resource.ranges:type_name -> mezzo.v1.Value.Ranges
+	144, // 65: mezzo.v1.Resource.set:type_name -> mezzo.v1.Value.Set
+	148, // 66: mezzo.v1.Resource.disk:type_name -> mezzo.v1.Resource.DiskInfo
+	147, // 67: mezzo.v1.Resource.reservation:type_name -> mezzo.v1.Resource.ReservationInfo
+	149, // 68: mezzo.v1.Resource.revocable:type_name -> mezzo.v1.Resource.RevocableInfo
+	150, // 69: mezzo.v1.Resource.shared:type_name -> mezzo.v1.Resource.SharedInfo
+	146, // 70: mezzo.v1.Resource.allocation_info:type_name -> mezzo.v1.Resource.AllocationInfo
 	40,  // 71: mezzo.v1.Resource.provider_id:type_name -> mezzo.v1.ResourceProviderID
-	146, // 72: mezzo.v1.Resource.reservations:type_name -> mezzo.v1.Resource.ReservationInfo
+	147, // 72: mezzo.v1.Resource.reservations:type_name -> mezzo.v1.Resource.ReservationInfo
 	66,  // 73: mezzo.v1.SNMPStatistics.ip_stats:type_name -> mezzo.v1.IpStatistics
 	67,  // 74: mezzo.v1.SNMPStatistics.icmp_stats:type_name -> mezzo.v1.IcmpStatistics
 	68,  // 75: mezzo.v1.SNMPStatistics.tcp_stats:type_name -> mezzo.v1.TcpStatistics
 	69,  // 76: mezzo.v1.SNMPStatistics.udp_stats:type_name -> mezzo.v1.UdpStatistics
-	151, // 77: mezzo.v1.DiskStatistics.source:type_name -> mezzo.v1.Resource.DiskInfo.Source
-	150, // 78: mezzo.v1.DiskStatistics.persistence:type_name -> mezzo.v1.Resource.DiskInfo.Persistence
-	74,  // 79: mezzo.v1.ResourceStatistics.perf:type_name -> mezzo.v1.PerfStatistics
+	152, // 77: mezzo.v1.DiskStatistics.source:type_name -> mezzo.v1.Resource.DiskInfo.Source
+	151, // 78: mezzo.v1.DiskStatistics.persistence:type_name -> mezzo.v1.Resource.DiskInfo.Persistence
+	75,  // 79: mezzo.v1.ResourceStatistics.perf:type_name -> mezzo.v1.PerfStatistics
 	65,  // 80: mezzo.v1.ResourceStatistics.net_traffic_control_statistics:type_name -> mezzo.v1.TrafficControlStatistics
 	70,  // 81: mezzo.v1.ResourceStatistics.net_snmp_statistics:type_name -> mezzo.v1.SNMPStatistics
 	71,  // 82: mezzo.v1.ResourceStatistics.disk_statistics:type_name -> mezzo.v1.DiskStatistics
-	207, // 83: mezzo.v1.ResourceStatistics.blkio_statistics:type_name -> mezzo.v1.CgroupInfo.Blkio.Statistics
-	155, // 84: mezzo.v1.ResourceStatistics.net_rate_statistics:type_name -> mezzo.v1.ResourceStatistics.RateStatistics
-	141, // 85: mezzo.v1.ResourceStatistics.net_ephemeral_ports:type_name -> mezzo.v1.Value.Range
-	156, // 86: mezzo.v1.ResourceUsage.executors:type_name -> mezzo.v1.ResourceUsage.Executor
-	64,  // 87: mezzo.v1.ResourceUsage.total:type_name -> mezzo.v1.Resource
-	159, // 88: mezzo.v1.OfferFilters.min_allocatable_resources:type_name -> mezzo.v1.OfferFilters.MinAllocatableResources
-	36,  // 89: mezzo.v1.Request.agent_id:type_name -> mezzo.v1.AgentID
-	64,  // 90: mezzo.v1.Request.resources:type_name -> mezzo.v1.Resource
-	35,  // 91: mezzo.v1.Offer.id:type_name -> mezzo.v1.OfferID
-	34,  // 92: mezzo.v1.Offer.framework_id:type_name -> mezzo.v1.FrameworkID
-	36,  // 93: mezzo.v1.Offer.agent_id:type_name -> mezzo.v1.AgentID
-	64,  // 94: mezzo.v1.Offer.resources:type_name -> mezzo.v1.Resource
-	38,  // 95: mezzo.v1.Offer.executor_ids:type_name -> mezzo.v1.ExecutorID
-	63,  // 96: mezzo.v1.Offer.attributes:type_name -> mezzo.v1.Attribute
-	45,  // 97: mezzo.v1.Offer.url:type_name -> mezzo.v1.URL
-	46,  // 98: mezzo.v1.Offer.unavailability:type_name -> mezzo.v1.Unavailability
-	145, // 99: mezzo.v1.Offer.allocation_info:type_name -> mezzo.v1.Resource.AllocationInfo
-	55,  // 100: mezzo.v1.Offer.domain:type_name -> mezzo.v1.DomainInfo
-	35,  // 101: mezzo.v1.InverseOffer.id:type_name -> mezzo.v1.OfferID
-	45,  // 102: mezzo.v1.InverseOffer.url:type_name -> mezzo.v1.URL
-	34,  // 103: mezzo.v1.InverseOffer.framework_id:type_name -> mezzo.v1.FrameworkID
-	36,  // 104: mezzo.v1.InverseOffer.agent_id:type_name -> mezzo.v1.AgentID
-	46,  // 105: mezzo.v1.InverseOffer.unavailability:type_name -> mezzo.v1.Unavailability
-	64,  // 106: mezzo.v1.InverseOffer.resources:type_name -> mezzo.v1.Resource
-	37,  // 107: mezzo.v1.TaskInfo.task_id:type_name -> mezzo.v1.TaskID
-	36,  // 108: mezzo.v1.TaskInfo.agent_id:type_name -> mezzo.v1.AgentID
-	64,  // 109: mezzo.v1.TaskInfo.resources:type_name -> mezzo.v1.Resource
-	54,  // 110: mezzo.v1.TaskInfo.executor:type_name -> mezzo.v1.ExecutorInfo
-	53,  // 111: mezzo.v1.TaskInfo.command:type_name -> mezzo.v1.CommandInfo
-	51,  // 112: mezzo.v1.TaskInfo.health_check:type_name -> mezzo.v1.HealthCheck
-	106, // 113: mezzo.v1.TaskInfo.container:type_name -> mezzo.v1.ContainerInfo
-	109, // 114: mezzo.v1.TaskInfo.labels:type_name -> mezzo.v1.Labels
-	113, // 115: mezzo.v1.TaskInfo.discovery:type_name -> mezzo.v1.DiscoveryInfo
-	52,  // 116: mezzo.v1.TaskInfo.kill_policy:type_name -> mezzo.v1.KillPolicy
-	50,  // 117: mezzo.v1.TaskInfo.check:type_name -> mezzo.v1.CheckInfo
-	43,  // 118: mezzo.v1.TaskInfo.max_completion_time:type_name -> mezzo.v1.DurationInfo
-	172, // 119: mezzo.v1.TaskInfo.limits:type_name -> mezzo.v1.TaskInfo.LimitsEntry
-	79,  // 120: mezzo.v1.TaskGroupInfo.tasks:type_name -> mezzo.v1.TaskInfo
-	37,  // 121: mezzo.v1.Task.task_id:type_name -> mezzo.v1.TaskID
-	34,  // 122: mezzo.v1.Task.framework_id:type_name -> mezzo.v1.FrameworkID
-	38,  // 123: mezzo.v1.Task.executor_id:type_name -> mezzo.v1.ExecutorID
-	36,  // 124: mezzo.v1.Task.agent_id:type_name -> mezzo.v1.AgentID
-	1,   // 125: mezzo.v1.Task.state:type_name -> mezzo.v1.TaskState
-	64,  // 126: mezzo.v1.Task.resources:type_name -> mezzo.v1.Resource
-	87,  // 127: mezzo.v1.Task.statuses:type_name -> mezzo.v1.TaskStatus
-	1,   // 128: mezzo.v1.Task.status_update_state:type_name -> mezzo.v1.TaskState
-	109, // 129: mezzo.v1.Task.labels:type_name -> mezzo.v1.Labels
-	113, // 130: mezzo.v1.Task.discovery:type_name -> mezzo.v1.DiscoveryInfo
-	106, // 131: mezzo.v1.Task.container:type_name -> mezzo.v1.ContainerInfo
-	51,  // 132: mezzo.v1.Task.health_check:type_name -> mezzo.v1.HealthCheck
-	52,  // 133: mezzo.v1.Task.kill_policy:type_name -> mezzo.v1.KillPolicy
-	173, // 134: mezzo.v1.Task.limits:type_name -> mezzo.v1.Task.LimitsEntry
-	64,  // 135: mezzo.v1.TaskResourceLimitation.resources:type_name -> mezzo.v1.Resource
-	34,  // 136: mezzo.v1.Operation.framework_id:type_name -> mezzo.v1.FrameworkID
-	36,  // 137: mezzo.v1.Operation.agent_id:type_name -> mezzo.v1.AgentID
-	161, // 138: mezzo.v1.Operation.info:type_name -> mezzo.v1.Offer.Operation
-	85,  // 139: mezzo.v1.Operation.latest_status:type_name -> mezzo.v1.OperationStatus
-	85,  // 140: mezzo.v1.Operation.statuses:type_name -> mezzo.v1.OperationStatus
-	83,  // 141: mezzo.v1.Operation.uuid:type_name -> mezzo.v1.UUID
-	41,  // 142: mezzo.v1.OperationStatus.operation_id:type_name -> mezzo.v1.OperationID
-	2,   // 143: mezzo.v1.OperationStatus.state:type_name -> mezzo.v1.OperationState
-	64,  // 144: mezzo.v1.OperationStatus.converted_resources:type_name -> mezzo.v1.Resource
-	83,  // 145: mezzo.v1.OperationStatus.uuid:type_name -> mezzo.v1.UUID
-	36,  // 146: mezzo.v1.OperationStatus.agent_id:type_name -> mezzo.v1.AgentID
-	40,  // 147: mezzo.v1.OperationStatus.resource_provider_id:type_name -> mezzo.v1.ResourceProviderID
-	6,   // 148: mezzo.v1.CheckStatusInfo.type:type_name -> mezzo.v1.CheckInfo.Type
-	174, // 149: mezzo.v1.CheckStatusInfo.command:type_name -> mezzo.v1.CheckStatusInfo.Command
-	175, // 150: mezzo.v1.CheckStatusInfo.http:type_name -> mezzo.v1.CheckStatusInfo.Http
-	176, // 151: mezzo.v1.CheckStatusInfo.tcp:type_name -> mezzo.v1.CheckStatusInfo.Tcp
-	37,  // 152: mezzo.v1.TaskStatus.task_id:type_name -> mezzo.v1.TaskID
-	1,   // 153: mezzo.v1.TaskStatus.state:type_name -> mezzo.v1.TaskState
-	36,  // 154: mezzo.v1.TaskStatus.agent_id:type_name -> mezzo.v1.AgentID
-	38,  // 155: mezzo.v1.TaskStatus.executor_id:type_name -> mezzo.v1.ExecutorID
-	16,  // 156: mezzo.v1.TaskStatus.source:type_name -> mezzo.v1.TaskStatus.Source
-	17,  // 157: mezzo.v1.TaskStatus.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	109, // 158: mezzo.v1.TaskStatus.labels:type_name -> mezzo.v1.Labels
-	107, // 159: mezzo.v1.TaskStatus.container_status:type_name -> mezzo.v1.ContainerStatus
-	42,  // 160: mezzo.v1.TaskStatus.unreachable_time:type_name -> mezzo.v1.TimeInfo
-	86,  // 161: mezzo.v1.TaskStatus.check_status:type_name -> mezzo.v1.CheckStatusInfo
-	82,  // 162: mezzo.v1.TaskStatus.limitation:type_name -> mezzo.v1.TaskResourceLimitation
-	177, // 163: mezzo.v1.Environment.variables:type_name -> mezzo.v1.Environment.Variable
-	90,  // 164: mezzo.v1.Parameters.parameter:type_name -> mezzo.v1.Parameter
-	92,  // 165: mezzo.v1.Credentials.credentials:type_name -> mezzo.v1.Credential
-	19,  // 166: mezzo.v1.Secret.type:type_name -> mezzo.v1.Secret.Type
-	178, // 167: mezzo.v1.Secret.reference:type_name -> mezzo.v1.Secret.Reference
-	179, // 168: mezzo.v1.Secret.value:type_name -> mezzo.v1.Secret.Value
-	95,  // 169: mezzo.v1.RateLimits.limits:type_name -> mezzo.v1.RateLimit
-	20,  // 170: mezzo.v1.Image.type:type_name -> mezzo.v1.Image.Type
-	180, // 171: mezzo.v1.Image.appc:type_name -> mezzo.v1.Image.Appc
-	181, // 172: mezzo.v1.Image.docker:type_name -> mezzo.v1.Image.Docker
-	21,  // 173: mezzo.v1.MountPropagation.mode:type_name -> mezzo.v1.MountPropagation.Mode
-	22,  // 174: mezzo.v1.Volume.mode:type_name -> mezzo.v1.Volume.Mode
-	97,  // 175: mezzo.v1.Volume.image:type_name -> mezzo.v1.Image
-	182, // 176: mezzo.v1.Volume.source:type_name -> mezzo.v1.Volume.Source
-	109, // 177: mezzo.v1.NetworkInfo.labels:type_name -> mezzo.v1.Labels
-	195, // 178: mezzo.v1.NetworkInfo.ip_addresses:type_name -> mezzo.v1.NetworkInfo.IPAddress
-	196, // 179: mezzo.v1.NetworkInfo.port_mappings:type_name -> mezzo.v1.NetworkInfo.PortMapping
-	27,  // 180: mezzo.v1.CapabilityInfo.capabilities:type_name -> mezzo.v1.CapabilityInfo.Capability
-	101, // 181: mezzo.v1.LinuxInfo.capability_info:type_name -> mezzo.v1.CapabilityInfo
-	101, // 182: mezzo.v1.LinuxInfo.bounding_capabilities:type_name -> mezzo.v1.CapabilityInfo
-	101, // 183: mezzo.v1.LinuxInfo.effective_capabilities:type_name -> mezzo.v1.CapabilityInfo
-	102, // 184: mezzo.v1.LinuxInfo.seccomp:type_name -> mezzo.v1.SeccompInfo
-	28,  // 185: mezzo.v1.LinuxInfo.ipc_mode:type_name -> mezzo.v1.LinuxInfo.IpcMode
-	197, // 186: mezzo.v1.RLimitInfo.rlimits:type_name -> mezzo.v1.RLimitInfo.RLimit
-	198, // 187: mezzo.v1.TTYInfo.window_size:type_name -> mezzo.v1.TTYInfo.WindowSize
-	30,  // 188: mezzo.v1.ContainerInfo.type:type_name -> mezzo.v1.ContainerInfo.Type
-	99,  // 189: mezzo.v1.ContainerInfo.volumes:type_name -> mezzo.v1.Volume
-	199, // 190: mezzo.v1.ContainerInfo.docker:type_name -> mezzo.v1.ContainerInfo.DockerInfo
-	200, // 191: mezzo.v1.ContainerInfo.mesos:type_name -> mezzo.v1.ContainerInfo.MesosInfo
-	100, // 192: mezzo.v1.ContainerInfo.network_infos:type_name -> mezzo.v1.NetworkInfo
-	103, // 193: mezzo.v1.ContainerInfo.linux_info:type_name -> mezzo.v1.LinuxInfo
-	104, // 194: mezzo.v1.ContainerInfo.rlimit_info:type_name -> mezzo.v1.RLimitInfo
-	105, // 195: mezzo.v1.ContainerInfo.tty_info:type_name -> mezzo.v1.TTYInfo
-	100, // 196: mezzo.v1.ContainerStatus.network_infos:type_name -> mezzo.v1.NetworkInfo
-	108, // 197: mezzo.v1.ContainerStatus.cgroup_info:type_name -> mezzo.v1.CgroupInfo
-	39,  // 198: mezzo.v1.ContainerStatus.container_id:type_name -> mezzo.v1.ContainerID
-	203, // 199: mezzo.v1.CgroupInfo.net_cls:type_name -> mezzo.v1.CgroupInfo.NetCls
-	110, // 200: mezzo.v1.Labels.labels:type_name -> mezzo.v1.Label
-	33,  // 201: mezzo.v1.Port.visibility:type_name -> mezzo.v1.DiscoveryInfo.Visibility
-	109, // 202: mezzo.v1.Port.labels:type_name -> mezzo.v1.Labels
-	111, // 203: mezzo.v1.Ports.ports:type_name -> mezzo.v1.Port
-	33,  // 204: mezzo.v1.DiscoveryInfo.visibility:type_name -> mezzo.v1.DiscoveryInfo.Visibility
-	112, // 205: mezzo.v1.DiscoveryInfo.ports:type_name -> mezzo.v1.Ports
-	109, // 206: mezzo.v1.DiscoveryInfo.labels:type_name -> mezzo.v1.Labels
-	34,  // 207: mezzo.v1.Role.frameworks:type_name -> mezzo.v1.FrameworkID
-	64,  // 208: mezzo.v1.Role.resources:type_name -> mezzo.v1.Resource
-	42,  // 209: mezzo.v1.FileInfo.mtime:type_name -> mezzo.v1.TimeInfo
-	210, // 210: mezzo.v1.Device.number:type_name -> mezzo.v1.Device.Number
-	120, // 211: mezzo.v1.DeviceAccess.device:type_name -> mezzo.v1.Device
-	211, // 212: mezzo.v1.DeviceAccess.access:type_name -> mezzo.v1.DeviceAccess.Access
-	121, // 213: mezzo.v1.DeviceWhitelist.allowed_devices:type_name -> mezzo.v1.DeviceAccess
-	43,  // 214: mezzo.v1.DrainConfig.max_grace_period:type_name -> mezzo.v1.DurationInfo
-	3,   // 215: mezzo.v1.DrainInfo.state:type_name -> mezzo.v1.DrainState
-	123, // 216: mezzo.v1.DrainInfo.config:type_name -> mezzo.v1.DrainConfig
-	5,   // 217: mezzo.v1.FrameworkInfo.Capability.type:type_name -> mezzo.v1.FrameworkInfo.Capability.Type
-	75,  // 218: mezzo.v1.FrameworkInfo.OfferFiltersEntry.value:type_name -> mezzo.v1.OfferFilters
-	53,  // 219: mezzo.v1.CheckInfo.Command.command:type_name -> mezzo.v1.CommandInfo
-	26,  // 220: mezzo.v1.HealthCheck.HTTPCheckInfo.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
-	26,  // 221: mezzo.v1.HealthCheck.TCPCheckInfo.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
-	135, // 222: mezzo.v1.DomainInfo.FaultDomain.region:type_name -> mezzo.v1.DomainInfo.FaultDomain.RegionInfo
-	136, // 223: mezzo.v1.DomainInfo.FaultDomain.zone:type_name -> mezzo.v1.DomainInfo.FaultDomain.ZoneInfo
-	9,   // 224: mezzo.v1.MasterInfo.Capability.type:type_name -> mezzo.v1.MasterInfo.Capability.Type
-	10,  // 225: mezzo.v1.AgentInfo.Capability.type:type_name -> mezzo.v1.AgentInfo.Capability.Type
-	60,  // 226: mezzo.v1.ResourceProviderInfo.Storage.plugin:type_name -> mezzo.v1.CSIPluginInfo
-	141, // 227: mezzo.v1.Value.Ranges.range:type_name -> mezzo.v1.Value.Range
-	109, // 228: mezzo.v1.Resource.ReservationInfo.labels:type_name -> mezzo.v1.Labels
-	13,  // 229: mezzo.v1.Resource.ReservationInfo.type:type_name -> mezzo.v1.Resource.ReservationInfo.Type
-	150, // 230: mezzo.v1.Resource.DiskInfo.persistence:type_name -> mezzo.v1.Resource.DiskInfo.Persistence
-	99,  // 231: mezzo.v1.Resource.DiskInfo.volume:type_name -> mezzo.v1.Volume
-	151, // 232: mezzo.v1.Resource.DiskInfo.source:type_name -> mezzo.v1.Resource.DiskInfo.Source
-	14,  // 233: mezzo.v1.Resource.DiskInfo.Source.type:type_name -> mezzo.v1.Resource.DiskInfo.Source.Type
-	152, // 234: mezzo.v1.Resource.DiskInfo.Source.path:type_name -> mezzo.v1.Resource.DiskInfo.Source.Path
-	153, // 235: mezzo.v1.Resource.DiskInfo.Source.mount:type_name -> mezzo.v1.Resource.DiskInfo.Source.Mount
-	109, // 236: mezzo.v1.Resource.DiskInfo.Source.metadata:type_name -> mezzo.v1.Labels
-	154, // 237: mezzo.v1.ResourceStatistics.RateStatistics.rx_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	154, // 238: mezzo.v1.ResourceStatistics.RateStatistics.rx_packet_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	154, // 239: mezzo.v1.ResourceStatistics.RateStatistics.rx_drop_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	154, // 240: mezzo.v1.ResourceStatistics.RateStatistics.rx_error_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	154, // 241: mezzo.v1.ResourceStatistics.RateStatistics.tx_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	154, // 242: mezzo.v1.ResourceStatistics.RateStatistics.tx_packet_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	154, // 243: mezzo.v1.ResourceStatistics.RateStatistics.tx_drop_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	154, // 244: mezzo.v1.ResourceStatistics.RateStatistics.tx_error_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	54,  // 245: mezzo.v1.ResourceUsage.Executor.executor_info:type_name -> mezzo.v1.ExecutorInfo
-	64,  // 246: mezzo.v1.ResourceUsage.Executor.allocated:type_name -> mezzo.v1.Resource
-	72,  // 247: mezzo.v1.ResourceUsage.Executor.statistics:type_name -> mezzo.v1.ResourceStatistics
-	39,  // 248: mezzo.v1.ResourceUsage.Executor.container_id:type_name -> mezzo.v1.ContainerID
-	157, // 249: mezzo.v1.ResourceUsage.Executor.tasks:type_name -> mezzo.v1.ResourceUsage.Executor.Task
-	37,  // 250: mezzo.v1.ResourceUsage.Executor.Task.id:type_name -> mezzo.v1.TaskID
-	64,  // 251: mezzo.v1.ResourceUsage.Executor.Task.resources:type_name -> mezzo.v1.Resource
-	109, // 252: mezzo.v1.ResourceUsage.Executor.Task.labels:type_name -> mezzo.v1.Labels
-	160, // 253: mezzo.v1.OfferFilters.ResourceQuantities.quantities:type_name -> mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry
-	158, // 254: mezzo.v1.OfferFilters.MinAllocatableResources.quantities:type_name -> mezzo.v1.OfferFilters.ResourceQuantities
-	140, // 255: mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry.value:type_name -> mezzo.v1.Value.Scalar
-	15,  // 256: mezzo.v1.Offer.Operation.type:type_name -> mezzo.v1.Offer.Operation.Type
-	162, // 257: mezzo.v1.Offer.Operation.launch:type_name -> mezzo.v1.Offer.Operation.Launch
-	164, // 258: mezzo.v1.Offer.Operation.reserve:type_name -> mezzo.v1.Offer.Operation.Reserve
-	165, // 259: mezzo.v1.Offer.Operation.unreserve:type_name -> mezzo.v1.Offer.Operation.Unreserve
-	166, // 260: mezzo.v1.Offer.Operation.create:type_name -> mezzo.v1.Offer.Operation.Create
-	167, // 261: mezzo.v1.Offer.Operation.destroy:type_name -> mezzo.v1.Offer.Operation.Destroy
-	163, // 262: mezzo.v1.Offer.Operation.launch_group:type_name -> mezzo.v1.Offer.Operation.LaunchGroup
-	41,  // 263: mezzo.v1.Offer.Operation.id:type_name -> mezzo.v1.OperationID
-	168, // 264: mezzo.v1.Offer.Operation.grow_volume:type_name -> mezzo.v1.Offer.Operation.GrowVolume
-	169, // 265: mezzo.v1.Offer.Operation.shrink_volume:type_name -> mezzo.v1.Offer.Operation.ShrinkVolume
-	170, // 266: mezzo.v1.Offer.Operation.create_disk:type_name -> mezzo.v1.Offer.Operation.CreateDisk
-	171, // 267: mezzo.v1.Offer.Operation.destroy_disk:type_name -> mezzo.v1.Offer.Operation.DestroyDisk
-	79,  // 268: mezzo.v1.Offer.Operation.Launch.task_infos:type_name -> mezzo.v1.TaskInfo
-	54,  // 269: mezzo.v1.Offer.Operation.LaunchGroup.executor:type_name -> mezzo.v1.ExecutorInfo
-	80,  // 270: mezzo.v1.Offer.Operation.LaunchGroup.task_group:type_name -> mezzo.v1.TaskGroupInfo
-	64,  // 271: mezzo.v1.Offer.Operation.Reserve.resources:type_name -> mezzo.v1.Resource
-	64,  // 272: mezzo.v1.Offer.Operation.Reserve.source:type_name -> mezzo.v1.Resource
-	64,  // 273: mezzo.v1.Offer.Operation.Unreserve.resources:type_name -> mezzo.v1.Resource
-	64,  // 274: mezzo.v1.Offer.Operation.Create.volumes:type_name -> mezzo.v1.Resource
-	64,  // 275: mezzo.v1.Offer.Operation.Destroy.volumes:type_name -> mezzo.v1.Resource
-	64,  // 276: mezzo.v1.Offer.Operation.GrowVolume.volume:type_name -> mezzo.v1.Resource
-	64,  // 277: mezzo.v1.Offer.Operation.GrowVolume.addition:type_name -> mezzo.v1.Resource
-	64,  // 278: mezzo.v1.Offer.Operation.ShrinkVolume.volume:type_name -> mezzo.v1.Resource
-	140, // 279: mezzo.v1.Offer.Operation.ShrinkVolume.subtract:type_name -> mezzo.v1.Value.Scalar
-	64,  // 280: mezzo.v1.Offer.Operation.CreateDisk.source:type_name -> mezzo.v1.Resource
-	14,  // 281: mezzo.v1.Offer.Operation.CreateDisk.target_type:type_name -> mezzo.v1.Resource.DiskInfo.Source.Type
-	64,  // 282: mezzo.v1.Offer.Operation.DestroyDisk.source:type_name -> mezzo.v1.Resource
-	140, // 283: mezzo.v1.TaskInfo.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
-	140, // 284: mezzo.v1.Task.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
-	18,  // 285: mezzo.v1.Environment.Variable.type:type_name -> mezzo.v1.Environment.Variable.Type
-	94,  // 286: mezzo.v1.Environment.Variable.secret:type_name -> mezzo.v1.Secret
-	109, // 287: mezzo.v1.Image.Appc.labels:type_name -> mezzo.v1.Labels
-	92,  // 288: mezzo.v1.Image.Docker.credential:type_name -> mezzo.v1.Credential
-	94,  // 289: mezzo.v1.Image.Docker.config:type_name -> mezzo.v1.Secret
-	23,  // 290: mezzo.v1.Volume.Source.type:type_name -> mezzo.v1.Volume.Source.Type
-	183, // 291: mezzo.v1.Volume.Source.docker_volume:type_name -> mezzo.v1.Volume.Source.DockerVolume
-	185, // 292: mezzo.v1.Volume.Source.sandbox_path:type_name -> mezzo.v1.Volume.Source.SandboxPath
-	94,  // 293: mezzo.v1.Volume.Source.secret:type_name -> mezzo.v1.Secret
-	184, // 294: mezzo.v1.Volume.Source.host_path:type_name -> mezzo.v1.Volume.Source.HostPath
-	186, // 295: mezzo.v1.Volume.Source.csi_volume:type_name -> mezzo.v1.Volume.Source.CSIVolume
-	91,  // 296: mezzo.v1.Volume.Source.DockerVolume.driver_options:type_name -> mezzo.v1.Parameters
-	98,  // 297: mezzo.v1.Volume.Source.HostPath.mount_propagation:type_name -> mezzo.v1.MountPropagation
-	24,  // 298: mezzo.v1.Volume.Source.SandboxPath.type:type_name -> mezzo.v1.Volume.Source.SandboxPath.Type
-	188, // 299: mezzo.v1.Volume.Source.CSIVolume.static_provisioning:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning
-	189, // 300: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.block:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.BlockVolume
-	190, // 301: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.mount:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.MountVolume
-	191, // 302: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.access_mode:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode
-	187, // 303: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.volume_capability:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability
-	192, // 304: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.node_stage_secrets:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry
-	193, // 305: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.node_publish_secrets:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry
-	194, // 306: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.volume_context:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.VolumeContextEntry
-	25,  // 307: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode.mode:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode.Mode
-	94,  // 308: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry.value:type_name -> mezzo.v1.Secret
-	94,  // 309: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry.value:type_name -> mezzo.v1.Secret
-	26,  // 310: mezzo.v1.NetworkInfo.IPAddress.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
-	29,  // 311: mezzo.v1.RLimitInfo.RLimit.type:type_name -> mezzo.v1.RLimitInfo.RLimit.Type
-	31,  // 312: mezzo.v1.ContainerInfo.DockerInfo.network:type_name -> mezzo.v1.ContainerInfo.DockerInfo.Network
-	201, // 313: mezzo.v1.ContainerInfo.DockerInfo.port_mappings:type_name -> mezzo.v1.ContainerInfo.DockerInfo.PortMapping
-	90,  // 314: mezzo.v1.ContainerInfo.DockerInfo.parameters:type_name -> mezzo.v1.Parameter
-	97,  // 315: mezzo.v1.ContainerInfo.MesosInfo.image:type_name -> mezzo.v1.Image
-	32,  // 316: mezzo.v1.CgroupInfo.Blkio.Value.op:type_name -> mezzo.v1.CgroupInfo.Blkio.Operation
-	208, // 317: mezzo.v1.CgroupInfo.Blkio.Statistics.cfq:type_name -> mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
-	208, // 318: mezzo.v1.CgroupInfo.Blkio.Statistics.cfq_recursive:type_name -> mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
-	209, // 319: mezzo.v1.CgroupInfo.Blkio.Statistics.throttling:type_name -> mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics
-	210, // 320: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.device:type_name -> mezzo.v1.Device.Number
-	204, // 321: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_serviced:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	204, // 322: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_service_bytes:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	204, // 323: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_service_time:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	204, // 324: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_wait_time:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	204, // 325: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_merged:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	204, // 326: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_queued:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	210, // 327: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.device:type_name -> mezzo.v1.Device.Number
-	204, // 328: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.io_serviced:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	204, // 329: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.io_service_bytes:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	330, // [330:330] is the sub-list for method output_type
-	330, // [330:330] is the sub-list for method input_type
-	330, // [330:330] is the sub-list for extension type_name
-	330, // [330:330] is the sub-list for extension extendee
-	0,   // [0:330] is the sub-list for field type_name
+	209, // 83: mezzo.v1.ResourceStatistics.blkio_statistics:type_name -> mezzo.v1.CgroupInfo.Blkio.Statistics
+	156, // 84: mezzo.v1.ResourceStatistics.net_rate_statistics:type_name -> mezzo.v1.ResourceStatistics.RateStatistics
+	142, // 85: mezzo.v1.ResourceStatistics.net_ephemeral_ports:type_name -> mezzo.v1.Value.Range
+	73,  // 86: mezzo.v1.ResourceStatistics.cpu_pressure:type_name -> mezzo.v1.PressureStatistics
+	73,  // 87: mezzo.v1.ResourceStatistics.memory_pressure:type_name -> mezzo.v1.PressureStatistics
+	73,  // 88: mezzo.v1.ResourceStatistics.io_pressure:type_name -> mezzo.v1.PressureStatistics
+	157, // 89: mezzo.v1.PressureStatistics.some:type_name -> mezzo.v1.PressureStatistics.Stall
+	157, // 90: mezzo.v1.PressureStatistics.full:type_name -> mezzo.v1.PressureStatistics.Stall
+	158, // 91: mezzo.v1.ResourceUsage.executors:type_name -> mezzo.v1.ResourceUsage.Executor
+	64,  // 92: mezzo.v1.ResourceUsage.total:type_name -> mezzo.v1.Resource
+	161, // 93: mezzo.v1.OfferFilters.min_allocatable_resources:type_name -> mezzo.v1.OfferFilters.MinAllocatableResources
+	36,  // 94: mezzo.v1.Request.agent_id:type_name -> mezzo.v1.AgentID
+	64,  // 95: mezzo.v1.Request.resources:type_name -> mezzo.v1.Resource
+	35,  // 96: mezzo.v1.Offer.id:type_name -> mezzo.v1.OfferID
+	34,  // 97: mezzo.v1.Offer.framework_id:type_name -> mezzo.v1.FrameworkID
+	36,  // 98: mezzo.v1.Offer.agent_id:type_name -> mezzo.v1.AgentID
+	64,  // 99: mezzo.v1.Offer.resources:type_name -> mezzo.v1.Resource
+	38,  // 100: mezzo.v1.Offer.executor_ids:type_name -> mezzo.v1.ExecutorID
+	63,  // 101: mezzo.v1.Offer.attributes:type_name -> mezzo.v1.Attribute
+	45,  // 102: mezzo.v1.Offer.url:type_name -> mezzo.v1.URL
+	46,  // 103: mezzo.v1.Offer.unavailability:type_name -> mezzo.v1.Unavailability
+	146, // 104: mezzo.v1.Offer.allocation_info:type_name -> mezzo.v1.Resource.AllocationInfo
+	55,  // 105: mezzo.v1.Offer.domain:type_name -> mezzo.v1.DomainInfo
+	35,  // 106: mezzo.v1.InverseOffer.id:type_name -> mezzo.v1.OfferID
+	45,  // 107: mezzo.v1.InverseOffer.url:type_name -> mezzo.v1.URL
+	34,  // 108: mezzo.v1.InverseOffer.framework_id:type_name -> mezzo.v1.FrameworkID
+	36,  // 109: mezzo.v1.InverseOffer.agent_id:type_name -> mezzo.v1.AgentID
+	46,  // 110: mezzo.v1.InverseOffer.unavailability:type_name -> mezzo.v1.Unavailability
+	64,  // 111: mezzo.v1.InverseOffer.resources:type_name -> mezzo.v1.Resource
+	37,  // 112: mezzo.v1.TaskInfo.task_id:type_name -> mezzo.v1.TaskID
+	36,  // 113: mezzo.v1.TaskInfo.agent_id:type_name -> mezzo.v1.AgentID
+	64,  // 114: mezzo.v1.TaskInfo.resources:type_name -> mezzo.v1.Resource
+	54,  // 115: mezzo.v1.TaskInfo.executor:type_name -> mezzo.v1.ExecutorInfo
+	53,  // 116: mezzo.v1.TaskInfo.command:type_name -> mezzo.v1.CommandInfo
+	51,  // 117: mezzo.v1.TaskInfo.health_check:type_name -> mezzo.v1.HealthCheck
+	107, // 118: mezzo.v1.TaskInfo.container:type_name -> mezzo.v1.ContainerInfo
+	110, // 119: mezzo.v1.TaskInfo.labels:type_name -> mezzo.v1.Labels
+	114, // 120: mezzo.v1.TaskInfo.discovery:type_name -> mezzo.v1.DiscoveryInfo
+	52,  // 121: mezzo.v1.TaskInfo.kill_policy:type_name -> mezzo.v1.KillPolicy
+	50,  // 122: mezzo.v1.TaskInfo.check:type_name -> mezzo.v1.CheckInfo
+	43,  // 123: mezzo.v1.TaskInfo.max_completion_time:type_name -> mezzo.v1.DurationInfo
+	174, // 124: mezzo.v1.TaskInfo.limits:type_name -> mezzo.v1.TaskInfo.LimitsEntry
+	80,  // 125: mezzo.v1.TaskGroupInfo.tasks:type_name -> mezzo.v1.TaskInfo
+	37,  // 126: mezzo.v1.Task.task_id:type_name -> mezzo.v1.TaskID
+	34,  // 127: mezzo.v1.Task.framework_id:type_name -> mezzo.v1.FrameworkID
+	38,  // 128: mezzo.v1.Task.executor_id:type_name -> mezzo.v1.ExecutorID
+	36,  // 129: mezzo.v1.Task.agent_id:type_name -> mezzo.v1.AgentID
+	1,   // 130: mezzo.v1.Task.state:type_name -> mezzo.v1.TaskState
+	64,  // 131: mezzo.v1.Task.resources:type_name -> mezzo.v1.Resource
+	88,  // 132: mezzo.v1.Task.statuses:type_name -> mezzo.v1.TaskStatus
+	1,   // 133: mezzo.v1.Task.status_update_state:type_name -> mezzo.v1.TaskState
+	110, // 134: mezzo.v1.Task.labels:type_name -> mezzo.v1.Labels
+	114, // 135: mezzo.v1.Task.discovery:type_name -> mezzo.v1.DiscoveryInfo
+	107, // 136: mezzo.v1.Task.container:type_name -> mezzo.v1.ContainerInfo
+	51,  // 137: mezzo.v1.Task.health_check:type_name -> mezzo.v1.HealthCheck
+	52,  // 138: mezzo.v1.Task.kill_policy:type_name -> mezzo.v1.KillPolicy
+	175, // 139: mezzo.v1.Task.limits:type_name -> mezzo.v1.Task.LimitsEntry
+	64,  // 140: mezzo.v1.TaskResourceLimitation.resources:type_name -> mezzo.v1.Resource
+	34,  // 141: mezzo.v1.Operation.framework_id:type_name -> mezzo.v1.FrameworkID
+	36,  // 142: mezzo.v1.Operation.agent_id:type_name -> mezzo.v1.AgentID
+	163, // 143: mezzo.v1.Operation.info:type_name -> mezzo.v1.Offer.Operation
+	86,  // 144: mezzo.v1.Operation.latest_status:type_name -> mezzo.v1.OperationStatus
+	86,  // 145: mezzo.v1.Operation.statuses:type_name -> mezzo.v1.OperationStatus
+	84,  // 146: mezzo.v1.Operation.uuid:type_name -> mezzo.v1.UUID
+	41,  // 147: mezzo.v1.OperationStatus.operation_id:type_name -> mezzo.v1.OperationID
+	2,   // 148: mezzo.v1.OperationStatus.state:type_name -> mezzo.v1.OperationState
+	64,  // 149: mezzo.v1.OperationStatus.converted_resources:type_name -> mezzo.v1.Resource
+	84,  // 150: mezzo.v1.OperationStatus.uuid:type_name -> mezzo.v1.UUID
+	36,  // 151: mezzo.v1.OperationStatus.agent_id:type_name -> mezzo.v1.AgentID
+	40,  // 152: mezzo.v1.OperationStatus.resource_provider_id:type_name -> mezzo.v1.ResourceProviderID
+	6,   // 153: mezzo.v1.CheckStatusInfo.type:type_name -> mezzo.v1.CheckInfo.Type
+	176, // 154: mezzo.v1.CheckStatusInfo.command:type_name -> mezzo.v1.CheckStatusInfo.Command
+	177, // 155: mezzo.v1.CheckStatusInfo.http:type_name -> mezzo.v1.CheckStatusInfo.Http
+	178, // 156: mezzo.v1.CheckStatusInfo.tcp:type_name -> mezzo.v1.CheckStatusInfo.Tcp
+	37,  // 157: mezzo.v1.TaskStatus.task_id:type_name -> mezzo.v1.TaskID
+	1,   // 158: mezzo.v1.TaskStatus.state:type_name -> mezzo.v1.TaskState
+	36,  // 159: mezzo.v1.TaskStatus.agent_id:type_name -> mezzo.v1.AgentID
+	38,  // 160: mezzo.v1.TaskStatus.executor_id:type_name -> mezzo.v1.ExecutorID
+	16,  // 161: mezzo.v1.TaskStatus.source:type_name -> mezzo.v1.TaskStatus.Source
+	17,  // 162: mezzo.v1.TaskStatus.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	110, // 163: mezzo.v1.TaskStatus.labels:type_name -> mezzo.v1.Labels
+	108, // 164: mezzo.v1.TaskStatus.container_status:type_name -> mezzo.v1.ContainerStatus
+	42,  // 165: mezzo.v1.TaskStatus.unreachable_time:type_name -> mezzo.v1.TimeInfo
+	87,  // 166: mezzo.v1.TaskStatus.check_status:type_name -> mezzo.v1.CheckStatusInfo
+	83,  // 167: mezzo.v1.TaskStatus.limitation:type_name -> mezzo.v1.TaskResourceLimitation
+	179, // 168: mezzo.v1.Environment.variables:type_name -> mezzo.v1.Environment.Variable
+	91,  // 169: mezzo.v1.Parameters.parameter:type_name -> mezzo.v1.Parameter
+	93,  // 170: mezzo.v1.Credentials.credentials:type_name -> mezzo.v1.Credential
+	19,  // 171: mezzo.v1.Secret.type:type_name -> mezzo.v1.Secret.Type
+	180, // 172: mezzo.v1.Secret.reference:type_name -> mezzo.v1.Secret.Reference
+	181, // 173: mezzo.v1.Secret.value:type_name -> mezzo.v1.Secret.Value
+	96,  // 174: mezzo.v1.RateLimits.limits:type_name -> mezzo.v1.RateLimit
+	20,  // 175: mezzo.v1.Image.type:type_name -> mezzo.v1.Image.Type
+	182, // 176: mezzo.v1.Image.appc:type_name -> mezzo.v1.Image.Appc
+	183, // 177: mezzo.v1.Image.docker:type_name -> mezzo.v1.Image.Docker
+	21,  // 178: mezzo.v1.MountPropagation.mode:type_name -> mezzo.v1.MountPropagation.Mode
+	22,  // 179: mezzo.v1.Volume.mode:type_name -> mezzo.v1.Volume.Mode
+	98,  // 180: mezzo.v1.Volume.image:type_name -> mezzo.v1.Image
+	184, // 181: mezzo.v1.Volume.source:type_name -> mezzo.v1.Volume.Source
+	110, // 182: mezzo.v1.NetworkInfo.labels:type_name -> mezzo.v1.Labels
+	197, // 183: mezzo.v1.NetworkInfo.ip_addresses:type_name -> mezzo.v1.NetworkInfo.IPAddress
+	198, // 184: mezzo.v1.NetworkInfo.port_mappings:type_name -> mezzo.v1.NetworkInfo.PortMapping
+	27,  // 185: mezzo.v1.CapabilityInfo.capabilities:type_name -> mezzo.v1.CapabilityInfo.Capability
+	102, // 186: mezzo.v1.LinuxInfo.capability_info:type_name -> mezzo.v1.CapabilityInfo
+	102, // 187: mezzo.v1.LinuxInfo.bounding_capabilities:type_name -> mezzo.v1.CapabilityInfo
+	102, // 188: mezzo.v1.LinuxInfo.effective_capabilities:type_name -> mezzo.v1.CapabilityInfo
+	103, // 189: mezzo.v1.LinuxInfo.seccomp:type_name -> mezzo.v1.SeccompInfo
+	28,  // 190: mezzo.v1.LinuxInfo.ipc_mode:type_name -> mezzo.v1.LinuxInfo.IpcMode
+	199, // 191: mezzo.v1.RLimitInfo.rlimits:type_name -> mezzo.v1.RLimitInfo.RLimit
+	200, // 192: mezzo.v1.TTYInfo.window_size:type_name -> mezzo.v1.TTYInfo.WindowSize
+	30,  // 193: mezzo.v1.ContainerInfo.type:type_name -> mezzo.v1.ContainerInfo.Type
+	100, // 194: mezzo.v1.ContainerInfo.volumes:type_name -> mezzo.v1.Volume
+	201, // 195: mezzo.v1.ContainerInfo.docker:type_name -> mezzo.v1.ContainerInfo.DockerInfo
+	202, // 196: mezzo.v1.ContainerInfo.mesos:type_name -> mezzo.v1.ContainerInfo.MesosInfo
+	101, // 197: mezzo.v1.ContainerInfo.network_infos:type_name -> mezzo.v1.NetworkInfo
+	104, // 198: mezzo.v1.ContainerInfo.linux_info:type_name -> mezzo.v1.LinuxInfo
+	105, // 199: mezzo.v1.ContainerInfo.rlimit_info:type_name -> mezzo.v1.RLimitInfo
+	106, // 200: mezzo.v1.ContainerInfo.tty_info:type_name -> mezzo.v1.TTYInfo
+	101, // 201: mezzo.v1.ContainerStatus.network_infos:type_name -> mezzo.v1.NetworkInfo
+	109, // 202: mezzo.v1.ContainerStatus.cgroup_info:type_name -> mezzo.v1.CgroupInfo
+	39,  // 203: mezzo.v1.ContainerStatus.container_id:type_name -> mezzo.v1.ContainerID
+	205, // 204: mezzo.v1.CgroupInfo.net_cls:type_name -> mezzo.v1.CgroupInfo.NetCls
+	111, // 205: mezzo.v1.Labels.labels:type_name -> mezzo.v1.Label
+	33,  // 206: mezzo.v1.Port.visibility:type_name -> mezzo.v1.DiscoveryInfo.Visibility
+	110, // 207: mezzo.v1.Port.labels:type_name -> mezzo.v1.Labels
+	112, // 208: mezzo.v1.Ports.ports:type_name -> mezzo.v1.Port
+	33,  // 209: mezzo.v1.DiscoveryInfo.visibility:type_name -> mezzo.v1.DiscoveryInfo.Visibility
+	113, // 210: mezzo.v1.DiscoveryInfo.ports:type_name -> mezzo.v1.Ports
+	110, // 211: mezzo.v1.DiscoveryInfo.labels:type_name -> mezzo.v1.Labels
+	34,  // 212: mezzo.v1.Role.frameworks:type_name -> mezzo.v1.FrameworkID
+	64,  // 213: mezzo.v1.Role.resources:type_name -> mezzo.v1.Resource
+	42,  // 214: mezzo.v1.FileInfo.mtime:type_name -> mezzo.v1.TimeInfo
+	212, // 215: mezzo.v1.Device.number:type_name -> mezzo.v1.Device.Number
+	121, // 216: mezzo.v1.DeviceAccess.device:type_name -> mezzo.v1.Device
+	213, // 217: mezzo.v1.DeviceAccess.access:type_name -> mezzo.v1.DeviceAccess.Access
+	122, // 218: mezzo.v1.DeviceWhitelist.allowed_devices:type_name -> mezzo.v1.DeviceAccess
+	43,  // 219: mezzo.v1.DrainConfig.max_grace_period:type_name -> mezzo.v1.DurationInfo
+	3,   // 220: mezzo.v1.DrainInfo.state:type_name -> mezzo.v1.DrainState
+	124, // 221: mezzo.v1.DrainInfo.config:type_name -> mezzo.v1.DrainConfig
+	5,   // 222: mezzo.v1.FrameworkInfo.Capability.type:type_name -> mezzo.v1.FrameworkInfo.Capability.Type
+	76,  // 223: mezzo.v1.FrameworkInfo.OfferFiltersEntry.value:type_name -> mezzo.v1.OfferFilters
+	53,  // 224: mezzo.v1.CheckInfo.Command.command:type_name -> mezzo.v1.CommandInfo
+	26,  // 225: mezzo.v1.HealthCheck.HTTPCheckInfo.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
+	26,  // 226: mezzo.v1.HealthCheck.TCPCheckInfo.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
+	136, // 227: mezzo.v1.DomainInfo.FaultDomain.region:type_name -> mezzo.v1.DomainInfo.FaultDomain.RegionInfo
+	137, // 228: mezzo.v1.DomainInfo.FaultDomain.zone:type_name -> mezzo.v1.DomainInfo.FaultDomain.ZoneInfo
+	9,   // 229: mezzo.v1.MasterInfo.Capability.type:type_name -> mezzo.v1.MasterInfo.Capability.Type
+	10,  // 230: mezzo.v1.AgentInfo.Capability.type:type_name -> mezzo.v1.AgentInfo.Capability.Type
+	60,  // 231: mezzo.v1.ResourceProviderInfo.Storage.plugin:type_name -> mezzo.v1.CSIPluginInfo
+	142, // 232: mezzo.v1.Value.Ranges.range:type_name -> mezzo.v1.Value.Range
+	110, // 233: mezzo.v1.Resource.ReservationInfo.labels:type_name -> mezzo.v1.Labels
+	13,  // 234: mezzo.v1.Resource.ReservationInfo.type:type_name -> mezzo.v1.Resource.ReservationInfo.Type
+	151, // 235: mezzo.v1.Resource.DiskInfo.persistence:type_name -> mezzo.v1.Resource.DiskInfo.Persistence
+	100, // 236: mezzo.v1.Resource.DiskInfo.volume:type_name -> mezzo.v1.Volume
+	152, // 237: mezzo.v1.Resource.DiskInfo.source:type_name -> mezzo.v1.Resource.DiskInfo.Source
+	14,  // 238: mezzo.v1.Resource.DiskInfo.Source.type:type_name -> mezzo.v1.Resource.DiskInfo.Source.Type
+	153, // 239: mezzo.v1.Resource.DiskInfo.Source.path:type_name -> mezzo.v1.Resource.DiskInfo.Source.Path
+	154, // 240: mezzo.v1.Resource.DiskInfo.Source.mount:type_name -> mezzo.v1.Resource.DiskInfo.Source.Mount
+	110, // 241: mezzo.v1.Resource.DiskInfo.Source.metadata:type_name -> mezzo.v1.Labels
+	155, // 242: mezzo.v1.ResourceStatistics.RateStatistics.rx_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	155, // 243: mezzo.v1.ResourceStatistics.RateStatistics.rx_packet_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	155, // 244: mezzo.v1.ResourceStatistics.RateStatistics.rx_drop_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	155, // 245: mezzo.v1.ResourceStatistics.RateStatistics.rx_error_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	155, // 246: mezzo.v1.ResourceStatistics.RateStatistics.tx_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	155, // 247: mezzo.v1.ResourceStatistics.RateStatistics.tx_packet_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	155, // 248: mezzo.v1.ResourceStatistics.RateStatistics.tx_drop_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	155, // 249: mezzo.v1.ResourceStatistics.RateStatistics.tx_error_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	54,  // 250: mezzo.v1.ResourceUsage.Executor.executor_info:type_name -> mezzo.v1.ExecutorInfo
+	64,  // 251: mezzo.v1.ResourceUsage.Executor.allocated:type_name -> mezzo.v1.Resource
+	72,  // 252: mezzo.v1.ResourceUsage.Executor.statistics:type_name -> mezzo.v1.ResourceStatistics
+	39,  // 253: mezzo.v1.ResourceUsage.Executor.container_id:type_name -> mezzo.v1.ContainerID
+	159, // 254: mezzo.v1.ResourceUsage.Executor.tasks:type_name -> mezzo.v1.ResourceUsage.Executor.Task
+	37,  // 255: mezzo.v1.ResourceUsage.Executor.Task.id:type_name -> mezzo.v1.TaskID
+	64,  // 256: mezzo.v1.ResourceUsage.Executor.Task.resources:type_name -> mezzo.v1.Resource
+	110, // 257: mezzo.v1.ResourceUsage.Executor.Task.labels:type_name -> mezzo.v1.Labels
+	162, // 258: mezzo.v1.OfferFilters.ResourceQuantities.quantities:type_name -> mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry
+	160, // 259: mezzo.v1.OfferFilters.MinAllocatableResources.quantities:type_name -> mezzo.v1.OfferFilters.ResourceQuantities
+	141, // 260: mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry.value:type_name -> mezzo.v1.Value.Scalar
+	15,  // 261: mezzo.v1.Offer.Operation.type:type_name -> mezzo.v1.Offer.Operation.Type
+	164, // 262: mezzo.v1.Offer.Operation.launch:type_name -> mezzo.v1.Offer.Operation.Launch
+	166, // 263: mezzo.v1.Offer.Operation.reserve:type_name -> mezzo.v1.Offer.Operation.Reserve
+	167, // 264: mezzo.v1.Offer.Operation.unreserve:type_name -> mezzo.v1.Offer.Operation.Unreserve
+	168, // 265: mezzo.v1.Offer.Operation.create:type_name -> mezzo.v1.Offer.Operation.Create
+	169, // 266: mezzo.v1.Offer.Operation.destroy:type_name -> mezzo.v1.Offer.Operation.Destroy
+	165, // 267: mezzo.v1.Offer.Operation.launch_group:type_name -> mezzo.v1.Offer.Operation.LaunchGroup
+	41,  // 268: mezzo.v1.Offer.Operation.id:type_name -> mezzo.v1.OperationID
+	170, // 269: mezzo.v1.Offer.Operation.grow_volume:type_name -> mezzo.v1.Offer.Operation.GrowVolume
+	171, // 270: mezzo.v1.Offer.Operation.shrink_volume:type_name -> mezzo.v1.Offer.Operation.ShrinkVolume
+	172, // 271: mezzo.v1.Offer.Operation.create_disk:type_name -> mezzo.v1.Offer.Operation.CreateDisk
+	173, // 272: mezzo.v1.Offer.Operation.destroy_disk:type_name -> mezzo.v1.Offer.Operation.DestroyDisk
+	80,  // 273: mezzo.v1.Offer.Operation.Launch.task_infos:type_name -> mezzo.v1.TaskInfo
+	54,  // 274: mezzo.v1.Offer.Operation.LaunchGroup.executor:type_name -> mezzo.v1.ExecutorInfo
+	81,  // 275: mezzo.v1.Offer.Operation.LaunchGroup.task_group:type_name -> mezzo.v1.TaskGroupInfo
+	64,  // 276: mezzo.v1.Offer.Operation.Reserve.resources:type_name -> mezzo.v1.Resource
+	64,  // 277: mezzo.v1.Offer.Operation.Reserve.source:type_name -> mezzo.v1.Resource
+	64,  // 278: mezzo.v1.Offer.Operation.Unreserve.resources:type_name -> mezzo.v1.Resource
+	64,  // 279: mezzo.v1.Offer.Operation.Create.volumes:type_name -> mezzo.v1.Resource
+	64,  // 280: mezzo.v1.Offer.Operation.Destroy.volumes:type_name -> mezzo.v1.Resource
+	64,  // 281: mezzo.v1.Offer.Operation.GrowVolume.volume:type_name -> mezzo.v1.Resource
+	64,  // 282: mezzo.v1.Offer.Operation.GrowVolume.addition:type_name -> mezzo.v1.Resource
+	64,  // 283: mezzo.v1.Offer.Operation.ShrinkVolume.volume:type_name -> mezzo.v1.Resource
+	141, // 284: mezzo.v1.Offer.Operation.ShrinkVolume.subtract:type_name -> mezzo.v1.Value.Scalar
+	64,  // 285: mezzo.v1.Offer.Operation.CreateDisk.source:type_name -> mezzo.v1.Resource
+	14,  // 286: mezzo.v1.Offer.Operation.CreateDisk.target_type:type_name -> mezzo.v1.Resource.DiskInfo.Source.Type
+	64,  // 287: mezzo.v1.Offer.Operation.DestroyDisk.source:type_name -> mezzo.v1.Resource
+	141, // 288: mezzo.v1.TaskInfo.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
+	141, // 289: mezzo.v1.Task.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
+	18,  // 290: mezzo.v1.Environment.Variable.type:type_name -> mezzo.v1.Environment.Variable.Type
+	95,  // 291: mezzo.v1.Environment.Variable.secret:type_name -> mezzo.v1.Secret
+	110, // 292: mezzo.v1.Image.Appc.labels:type_name -> mezzo.v1.Labels
+	93,  // 293: mezzo.v1.Image.Docker.credential:type_name -> mezzo.v1.Credential
+	95,  // 294: mezzo.v1.Image.Docker.config:type_name -> mezzo.v1.Secret
+	23,  // 295: mezzo.v1.Volume.Source.type:type_name -> mezzo.v1.Volume.Source.Type
+	185, // 296: mezzo.v1.Volume.Source.docker_volume:type_name -> mezzo.v1.Volume.Source.DockerVolume
+	187, // 297: mezzo.v1.Volume.Source.sandbox_path:type_name -> mezzo.v1.Volume.Source.SandboxPath
+	95,  // 298: mezzo.v1.Volume.Source.secret:type_name -> mezzo.v1.Secret
+	186, // 299: mezzo.v1.Volume.Source.host_path:type_name -> mezzo.v1.Volume.Source.HostPath
+	188, // 300: mezzo.v1.Volume.Source.csi_volume:type_name -> mezzo.v1.Volume.Source.CSIVolume
+	92,  // 301: mezzo.v1.Volume.Source.DockerVolume.driver_options:type_name -> mezzo.v1.Parameters
+	99,  // 302: mezzo.v1.Volume.Source.HostPath.mount_propagation:type_name -> mezzo.v1.MountPropagation
+	24,  // 303: mezzo.v1.Volume.Source.SandboxPath.type:type_name -> mezzo.v1.Volume.Source.SandboxPath.Type
+	190, // 304: mezzo.v1.Volume.Source.CSIVolume.static_provisioning:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning
+	191, // 305: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.block:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.BlockVolume
+	192, // 306: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.mount:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.MountVolume
+	193, // 307: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.access_mode:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode
+	189, // 308: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.volume_capability:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability
+	194, // 309: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.node_stage_secrets:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry
+	195, // 310: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.node_publish_secrets:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry
+	196, // 311: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.volume_context:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.VolumeContextEntry
+	25,  // 312: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode.mode:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode.Mode
+	95,  // 313: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry.value:type_name -> mezzo.v1.Secret
+	95,  // 314: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry.value:type_name -> mezzo.v1.Secret
+	26,  // 315: mezzo.v1.NetworkInfo.IPAddress.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
+	29,  // 316: mezzo.v1.RLimitInfo.RLimit.type:type_name -> mezzo.v1.RLimitInfo.RLimit.Type
+	31,  // 317: mezzo.v1.ContainerInfo.DockerInfo.network:type_name -> mezzo.v1.ContainerInfo.DockerInfo.Network
+	203, // 318: mezzo.v1.ContainerInfo.DockerInfo.port_mappings:type_name -> mezzo.v1.ContainerInfo.DockerInfo.PortMapping
+	91,  // 319: mezzo.v1.ContainerInfo.DockerInfo.parameters:type_name -> mezzo.v1.Parameter
+	98,  // 320: mezzo.v1.ContainerInfo.MesosInfo.image:type_name -> mezzo.v1.Image
+	32,  // 321: mezzo.v1.CgroupInfo.Blkio.Value.op:type_name -> mezzo.v1.CgroupInfo.Blkio.Operation
+	210, // 322: mezzo.v1.CgroupInfo.Blkio.Statistics.cfq:type_name -> mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
+	210, // 323: mezzo.v1.CgroupInfo.Blkio.Statistics.cfq_recursive:type_name -> mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
+	211, // 324: mezzo.v1.CgroupInfo.Blkio.Statistics.throttling:type_name -> mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics
+	212, // 325: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.device:type_name -> mezzo.v1.Device.Number
+	206, // 326: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_serviced:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	206, // 327: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_service_bytes:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	206, // 328: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_service_time:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	206, // 329: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_wait_time:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	206, // 330: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_merged:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	206, // 331: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_queued:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	212, // 332: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.device:type_name -> mezzo.v1.Device.Number
+	206, // 333: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.io_serviced:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	206, // 334: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.io_service_bytes:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	335, // [335:335] is the sub-list for method output_type
+	335, // [335:335] is the sub-list for method input_type
+	335, // [335:335] is the sub-list for extension type_name
+	335, // [335:335] is the sub-list for extension extendee
+	0,   // [0:335] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_v1_mezzo_proto_init() }
@@ -17201,7 +17372,7 @@ func file_mezzo_v1_mezzo_proto_init() {
 	if File_mezzo_v1_mezzo_proto != nil {
 		return
 	}
-	file_mezzo_v1_mezzo_proto_msgTypes[153].OneofWrappers = []any{
+	file_mezzo_v1_mezzo_proto_msgTypes[155].OneofWrappers = []any{
 		(*Volume_Source_CSIVolume_VolumeCapability_Block)(nil),
 		(*Volume_Source_CSIVolume_VolumeCapability_Mount)(nil),
 	}
@@ -17211,7 +17382,7 @@ func file_mezzo_v1_mezzo_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_v1_mezzo_proto_rawDesc), len(file_mezzo_v1_mezzo_proto_rawDesc)),
 			NumEnums:      34,
-			NumMessages:   178,
+			NumMessages:   180,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

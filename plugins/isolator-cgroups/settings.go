@@ -1,0 +1,187 @@
+package main
+
+import (
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/cgroup"
+	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/seccomp"
+	"github.com/mezzo-os/mezzo/sdk/plugin"
+)
+
+// Config is what may stand in the plugin's config block.
+type Config struct {
+	Controllers []string `hcl:"controllers" default:"[\"cpu\",\"memory\",\"pids\"]" help:"The cgroup controllers that limit containers: cpu, memory, pids, cpuset, io (blkio on cgroup v1), devices, hugetlb, net_cls (cgroup v1 only)."`
+	Root        string   `hcl:"root" default:"mezzo" help:"The name of the cgroup that all containers' cgroups are made in."`
+	CFSQuota    bool     `hcl:"cfs_quota" default:"false" help:"Whether a container may never use more CPU time than it asked for, even on an idle host. A task's own cpu limit is always kept."`
+	Swap        bool     `hcl:"swap" default:"false" help:"Whether containers may swap. Otherwise memory and swap together are limited to a container's memory."`
+	PidsMax     int64    `hcl:"pids_max" default:"8192" help:"How many processes and threads a container may have; 0: as many as the host."`
+	RuntimeDir  string   `hcl:"runtime_dir" help:"Where the state of containers is kept; an absolute path. By default the plugin's data directory."`
+	Enforce     bool     `hcl:"enforce" default:"false" help:"Whether it is an error, at start, that limits cannot be enforced on this host. Otherwise tasks run without them, and the plugin says that it is degraded."`
+
+	CPUs        string       `hcl:"cpus" help:"The processors that containers run on, such as 2-7,12 (controller cpuset). By default all."`
+	MemoryNodes string       `hcl:"memory_nodes" help:"The NUMA nodes that containers' memory is on, such as 0 or 0-1 (controller cpuset). By default all."`
+	IOWeight    int64        `hcl:"io_weight" default:"0" help:"The weight of each container at block devices, 10 to 1000 (controller io); 0: the kernel's default. Needs a kernel and an I/O scheduler that weigh."`
+	Throttles   []Throttle   `hcl:"throttle" help:"How fast each container may read and write a block device (controller io)."`
+	Devices     []string     `hcl:"allowed_devices" help:"Devices that containers may use besides the harmless ones, such as /dev/fuse rw (controller devices). r: read, w: write, m: make the device file; none: all."`
+	HugePages   *plugin.Size `hcl:"hugetlb_limit" help:"How much memory each container may have in huge pages, of each size (controller hugetlb). By default as much as there is."`
+	NetClass    int64        `hcl:"net_cls_major" default:"0" help:"The major number of the class that marks a container's packets for traffic control, 1 to 65535; each container has a minor number of its own (controller net_cls). 0: they are not marked."`
+
+	Effective  []string `hcl:"effective_capabilities" help:"The capabilities of a task that asks for none, such as NET_BIND_SERVICE; none: no capability. By default those of bounding_capabilities."`
+	Bounding   []string `hcl:"bounding_capabilities" help:"The capabilities that tasks may have at most; none: no capability. A task that asks for more is refused. By default all, for tasks that run as root."`
+	NoNewPrivs bool     `hcl:"no_new_privs" default:"false" help:"Whether tasks can gain no privileges by running a program (set-user-ID programs such as sudo then have no effect)."`
+	Seccomp    string   `hcl:"seccomp_profile" help:"The system calls that tasks may make: default (Docker's default profile), or the name of a profile in seccomp_dir. A task may name another profile of seccomp_dir, or ask for none. By default all."`
+	SeccompDir string   `hcl:"seccomp_dir" help:"A directory with seccomp profiles in Docker's JSON form, which tasks and seccomp_profile name; an absolute path."`
+	Namespaces []string `hcl:"namespaces" help:"The namespaces that every container has of its own, unless its task asks to share them: pid, ipc."`
+	PrivateTmp bool     `hcl:"private_tmp" default:"false" help:"Whether every container has a /tmp and /var/tmp of its own, which is the directory tmp of its sandbox. The work directory must not be below either."`
+	Masked     []string `hcl:"masked_paths" help:"Files and directories of the host that tasks find empty; absolute paths."`
+	Readonly   []string `hcl:"readonly_paths" help:"Files and directories of the host that tasks cannot change; absolute paths."`
+}
+
+// Throttle limits a block device. At least one limit is set.
+type Throttle struct {
+	Device   string      `hcl:"device,label"`
+	ReadBps  plugin.Size `hcl:"read_bps" default:"0B" help:"Bytes a second that a container may read; 0: no limit."`
+	WriteBps plugin.Size `hcl:"write_bps" default:"0B" help:"Bytes a second that a container may write; 0: no limit."`
+	ReadOps  int64       `hcl:"read_iops" default:"0" help:"Reads a second; 0: no limit."`
+	WriteOps int64       `hcl:"write_iops" default:"0" help:"Writes a second; 0: no limit."`
+}
+
+// Validate finds what can never work, on any host.
+func (t *Throttle) Validate() (ds []plugin.Diagnostic) {
+	if !filepath.IsAbs(t.Device) {
+		ds = append(ds, plugin.Errorf("no device", "", "%q: want the path of a block device, such as /dev/sda.", t.Device))
+	}
+	if t.ReadOps < 0 || t.WriteOps < 0 {
+		ds = append(ds, plugin.Errorf("negative limit", "", "throttle %s: a limit is a positive number, or 0 for none.", t.Device))
+	}
+	if t.ReadBps == 0 && t.WriteBps == 0 && t.ReadOps == 0 && t.WriteOps == 0 {
+		ds = append(ds, plugin.Errorf("no limit", "", "throttle %s sets none of read_bps, write_bps, read_iops and write_iops.", t.Device))
+	}
+	return ds
+}
+
+// minPidsMax leaves room for the shim's own process before the task's begins.
+const minPidsMax = 16
+
+// Validate finds what can never work, on any host.
+func (c *Config) Validate() []plugin.Diagnostic {
+	var ds []plugin.Diagnostic
+	for i, name := range c.Controllers {
+		path := "controllers." + strconv.Itoa(i)
+		switch {
+		case !slices.Contains(cgroup.Controllers, name):
+			ds = append(ds, plugin.Errorf("unknown controller", path, "%q is none of: %s.", name, strings.Join(cgroup.Controllers, ", ")))
+		case slices.Index(c.Controllers, name) != i:
+			ds = append(ds, plugin.Errorf("controller named twice", path, "%q stands in the list before.", name))
+		}
+	}
+	if c.Root == "" || strings.ContainsAny(c.Root, "/\n") || strings.HasPrefix(c.Root, ".") || strings.HasPrefix(c.Root, "cgroup.") {
+		ds = append(ds, plugin.Errorf("malformed cgroup name", "root", "%q: want one name with no slash, not beginning with a dot.", c.Root))
+	}
+	if c.PidsMax != 0 && c.PidsMax < minPidsMax {
+		ds = append(ds, plugin.Errorf("too few processes", "pids_max", "%d: want 0 (no limit) or at least %d.", c.PidsMax, minPidsMax))
+	}
+	if c.RuntimeDir != "" && !filepath.IsAbs(c.RuntimeDir) {
+		ds = append(ds, plugin.Errorf("relative path", "runtime_dir", "%q: want an absolute path.", c.RuntimeDir))
+	}
+	ds = append(ds, c.needed()...)
+	return append(ds, c.walls()...)
+}
+
+// needed finds settings whose controller is not among the controllers, where
+// they would have no effect, and numbers out of range.
+func (c *Config) needed() (ds []plugin.Diagnostic) {
+	for _, s := range []struct {
+		name, controller string
+		set              bool
+	}{
+		{"cpus", "cpuset", c.CPUs != ""}, {"memory_nodes", "cpuset", c.MemoryNodes != ""},
+		{"io_weight", "io", c.IOWeight != 0}, {"throttle", "io", len(c.Throttles) > 0},
+		{"allowed_devices", "devices", len(c.Devices) > 0}, {"hugetlb_limit", "hugetlb", c.HugePages != nil},
+		{"net_cls_major", "net_cls", c.NetClass != 0},
+	} {
+		if s.set && !slices.Contains(c.Controllers, s.controller) {
+			ds = append(ds, plugin.Errorf("controller missing", s.name, "%s has no effect without %q in controllers.", s.name, s.controller))
+		}
+	}
+	for _, s := range []struct{ name, value string }{{"cpus", c.CPUs}, {"memory_nodes", c.MemoryNodes}} {
+		if s.value != "" && !isNumberList(s.value) {
+			ds = append(ds, plugin.Errorf("malformed list", s.name, "%q: want numbers and ranges, such as 0-3,8.", s.value))
+		}
+	}
+	if c.IOWeight != 0 && (c.IOWeight < 10 || c.IOWeight > 1000) {
+		ds = append(ds, plugin.Errorf("weight out of range", "io_weight", "%d: want 10 to 1000, or 0 for the kernel's default.", c.IOWeight))
+	}
+	if c.NetClass < 0 || c.NetClass > 65535 {
+		ds = append(ds, plugin.Errorf("class out of range", "net_cls_major", "%d: want 1 to 65535, or 0 for none.", c.NetClass))
+	}
+	for i, text := range c.Devices {
+		if _, _, err := parseDevice(text); err != nil {
+			ds = append(ds, plugin.Errorf("malformed device", "allowed_devices."+strconv.Itoa(i), "%v.", err))
+		}
+	}
+	return ds
+}
+
+// walls finds mistakes in the settings that need no controller.
+func (c *Config) walls() (ds []plugin.Diagnostic) {
+	for _, s := range []struct {
+		name  string
+		names []string
+	}{{"effective_capabilities", c.Effective}, {"bounding_capabilities", c.Bounding}} {
+		if _, err := parseCapabilities(s.names); err != nil {
+			ds = append(ds, plugin.Errorf("unknown capability", s.name, "%v.", err))
+		}
+	}
+	if most, err := parseCapabilities(c.Bounding); err == nil && len(c.Bounding) > 0 {
+		has, _ := parseCapabilities(c.Effective)
+		for _, name := range has {
+			if !slices.Contains(most, name) {
+				ds = append(ds, plugin.Errorf("capability not allowed", "effective_capabilities", "%s is not among bounding_capabilities.", name))
+			}
+		}
+	}
+	if c.SeccompDir != "" && !filepath.IsAbs(c.SeccompDir) {
+		ds = append(ds, plugin.Errorf("relative path", "seccomp_dir", "%q: want an absolute path.", c.SeccompDir))
+	}
+	if c.Seccomp != "" && c.Seccomp != seccomp.Default {
+		if _, err := c.profilePath(c.Seccomp); err != nil {
+			ds = append(ds, plugin.Errorf("unknown seccomp profile", "seccomp_profile", "%v.", err))
+		}
+	}
+	for i, name := range c.Namespaces {
+		if name != "pid" && name != "ipc" {
+			ds = append(ds, plugin.Errorf("unknown namespace", "namespaces."+strconv.Itoa(i), "%q is none of: pid, ipc.", name))
+		}
+	}
+	for _, s := range []struct {
+		name  string
+		paths []string
+	}{{"masked_paths", c.Masked}, {"readonly_paths", c.Readonly}} {
+		for i, path := range s.paths {
+			if !filepath.IsAbs(path) || filepath.Clean(path) == "/" {
+				ds = append(ds, plugin.Errorf("unusable path", s.name+"."+strconv.Itoa(i), "%q: want an absolute path, and not the root directory.", path))
+			}
+		}
+	}
+	return ds
+}
+
+// isNumberList tells whether a text is a list of numbers and ranges as the
+// kernel writes it.
+func isNumberList(text string) bool {
+	for part := range strings.SplitSeq(text, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		from, err := strconv.ParseUint(first, 10, 16)
+		if err != nil {
+			return false
+		}
+		if to, err := strconv.ParseUint(last, 10, 16); isRange && (err != nil || to < from) {
+			return false
+		}
+	}
+	return true
+}
