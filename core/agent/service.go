@@ -260,7 +260,7 @@ func part(all resource.Resources, parts, which int) (resource.Resources, error) 
 			width := (ports[0].End - ports[0].Begin + 1) / uint64(parts)
 			begin := ports[0].Begin + uint64(which-1)*width
 			texts = append(texts, fmt.Sprintf("%s:[%d-%d]", name, begin, begin+width-1))
-		} else {
+		} else if name != "gpus" || all.Get(name).Float() >= float64(parts) { // nor may two agents count on the same GPU
 			texts = append(texts, fmt.Sprintf("%s:%g", name, max(1, math.Floor(all.Get(name).Float()/float64(parts)))))
 		}
 	}

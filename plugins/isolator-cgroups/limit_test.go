@@ -81,7 +81,7 @@ func TestDevices(t *testing.T) {
 	if _, err := os.Stat("/dev/kmsg"); err != nil {
 		t.Skip("no /dev/kmsg")
 	}
-	const script = `echo x > /dev/null && head -c 1 /dev/zero | wc -c | tr -d ' '; mknod kmsg c 1 11 && echo made; (: < kmsg) 2>/dev/null && echo read; (: > kmsg) 2>/dev/null && echo wrote; true`
+	const script = `echo x > /dev/null && head -c 1 /dev/zero | wc -c | tr -d ' '; mknod kmsg c 1 11 && echo made; (: < kmsg) 2>/dev/null && echo read; (: > kmsg) 2>/dev/null && echo wrote; (: <> kmsg) 2>/dev/null && echo both; true`
 	n := withControllers(t, map[string]any{}, "devices")
 	b := n.shell("none", script)
 	b.task.Resources = []*v1.Resource{scalar("cpus", 1), scalar("mem", 64)}

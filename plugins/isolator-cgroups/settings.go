@@ -24,7 +24,7 @@ type Config struct {
 	CPUs        string       `hcl:"cpus" help:"The processors that containers run on, such as 2-7,12 (controller cpuset). By default all."`
 	MemoryNodes string       `hcl:"memory_nodes" help:"The NUMA nodes that containers' memory is on, such as 0 or 0-1 (controller cpuset). By default all."`
 	IOWeight    int64        `hcl:"io_weight" default:"0" help:"The weight of each container at block devices, 10 to 1000 (controller io); 0: the kernel's default. Needs a kernel and an I/O scheduler that weigh."`
-	Throttles   []Throttle   `hcl:"throttle" help:"How fast each container may read and write a block device (controller io)."`
+	Throttles   []Throttle   `hcl:"throttle,block" help:"How fast each container may read and write a block device (controller io)."`
 	Devices     []string     `hcl:"allowed_devices" help:"Devices that containers may use besides the harmless ones, such as /dev/fuse rw (controller devices). r: read, w: write, m: make the device file; none: all."`
 	HugePages   *plugin.Size `hcl:"hugetlb_limit" help:"How much memory each container may have in huge pages, of each size (controller hugetlb). By default as much as there is."`
 	NetClass    int64        `hcl:"net_cls_major" default:"0" help:"The major number of the class that marks a container's packets for traffic control, 1 to 65535; each container has a minor number of its own (controller net_cls). 0: they are not marked."`

@@ -81,7 +81,7 @@ func (h *Host) make(path string, resources *specs.LinuxResources) error {
 		}
 	}
 	r := h.v2Resources(path, resources)
-	r.Devices = resources.Devices
+	r.Devices = v2Devices(resources.Devices)
 	if err := m.Update(r); err != nil {
 		return err
 	}
