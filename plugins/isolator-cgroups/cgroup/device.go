@@ -6,13 +6,13 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// v2Devices writes rules as the library's programs understand them: a later
-// rule wins, and one matches when any of the accesses that are asked for at
-// once is among its own. So a rule that allows some accesses is followed by one
-// that forbids the others; else to open for reading would be to open for
-// writing too.
+// v2Devices writes rules as the library's programs understand them: the last
+// rule that matches wins, and one matches when any of the accesses that are
+// asked for at once is among its own. So a rule that allows says all that is
+// allowed up to it, and is followed by one that forbids the rest; else to open
+// for reading would be to open for writing too.
 func v2Devices(rules []specs.LinuxDeviceCgroup) []specs.LinuxDeviceCgroup {
-	var out []specs.LinuxDeviceCgroup
+	var known, out []specs.LinuxDeviceCgroup
 	all := int64(-1)
 	for _, r := range rules {
 		if r.Type == "" {
@@ -27,17 +27,36 @@ func v2Devices(rules []specs.LinuxDeviceCgroup) []specs.LinuxDeviceCgroup {
 		if r.Access == "" {
 			r.Access = "rwm"
 		}
-		out = append(out, r)
-		rest := strings.Map(func(access rune) rune {
-			if strings.ContainsRune(r.Access, access) {
-				return -1
+		known = append(known, r)
+		if !r.Allow {
+			out = append(out, r)
+			continue
+		}
+		yes, no := "", ""
+		for _, access := range []string{"r", "w", "m"} {
+			if allowed(known, r, access) {
+				yes += access
+			} else {
+				no += access
 			}
-			return access
-		}, "rwm")
-		if r.Allow && rest != "" {
-			r.Allow, r.Access = false, rest
+		}
+		r.Access = yes
+		out = append(out, r)
+		if no != "" {
+			r.Allow, r.Access = false, no
 			out = append(out, r)
 		}
 	}
 	return out
+}
+
+// allowed tells whether the rules allow an access to all devices of one of them.
+func allowed(rules []specs.LinuxDeviceCgroup, of specs.LinuxDeviceCgroup, access string) (yes bool) {
+	for _, r := range rules {
+		if (r.Type == "a" || r.Type == of.Type) && (*r.Major < 0 || *r.Major == *of.Major) && (*r.Minor < 0 || *r.Minor == *of.Minor) &&
+			strings.Contains(r.Access, access) {
+			yes = r.Allow
+		}
+	}
+	return yes
 }
