@@ -56,7 +56,8 @@ func AgentCapabilities() []*mezzov1.AgentInfo_Capability {
 	var out []*mezzov1.AgentInfo_Capability
 	for _, c := range []mezzov1.AgentInfo_Capability_Type{
 		mezzov1.AgentInfo_Capability_MULTI_ROLE, mezzov1.AgentInfo_Capability_HIERARCHICAL_ROLE,
-		mezzov1.AgentInfo_Capability_RESERVATION_REFINEMENT, mezzov1.AgentInfo_Capability_TASK_RESOURCE_LIMITS,
+		mezzov1.AgentInfo_Capability_RESERVATION_REFINEMENT, mezzov1.AgentInfo_Capability_RESIZE_VOLUME,
+		mezzov1.AgentInfo_Capability_AGENT_OPERATION_FEEDBACK, mezzov1.AgentInfo_Capability_TASK_RESOURCE_LIMITS,
 	} {
 		out = append(out, &mezzov1.AgentInfo_Capability{Type: c.Enum()})
 	}
