@@ -46,6 +46,8 @@ type container struct {
 	pid        int64
 	status     *isolatorv1.ExitStatus
 	lost       bool // ended, and nobody knows how
+	unstarted  bool // ended before it was let go: nothing of the task has run
+	absent     bool // asked for by Recover, and not there
 	limitation *isolatorv1.Limitation
 }
 
@@ -100,6 +102,11 @@ func (c *container) readStatus() (*isolatorv1.ExitStatus, error) {
 	r, err := record.Read(c.file(record.StatusFile))
 	if err != nil {
 		return nil, err
+	}
+	if r.Has(record.Unstarted) {
+		c.mu.Lock()
+		c.unstarted = true
+		c.mu.Unlock()
 	}
 	s := exitStatus(r)
 	s.DeadlineExceeded = r.Has(record.DeadlinePassed)

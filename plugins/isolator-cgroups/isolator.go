@@ -145,7 +145,8 @@ func (p *cgroups) Create(ctx context.Context, r *isolatorv1.CreateRequest) (*iso
 		}
 	}
 	p.mu.Lock()
-	if p.containers[id] != nil {
+	// One that Recover found missing may be made after all: the agent was about to.
+	if old := p.containers[id]; old != nil && !old.absent {
 		p.mu.Unlock()
 		return nil, status.Errorf(codes.AlreadyExists, "container %s exists", id)
 	}

@@ -89,7 +89,7 @@ func (c *container) state() (isolatorv1.Recovered_State, int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.lost:
+	case c.lost, c.unstarted && c.status != nil:
 		return isolatorv1.Recovered_STATE_LOST, 0
 	case c.status != nil:
 		return isolatorv1.Recovered_STATE_EXITED, 0
@@ -101,7 +101,7 @@ func (c *container) state() (isolatorv1.Recovered_State, int64) {
 
 // lose makes a container known of which nothing is left.
 func (p *cgroups) lose(id string) {
-	c := &container{id: id, dir: filepath.Join(p.dir, id), done: make(chan struct{})}
+	c := &container{id: id, dir: filepath.Join(p.dir, id), done: make(chan struct{}), absent: true}
 	if _, err := os.Stat(c.dir); !errors.Is(err, fs.ErrNotExist) {
 		return
 	}

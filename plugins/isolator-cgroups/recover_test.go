@@ -98,6 +98,37 @@ func (n *node) touch(id, name string) {
 	}
 }
 
+// TestKilledBeforeItsStart: a container whose process is killed before it was
+// let go has not run, whatever its status; and one that Recover did not find can
+// be made.
+func TestKilledBeforeItsStart(t *testing.T) {
+	n := prepareNode(t, nil)
+	n.serveProcess(0)
+	created, err := n.create(n.shell("created", "exit 6"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.crash()
+	if err := unix.Kill(int(created), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	n.eventually("its status", func() bool {
+		_, err := os.Stat(filepath.Join(n.dir, "containers", "created", "status"))
+		return err == nil
+	})
+	n.serveProcess(0)
+	r := n.recover("created", "later")
+	for _, c := range r.GetContainers() {
+		if c.GetState() != isolatorv1.Recovered_STATE_LOST {
+			t.Errorf("%s is %v: nothing of it has run", c.GetContainer(), c.GetState())
+		}
+	}
+	n.run(n.shell("later", "exit 7"))
+	if got := n.wait("later"); got.GetCode() != 7 {
+		t.Errorf("a container that Recover did not find and that was made then: %v", got)
+	}
+}
+
 // TestDeadlinesOutliveThePlugin: the shim alone holds the escalation.
 func TestDeadlinesOutliveThePlugin(t *testing.T) {
 	n := prepareNode(t, nil)

@@ -75,6 +75,7 @@ const (
 	Time           = "time"
 	Known          = "known"
 	DeadlinePassed = "deadline_exceeded"
+	Unstarted      = "unstarted" // it ended before it was let go
 	MemoryLimit    = "memory_limit"
 	MemoryUsed     = "memory_used"
 	OOM            = "oom"

@@ -301,6 +301,9 @@ func (c *container) status(status unix.WaitStatus, at time.Time) record.Record {
 	if c.main == nil && c.signal != 0 {
 		r.AddInt(record.Signal, int64(c.signal))
 	}
+	if !c.started {
+		r.AddInt(record.Unstarted, 1)
+	}
 	if c.overdue {
 		r.AddInt(record.DeadlinePassed, 1)
 	}
