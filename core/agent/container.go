@@ -121,7 +121,7 @@ func (c *containers) claim(o state.ClaimContainers) {
 		in := state.Claimed{Launch: o.Launch}
 		for _, p := range o.Containers {
 			var claims []state.Claim
-			err := c.persevere(ctx, func() (err error) { claims, err = c.claimOne(ctx, p); return err })
+			err := c.persevere(ctx, func() (err error) { claims, err = c.claimOne(ctx, c.volumes.resolve(p)); return err })
 			if err != nil {
 				in.Claims, in.Err = nil, err.Error()
 				break
@@ -151,6 +151,7 @@ func (c *containers) claimOne(ctx context.Context, p *state.Plan) ([]state.Claim
 
 // launch makes a container as far as Create.
 func (c *containers) launch(p *state.Plan) {
+	p = c.volumes.resolve(p)
 	c.enqueue(p.Container, func(ctx context.Context) {
 		// To fetch may take long and is somebody else's time.
 		if err := c.furnish(ctx, p); err != nil {
@@ -377,6 +378,7 @@ func (c *containers) isolate(ctx context.Context, o state.Start, in *state.Start
 
 // update changes what a running container may use.
 func (c *containers) update(p *state.Plan) {
+	p = c.volumes.resolve(p)
 	c.enqueue(p.Container, func(ctx context.Context) {
 		in := state.Updated{Container: p.Container}
 		if err := c.persevere(ctx, func() error { return c.change(ctx, p) }); err != nil {

@@ -15,8 +15,10 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/core/agent/state"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 // volumes keeps the directories of persistent volumes:
@@ -361,4 +363,31 @@ func syncDir(path string) error {
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// resolve is the plan with the volumes of the task's executor named by where they
+// lie. A path of the parent's sandbox would lead there by a link, and links lead
+// nobody out of a sandbox.
+func (v *volumes) resolve(p *state.Plan) *state.Plan {
+	if len(p.ParentVolumes) == 0 {
+		return p
+	}
+	resolved := *p
+	resolved.Task = proto.CloneOf(p.Task)
+	for _, wanted := range resolved.Task.GetContainer().GetVolumes() {
+		from := wanted.GetSource().GetSandboxPath()
+		if from.GetType() != mezzov1.Volume_Source_SandboxPath_PARENT {
+			continue
+		}
+		for _, has := range p.ParentVolumes {
+			if filepath.Clean(from.GetPath()) == filepath.Clean(has.ContainerPath) {
+				wanted.Source = &mezzov1.Volume_Source{
+					Type:     mezzov1.Volume_Source_HOST_PATH.Enum(),
+					HostPath: &mezzov1.Volume_Source_HostPath{Path: proto.String(v.path(has.VolumePlace))},
+				}
+				break
+			}
+		}
+	}
+	return &resolved
 }

@@ -11,8 +11,11 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/core/agent/state"
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 // volumeRig is volumes on a directory, with what they post.
@@ -171,5 +174,35 @@ func TestVolumeIsLinked(t *testing.T) {
 	plan.Volumes = []state.Volume{{VolumePlace: dataVolume, ContainerPath: "out/data"}}
 	if err := r.give(context.Background(), work, plan, who, true); err == nil {
 		t.Error("a volume was put outside of the sandbox")
+	}
+}
+
+// Tasks of a group name their executor's volumes as paths of its sandbox.
+func TestVolumeOfTheParent(t *testing.T) {
+	r := newVolumeRig(t)
+	path := func(kind mezzov1.Volume_Source_SandboxPath_Type, path string) *mezzov1.Volume {
+		return &mezzov1.Volume{ContainerPath: proto.String("here"), Mode: mezzov1.Volume_RW.Enum(), Source: &mezzov1.Volume_Source{
+			Type: mezzov1.Volume_Source_SANDBOX_PATH.Enum(), SandboxPath: &mezzov1.Volume_Source_SandboxPath{Type: kind.Enum(), Path: proto.String(path)},
+		}}
+	}
+	volumes := []*mezzov1.Volume{
+		path(mezzov1.Volume_Source_SandboxPath_PARENT, "./data"), path(mezzov1.Volume_Source_SandboxPath_PARENT, "other"), path(mezzov1.Volume_Source_SandboxPath_SELF, "data"),
+	}
+	plan := &state.Plan{
+		Task:          &isolatorv1.Task{Container: &mezzov1.ContainerInfo{Volumes: volumes}},
+		ParentVolumes: []state.Volume{{VolumePlace: dataVolume, ContainerPath: "data"}},
+	}
+	before := proto.CloneOf(plan.Task)
+	got := r.resolve(plan).Task.GetContainer().GetVolumes()
+	if source := got[0].GetSource(); source.GetType() != mezzov1.Volume_Source_HOST_PATH || source.GetHostPath().GetPath() != r.path(dataVolume) {
+		t.Errorf("the executor's volume is %v", source)
+	}
+	for i := 1; i < 3; i++ {
+		if !proto.Equal(got[i], volumes[i]) {
+			t.Errorf("%v has become %v", volumes[i], got[i])
+		}
+	}
+	if !proto.Equal(plan.Task, before) {
+		t.Error("what the machine gave was changed")
 	}
 }

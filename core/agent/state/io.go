@@ -411,7 +411,10 @@ type Plan struct {
 	Latest  string
 	// Volumes are those that the container is given.
 	Volumes []Volume
-	AgentID string
+	// ParentVolumes are those that the executor has for its tasks' containers,
+	// which name them as paths of the parent's sandbox.
+	ParentVolumes []Volume
+	AgentID       string
 	// Deadline is when the container's time is over; zero: never.
 	Deadline time.Time
 }

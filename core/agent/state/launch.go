@@ -63,6 +63,9 @@ func (m *Machine) plan(c *container) *Plan {
 		Container: c.id, Parent: c.parent(), Chain: slices.Clone(c.chain), Sandbox: c.sandbox, Latest: c.latest, AgentID: m.id,
 		Task: m.isolatorTask(c), Volumes: m.volumesOf(c),
 	}
+	if c.task != nil && c.executor.root != nil {
+		p.ParentVolumes = VolumesOf(c.executor.info.GetResources())
+	}
 	switch {
 	case c.task == nil && c.executor.program != nil:
 		p.Command, p.Environment = c.executor.info.GetCommand(), m.environment(c.executor)
