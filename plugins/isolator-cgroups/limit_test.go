@@ -153,9 +153,13 @@ func TestThrottle(t *testing.T) {
 
 // TestIOStatistics writes to a disk past the page cache and is told of it.
 func TestIOStatistics(t *testing.T) {
-	_, number := blockDevice(t)
+	device, number := blockDevice(t)
+	file := "file"
+	if strings.HasPrefix(device, "/dev/ram") {
+		file = device // the sandbox is on no disk
+	}
 	n := withControllers(t, map[string]any{}, "io")
-	b := n.shell("c1", `dd if=/dev/zero of=file bs=65536 count=16 conv=fsync 2>/dev/null && echo written; while :; do sleep 0.1; done`)
+	b := n.shell("c1", `dd if=/dev/zero of=`+file+` bs=65536 count=16 conv=fsync 2>/dev/null && echo written; while :; do sleep 0.1; done`)
 	n.run(b)
 	n.awaitOutput("c1", "written")
 	u, err := n.Usage(n.ctx(), &isolatorv1.UsageRequest{Containers: []string{"c1"}})
@@ -237,6 +241,28 @@ func TestNetClass(t *testing.T) {
 	add("d")
 	if got[3] != 0x100001 {
 		t.Errorf("after the last comes %#x", got[3])
+	}
+}
+
+// TestNetClassOfKernel: two containers, two classes, in the kernel's own file.
+func TestNetClassOfKernel(t *testing.T) {
+	controllers := []string{"net_cls"}
+	if _, err := cgroup.Detect("mezzo-probe", controllers); err != nil {
+		t.Skipf("not on this kernel: %v", err)
+	}
+	n := newNode(t, map[string]any{"controllers": controllers, "net_cls_major": 16})
+	for i, id := range []string{"c1", "c2"} {
+		n.run(n.shell(id, `echo ready; while :; do sleep 0.1; done`))
+		n.awaitOutput(id, "ready")
+		if got, want := n.control("net_cls", id, "net_cls.classid"), []string{"1048577", "1048578"}[i]; got != want {
+			t.Errorf("%s has class %s, want %s", id, got, want)
+		}
+	}
+	for _, id := range []string{"c1", "c2"} {
+		if _, err := n.Kill(n.ctx(), &isolatorv1.KillRequest{Container: id}); err != nil {
+			t.Fatal(err)
+		}
+		n.wait(id)
 	}
 }
 

@@ -67,7 +67,7 @@ func Detect(root string, controllers []string) (*Host, error) {
 		}
 		h.v2Limits, h.v2Mount = true, mounts.v2
 		if slices.Contains(controllers, "net_cls") {
-			return nil, errors.New("cgroup controller net_cls is of cgroup v1 only; on v2 mark packets by the cgroup's path (nftables: socket cgroupv2)")
+			return nil, errors.New("cgroup controller net_cls is of cgroup v1 only, and not mounted; on v2 mark packets by the cgroup's path (nftables: socket cgroupv2)")
 		}
 		if slices.Contains(controllers, "devices") && os.Geteuid() != 0 {
 			return nil, errors.New("cgroup v2 limits devices by programs in the kernel (eBPF), which only root can load")

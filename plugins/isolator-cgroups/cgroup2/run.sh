@@ -23,12 +23,15 @@ busybox=$(command -v busybox || true)
 [ -n "$busybox" ] || { echo "cgroup2: busybox-static is missing; run 'make deps'" >&2; exit 1; }
 
 kernel=$(ls "$cache"/vmlinuz-* 2>/dev/null | head -n 1 || true)
-if [ -z "$kernel" ]; then
+if [ -z "$kernel" ] || [ ! -f "$cache/brd.ko" ]; then
 	kernel_package() { apt-cache depends linux-image-amd64 2>/dev/null | awk '/Depends: linux-image-[0-9]/ { print $2; exit }'; }
 	package=$(kernel_package)
 	if [ -z "$package" ] && apt-get update -qq; then package=$(kernel_package); fi
 	[ -n "$package" ] || { echo "cgroup2: apt knows no kernel; run 'apt-get update'" >&2; exit 1; }
-	(cd "$work" && apt-get download -q "$package" >/dev/null && dpkg-deb --fsys-tarfile linux-image-*.deb | tar -x --wildcards './boot/vmlinuz-*')
+	(cd "$work" && apt-get download -q "$package" >/dev/null && dpkg-deb --fsys-tarfile linux-image-*.deb | tar -x --wildcards './boot/vmlinuz-*' '*/drivers/block/brd.ko*')
+	rm -f "$cache"/vmlinuz-*
+	find "$work" -name 'brd.ko.xz' -exec xz -d {} +
+	find "$work" -name 'brd.ko' -exec mv {} "$cache/brd.ko" \; # a block device, in memory
 	mv "$work"/boot/vmlinuz-* "$cache/"
 	kernel=$(ls "$cache"/vmlinuz-* | head -n 1)
 fi
@@ -37,6 +40,7 @@ fi
 root=$work/root
 mkdir -p "$root"/{bin,usr/bin,proc,sys,dev/pts,tmp,etc,root}
 cp "$busybox" "$root/bin/busybox"
+cp "$cache/brd.ko" "$root/"
 cd "$top"
 CGO_ENABLED=0 go test -c -trimpath -ldflags='-s -w' -o "$root/isolator.test" ./plugins/isolator-cgroups
 CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$root/mezzo-shim" ./plugins/isolator-cgroups/shim
@@ -50,6 +54,7 @@ export PATH=/bin:/usr/bin HOME=/root TMPDIR=/tmp
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+insmod /brd.ko rd_nr=1 rd_size=8192
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts -o ptmxmode=666
 mount -t tmpfs tmpfs /tmp -o mode=1777
@@ -61,6 +66,12 @@ echo "controllers: $(cat /sys/fs/cgroup/cgroup.controllers), $(uname -r)"
 status=0
 # As root…
 xargs /isolator.test -test.v -test.timeout=150s </arguments || status=1
+# …with a controller that only v1 has…
+mkdir /sys/fs/cgroup/net_cls
+mount -t cgroup -o net_cls none /sys/fs/cgroup/net_cls
+/isolator.test -test.v -test.timeout=60s -test.run TestNetClassOfKernel || status=1
+umount /sys/fs/cgroup/net_cls
+rmdir /sys/fs/cgroup/net_cls
 # …and as a user to whom a subtree is delegated.
 echo '+cpu +memory +pids' >/sys/fs/cgroup/cgroup.subtree_control
 mkdir -p /sys/fs/cgroup/delegated/agent
