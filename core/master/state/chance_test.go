@@ -116,7 +116,8 @@ func (c *cluster) register(a *actorAgent) {
 		}
 		tasks = append(tasks, r)
 	}
-	reg := register(a.id, a.host, resource.MustParse("cpus:4;mem:1000;disk:100;ports:[1-9]"), tasks)
+	a.taken = 0
+	reg := register(a.id, a.host, a.total, tasks)
 	for i, key := range a.sorted() {
 		if t := a.tasks[key]; len(t.queue) > 0 {
 			reg.Tasks[i].UpdateState = t.queue[0].GetStatus().State
@@ -139,9 +140,12 @@ func (c *cluster) resize(a *actorAgent) {
 	if !a.ready {
 		return
 	}
-	r := register(a.id, a.host, resource.MustParse(fmt.Sprintf("cpus:%d;mem:1000;disk:100;ports:[1-9]", 1+c.pick(6, "cpus"))), nil)
+	// Only what nobody has reserved.
+	rest := a.total.Minus(a.total.Filter(func(k resource.Kind) bool { return k == resource.ScalarKind("cpus") }))
+	a.total = rest.Add(resource.MustParse(fmt.Sprintf("cpus:%d", 1+c.pick(6, "cpus"))))
+	r := register(a.id, a.host, a.total, nil)
 	c.do(state.LinkMessage{Link: a.link, Message: &linkv1.AgentMessage{Message: &linkv1.AgentMessage_State{
-		State: &linkv1.AgentState{Agent: r.Agent, Kinds: r.Kinds},
+		State: &linkv1.AgentState{Agent: r.Agent, Kinds: r.Kinds, Operations: a.taken},
 	}}})
 }
 
@@ -226,6 +230,9 @@ func (c *cluster) decide(a *actorAgent, f *actorFramework) {
 		res = resource.MustParse("cpus:5")
 	}
 	role := []string{"a", "b"}[c.pick(2, "role")]
+	if c.pick(2, "reserved") == 0 {
+		res = res.Add(free.ReservedTo(role).NonShared())
+	}
 	if fw := c.mirror.frameworks[f.id]; fw == nil {
 		return
 	}
@@ -278,6 +285,9 @@ func (c *cluster) answer(f *actorFramework) {
 		id := fmt.Sprintf("t%d", c.tasks)
 		f.launched[id] = true
 		tasks = append(tasks, taskInfo(id, agent, resource.MustParse(fmt.Sprintf("cpus:%d.5;mem:%d", c.pick(2, "c"), 1+c.pick(300, "m")))))
+	}
+	if c.pick(3, "convert") == 0 {
+		ops = append(ops, c.conversion(taken[0]))
 	}
 	if group {
 		e := &mezzov1.ExecutorInfo{

@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 
@@ -168,4 +169,67 @@ func (s *script) take(link state.Link, a args) []state.Output {
 	return append(outs, s.w.step(state.LinkMessage{Link: link, Message: &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Operation{
 		Operation: &linkv1.OperationUpdate{FrameworkId: op.GetFrameworkId(), OperationUuid: op.GetUuid(), Status: status, LatestStatus: status},
 	}}})...)
+}
+
+// actorResources are those of a random cluster's agent at first.
+const actorResources = "cpus:4;mem:1000;disk:100;ports:[1-9]"
+
+// conversion is a random operation on what is offered, which may make no sense.
+func (c *cluster) conversion(o *mezzov1.Offer) *mezzov1.Offer_Operation {
+	have, err := resource.FromProto(o.GetResources())
+	if err != nil {
+		c.rt.Fatal(err)
+	}
+	have = have.Unallocate()
+	role, id := o.GetAllocationInfo().GetRole(), ""
+	if c.pick(2, "with an id") == 0 {
+		c.uuids++
+		id = fmt.Sprintf("op%d", c.uuids)
+	}
+	reserved := resource.MustParse("disk:5;cpus:0.5").Push(resource.Reservation{Role: role, Dynamic: true})
+	volumes := have.Filter(func(k resource.Kind) bool { return k.PersistenceID() != "" })
+	switch c.pick(4, "operation") {
+	case 0:
+		plain := have.Filter(func(k resource.Kind) bool { return k.IsReserved() && k.PersistenceID() == "" })
+		if !plain.IsEmpty() {
+			return client.Unreserve(id, plain.ToProto()...)
+		}
+	case 1:
+		disk := resource.MustParse("disk:2").Push(resource.Reservation{Role: role, Dynamic: true}).ToProto()[0]
+		return client.CreateVolumes(id, client.PersistentVolume(disk, fmt.Sprintf("v%d", c.pick(3, "volume")), "data", ""))
+	case 2:
+		if !volumes.IsEmpty() {
+			return client.DestroyVolumes(id, volumes.ToProto()...)
+		}
+	}
+	return client.Reserve(id, reserved.ToProto()...)
+}
+
+// operate is how an agent takes an operation in: it carries it out, or refuses
+// it, because it cannot or for no reason.
+func (c *cluster) operate(a *actorAgent, op *linkv1.Operation) []state.Input {
+	a.taken++
+	status := &mezzov1.OperationStatus{State: mezzov1.OperationState_OPERATION_FINISHED.Enum()}
+	change, err := operation.Of(op.GetInfo())
+	if err != nil {
+		c.rt.Fatalf("the master sent what makes no sense: %v", err)
+	}
+	if !a.total.Contains(change.From) || c.pick(5, "refuse") == 0 {
+		status.State = mezzov1.OperationState_OPERATION_ERROR.Enum()
+	} else {
+		a.total = a.total.Minus(change.From).Add(change.To)
+	}
+	if op.GetOperationId() != "" {
+		c.uuids++
+		status.OperationId = &mezzov1.OperationID{Value: proto.String(op.GetOperationId())}
+		status.Uuid = &mezzov1.UUID{Value: uuid(c.uuids)}
+	}
+	r := register(a.id, a.host, a.total, nil)
+	message := func(m *linkv1.AgentMessage) state.Input { return state.LinkMessage{Link: a.link, Message: m} }
+	return []state.Input{
+		message(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_State{State: &linkv1.AgentState{Agent: r.Agent, Kinds: r.Kinds, Operations: a.taken}}}),
+		message(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Operation{Operation: &linkv1.OperationUpdate{
+			FrameworkId: op.GetFrameworkId(), OperationUuid: op.GetUuid(), Status: status, LatestStatus: status,
+		}}}),
+	}
 }

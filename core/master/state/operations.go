@@ -56,6 +56,9 @@ func (m *Machine) convert(x *acceptance, index int, op *mezzov1.Offer_Operation)
 		why = denied
 	}
 	if why == "" {
+		why = x.framework.checkOperationID(op.GetId().GetValue())
+	}
+	if why == "" {
 		var err error
 		if change, err = operation.Of(op); err != nil {
 			why = err.Error()
@@ -81,6 +84,21 @@ func (m *Machine) convert(x *acceptance, index int, op *mezzov1.Offer_Operation)
 	p := &pendingOperation{framework: x.framework, id: op.GetId().GetValue(), info: op}
 	m.converted(x.agent, x.framework.id, x.role, change)
 	m.sendOperation(x.agent, p, change)
+}
+
+// maxOperations bounds the operations that a framework has not acknowledged.
+const maxOperations = 10_000
+
+// checkOperationID checks that an operation can be told of by its id.
+func (f *framework) checkOperationID(id string) string {
+	switch {
+	case id == "":
+	case f.operations[id] != nil:
+		return fmt.Sprintf("the framework has an operation '%s' already that it has not acknowledged", id)
+	case len(f.operations) >= maxOperations:
+		return fmt.Sprintf("the framework has %d operations that it has not acknowledged; acknowledge them first", len(f.operations))
+	}
+	return ""
 }
 
 // checkConversion says what is wrong with an operation as this framework asks

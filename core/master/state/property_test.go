@@ -87,6 +87,10 @@ type actorAgent struct {
 	link  state.Link // 0: none
 	ready bool
 	tasks map[state.TaskKey]*actorTask
+	// total is what operations have made of what it has; taken counts those of
+	// the link.
+	total resource.Resources
+	taken uint64
 }
 
 type actorFramework struct {
@@ -110,7 +114,7 @@ func newCluster(rt *rapid.T) *cluster {
 	}
 	c := &cluster{world: newWorld(rt, cfg), rt: rt, began: epoch, watcher: watcher{}}
 	for i := range 3 {
-		c.agents = append(c.agents, &actorAgent{host: fmt.Sprintf("h%d", i), tasks: map[state.TaskKey]*actorTask{}})
+		c.agents = append(c.agents, &actorAgent{host: fmt.Sprintf("h%d", i), tasks: map[state.TaskKey]*actorTask{}, total: resource.MustParse(actorResources)})
 	}
 	c.frameworks = []*actorFramework{newActor(true), newActor(false)}
 	return c
@@ -208,6 +212,8 @@ func (c *cluster) agentHears(out state.SendAgent) []state.Input {
 				a.tasks[key].executor = e.GetExecutorId().GetValue()
 			}
 		}
+	case *linkv1.MasterMessage_Operation:
+		return c.operate(a, x.Operation)
 	case *linkv1.MasterMessage_Kill:
 		return c.end(a, state.TaskKey{FrameworkID: x.Kill.GetTask().GetFrameworkId(), TaskID: x.Kill.GetTask().GetTaskId()}, mezzov1.TaskState_TASK_KILLED)
 	case *linkv1.MasterMessage_Revoke:
