@@ -275,7 +275,7 @@ func (n *node) ctx() context.Context {
 // eventually waits for what another process does.
 func (n *node) eventually(what string, ok func() bool) {
 	n.t.Helper()
-	for until := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for until := time.Now().Add(50 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(until) {
 			n.t.Fatalf("waited in vain for %s", what)
 		}

@@ -11,7 +11,7 @@ set -euo pipefail
 
 top=$(cd "$(dirname "$0")/../../.." && pwd)
 cache=${CACHE:-$top/.cache/cgroup2}
-limit=${LIMIT:-170} # seconds, for the virtual machine
+limit=${LIMIT:-330} # seconds, for the virtual machine
 mkdir -p "$cache"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -65,7 +65,7 @@ cd /root
 echo "controllers: $(cat /sys/fs/cgroup/cgroup.controllers), $(uname -r)"
 status=0
 # As root…
-xargs /isolator.test -test.v -test.timeout=150s </arguments || status=1
+xargs /isolator.test -test.v -test.timeout=240s </arguments || status=1
 # …with a controller that only v1 has…
 mkdir /sys/fs/cgroup/net_cls
 mount -t cgroup -o net_cls none /sys/fs/cgroup/net_cls
