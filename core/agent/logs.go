@@ -50,16 +50,32 @@ func (l *logFiles) open(n int) (*os.File, error) {
 	return f, nil
 }
 
+// each gives the files there are, from the newest, until f has had enough. In the
+// midst of a rotation, which renames them one by one, a number is missing.
+func (l *logFiles) each(f func(n int, info fs.FileInfo) bool) {
+	missing := 0
+	for n := range maxRotated {
+		info, err := l.root.Lstat(l.numbered(n))
+		if err != nil {
+			if missing++; missing > 2 { // the newest may not have been made again yet
+				return
+			}
+			continue
+		}
+		missing = 0
+		if !f(n, info) {
+			return
+		}
+	}
+}
+
 // oldest is the number of the oldest file, -1 when there is none.
 func (l *logFiles) oldest() int {
 	last := -1
-	for n := range maxRotated {
-		if _, err := l.root.Lstat(l.numbered(n)); err == nil {
-			last = n
-		} else if n > 0 {
-			break // in the midst of a rotation only the first may be missing
-		}
-	}
+	l.each(func(n int, _ fs.FileInfo) bool {
+		last = n
+		return true
+	})
 	return last
 }
 
@@ -69,13 +85,17 @@ func (l *logFiles) place() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for n := range maxRotated {
-		info, err := l.root.Lstat(l.numbered(n))
-		if err == nil && os.SameFile(own, info) {
-			return n, nil
-		}
-		if err != nil && n > 0 {
-			break
+	// A rename that happens between two looks can hide it from one of them.
+	for range 3 {
+		found := -1
+		l.each(func(n int, info fs.FileInfo) bool {
+			if os.SameFile(own, info) {
+				found = n
+			}
+			return found < 0
+		})
+		if found >= 0 {
+			return found, nil
 		}
 	}
 	return -1, nil
@@ -137,13 +157,15 @@ func (l *logFiles) Read(b []byte) (int, error) {
 			if n, err := l.file.Read(b); n > 0 || err != nil && !errors.Is(err, io.EOF) {
 				return n, err
 			}
-			// What was written just before the file was rotated comes first.
+			// Only a file that was rotated is not written to any more: what was
+			// written just before that comes first.
 			if at, err := l.place(); err != nil {
 				return 0, err
-			} else if at != 0 {
-				if n, err := l.file.Read(b); n > 0 || err != nil && !errors.Is(err, io.EOF) {
-					return n, err
-				}
+			} else if at == 0 {
+				return 0, io.EOF
+			}
+			if n, err := l.file.Read(b); n > 0 || err != nil && !errors.Is(err, io.EOF) {
+				return n, err
 			}
 		}
 		if more, err := l.next(); err != nil {
