@@ -52,6 +52,7 @@ var sections = []struct {
 	run  func(*bench, context.Context) error
 }{
 	{"launch", (*bench).launch},
+	{"agent", (*bench).agent},
 	{"engine", (*bench).engine},
 	{"cycles", (*bench).cycles},
 	{"boundary", (*bench).boundary},
