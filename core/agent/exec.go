@@ -32,6 +32,26 @@ func (a *Agent) Attach(stream execStream) error {
 	return edge(a.session(stream, false))
 }
 
+// Signal signals the process of a container.
+func (a *Agent) Signal(ctx context.Context, r *operatorv1.SignalRequest) (*operatorv1.SignalResponse, error) {
+	if r.GetContainerId() == "" || r.GetSignal() < 1 || r.GetSignal() > 64 {
+		return nil, status.Errorf(codes.InvalidArgument, "a signal has a container and a number from 1 to 64: %q and %d are not", r.GetContainerId(), r.GetSignal())
+	}
+	plan, err := a.target(ctx, &operatorv1.ExecStart{ContainerId: r.GetContainerId()})
+	if err != nil {
+		return nil, edge(err)
+	}
+	i, err := a.boxes.isolator(state.Launcher(plan.Chain))
+	if err != nil {
+		return nil, edge(err)
+	}
+	client, err := i.awaitSoon(ctx)
+	if err == nil {
+		_, err = client.Signal(ctx, &isolatorv1.SignalRequest{Container: plan.Container, Signal: r.GetSignal()})
+	}
+	return &operatorv1.SignalResponse{}, edge(err)
+}
+
 func (a *Agent) session(stream execStream, exec bool) error {
 	first, err := stream.Recv()
 	if err != nil {

@@ -23,10 +23,12 @@ func (a *adapter) serveAgent(_ context.Context, listener net.Listener) error {
 	a.server.HandleBasics(about)
 	numbers, level := &metric.Agent{Agent: a.core.AgentOperator()}, newVerbosity(a.core.Logger)
 	shown := &files.Files{Agent: a.core.AgentOperator()}
-	agentapi.New(agentapi.Options{
+	api := agentapi.New(agentapi.Options{
 		Agent: a.core.AgentOperator(), Files: shown, Port: a.at.port, PID: a.at.pid("slave(1)"), About: about, Verbosity: level,
 		Metrics: func(ctx context.Context) []*mezzov1.Metric { return metric.List(ctx, numbers) },
-	}).Register(a.server)
+	})
+	a.ended = append(a.ended, api.Close)
+	api.Register(a.server)
 	shown.Register(a.server)
 	metric.Register(a.server, numbers)
 	legacy.RegisterProcess(a.server, level)

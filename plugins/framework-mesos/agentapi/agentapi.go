@@ -18,6 +18,7 @@ import (
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	agentv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/agent"
+	"github.com/mezzo-os/mezzo/sdk/wirejson"
 )
 
 // Options of a Handler.
@@ -31,25 +32,41 @@ type Options struct {
 	// Metrics are what /metrics/snapshot tells, sorted by name. nil: nothing.
 	Metrics   func(context.Context) []*mezzov1.Metric
 	Verbosity operator.Verbosity
+	// Heartbeat is the time between two heartbeats of a stream. 0: 30 s, as Mesos
+	// has it.
+	Heartbeat time.Duration
 }
 
 // Handler answers the calls and the endpoints. Safe for concurrent use.
 type Handler struct {
 	options Options
 	parser  *validate.Parser
+	json    *wirejson.Encoder // of the records of streams
+	// sessions are the commands that clients have started in containers.
+	sessions *sessions
 
 	usageMu sync.Mutex // held while usage is asked for
 	usage   []*operatorv1.ContainerUsage
 	asked   time.Time
 }
 
-// New makes a handler.
+// New makes a handler. Close it in the end.
 func New(o Options) *Handler {
 	if o.Metrics == nil {
 		o.Metrics = func(context.Context) []*mezzov1.Metric { return nil }
 	}
-	return &Handler{options: o, parser: validate.NewParser()}
+	if o.Heartbeat <= 0 {
+		o.Heartbeat = 30 * time.Second
+	}
+	return &Handler{
+		options: o, parser: validate.NewParser(), sessions: newSessions(o.Agent),
+		json: wirejson.Options{Defaults: true, Infinity: true, ASCII: true, MaxField: 9999}.NewEncoder(),
+	}
 }
+
+// Close ends the commands that run for clients. It is called when no request is
+// under way any more.
+func (h *Handler) Close() { h.sessions.close() }
 
 // Register has the handler serve its endpoints.
 func (h *Handler) Register(s *transport.Server) {
@@ -106,6 +123,7 @@ type request struct {
 	r     *http.Request
 	call  *agentv1.Call
 	media string // of the answer
+	inner string // of its records, when that is RecordIO
 }
 
 // unsupported is the answer to a body of the wrong media type.
@@ -120,7 +138,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 			return failure
 		}
 		if media == transport.RecordIO {
-			return attachInput(r)
+			return h.attachInput(w, r)
 		}
 		if r.Header.Get("Message-Content-Type") != "" {
 			return unsupported("Expecting 'Message-Content-Type' to be not set for non-streaming requests")
@@ -149,20 +167,6 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 	})(w, r)
 }
 
-// attachInput answers a request that is a stream. Only ATTACH_CONTAINER_INPUT is
-// one.
-func attachInput(r *http.Request) *transport.Error {
-	switch inner := r.Header.Get("Message-Content-Type"); inner {
-	case "":
-		return transport.Failed(http.StatusBadRequest, "Expecting 'Message-Content-Type' to be set for streaming requests")
-	case transport.JSON, transport.Protobuf:
-		return operator.NotYet("The call ATTACH_CONTAINER_INPUT", containersLater)
-	}
-	return unsupported("Expecting 'Message-Content-Type' of application/json or application/x-protobuf")
-}
-
-const containersLater = "containers of operators and executors"
-
 // streaming are the calls whose answer is a stream.
 func streaming(kind agentv1.Call_Type) bool {
 	return kind == agentv1.Call_LAUNCH_NESTED_CONTAINER_SESSION || kind == agentv1.Call_ATTACH_CONTAINER_OUTPUT
@@ -179,7 +183,7 @@ func (q *request) negotiate() *transport.Error {
 	case media == transport.RecordIO && !streaming(q.call.GetType()):
 		return refuse("Streaming response is not supported for '" + q.call.GetType().String() + "' call")
 	case media == transport.RecordIO:
-		if _, ok := transport.Accept(q.r, "Message-Accept", transport.JSON, transport.Protobuf); !ok {
+		if q.inner, ok = transport.Accept(q.r, "Message-Accept", transport.JSON, transport.Protobuf); !ok {
 			return refuse("Expecting 'Message-Accept' to allow application/json or application/x-protobuf")
 		}
 	case inner:
@@ -212,7 +216,7 @@ func (h *Handler) answer(q *request) *transport.Error {
 	case agentv1.Call_PRUNE_IMAGES:
 		return operator.NotYet("The call "+kind.String(), "images that agents keep")
 	default:
-		return operator.NotYet("The call "+kind.String(), containersLater)
+		return h.container(q)
 	}
 }
 

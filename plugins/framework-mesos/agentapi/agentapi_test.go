@@ -121,20 +121,27 @@ type rig struct {
 
 func start(t *testing.T) *rig {
 	t.Helper()
-	server, err := transport.Listen(transport.Options{Side: transport.Agent, Address: "127.0.0.1:0"})
+	c := &core{state: "registered"}
+	return serve(t, c, c, transport.Limits{})
+}
+
+// serve serves what the agent behind a client says. c is what the agent is.
+func serve(t *testing.T, agent operatorv1.AgentOperatorClient, c *core, limits transport.Limits) *rig {
+	t.Helper()
+	server, err := transport.Listen(transport.Options{Side: transport.Agent, Address: "127.0.0.1:0", Limits: limits})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &core{state: "registered"}
-	f := &files.Files{Agent: c}
-	numbers := &metric.Agent{Agent: c}
+	f := &files.Files{Agent: agent}
+	numbers := &metric.Agent{Agent: agent}
 	f.Register(server)
 	metric.Register(server, numbers)
-	agentapi.New(agentapi.Options{
-		Agent: c, Files: f, Port: 5051, PID: "slave(1)@10.0.0.1:5051", Verbosity: &verbosity{},
+	api := agentapi.New(agentapi.Options{
+		Agent: agent, Files: f, Port: 5051, PID: "slave(1)@10.0.0.1:5051", Verbosity: &verbosity{}, Heartbeat: beat,
 		About:   transport.About{Flags: func() map[string]string { return map[string]string{"port": "5051"} }},
 		Metrics: func(ctx context.Context) []*mezzov1.Metric { return metric.List(ctx, numbers) },
-	}).Register(server)
+	})
+	api.Register(server)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve() }()
 	t.Cleanup(func() {
@@ -143,6 +150,7 @@ func start(t *testing.T) *rig {
 			t.Error(err)
 		}
 		<-served
+		api.Close()
 	})
 	return &rig{t, c, server}
 }
@@ -208,7 +216,7 @@ func TestRows(t *testing.T) {
 		{"E.3 GET_EXECUTORS", nil, `{"type":"GET_EXECUTORS"}`, 200, `{"type":"GET_EXECUTORS","get_executors":{"executors":[{"executor_info":{"executor_id":{"value":"t-running"}`},
 		{"E.3 GET_FRAMEWORKS", nil, `{"type":"GET_FRAMEWORKS"}`, 200, `{"type":"GET_FRAMEWORKS","get_frameworks":{"frameworks":[{"framework_info":{"user":"root","name":"marathon"`},
 		{"E.3 GET_STATE", nil, `{"type":"GET_STATE"}`, 200, `{"type":"GET_STATE","get_state":{"get_tasks":{"launched_tasks":[`},
-		{"not yet: WAIT_CONTAINER", nil, `{"type":"WAIT_CONTAINER","wait_container":{"container_id":{"value":"c"}}}`, 501, `The call WAIT_CONTAINER is not implemented: this version of Mezzo does not have`},
+		{"not yet: PRUNE_IMAGES", nil, `{"type":"PRUNE_IMAGES","prune_images":{}}`, 501, `The call PRUNE_IMAGES is not implemented: this version of Mezzo does not have`},
 		{"out: MARK_RESOURCE_PROVIDER_GONE", nil, `{"type":"MARK_RESOURCE_PROVIDER_GONE","mark_resource_provider_gone":{"resource_provider_id":{"value":"x"}}}`, 501, `The call MARK_RESOURCE_PROVIDER_GONE is not implemented: Mezzo has no resource providers`},
 		{"validation: parent", nil, `{"type":"WAIT_NESTED_CONTAINER","wait_nested_container":{"container_id":{"value":"c"}}}`, 400, `Failed to validate agent::Call: Expecting 'wait_nested_container.container_id.parent' to be present`},
 	} {

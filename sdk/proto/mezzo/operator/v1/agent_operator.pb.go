@@ -1032,6 +1032,95 @@ func (x *ExecStart) GetSize() *WindowSize {
 	return nil
 }
 
+type SignalRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId" json:"container_id,omitempty"`
+	// Its number, from 1.
+	Signal        int32 `protobuf:"varint,2,opt,name=signal" json:"signal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalRequest) Reset() {
+	*x = SignalRequest{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalRequest) ProtoMessage() {}
+
+func (x *SignalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
+func (*SignalRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SignalRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *SignalRequest) GetSignal() int32 {
+	if x != nil {
+		return x.Signal
+	}
+	return 0
+}
+
+type SignalResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalResponse) Reset() {
+	*x = SignalResponse{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalResponse) ProtoMessage() {}
+
+func (x *SignalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
+func (*SignalResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{14}
+}
+
 type WindowSize struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rows          uint32                 `protobuf:"varint,1,opt,name=rows" json:"rows,omitempty"`
@@ -1042,7 +1131,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1143,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1156,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{13}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -1097,7 +1186,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1198,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1211,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{14}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExecResponse) GetStarted() bool {
@@ -1164,7 +1253,7 @@ type ExecEnd struct {
 
 func (x *ExecEnd) Reset() {
 	*x = ExecEnd{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1265,7 @@ func (x *ExecEnd) String() string {
 func (*ExecEnd) ProtoMessage() {}
 
 func (x *ExecEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1278,7 @@ func (x *ExecEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecEnd.ProtoReflect.Descriptor instead.
 func (*ExecEnd) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{15}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExecEnd) GetCode() int32 {
@@ -1224,7 +1313,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[16]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1325,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[16]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1338,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{16}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LogsRequest) GetTaskId() string {
@@ -1306,7 +1395,7 @@ type LogsChunk struct {
 
 func (x *LogsChunk) Reset() {
 	*x = LogsChunk{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[17]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1407,7 @@ func (x *LogsChunk) String() string {
 func (*LogsChunk) ProtoMessage() {}
 
 func (x *LogsChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[17]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1420,7 @@ func (x *LogsChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsChunk.ProtoReflect.Descriptor instead.
 func (*LogsChunk) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{17}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LogsChunk) GetData() []byte {
@@ -1358,7 +1447,7 @@ type ContainerUsageRequest struct {
 
 func (x *ContainerUsageRequest) Reset() {
 	*x = ContainerUsageRequest{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[18]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1459,7 @@ func (x *ContainerUsageRequest) String() string {
 func (*ContainerUsageRequest) ProtoMessage() {}
 
 func (x *ContainerUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[18]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1472,7 @@ func (x *ContainerUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsageRequest.ProtoReflect.Descriptor instead.
 func (*ContainerUsageRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{18}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ContainerUsageRequest) GetContainers() []string {
@@ -1402,7 +1491,7 @@ type ContainerUsageResponse struct {
 
 func (x *ContainerUsageResponse) Reset() {
 	*x = ContainerUsageResponse{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[19]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1503,7 @@ func (x *ContainerUsageResponse) String() string {
 func (*ContainerUsageResponse) ProtoMessage() {}
 
 func (x *ContainerUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[19]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1516,7 @@ func (x *ContainerUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsageResponse.ProtoReflect.Descriptor instead.
 func (*ContainerUsageResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{19}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ContainerUsageResponse) GetUsages() []*ContainerUsage {
@@ -1460,7 +1549,7 @@ type ContainerUsage struct {
 
 func (x *ContainerUsage) Reset() {
 	*x = ContainerUsage{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[20]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1561,7 @@ func (x *ContainerUsage) String() string {
 func (*ContainerUsage) ProtoMessage() {}
 
 func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[20]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1574,7 @@ func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsage.ProtoReflect.Descriptor instead.
 func (*ContainerUsage) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{20}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ContainerUsage) GetContainer() string {
@@ -1653,7 +1742,11 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\fcontainer_id\x18\x03 \x01(\tR\vcontainerId\x12/\n" +
 	"\acommand\x18\x04 \x01(\v2\x15.mezzo.v1.CommandInfoR\acommand\x12\x10\n" +
 	"\x03tty\x18\x05 \x01(\bR\x03tty\x121\n" +
-	"\x04size\x18\x06 \x01(\v2\x1d.mezzo.operator.v1.WindowSizeR\x04size\":\n" +
+	"\x04size\x18\x06 \x01(\v2\x1d.mezzo.operator.v1.WindowSizeR\x04size\"J\n" +
+	"\rSignalRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x16\n" +
+	"\x06signal\x18\x02 \x01(\x05R\x06signal\"\x10\n" +
+	"\x0eSignalResponse\":\n" +
 	"\n" +
 	"WindowSize\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x18\n" +
@@ -1706,7 +1799,7 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\tLogStream\x12\x1a\n" +
 	"\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n" +
-	"\x11LOG_STREAM_STDERR\x10\x022\xa9\x05\n" +
+	"\x11LOG_STREAM_STDERR\x10\x022\xf8\x05\n" +
 	"\rAgentOperator\x12Z\n" +
 	"\bGetState\x12'.mezzo.operator.v1.GetAgentStateRequest\x1a%.mezzo.operator.v1.AgentStateResponse\x12F\n" +
 	"\x04Logs\x12\x1e.mezzo.operator.v1.LogsRequest\x1a\x1c.mezzo.operator.v1.LogsChunk0\x01\x12\\\n" +
@@ -1715,6 +1808,7 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\bReadFile\x12\".mezzo.operator.v1.ReadFileRequest\x1a#.mezzo.operator.v1.ReadFileResponse\x12K\n" +
 	"\x04Exec\x12\x1e.mezzo.operator.v1.ExecRequest\x1a\x1f.mezzo.operator.v1.ExecResponse(\x010\x01\x12M\n" +
 	"\x06Attach\x12\x1e.mezzo.operator.v1.ExecRequest\x1a\x1f.mezzo.operator.v1.ExecResponse(\x010\x01\x12M\n" +
+	"\x06Signal\x12 .mezzo.operator.v1.SignalRequest\x1a!.mezzo.operator.v1.SignalResponse\x12M\n" +
 	"\x06Reload\x12 .mezzo.operator.v1.ReloadRequest\x1a!.mezzo.operator.v1.ReloadResponseBGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
@@ -1730,7 +1824,7 @@ func file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP() []byte {
 }
 
 var file_mezzo_operator_v1_agent_operator_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mezzo_operator_v1_agent_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_mezzo_operator_v1_agent_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_mezzo_operator_v1_agent_operator_proto_goTypes = []any{
 	(LogStream)(0),                 // 0: mezzo.operator.v1.LogStream
 	(*GetAgentStateRequest)(nil),   // 1: mezzo.operator.v1.GetAgentStateRequest
@@ -1746,73 +1840,77 @@ var file_mezzo_operator_v1_agent_operator_proto_goTypes = []any{
 	(*Container)(nil),              // 11: mezzo.operator.v1.Container
 	(*ExecRequest)(nil),            // 12: mezzo.operator.v1.ExecRequest
 	(*ExecStart)(nil),              // 13: mezzo.operator.v1.ExecStart
-	(*WindowSize)(nil),             // 14: mezzo.operator.v1.WindowSize
-	(*ExecResponse)(nil),           // 15: mezzo.operator.v1.ExecResponse
-	(*ExecEnd)(nil),                // 16: mezzo.operator.v1.ExecEnd
-	(*LogsRequest)(nil),            // 17: mezzo.operator.v1.LogsRequest
-	(*LogsChunk)(nil),              // 18: mezzo.operator.v1.LogsChunk
-	(*ContainerUsageRequest)(nil),  // 19: mezzo.operator.v1.ContainerUsageRequest
-	(*ContainerUsageResponse)(nil), // 20: mezzo.operator.v1.ContainerUsageResponse
-	(*ContainerUsage)(nil),         // 21: mezzo.operator.v1.ContainerUsage
-	(*structpb.Struct)(nil),        // 22: google.protobuf.Struct
-	(*Task)(nil),                   // 23: mezzo.operator.v1.Task
-	(*Plugin)(nil),                 // 24: mezzo.operator.v1.Plugin
-	(*Endpoint)(nil),               // 25: mezzo.operator.v1.Endpoint
-	(*v1.AgentInfo)(nil),           // 26: mezzo.v1.AgentInfo
-	(*timestamppb.Timestamp)(nil),  // 27: google.protobuf.Timestamp
-	(*v1.FrameworkInfo)(nil),       // 28: mezzo.v1.FrameworkInfo
-	(*v1.ExecutorInfo)(nil),        // 29: mezzo.v1.ExecutorInfo
-	(*v1.Task)(nil),                // 30: mezzo.v1.Task
-	(v1.TaskState)(0),              // 31: mezzo.v1.TaskState
-	(*v1.FileInfo)(nil),            // 32: mezzo.v1.FileInfo
-	(*v1.CommandInfo)(nil),         // 33: mezzo.v1.CommandInfo
-	(*v1.ResourceStatistics)(nil),  // 34: mezzo.v1.ResourceStatistics
-	(*ReloadRequest)(nil),          // 35: mezzo.operator.v1.ReloadRequest
-	(*ReloadResponse)(nil),         // 36: mezzo.operator.v1.ReloadResponse
+	(*SignalRequest)(nil),          // 14: mezzo.operator.v1.SignalRequest
+	(*SignalResponse)(nil),         // 15: mezzo.operator.v1.SignalResponse
+	(*WindowSize)(nil),             // 16: mezzo.operator.v1.WindowSize
+	(*ExecResponse)(nil),           // 17: mezzo.operator.v1.ExecResponse
+	(*ExecEnd)(nil),                // 18: mezzo.operator.v1.ExecEnd
+	(*LogsRequest)(nil),            // 19: mezzo.operator.v1.LogsRequest
+	(*LogsChunk)(nil),              // 20: mezzo.operator.v1.LogsChunk
+	(*ContainerUsageRequest)(nil),  // 21: mezzo.operator.v1.ContainerUsageRequest
+	(*ContainerUsageResponse)(nil), // 22: mezzo.operator.v1.ContainerUsageResponse
+	(*ContainerUsage)(nil),         // 23: mezzo.operator.v1.ContainerUsage
+	(*structpb.Struct)(nil),        // 24: google.protobuf.Struct
+	(*Task)(nil),                   // 25: mezzo.operator.v1.Task
+	(*Plugin)(nil),                 // 26: mezzo.operator.v1.Plugin
+	(*Endpoint)(nil),               // 27: mezzo.operator.v1.Endpoint
+	(*v1.AgentInfo)(nil),           // 28: mezzo.v1.AgentInfo
+	(*timestamppb.Timestamp)(nil),  // 29: google.protobuf.Timestamp
+	(*v1.FrameworkInfo)(nil),       // 30: mezzo.v1.FrameworkInfo
+	(*v1.ExecutorInfo)(nil),        // 31: mezzo.v1.ExecutorInfo
+	(*v1.Task)(nil),                // 32: mezzo.v1.Task
+	(v1.TaskState)(0),              // 33: mezzo.v1.TaskState
+	(*v1.FileInfo)(nil),            // 34: mezzo.v1.FileInfo
+	(*v1.CommandInfo)(nil),         // 35: mezzo.v1.CommandInfo
+	(*v1.ResourceStatistics)(nil),  // 36: mezzo.v1.ResourceStatistics
+	(*ReloadRequest)(nil),          // 37: mezzo.operator.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 38: mezzo.operator.v1.ReloadResponse
 }
 var file_mezzo_operator_v1_agent_operator_proto_depIdxs = []int32{
-	22, // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
-	23, // 1: mezzo.operator.v1.AgentStateResponse.tasks:type_name -> mezzo.operator.v1.Task
-	24, // 2: mezzo.operator.v1.AgentStateResponse.plugins:type_name -> mezzo.operator.v1.Plugin
+	24, // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
+	25, // 1: mezzo.operator.v1.AgentStateResponse.tasks:type_name -> mezzo.operator.v1.Task
+	26, // 2: mezzo.operator.v1.AgentStateResponse.plugins:type_name -> mezzo.operator.v1.Plugin
 	11, // 3: mezzo.operator.v1.AgentStateResponse.containers:type_name -> mezzo.operator.v1.Container
-	25, // 4: mezzo.operator.v1.AgentStateResponse.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	27, // 4: mezzo.operator.v1.AgentStateResponse.endpoints:type_name -> mezzo.operator.v1.Endpoint
 	3,  // 5: mezzo.operator.v1.AgentStateResponse.detail:type_name -> mezzo.operator.v1.AgentStateDetail
-	26, // 6: mezzo.operator.v1.AgentStateDetail.info:type_name -> mezzo.v1.AgentInfo
-	27, // 7: mezzo.operator.v1.AgentStateDetail.started:type_name -> google.protobuf.Timestamp
-	28, // 8: mezzo.operator.v1.AgentStateDetail.frameworks:type_name -> mezzo.v1.FrameworkInfo
+	28, // 6: mezzo.operator.v1.AgentStateDetail.info:type_name -> mezzo.v1.AgentInfo
+	29, // 7: mezzo.operator.v1.AgentStateDetail.started:type_name -> google.protobuf.Timestamp
+	30, // 8: mezzo.operator.v1.AgentStateDetail.frameworks:type_name -> mezzo.v1.FrameworkInfo
 	4,  // 9: mezzo.operator.v1.AgentStateDetail.executors:type_name -> mezzo.operator.v1.AgentExecutor
 	5,  // 10: mezzo.operator.v1.AgentStateDetail.tasks:type_name -> mezzo.operator.v1.AgentTask
 	6,  // 11: mezzo.operator.v1.AgentStateDetail.ended:type_name -> mezzo.operator.v1.EndedTasks
-	29, // 12: mezzo.operator.v1.AgentExecutor.info:type_name -> mezzo.v1.ExecutorInfo
-	30, // 13: mezzo.operator.v1.AgentTask.task:type_name -> mezzo.v1.Task
-	31, // 14: mezzo.operator.v1.EndedTasks.state:type_name -> mezzo.v1.TaskState
-	32, // 15: mezzo.operator.v1.ListFilesResponse.files:type_name -> mezzo.v1.FileInfo
+	31, // 12: mezzo.operator.v1.AgentExecutor.info:type_name -> mezzo.v1.ExecutorInfo
+	32, // 13: mezzo.operator.v1.AgentTask.task:type_name -> mezzo.v1.Task
+	33, // 14: mezzo.operator.v1.EndedTasks.state:type_name -> mezzo.v1.TaskState
+	34, // 15: mezzo.operator.v1.ListFilesResponse.files:type_name -> mezzo.v1.FileInfo
 	13, // 16: mezzo.operator.v1.ExecRequest.start:type_name -> mezzo.operator.v1.ExecStart
-	14, // 17: mezzo.operator.v1.ExecRequest.resize:type_name -> mezzo.operator.v1.WindowSize
-	33, // 18: mezzo.operator.v1.ExecStart.command:type_name -> mezzo.v1.CommandInfo
-	14, // 19: mezzo.operator.v1.ExecStart.size:type_name -> mezzo.operator.v1.WindowSize
-	16, // 20: mezzo.operator.v1.ExecResponse.end:type_name -> mezzo.operator.v1.ExecEnd
+	16, // 17: mezzo.operator.v1.ExecRequest.resize:type_name -> mezzo.operator.v1.WindowSize
+	35, // 18: mezzo.operator.v1.ExecStart.command:type_name -> mezzo.v1.CommandInfo
+	16, // 19: mezzo.operator.v1.ExecStart.size:type_name -> mezzo.operator.v1.WindowSize
+	18, // 20: mezzo.operator.v1.ExecResponse.end:type_name -> mezzo.operator.v1.ExecEnd
 	0,  // 21: mezzo.operator.v1.LogsRequest.stream:type_name -> mezzo.operator.v1.LogStream
-	21, // 22: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
-	34, // 23: mezzo.operator.v1.ContainerUsage.statistics:type_name -> mezzo.v1.ResourceStatistics
+	23, // 22: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
+	36, // 23: mezzo.operator.v1.ContainerUsage.statistics:type_name -> mezzo.v1.ResourceStatistics
 	1,  // 24: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
-	17, // 25: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
-	19, // 26: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
+	19, // 25: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
+	21, // 26: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
 	7,  // 27: mezzo.operator.v1.AgentOperator.ListFiles:input_type -> mezzo.operator.v1.ListFilesRequest
 	9,  // 28: mezzo.operator.v1.AgentOperator.ReadFile:input_type -> mezzo.operator.v1.ReadFileRequest
 	12, // 29: mezzo.operator.v1.AgentOperator.Exec:input_type -> mezzo.operator.v1.ExecRequest
 	12, // 30: mezzo.operator.v1.AgentOperator.Attach:input_type -> mezzo.operator.v1.ExecRequest
-	35, // 31: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	2,  // 32: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
-	18, // 33: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
-	20, // 34: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
-	8,  // 35: mezzo.operator.v1.AgentOperator.ListFiles:output_type -> mezzo.operator.v1.ListFilesResponse
-	10, // 36: mezzo.operator.v1.AgentOperator.ReadFile:output_type -> mezzo.operator.v1.ReadFileResponse
-	15, // 37: mezzo.operator.v1.AgentOperator.Exec:output_type -> mezzo.operator.v1.ExecResponse
-	15, // 38: mezzo.operator.v1.AgentOperator.Attach:output_type -> mezzo.operator.v1.ExecResponse
-	36, // 39: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	32, // [32:40] is the sub-list for method output_type
-	24, // [24:32] is the sub-list for method input_type
+	14, // 31: mezzo.operator.v1.AgentOperator.Signal:input_type -> mezzo.operator.v1.SignalRequest
+	37, // 32: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	2,  // 33: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
+	20, // 34: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
+	22, // 35: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
+	8,  // 36: mezzo.operator.v1.AgentOperator.ListFiles:output_type -> mezzo.operator.v1.ListFilesResponse
+	10, // 37: mezzo.operator.v1.AgentOperator.ReadFile:output_type -> mezzo.operator.v1.ReadFileResponse
+	17, // 38: mezzo.operator.v1.AgentOperator.Exec:output_type -> mezzo.operator.v1.ExecResponse
+	17, // 39: mezzo.operator.v1.AgentOperator.Attach:output_type -> mezzo.operator.v1.ExecResponse
+	15, // 40: mezzo.operator.v1.AgentOperator.Signal:output_type -> mezzo.operator.v1.SignalResponse
+	38, // 41: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	33, // [33:42] is the sub-list for method output_type
+	24, // [24:33] is the sub-list for method input_type
 	24, // [24:24] is the sub-list for extension type_name
 	24, // [24:24] is the sub-list for extension extendee
 	0,  // [0:24] is the sub-list for field type_name
@@ -1830,7 +1928,7 @@ func file_mezzo_operator_v1_agent_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_agent_operator_proto_rawDesc), len(file_mezzo_operator_v1_agent_operator_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const (
 	AgentOperator_ReadFile_FullMethodName  = "/mezzo.operator.v1.AgentOperator/ReadFile"
 	AgentOperator_Exec_FullMethodName      = "/mezzo.operator.v1.AgentOperator/Exec"
 	AgentOperator_Attach_FullMethodName    = "/mezzo.operator.v1.AgentOperator/Attach"
+	AgentOperator_Signal_FullMethodName    = "/mezzo.operator.v1.AgentOperator/Signal"
 	AgentOperator_Reload_FullMethodName    = "/mezzo.operator.v1.AgentOperator/Reload"
 )
 
@@ -55,6 +56,9 @@ type AgentOperatorClient interface {
 	// its input if it has a terminal. Nothing ends with the stream. UNIMPLEMENTED
 	// when the container's isolator cannot.
 	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
+	// Signal signals the first process of a container. What becomes of the task is
+	// told as if the signal had come from within.
+	Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error)
 	// Reload has the agent read its configuration again and change what changed.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 }
@@ -152,6 +156,16 @@ func (c *agentOperatorClient) Attach(ctx context.Context, opts ...grpc.CallOptio
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentOperator_AttachClient = grpc.BidiStreamingClient[ExecRequest, ExecResponse]
 
+func (c *agentOperatorClient) Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SignalResponse)
+	err := c.cc.Invoke(ctx, AgentOperator_Signal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentOperatorClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReloadResponse)
@@ -188,6 +202,9 @@ type AgentOperatorServer interface {
 	// its input if it has a terminal. Nothing ends with the stream. UNIMPLEMENTED
 	// when the container's isolator cannot.
 	Attach(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
+	// Signal signals the first process of a container. What becomes of the task is
+	// told as if the signal had come from within.
+	Signal(context.Context, *SignalRequest) (*SignalResponse, error)
 	// Reload has the agent read its configuration again and change what changed.
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	mustEmbedUnimplementedAgentOperatorServer()
@@ -220,6 +237,9 @@ func (UnimplementedAgentOperatorServer) Exec(grpc.BidiStreamingServer[ExecReques
 }
 func (UnimplementedAgentOperatorServer) Attach(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error {
 	return status.Error(codes.Unimplemented, "method Attach not implemented")
+}
+func (UnimplementedAgentOperatorServer) Signal(context.Context, *SignalRequest) (*SignalResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Signal not implemented")
 }
 func (UnimplementedAgentOperatorServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
@@ -342,6 +362,24 @@ func _AgentOperator_Attach_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentOperator_AttachServer = grpc.BidiStreamingServer[ExecRequest, ExecResponse]
 
+func _AgentOperator_Signal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SignalRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentOperatorServer).Signal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentOperator_Signal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentOperatorServer).Signal(ctx, req.(*SignalRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AgentOperator_Reload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReloadRequest)
 	if err := dec(in); err != nil {
@@ -382,6 +420,10 @@ var AgentOperator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReadFile",
 			Handler:    _AgentOperator_ReadFile_Handler,
+		},
+		{
+			MethodName: "Signal",
+			Handler:    _AgentOperator_Signal_Handler,
 		},
 		{
 			MethodName: "Reload",
