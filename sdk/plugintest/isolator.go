@@ -37,6 +37,12 @@ func isolatorRules() []rule {
 		{"concurrent", "Containers run beside each other.", playConcurrent},
 		{"usage", "Usage tells of a container that runs, and of none that is gone.", playUsage},
 		{"limitations", "Limitations stays open while nothing is exceeded.", playLimitations},
+		{"exec", "Exec runs a command beside the container's process, with its own output, input, signals and status.", playExec},
+		{"exec-ends", "A command that Exec runs ends with its stream.", playExecEnds},
+		{"exec-terminal", "Exec gives a command a terminal of the size that is asked for, then and later.", playExecTerminal},
+		{"attach", "Attach sends several what is written from then on, and the status; the process does not mind who leaves.", playAttach},
+		{"attach-slow", "Who is attached and does not read holds up nobody, and is not told that what was sent is all.", playAttachSlow},
+		{"attach-terminal", "What is sent to one who is attached is typed, where the process has a terminal.", playAttachTerminal},
 		{"recover", "When the plugin is killed containers run on, and the next one knows how they are; orphans are named.", playRecover},
 		{"cold-cleanup", "Cleanup in a process that has just started ends and removes a container.", playColdCleanup},
 	}

@@ -36,6 +36,14 @@ func TestBrokenIsolators(t *testing.T) {
 		"recovers-nothing":     {"recover"},
 		"names-no-orphans":     {"recover"},
 		"dies-with-plugin":     {"recover"},
+		"exec-is-always-fine":  {"exec"},
+		"exec-stays":           {"exec-ends"},
+		"exec-is-blind":        {"exec-terminal"},
+		"attach-remembers":     {"attach"},
+		"attach-takes-along":   {"attach"},
+		"attach-holds-up":      {"attach-slow"},
+		"attach-skips":         {"attach-slow"},
+		"attach-is-deaf":       {"attach-terminal"},
 	}
 	// They wait more than they work: several at a time, however few the cores.
 	slots := make(chan struct{}, 8)

@@ -75,6 +75,9 @@ type isolatorFault struct {
 	most                                                        int // containers; 0: any number
 	usageOfTheDead, limitsEverybody                             bool
 	recoversNothing, namesNoOrphans, diesWithPlugin             bool
+	execIsFine, execStays, execIsBlind                          bool
+	attachRemembers, attachTakes, attachHolds, attachSkips      bool
+	attachIsDeaf                                                bool
 }
 
 var isolatorFaults = map[string]isolatorFault{
@@ -100,6 +103,14 @@ var isolatorFaults = map[string]isolatorFault{
 	"recovers-nothing":     {recoversNothing: true},
 	"names-no-orphans":     {namesNoOrphans: true},
 	"dies-with-plugin":     {diesWithPlugin: true},
+	"exec-is-always-fine":  {execIsFine: true},
+	"exec-stays":           {execStays: true},
+	"exec-is-blind":        {execIsBlind: true},
+	"attach-remembers":     {attachRemembers: true},
+	"attach-takes-along":   {attachTakes: true},
+	"attach-holds-up":      {attachHolds: true},
+	"attach-skips":         {attachSkips: true},
+	"attach-is-deaf":       {attachIsDeaf: true},
 }
 
 // box is a container: a process group, held back by a pipe until Start.
@@ -107,8 +118,11 @@ type box struct {
 	id     string
 	cmd    *exec.Cmd
 	gate   func() // lets it go
-	ended  chan struct{}
-	status *isolatorv1.ExitStatus // once ended is closed
+	stdout string // the file
+	// terminal is the process's, if it has one.
+	terminal *os.File
+	ended    chan struct{}
+	status   *isolatorv1.ExitStatus // once ended is closed
 
 	mu       sync.Mutex
 	deadline time.Time
@@ -201,7 +215,8 @@ func (i *instance) Create(_ context.Context, r *isolatorv1.CreateRequest) (*isol
 	b := &box{id: r.GetContainer(), cmd: exec.Command("/bin/sh", append([]string{"-c", held, "sh"}, args...)...), ended: make(chan struct{})}
 	b.cmd.Env, b.cmd.Dir = spec.Process.Env, spec.Process.Cwd
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := b.start(r.GetSandbox()); err != nil {
+	b.stdout = filepath.Join(r.GetSandbox(), "stdout")
+	if err := b.start(r.GetSandbox(), spec.Process.Terminal); err != nil {
 		return nil, err
 	}
 	if i.fault.runsAtOnce {
@@ -213,8 +228,8 @@ func (i *instance) Create(_ context.Context, r *isolatorv1.CreateRequest) (*isol
 }
 
 // start starts the process, which waits at its gate.
-func (b *box) start(sandbox string) error {
-	files, err := openAll(filepath.Join(sandbox, "stdout"), filepath.Join(sandbox, "stderr"))
+func (b *box) start(sandbox string, tty bool) error {
+	files, err := openAll(b.stdout, filepath.Join(sandbox, "stderr"))
 	if err != nil {
 		return err
 	}
@@ -230,12 +245,18 @@ func (b *box) start(sandbox string) error {
 		_, _ = write.WriteString("go\n") // it may have been killed
 		write.Close()
 	})
+	if tty {
+		return b.startTerminal()
+	}
 	return b.cmd.Start()
 }
 
 func (b *box) wait() {
 	_ = b.cmd.Wait() // ProcessState says how it ended
-	b.gate()         // closes it
+	if b.terminal != nil {
+		b.terminal.Close()
+	}
+	b.gate() // closes it
 	b.status = exitStatus(b.cmd.ProcessState)
 	close(b.ended)
 }
