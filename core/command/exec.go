@@ -111,7 +111,7 @@ func (c *cli) execSession(cmd *cobra.Command, o execOptions, task string, comman
 	if err != nil {
 		return plain(err)
 	}
-	s := &execSession{cli: c, stream: stream, detach: func() {}}
+	s := &execSession{cli: c, stream: stream}
 	if command == nil && o.tty {
 		s.detach = cancel
 	}
@@ -168,7 +168,7 @@ type execSession struct {
 	cli     *cli
 	stream  grpc.BidiStreamingClient[operatorv1.ExecRequest, operatorv1.ExecResponse]
 	sending sync.Mutex
-	detach  func() // leaves a task to itself; nothing for a command
+	detach  func() // leaves a task to itself; nil for a command
 	last    byte   // that was typed
 }
 
@@ -199,8 +199,9 @@ func (s *execSession) input(in io.Reader) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := in.Read(buffer)
-		if s.detaches(buffer[:n]) {
-			s.detach()
+		if s.detach != nil && s.detaches(buffer[:n]) {
+			s.detach() // the keys are not the task's: it would find them in its next line
+			return
 		}
 		if n > 0 && s.send(&operatorv1.ExecRequest{Stdin: append([]byte(nil), buffer[:n]...)}) != nil {
 			return
