@@ -125,16 +125,25 @@ func ends(s mezzov1.TaskState) bool {
 	return false
 }
 
-// countTask counts a task that has ended. The view's lock is held.
+// told is the state that a task's framework was told last: its status says why.
+func told(v *state.TaskView) mezzov1.TaskState {
+	if v.Status == nil {
+		return v.State
+	}
+	return v.Status.GetState()
+}
+
+// countTask counts a task whose end was told. The view's lock is held.
 func (m *mirror) countTask(before, now *state.TaskView) {
-	if !ends(now.State) || before != nil && before.State == now.State && before.Launched.Equal(now.Launched) {
+	end := told(now)
+	if !ends(end) || before != nil && told(before) == end && before.Launched.Equal(now.Launched) {
 		return
 	}
 	source := mezzov1.TaskStatus_SOURCE_MASTER
 	if now.Status != nil && now.Status.Source != nil {
 		source = now.Status.GetSource()
 	}
-	m.taskEnds[taskEnd{now.State, source, reasonLabel(now.Status)}]++
+	m.taskEnds[taskEnd{end, source, reasonLabel(now.Status)}]++
 }
 
 // countAgent counts what became of an agent. The view's lock is held.

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
@@ -235,14 +236,20 @@ func eventsOf(c *change) []maker {
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Agent{Agent: agentMessage(v)}}
 		})
 	}
-	for _, v := range p.Frameworks {
-		out = append(out, func(detail bool) *operatorv1.WatchEvent {
-			if detail {
-				return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_FrameworkDetail{FrameworkDetail: frameworkDetail(v)}}
+	frameworks := func(completed bool) {
+		for _, v := range p.Frameworks {
+			if (v.State == state.FrameworkCompleted) != completed {
+				continue
 			}
-			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Framework{Framework: frameworkMessage(v)}}
-		})
+			out = append(out, func(detail bool) *operatorv1.WatchEvent {
+				if detail {
+					return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_FrameworkDetail{FrameworkDetail: frameworkDetail(v)}}
+				}
+				return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Framework{Framework: frameworkMessage(v)}}
+			})
+		}
 	}
+	frameworks(false)
 	for _, v := range p.Executors {
 		out = append(out, onlyDetail(func() *operatorv1.WatchEvent {
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Executor{Executor: executorDetail(v)}}
@@ -256,6 +263,7 @@ func eventsOf(c *change) []maker {
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Task{Task: taskMessage(v)}}
 		})
 	}
+	frameworks(true) // their tasks end before them
 	for _, v := range p.Offers {
 		out = append(out, func(detail bool) *operatorv1.WatchEvent {
 			if detail {

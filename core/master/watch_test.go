@@ -61,6 +61,49 @@ func TestWatchersOfBothKinds(t *testing.T) {
 	}
 }
 
+// A framework's end is told after that of its tasks, and its beginning before
+// theirs: subscribers of events would not know whose tasks they are.
+func TestFrameworksEndAfterTheirTasks(t *testing.T) {
+	task := []*state.TaskView{{TaskKey: state.TaskKey{FrameworkID: "f", TaskID: "t"}}}
+	for _, test := range []struct {
+		state state.FrameworkState
+		last  bool
+	}{{state.FrameworkActive, false}, {state.FrameworkCompleted, true}} {
+		list := eventsOf(&change{publish: state.Publish{
+			Frameworks: []*state.FrameworkView{{ID: "f", State: test.state, Info: &mezzov1.FrameworkInfo{}}}, Tasks: task,
+		}})
+		if len(list) != 2 || (list[1](true).GetFrameworkDetail() != nil) != test.last || (list[0](true).GetTaskDetail() != nil) != test.last {
+			t.Errorf("%s: the events are %v", test.state, list)
+		}
+	}
+}
+
+// A task's end is counted once its framework is told, with its reason; not when
+// its agent has announced it with an update before.
+func TestEndsAreCountedAsTold(t *testing.T) {
+	m := newMirror()
+	view := func(newest, told mezzov1.TaskState, reason mezzov1.TaskStatus_Reason) {
+		m.apply(&change{publish: state.Publish{Tasks: []*state.TaskView{{
+			TaskKey: state.TaskKey{FrameworkID: "f", TaskID: "t"}, State: newest, Status: &mezzov1.TaskStatus{
+				TaskId: &mezzov1.TaskID{Value: proto.String("t")}, State: told.Enum(), Reason: reason.Enum(),
+				Source: mezzov1.TaskStatus_SOURCE_AGENT.Enum(),
+			},
+		}}}})
+	}
+	const failed, running = mezzov1.TaskState_TASK_FAILED, mezzov1.TaskState_TASK_RUNNING
+	view(failed, running, mezzov1.TaskStatus_REASON_TASK_HEALTH_CHECK_STATUS_UPDATED)
+	if len(m.taskEnds) != 0 || m.taskStates[failed] != 1 {
+		t.Errorf("announced: ends %v, states %v", m.taskEnds, m.taskStates)
+	}
+	for range 2 {
+		view(failed, failed, mezzov1.TaskStatus_REASON_CONTAINER_LIMITATION_MEMORY)
+	}
+	want := map[taskEnd]uint64{{failed, mezzov1.TaskStatus_SOURCE_AGENT, "container_limitation_memory"}: 1}
+	if diff := cmp.Diff(want, m.taskEnds, cmp.AllowUnexported(taskEnd{})); diff != "" {
+		t.Errorf("ends (-want +got):\n%s", diff)
+	}
+}
+
 // recorder takes what a watcher is sent.
 type recorder struct {
 	grpc.ServerStreamingServer[operatorv1.WatchEvent]

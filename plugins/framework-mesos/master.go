@@ -90,7 +90,7 @@ func pause(ctx context.Context) {
 
 // masterInfo is how this master is known to clients.
 func (a *adapter) masterInfo(s *operatorv1.Status) *mezzov1.MasterInfo {
-	info := &mezzov1.MasterInfo{Id: proto.String(s.GetMasterId()), Version: proto.String(transport.MesosVersion)}
+	info := &mezzov1.MasterInfo{Id: proto.String(s.GetMasterId())}
 	a.at.complete(info)
 	return info
 }

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
@@ -80,6 +81,8 @@ func (p place) pid(process string) string {
 // complete puts the place into what clients are told of the master.
 func (p place) complete(info *mezzov1.MasterInfo) {
 	info.Hostname, info.Port, info.Pid = proto.String(p.hostname), proto.Uint32(uint32(p.port)), proto.String(p.pid("master"))
+	// Clients compare it to tell what the API can do: it is not the core's.
+	info.Version = proto.String(transport.MesosVersion)
 	info.Ip = proto.Uint32(0)
 	if ip := net.ParseIP(p.ip).To4(); ip != nil {
 		// The schema has the address as a number whose first byte is the lowest in

@@ -106,9 +106,9 @@ func TestPlaceIsWhatClientsCanUse(t *testing.T) {
 		t.Errorf("on all interfaces the address is %q", got.ip)
 	}
 
-	info := &mezzov1.MasterInfo{Id: proto.String("m"), Hostname: proto.String("core"), Port: proto.Uint32(5061)}
+	info := &mezzov1.MasterInfo{Id: proto.String("m"), Hostname: proto.String("core"), Port: proto.Uint32(5061), Version: proto.String("0.1.0")}
 	place{"10.1.2.3:5050", "box", "10.1.2.3", 5050}.complete(info)
-	if info.GetIp() != 0x0302010a || info.GetPort() != 5050 || info.GetPid() != "master@10.1.2.3:5050" || info.GetHostname() != "box" ||
+	if info.GetIp() != 0x0302010a || info.GetPort() != 5050 || info.GetVersion() != "1.11.0" || info.GetPid() != "master@10.1.2.3:5050" || info.GetHostname() != "box" ||
 		info.GetAddress().GetIp() != "10.1.2.3" || info.GetAddress().GetPort() != 5050 {
 		t.Errorf("clients are told %v", info)
 	}

@@ -257,7 +257,7 @@ func (m *Machine) frameworkView(f *framework) *FrameworkView {
 
 func (t *task) view() *TaskView {
 	v := &TaskView{
-		TaskKey: t.key, Name: t.name, AgentID: t.agent.id, Role: t.role, Resources: t.resources, State: t.state,
+		TaskKey: t.key, Name: t.name, AgentID: t.agent.id, Role: t.role, Resources: t.resources, State: t.newest(),
 		Status: t.status, Earlier: t.statuses, Info: t.info, Detail: t.detail, Launched: t.launched, Started: t.started, Finished: t.finished,
 		Completed: t.completed,
 	}

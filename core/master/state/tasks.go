@@ -238,6 +238,15 @@ func (m *Machine) taskMoved(t *task, st *mezzov1.TaskStatus, newest mezzov1.Task
 // between states.
 const maxStatuses = 32
 
+// newest is the state to show of a task: what its agent has told, unless the
+// framework was told something that is final, or that the task is lost.
+func (t *task) newest() mezzov1.TaskState {
+	if t.lost || terminal(t.state) {
+		return t.state
+	}
+	return t.latest
+}
+
 // setStatus takes over a status that is passed on. Of equal states in a row the
 // last is remembered.
 func (t *task) setStatus(st *mezzov1.TaskStatus) {

@@ -107,7 +107,9 @@ type TaskView struct {
 	ExecutorID string
 	Role       string
 	Resources  resource.Resources
-	State      mezzov1.TaskState
+	// State is the newest that is known. It may be ahead of Status, while an
+	// update waits for the acknowledgement of the one before it.
+	State mezzov1.TaskState
 	// Status is the newest status that was passed on; nil before the first.
 	Status *mezzov1.TaskStatus
 	// Earlier are those before it, oldest first; of equal states in a row the

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"net"
+	"slices"
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
@@ -22,6 +23,7 @@ func (a *API) outward(form convert.Form, event *schedulerv1.Event) {
 		told.StreamId = nil // Mezzo's own; the header tells it
 		if info := told.GetMasterInfo(); info != nil && a.options.Master != nil {
 			a.options.Master(info)
+			info.Capabilities = slices.DeleteFunc(info.GetCapabilities(), unreadable)
 		}
 	case schedulerv1.Event_OFFERS:
 		for _, offer := range event.GetOffers().GetOffers() {
@@ -35,6 +37,12 @@ func (a *API) outward(form convert.Form, event *schedulerv1.Event) {
 		return
 	}
 	a.convert.Downgrade(event, form)
+}
+
+// unreadable is a capability of masters that the JSON of some schedulers' libraries
+// breaks on (mesos-go: unrecognized enum value). It is of use to operators alone.
+func unreadable(c *mezzov1.MasterInfo_Capability) bool {
+	return c.GetType() == mezzov1.MasterInfo_Capability_QUOTA_V2
 }
 
 // mesosURL has the url of an offer name the agent's adapter. Its address always

@@ -43,7 +43,12 @@ func newWorld(t testing.TB, change func(*scheduler.Options, *transport.Options))
 	leadership := transport.NewLeadership("mesos")
 	leadership.Set(&frameworkv1.LeadershipState{State: frameworkv1.LeadershipState_STATE_LEADING})
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	options := scheduler.Options{Client: client, Logger: logger, Master: func(m *mezzov1.MasterInfo) { m.Pid = proto.String("master@127.0.0.1:5050") }}
+	options := scheduler.Options{Client: client, Logger: logger, Master: func(m *mezzov1.MasterInfo) {
+		m.Pid = proto.String("master@127.0.0.1:5050")
+		m.Capabilities = []*mezzov1.MasterInfo_Capability{
+			{Type: mezzov1.MasterInfo_Capability_AGENT_UPDATE.Enum()}, {Type: mezzov1.MasterInfo_Capability_QUOTA_V2.Enum()},
+		}
+	}}
 	served := transport.Options{Side: transport.Master, Address: "127.0.0.1:0", Leadership: leadership, Logger: logger}
 	if change != nil {
 		change(&options, &served)
@@ -199,7 +204,8 @@ func TestSubscribe(t *testing.T) {
 	})
 	t.Run("H.1 SUBSCRIBED", func(t *testing.T) {
 		want := `{"type":"SUBSCRIBED","subscribed":{"framework_id":{"value":"m-0001"},"heartbeat_interval_seconds":15.0,` +
-			`"master_info":{"id":"m","ip":1,"port":5061,"pid":"master@127.0.0.1:5050"}}}`
+			// Without QUOTA_V2: the JSON of mesos-go does not read it.
+			`"master_info":{"id":"m","ip":1,"port":5061,"pid":"master@127.0.0.1:5050","capabilities":[{"type":"AGENT_UPDATE"}]}}}`
 		if got := s.record(); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}

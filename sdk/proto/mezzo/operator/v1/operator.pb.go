@@ -3919,7 +3919,8 @@ func (x *WatchRequest) GetDetail() bool {
 //
 // An object that changes several times within a tenth of a second is told once,
 // as it is then. Within one such time roles come first, then agents,
-// frameworks, executors, tasks and offers, then what was removed.
+// frameworks, executors, tasks, frameworks that have ended (after their tasks)
+// and offers, then what was removed.
 type WatchEvent struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Number uint64                 `protobuf:"varint,1,opt,name=number" json:"number,omitempty"`
