@@ -483,7 +483,7 @@ var faults = map[string]tampering{
 	}},
 	"dies-on-duplicates": {receive: diesOnDuplicates},
 	"floods":             {begin: func(b *allocatorv1.Begin) { b.MaxDecisionsPerSecond = 0 }},
-	"spams":              {copies: 100, only: isOffer, begin: func(b *allocatorv1.Begin) { b.MaxDecisionsPerSecond = 0 }},
+	"spams":              {copies: 20, only: isOffer, begin: func(b *allocatorv1.Begin) { b.MaxDecisionsPerSecond = 0 }},
 	"stops-reading": {receive: func(t *tampered, _ *allocatorv1.FromCore) error {
 		if t.events > stopReadingAfter {
 			<-t.Context().Done()
@@ -509,5 +509,5 @@ var faults = map[string]tampering{
 		return nil
 	}},
 	"chatters":       {send: chatter(2*time.Millisecond, 0)},
-	"talks-nonsense": {send: chatter(5*time.Millisecond, 20)},
+	"talks-nonsense": {send: chatter(5*time.Millisecond, 5)},
 }
