@@ -80,6 +80,31 @@ func describeTask(task *mezzov1.Task, v *state.TaskView) {
 	}
 }
 
+func operationDetail(v *state.OperationView) *mezzov1.Operation {
+	latest := v.Status
+	if v.Unreachable {
+		latest = &mezzov1.OperationStatus{
+			OperationId: v.Info.GetId(), State: mezzov1.OperationState_OPERATION_UNREACHABLE.Enum(),
+			AgentId: &mezzov1.AgentID{Value: proto.String(v.AgentID)},
+		}
+	}
+	info := v.Info
+	if info == nil { // an agent told of it so; without one it could not be sent
+		info = &mezzov1.Offer_Operation{}
+	}
+	out := &mezzov1.Operation{
+		AgentId: &mezzov1.AgentID{Value: proto.String(v.AgentID)}, Info: info, LatestStatus: latest,
+		Uuid: &mezzov1.UUID{Value: []byte(v.UUID)},
+	}
+	if v.FrameworkID != "" {
+		out.FrameworkId = &mezzov1.FrameworkID{Value: proto.String(v.FrameworkID)}
+	}
+	if v.Status.GetState() != mezzov1.OperationState_OPERATION_PENDING {
+		out.Statuses = []*mezzov1.OperationStatus{v.Status}
+	}
+	return out
+}
+
 func offerDetail(v *state.OfferView) *mezzov1.Offer {
 	return &mezzov1.Offer{
 		Id: &mezzov1.OfferID{Value: proto.String(v.ID)}, FrameworkId: &mezzov1.FrameworkID{Value: proto.String(v.FrameworkID)},

@@ -28,6 +28,7 @@ type mirror struct {
 	tasks      map[state.TaskKey]*state.TaskView
 	offers     map[string]*state.OfferView
 	executors  map[state.ExecutorKey]*state.ExecutorView
+	operations map[string]*state.OperationView // by their UUID
 	roles      map[string]*state.RoleView
 	plugins    map[string]*operatorv1.Plugin
 	number     uint64 // of the last event
@@ -73,6 +74,7 @@ func (m *mirror) clear() {
 	m.tasks = map[state.TaskKey]*state.TaskView{}
 	m.offers = map[string]*state.OfferView{}
 	m.executors = map[state.ExecutorKey]*state.ExecutorView{}
+	m.operations = map[string]*state.OperationView{}
 	m.roles = map[string]*state.RoleView{}
 	m.agentStates = map[state.AgentState]int{}
 	m.frameworkStates = map[state.FrameworkState]int{}
@@ -170,6 +172,12 @@ func (m *mirror) enter(c *change) (first uint64, watchers []*watcher) {
 	}
 	for _, key := range c.publish.ExecutorsRemoved {
 		delete(m.executors, key)
+	}
+	for _, o := range c.publish.Operations {
+		m.operations[o.UUID] = o
+	}
+	for _, uuid := range c.publish.OperationsRemoved {
+		delete(m.operations, uuid)
 	}
 	for _, r := range c.publish.Roles {
 		m.roles[r.Name] = r
@@ -273,7 +281,7 @@ func (m *mirror) snapshot(w *watcher) (all change, plugins []*operatorv1.Plugin,
 	m.watchers[w] = struct{}{}
 	all.publish = state.Publish{
 		Agents: values(m.agents), Frameworks: values(m.frameworks), Tasks: values(m.tasks), Offers: values(m.offers), Roles: values(m.roles),
-		Executors: values(m.executors),
+		Executors: values(m.executors), Operations: values(m.operations),
 	}
 	return all, values(m.plugins), m.number
 }

@@ -209,7 +209,8 @@ type maker func(detail bool) *operatorv1.WatchEvent
 func (c *change) events() int {
 	p := &c.publish
 	n := len(p.Roles) + len(p.Agents) + len(p.Frameworks) + len(p.Executors) + len(p.Tasks) + len(p.Offers) + len(p.OffersRemoved) +
-		len(p.TasksRemoved) + len(p.ExecutorsRemoved) + len(p.FrameworksRemoved) + len(p.AgentsRemoved) + len(p.RolesRemoved)
+		len(p.TasksRemoved) + len(p.ExecutorsRemoved) + len(p.FrameworksRemoved) + len(p.AgentsRemoved) + len(p.RolesRemoved) +
+		len(p.Operations) + len(p.OperationsRemoved)
 	if c.pluginRemoved != "" {
 		n++
 	}
@@ -272,6 +273,11 @@ func eventsOf(c *change) []maker {
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Offer{Offer: offerMessage(v)}}
 		})
 	}
+	for _, v := range p.Operations {
+		out = append(out, onlyDetail(func() *operatorv1.WatchEvent {
+			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Operation{Operation: operationDetail(v)}}
+		}))
+	}
 	return append(out, removals(c)...)
 }
 
@@ -305,6 +311,11 @@ func removals(c *change) []maker {
 		out = append(out, onlyDetail(func() *operatorv1.WatchEvent {
 			key := &operatorv1.ExecutorKey{FrameworkId: k.FrameworkID, ExecutorId: k.ExecutorID, AgentId: k.AgentID}
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_ExecutorRemoved{ExecutorRemoved: key}}
+		}))
+	}
+	for _, uuid := range p.OperationsRemoved {
+		out = append(out, onlyDetail(func() *operatorv1.WatchEvent {
+			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_OperationRemoved{OperationRemoved: []byte(uuid)}}
 		}))
 	}
 	for _, id := range p.FrameworksRemoved {

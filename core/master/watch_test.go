@@ -104,6 +104,59 @@ func TestEndsAreCountedAsTold(t *testing.T) {
 	}
 }
 
+// Operations come to those who want details: an operator's under way, one that a
+// framework has to acknowledge, and one of an agent that is unreachable.
+func TestOperationsAreWatched(t *testing.T) {
+	m := newMirror()
+	info := &mezzov1.Offer_Operation{Type: mezzov1.Offer_Operation_RESERVE.Enum(), Id: &mezzov1.OperationID{Value: proto.String("o")}}
+	status := func(s mezzov1.OperationState) *mezzov1.OperationStatus {
+		return &mezzov1.OperationStatus{State: s.Enum()}
+	}
+	pending, finished := status(mezzov1.OperationState_OPERATION_PENDING), status(mezzov1.OperationState_OPERATION_FINISHED)
+	m.apply(&change{publish: state.Publish{Operations: []*state.OperationView{{UUID: "1", AgentID: "a", Status: pending}}}})
+	brief, full := newWatcher(false), newWatcher(true)
+	m.snapshot(brief)
+	all, _, number := m.snapshot(full)
+	if list := eventsOf(&all); len(list) != 1 || string(list[0](true).GetOperation().GetUuid().GetValue()) != "1" {
+		t.Errorf("the snapshot is %v", all.publish)
+	}
+	m.apply(&change{publish: state.Publish{
+		Operations: []*state.OperationView{
+			{UUID: "2", AgentID: "a", FrameworkID: "f", Info: info, Status: finished},
+			{UUID: "3", AgentID: "b", FrameworkID: "f", Info: info, Status: pending, Unreachable: true},
+		},
+		OperationsRemoved: []string{"1"},
+	}})
+	agent := func(id string) *mezzov1.AgentID { return &mezzov1.AgentID{Value: proto.String(id)} }
+	framework := &mezzov1.FrameworkID{Value: proto.String("f")}
+	want := []*operatorv1.WatchEvent{
+		{Number: number + 1, Event: &operatorv1.WatchEvent_Operation{Operation: &mezzov1.Operation{
+			FrameworkId: framework, AgentId: agent("a"), Info: info, LatestStatus: finished, Statuses: []*mezzov1.OperationStatus{finished},
+			Uuid: &mezzov1.UUID{Value: []byte("2")},
+		}}},
+		{Number: number + 2, Event: &operatorv1.WatchEvent_Operation{Operation: &mezzov1.Operation{
+			FrameworkId: framework, AgentId: agent("b"), Info: info, Uuid: &mezzov1.UUID{Value: []byte("3")},
+			LatestStatus: &mezzov1.OperationStatus{OperationId: info.Id, AgentId: agent("b"), State: mezzov1.OperationState_OPERATION_UNREACHABLE.Enum()},
+		}}},
+		{Number: number + 3, Event: &operatorv1.WatchEvent_OperationRemoved{OperationRemoved: []byte("1")}},
+	}
+	got := full.take().events
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		t.Errorf("the events (-want +got):\n%s", diff)
+	}
+	for _, e := range got {
+		if _, err := proto.Marshal(e); err != nil {
+			t.Error(err)
+		}
+	}
+	if p := brief.take(); p == nil || len(p.events) != 0 {
+		t.Errorf("in short it is %v", p)
+	}
+	if len(m.operations) != 2 {
+		t.Errorf("the mirror has %v", m.operations)
+	}
+}
+
 // recorder takes what a watcher is sent.
 type recorder struct {
 	grpc.ServerStreamingServer[operatorv1.WatchEvent]

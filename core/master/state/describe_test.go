@@ -419,6 +419,12 @@ func (w watcher) see(p state.Publish) {
 	for _, k := range p.ExecutorsRemoved {
 		delete(w, fmt.Sprint("executor ", k))
 	}
+	for _, v := range p.Operations {
+		w["operation "+v.UUID] = v
+	}
+	for _, uuid := range p.OperationsRemoved {
+		delete(w, "operation "+uuid)
+	}
 	for _, v := range p.Tasks {
 		w["task "+v.FrameworkID+"/"+v.TaskID] = v
 	}

@@ -31,6 +31,9 @@ func (m *Machine) Everything() map[string]any {
 		for _, e := range a.executors {
 			out[fmt.Sprint("executor ", e.viewKey())] = e.view()
 		}
+		for uuid, p := range a.operations {
+			out["operation "+uuid] = p.view()
+		}
 	}
 	tasks := func(f *framework) {
 		for _, t := range f.past { // the newest of one id stays

@@ -35,6 +35,8 @@ type pendingOperation struct {
 	// status is the newest that the agent told; pending before the first.
 	status *mezzov1.OperationStatus
 	lost   bool // its agent is unreachable
+
+	dirty, shown bool // see publish
 }
 
 func (p *pendingOperation) ended() bool {
@@ -282,6 +284,7 @@ func (m *Machine) sendOperation(a *agent, p *pendingOperation, c operation.Chang
 
 func (m *Machine) addOperation(p *pendingOperation) {
 	p.agent.operations[p.uuid] = p
+	m.touchOperation(p)
 	if f := p.framework; f != nil {
 		f.operations[p.id] = p
 	}
@@ -289,6 +292,7 @@ func (m *Machine) addOperation(p *pendingOperation) {
 
 func (m *Machine) forgetOperation(p *pendingOperation) {
 	delete(p.agent.operations, p.uuid)
+	m.dirty.operationsRemoved = append(m.dirty.operationsRemoved, p)
 	if f := p.framework; f != nil && f.operations[p.id] == p {
 		delete(f.operations, p.id)
 	}
@@ -325,6 +329,7 @@ func (m *Machine) operationUpdate(a *agent, u *linkv1.OperationUpdate) {
 	st := proto.CloneOf(u.GetStatus())
 	st.AgentId = a.pid
 	p.status, p.lost = st, false
+	m.touchOperation(p)
 	if p.framework == nil {
 		m.forgetOperation(p)
 		switch st.GetState() {
@@ -443,6 +448,7 @@ func (m *Machine) adoptOperations(a *agent, reg *registration) {
 			p.status = &mezzov1.OperationStatus{State: mezzov1.OperationState_OPERATION_PENDING.Enum()}
 		}
 		p.status.AgentId = a.pid
+		m.touchOperation(p)
 	}
 	for _, uuid := range sortedKeys(a.operations) {
 		if p := a.operations[uuid]; !seen[uuid] {
@@ -477,6 +483,7 @@ func (m *Machine) loseOperations(a *agent) {
 	m.operatorsLose(a, "it is unreachable")
 	for _, uuid := range sortedKeys(a.operations) {
 		if p := a.operations[uuid]; !p.lost {
+			m.touchOperation(p)
 			if p.lost = true; !p.ended() {
 				m.operationEvent(p.framework, m.ownOperationStatus(p, mezzov1.OperationState_OPERATION_UNREACHABLE, "Agent "+a.hostname+" is unreachable"))
 			}

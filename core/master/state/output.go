@@ -95,6 +95,8 @@ type Publish struct {
 	FrameworksRemoved []string
 	Executors         []*ExecutorView
 	ExecutorsRemoved  []ExecutorKey
+	Operations        []*OperationView
+	OperationsRemoved []string // by their UUID
 	Tasks             []*TaskView
 	TasksRemoved      []TaskKey
 	Offers            []*OfferView

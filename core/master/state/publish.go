@@ -16,12 +16,14 @@ type dirty struct {
 	offers     []*offer
 	roles      []*role
 	executors  []*executor
+	operations []*pendingOperation
 
 	agentsRemoved     []string
 	frameworksRemoved []string
 	tasksRemoved      []TaskKey
 	offersRemoved     []string
 	executorsRemoved  []ExecutorKey
+	operationsRemoved []*pendingOperation
 
 	timer timer
 	ready bool // the interval has passed
@@ -29,7 +31,7 @@ type dirty struct {
 
 func (d *dirty) empty() bool {
 	return len(d.agents)+len(d.frameworks)+len(d.tasks)+len(d.offers)+len(d.roles)+len(d.executors)+len(d.executorsRemoved)+
-		len(d.agentsRemoved)+len(d.frameworksRemoved)+len(d.tasksRemoved)+len(d.offersRemoved) == 0
+		len(d.agentsRemoved)+len(d.frameworksRemoved)+len(d.tasksRemoved)+len(d.offersRemoved)+len(d.operations)+len(d.operationsRemoved) == 0
 }
 
 func (m *Machine) touchAgent(a *agent) {
@@ -57,6 +59,13 @@ func (m *Machine) touchExecutor(e *executor) {
 	if !e.dirty {
 		e.dirty = true
 		m.dirty.executors = append(m.dirty.executors, e)
+	}
+}
+
+func (m *Machine) touchOperation(p *pendingOperation) {
+	if !p.dirty {
+		p.dirty = true
+		m.dirty.operations = append(m.dirty.operations, p)
 	}
 }
 
@@ -145,6 +154,7 @@ func (m *Machine) publish() {
 		}
 	}
 	m.publishExecutors(d, &p)
+	publishOperations(d, &p)
 	for _, o := range d.offers {
 		if !o.over { // else it is gone before anybody saw it
 			o.shown = true
@@ -158,7 +168,8 @@ func (m *Machine) publish() {
 	m.dirty = dirty{timer: d.timer}
 	m.dirty.timer.fire = d.timer.fire
 	if len(p.Agents)+len(p.AgentsRemoved)+len(p.Frameworks)+len(p.FrameworksRemoved)+len(p.Tasks)+len(p.TasksRemoved)+
-		len(p.Offers)+len(p.OffersRemoved)+len(p.Roles)+len(p.RolesRemoved)+len(p.Executors)+len(p.ExecutorsRemoved) > 0 {
+		len(p.Offers)+len(p.OffersRemoved)+len(p.Roles)+len(p.RolesRemoved)+len(p.Executors)+len(p.ExecutorsRemoved)+
+		len(p.Operations)+len(p.OperationsRemoved) > 0 {
 		m.emit(p)
 	}
 }
@@ -175,6 +186,23 @@ func (m *Machine) publishExecutors(d *dirty, p *Publish) {
 	for _, key := range d.executorsRemoved {
 		if a := m.agents[key.AgentID]; a == nil || a.executors[executorKey{key.FrameworkID, key.ExecutorID}] == nil {
 			p.ExecutorsRemoved = append(p.ExecutorsRemoved, key)
+		}
+	}
+}
+
+// publishOperations tells of those that somebody still waits for, and of those
+// that were shown and are over. One may have been taken up again from its agent.
+func publishOperations(d *dirty, p *Publish) {
+	for _, o := range d.operations {
+		o.dirty = false
+		if o.agent.operations[o.uuid] == o {
+			o.shown = true
+			p.Operations = append(p.Operations, o.view())
+		}
+	}
+	for _, o := range d.operationsRemoved {
+		if o.shown && o.agent.operations[o.uuid] == nil {
+			p.OperationsRemoved = append(p.OperationsRemoved, o.uuid)
 		}
 	}
 }
@@ -272,6 +300,14 @@ func (o *offer) view() *OfferView {
 		ID: o.id, FrameworkID: o.framework.id, AgentID: o.agent.id, Hostname: o.agent.hostname, Role: o.role,
 		Resources: o.resources, Created: o.created,
 	}
+}
+
+func (p *pendingOperation) view() *OperationView {
+	v := &OperationView{UUID: p.uuid, AgentID: p.agent.id, Info: p.info, Status: p.status, Unreachable: p.lost && !p.ended()}
+	if p.framework != nil {
+		v.FrameworkID = p.framework.id
+	}
+	return v
 }
 
 func (e *executor) view() *ExecutorView {

@@ -142,6 +142,19 @@ type ExecutorView struct {
 	Resources resource.Resources // without its tasks'
 }
 
+// OperationView is an operation on an agent's resources that an operator waits
+// for, or a framework has to acknowledge. It is never changed.
+type OperationView struct {
+	UUID        string // 16 bytes
+	AgentID     string
+	FrameworkID string // empty: an operator's
+	Info        *mezzov1.Offer_Operation
+	// Status is the newest that the agent told; pending before the first.
+	Status *mezzov1.OperationStatus
+	// Unreachable: the agent is, and the operation has not ended.
+	Unreachable bool
+}
+
 // OfferView is an outstanding offer. It is never changed.
 type OfferView struct {
 	ID          string

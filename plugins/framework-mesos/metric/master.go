@@ -179,6 +179,15 @@ func (n Numbers) cluster(now *mirror.Snapshot) {
 	for _, r := range now.Roles {
 		n.role(r, sum)
 	}
+	for _, o := range now.Operations {
+		switch o.GetLatestStatus().GetState() {
+		case mezzov1.OperationState_OPERATION_PENDING:
+			n["master/operations/pending"]++
+		case mezzov1.OperationState_OPERATION_UNREACHABLE:
+			n["master/operations/unreachable"]++
+		}
+	}
+	n["master/operations/total"] = float64(len(now.Operations))
 }
 
 func (n Numbers) agent(a *operatorv1.AgentDetail) {

@@ -15,6 +15,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/mirror/mirrortest"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -136,6 +137,11 @@ func TestNumbersOfALeader(t *testing.T) {
 		}
 		return out
 	}
+	operation := func(uuid string, state mezzov1.OperationState) *operatorv1.WatchEvent {
+		return mirrortest.Operation(&mezzov1.Operation{
+			Uuid: &mezzov1.UUID{Value: []byte(uuid)}, Info: &mezzov1.Offer_Operation{}, LatestStatus: &mezzov1.OperationStatus{State: state.Enum()},
+		})
+	}
 	get := serve(t, transport.Master, master(t, []*operatorv1.Metric{
 		{Name: "mezzo_master_calls_total", Labels: label("type", "kill"), Value: 4},
 		{Name: "mezzo_master_agent_messages_total", Labels: label("type", "update"), Value: 5},
@@ -146,7 +152,7 @@ func TestNumbersOfALeader(t *testing.T) {
 		{Name: "mezzo_master_allocator_cycle_seconds", Value: 0.006, Count: 4, Buckets: []*operatorv1.MetricBucket{
 			{UpperBound: 0.001, Count: 2}, {UpperBound: 0.002, Count: 4}, {UpperBound: 1, Count: 4},
 		}},
-	}, true, mirrortest.Sample()...))
+	}, true, append(mirrortest.Sample(), operation("1", mezzov1.OperationState_OPERATION_PENDING), operation("2", mezzov1.OperationState_OPERATION_UNREACHABLE), operation("3", mezzov1.OperationState_OPERATION_FINISHED))...))
 	_, text := get("")
 	got := parse(t, text)
 	for name, want := range map[string]float64{
@@ -157,6 +163,7 @@ func TestNumbersOfALeader(t *testing.T) {
 		"master/task_failed/source_slave/reason_executor_terminated": 7, "master/task_error/source_master/reason_task_invalid": 9,
 		"master/messages_kill_task": 4, "master/messages_status_update": 5, "master/slave_registrations": 6,
 		"master/cpus_total": 20, "master/cpus_used": 1.1, "master/cpus_percent": 0.055, "master/mem_total": 8192,
+		"master/operations/total": 3, "master/operations/pending": 1, "master/operations/unreachable": 1, "master/operations/finished": 0,
 		"master/frameworks/marathon/m-1-0000/subscribed": 1, "master/frameworks/marathon/m-1-0000/tasks/active/task_running": 1,
 		"allocator/mesos/allocation_runs": 4, "allocator/mesos/allocation_run_ms": 1.5, "allocator/mesos/allocation_run_ms/count": 4,
 		"allocator/mesos/allocation_run_ms/p50": 1, "allocator/mesos/allocation_run_ms/max": 2, "allocator/mesos/allocation_run_ms/min": 0,

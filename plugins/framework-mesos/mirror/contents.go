@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"bytes"
 	"cmp"
 	"maps"
 	"slices"
@@ -20,7 +21,8 @@ type contents struct {
 	frameworks map[string]*owner
 	roles      map[string]*operatorv1.Role
 	plugins    map[string]*operatorv1.Plugin
-	offers     map[string]*owner // whose it is
+	offers     map[string]*owner             // whose it is
+	operations map[string]*mezzov1.Operation // by uuid
 
 	// What snapshots share until it changes; nil: it has changed.
 	agentList []*operatorv1.AgentDetail
@@ -44,7 +46,7 @@ func newContents() *contents {
 	return &contents{
 		agents: map[string]*operatorv1.AgentDetail{}, frameworks: map[string]*owner{},
 		roles: map[string]*operatorv1.Role{}, plugins: map[string]*operatorv1.Plugin{},
-		offers: map[string]*owner{},
+		offers: map[string]*owner{}, operations: map[string]*mezzov1.Operation{},
 	}
 }
 
@@ -110,7 +112,7 @@ func (c *contents) apply(event *operatorv1.WatchEvent) *Change {
 	return nil
 }
 
-// applyHoldings takes over what is said of offers and executors.
+// applyHoldings takes over what is said of offers, executors and operations.
 func (c *contents) applyHoldings(event *operatorv1.WatchEvent) {
 	switch e := event.GetEvent().(type) {
 	case *operatorv1.WatchEvent_OfferDetail:
@@ -133,6 +135,10 @@ func (c *contents) applyHoldings(event *operatorv1.WatchEvent) {
 			delete(o.executors, executorKey{e.ExecutorRemoved.GetAgentId(), e.ExecutorRemoved.GetExecutorId()})
 			o.stale = true
 		}
+	case *operatorv1.WatchEvent_Operation:
+		c.operations[string(e.Operation.GetUuid().GetValue())] = e.Operation
+	case *operatorv1.WatchEvent_OperationRemoved:
+		delete(c.operations, string(e.OperationRemoved))
 	}
 }
 
@@ -142,10 +148,12 @@ type Snapshot struct {
 	Master *operatorv1.Status
 	// Agents are sorted by the time of their registration; so are Frameworks.
 	// Roles are sorted by name, plugins by id.
+	// Operations, sorted by agent and uuid, are those that somebody waits for.
 	Agents     []*operatorv1.AgentDetail
 	Frameworks []*Framework
 	Roles      []*operatorv1.Role
 	Plugins    []*operatorv1.Plugin
+	Operations []*mezzov1.Operation
 
 	agents     map[string]*operatorv1.AgentDetail
 	frameworks map[string]*Framework
@@ -228,6 +236,9 @@ func (c *contents) snapshot(master *operatorv1.Status) *Snapshot {
 	})
 	s.Roles = slices.SortedFunc(maps.Values(c.roles), func(a, b *operatorv1.Role) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	s.Plugins = slices.SortedFunc(maps.Values(c.plugins), func(a, b *operatorv1.Plugin) int { return cmp.Compare(a.GetId(), b.GetId()) })
+	s.Operations = slices.SortedFunc(maps.Values(c.operations), func(a, b *mezzov1.Operation) int {
+		return cmp.Or(cmp.Compare(a.GetAgentId().GetValue(), b.GetAgentId().GetValue()), bytes.Compare(a.GetUuid().GetValue(), b.GetUuid().GetValue()))
+	})
 	c.last = s
 	return s
 }

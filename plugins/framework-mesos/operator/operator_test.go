@@ -558,3 +558,29 @@ func TestSubscribersEnd(t *testing.T) {
 		}
 	}
 }
+
+// E.1 GET_OPERATIONS and I.5: those that somebody waits for, by agent; empty
+// again when they are over.
+func TestOperations(t *testing.T) {
+	r := start(t, 0)
+	status := &mezzov1.OperationStatus{State: mezzov1.OperationState_OPERATION_PENDING.Enum()}
+	operation := func(uuid, agent, framework string) *operatorv1.WatchEvent {
+		o := &mezzov1.Operation{
+			AgentId: &mezzov1.AgentID{Value: proto.String(agent)}, Uuid: &mezzov1.UUID{Value: []byte(uuid)}, LatestStatus: status,
+			Info: &mezzov1.Offer_Operation{Type: mezzov1.Offer_Operation_UNRESERVE.Enum()},
+		}
+		if framework != "" {
+			o.FrameworkId = &mezzov1.FrameworkID{Value: proto.String(framework)}
+		}
+		return mirrortest.Operation(o)
+	}
+	r.master.Tell(operation("u2", "a-2", ""), operation("u1", "a-1", "f"))
+	const first = `{"framework_id":{"value":"f"},"agent_id":{"value":"a-1"},"info":{"type":"UNRESERVE"},"latest_status":{"state":"OPERATION_PENDING"},"uuid":{"value":"dTE="}}`
+	const second = `{"agent_id":{"value":"a-2"},"info":{"type":"UNRESERVE"},"latest_status":{"state":"OPERATION_PENDING"},"uuid":{"value":"dTI="}}`
+	for _, want := range []string{`{"operations":[` + first + `,` + second + `]}`, `{"operations":[` + first + `]}`} {
+		if got := r.post(`{"type":"GET_OPERATIONS"}`); got.code != 200 || got.body != `{"type":"GET_OPERATIONS","get_operations":`+want+`}` {
+			t.Errorf("answered %d %s", got.code, got.body)
+		}
+		r.master.Tell(&operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_OperationRemoved{OperationRemoved: []byte("u2")}})
+	}
+}

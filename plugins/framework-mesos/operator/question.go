@@ -35,7 +35,9 @@ func (h *Handler) question(q *request) *transport.Error {
 	case masterv1.Call_GET_TASKS:
 		return q.answer(masterv1.Response_GET_TASKS, &masterv1.Response{GetTasks: tasks(now)})
 	case masterv1.Call_GET_OPERATIONS:
-		return q.answer(masterv1.Response_GET_OPERATIONS, &masterv1.Response{GetOperations: &masterv1.Response_GetOperations{}})
+		return q.answer(masterv1.Response_GET_OPERATIONS, &masterv1.Response{
+			GetOperations: &masterv1.Response_GetOperations{Operations: now.Operations},
+		})
 	case masterv1.Call_GET_ROLES:
 		return q.answer(masterv1.Response_GET_ROLES, &masterv1.Response{GetRoles: &masterv1.Response_GetRoles{Roles: roles(now)}})
 	case masterv1.Call_GET_WEIGHTS:

@@ -63,6 +63,11 @@ func Task(t *operatorv1.TaskDetail) *operatorv1.WatchEvent {
 	return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_TaskDetail{TaskDetail: t}}
 }
 
+// Operation is an event of an operation.
+func Operation(o *mezzov1.Operation) *operatorv1.WatchEvent {
+	return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Operation{Operation: o}}
+}
+
 // Role is an event of a role.
 func Role(r *operatorv1.Role) *operatorv1.WatchEvent {
 	return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Role{Role: r}}

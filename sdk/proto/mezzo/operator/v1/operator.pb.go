@@ -3870,7 +3870,7 @@ type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// All that is known of each object, for those who keep a copy of the cluster
 	// as frameworks see it. Agents, frameworks, tasks and offers then come as
-	// their details, executors come too, and all of it in batches.
+	// their details, executors and operations come too, and all of it in batches.
 	Detail        bool `protobuf:"varint,1,opt,name=detail" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3919,8 +3919,8 @@ func (x *WatchRequest) GetDetail() bool {
 //
 // An object that changes several times within a tenth of a second is told once,
 // as it is then. Within one such time roles come first, then agents,
-// frameworks, executors, tasks, frameworks that have ended (after their tasks)
-// and offers, then what was removed.
+// frameworks, executors, tasks, frameworks that have ended (after their tasks),
+// offers and operations, then what was removed.
 type WatchEvent struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Number uint64                 `protobuf:"varint,1,opt,name=number" json:"number,omitempty"`
@@ -3946,6 +3946,8 @@ type WatchEvent struct {
 	//	*WatchEvent_Executor
 	//	*WatchEvent_ExecutorRemoved
 	//	*WatchEvent_Batch
+	//	*WatchEvent_Operation
+	//	*WatchEvent_OperationRemoved
 	Event         isWatchEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4175,6 +4177,24 @@ func (x *WatchEvent) GetBatch() *WatchBatch {
 	return nil
 }
 
+func (x *WatchEvent) GetOperation() *v1.Operation {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_Operation); ok {
+			return x.Operation
+		}
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetOperationRemoved() []byte {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_OperationRemoved); ok {
+			return x.OperationRemoved
+		}
+	}
+	return nil
+}
+
 type isWatchEvent_Event interface {
 	isWatchEvent_Event()
 }
@@ -4260,6 +4280,18 @@ type WatchEvent_Batch struct {
 	Batch *WatchBatch `protobuf:"bytes,21,opt,name=batch,oneof"`
 }
 
+type WatchEvent_Operation struct {
+	// One on an agent's resources that somebody waits for: an operator's until it
+	// has ended, a framework's with an id until it is acknowledged. While its
+	// agent is unreachable, its state is OPERATION_UNREACHABLE.
+	Operation *v1.Operation `protobuf:"bytes,22,opt,name=operation,oneof"`
+}
+
+type WatchEvent_OperationRemoved struct {
+	// By its uuid.
+	OperationRemoved []byte `protobuf:"bytes,23,opt,name=operation_removed,json=operationRemoved,oneof"`
+}
+
 func (*WatchEvent_SnapshotEnd) isWatchEvent_Event() {}
 
 func (*WatchEvent_Agent) isWatchEvent_Event() {}
@@ -4299,6 +4331,10 @@ func (*WatchEvent_Executor) isWatchEvent_Event() {}
 func (*WatchEvent_ExecutorRemoved) isWatchEvent_Event() {}
 
 func (*WatchEvent_Batch) isWatchEvent_Event() {}
+
+func (*WatchEvent_Operation) isWatchEvent_Event() {}
+
+func (*WatchEvent_OperationRemoved) isWatchEvent_Event() {}
 
 // WatchBatch is several events, each with its number; the batch itself has
 // none.
@@ -5280,7 +5316,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"upperBound\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\"&\n" +
 	"\fWatchRequest\x12\x16\n" +
-	"\x06detail\x18\x01 \x01(\bR\x06detail\"\x86\t\n" +
+	"\x06detail\x18\x01 \x01(\bR\x06detail\"\xea\t\n" +
 	"\n" +
 	"WatchEvent\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12C\n" +
@@ -5305,7 +5341,9 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\foffer_detail\x18\x12 \x01(\v2\x0f.mezzo.v1.OfferH\x00R\vofferDetail\x12?\n" +
 	"\bexecutor\x18\x13 \x01(\v2!.mezzo.operator.v1.ExecutorDetailH\x00R\bexecutor\x12K\n" +
 	"\x10executor_removed\x18\x14 \x01(\v2\x1e.mezzo.operator.v1.ExecutorKeyH\x00R\x0fexecutorRemoved\x125\n" +
-	"\x05batch\x18\x15 \x01(\v2\x1d.mezzo.operator.v1.WatchBatchH\x00R\x05batchB\a\n" +
+	"\x05batch\x18\x15 \x01(\v2\x1d.mezzo.operator.v1.WatchBatchH\x00R\x05batch\x123\n" +
+	"\toperation\x18\x16 \x01(\v2\x13.mezzo.v1.OperationH\x00R\toperation\x12-\n" +
+	"\x11operation_removed\x18\x17 \x01(\fH\x00R\x10operationRemovedB\a\n" +
 	"\x05event\"C\n" +
 	"\n" +
 	"WatchBatch\x125\n" +
@@ -5488,12 +5526,13 @@ var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(v1.TaskStatus_Reason)(0),          // 73: mezzo.v1.TaskStatus.Reason
 	(*v1.Offer_Operation)(nil),         // 74: mezzo.v1.Offer.Operation
 	(*v1.Offer)(nil),                   // 75: mezzo.v1.Offer
-	(*v1.Attribute)(nil),               // 76: mezzo.v1.Attribute
-	(*v1.DomainInfo)(nil),              // 77: mezzo.v1.DomainInfo
-	(*v1.FrameworkInfo)(nil),           // 78: mezzo.v1.FrameworkInfo
-	(*scheduler.OfferConstraints)(nil), // 79: mezzo.v1.scheduler.OfferConstraints
-	(*v1.Task)(nil),                    // 80: mezzo.v1.Task
-	(*v1.ExecutorInfo)(nil),            // 81: mezzo.v1.ExecutorInfo
+	(*v1.Operation)(nil),               // 76: mezzo.v1.Operation
+	(*v1.Attribute)(nil),               // 77: mezzo.v1.Attribute
+	(*v1.DomainInfo)(nil),              // 78: mezzo.v1.DomainInfo
+	(*v1.FrameworkInfo)(nil),           // 79: mezzo.v1.FrameworkInfo
+	(*scheduler.OfferConstraints)(nil), // 80: mezzo.v1.scheduler.OfferConstraints
+	(*v1.Task)(nil),                    // 81: mezzo.v1.Task
+	(*v1.ExecutorInfo)(nil),            // 82: mezzo.v1.ExecutorInfo
 }
 var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
 	69,  // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
@@ -5583,75 +5622,76 @@ var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
 	64,  // 84: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
 	65,  // 85: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
 	60,  // 86: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
-	59,  // 87: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
-	2,   // 88: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	76,  // 89: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
-	77,  // 90: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
-	71,  // 91: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
-	71,  // 92: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
-	71,  // 93: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
-	69,  // 94: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
-	69,  // 95: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
-	69,  // 96: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
-	7,   // 97: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	8,   // 98: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
-	78,  // 99: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
-	79,  // 100: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
-	69,  // 101: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
-	69,  // 102: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
-	69,  // 103: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
-	69,  // 104: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
-	80,  // 105: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
-	69,  // 106: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
-	69,  // 107: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
-	69,  // 108: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
-	81,  // 109: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
-	71,  // 110: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
-	0,   // 111: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
-	4,   // 112: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
-	9,   // 113: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
-	12,  // 114: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
-	15,  // 115: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
-	18,  // 116: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
-	31,  // 117: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
-	34,  // 118: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
-	36,  // 119: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
-	38,  // 120: mezzo.operator.v1.Operator.SetUnavailability:input_type -> mezzo.operator.v1.SetUnavailabilityRequest
-	21,  // 121: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
-	23,  // 122: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
-	26,  // 123: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
-	28,  // 124: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
-	40,  // 125: mezzo.operator.v1.Operator.ApplyOperation:input_type -> mezzo.operator.v1.ApplyOperationRequest
-	42,  // 126: mezzo.operator.v1.Operator.ListVolumes:input_type -> mezzo.operator.v1.ListVolumesRequest
-	45,  // 127: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
-	51,  // 128: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	54,  // 129: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
-	58,  // 130: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
-	1,   // 131: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
-	5,   // 132: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
-	10,  // 133: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
-	13,  // 134: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
-	16,  // 135: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
-	19,  // 136: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
-	32,  // 137: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
-	35,  // 138: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
-	37,  // 139: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
-	39,  // 140: mezzo.operator.v1.Operator.SetUnavailability:output_type -> mezzo.operator.v1.SetUnavailabilityResponse
-	22,  // 141: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
-	24,  // 142: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
-	27,  // 143: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
-	29,  // 144: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
-	41,  // 145: mezzo.operator.v1.Operator.ApplyOperation:output_type -> mezzo.operator.v1.ApplyOperationResponse
-	43,  // 146: mezzo.operator.v1.Operator.ListVolumes:output_type -> mezzo.operator.v1.ListVolumesResponse
-	46,  // 147: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
-	52,  // 148: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	55,  // 149: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
-	59,  // 150: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
-	131, // [131:151] is the sub-list for method output_type
-	111, // [111:131] is the sub-list for method input_type
-	111, // [111:111] is the sub-list for extension type_name
-	111, // [111:111] is the sub-list for extension extendee
-	0,   // [0:111] is the sub-list for field type_name
+	76,  // 87: mezzo.operator.v1.WatchEvent.operation:type_name -> mezzo.v1.Operation
+	59,  // 88: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
+	2,   // 89: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	77,  // 90: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
+	78,  // 91: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
+	71,  // 92: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
+	71,  // 93: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
+	71,  // 94: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
+	69,  // 95: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
+	69,  // 96: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
+	69,  // 97: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
+	7,   // 98: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	8,   // 99: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	79,  // 100: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
+	80,  // 101: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
+	69,  // 102: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
+	69,  // 103: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
+	69,  // 104: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
+	69,  // 105: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
+	81,  // 106: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
+	69,  // 107: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
+	69,  // 108: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
+	69,  // 109: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
+	82,  // 110: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
+	71,  // 111: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
+	0,   // 112: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
+	4,   // 113: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
+	9,   // 114: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
+	12,  // 115: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
+	15,  // 116: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
+	18,  // 117: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
+	31,  // 118: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
+	34,  // 119: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
+	36,  // 120: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
+	38,  // 121: mezzo.operator.v1.Operator.SetUnavailability:input_type -> mezzo.operator.v1.SetUnavailabilityRequest
+	21,  // 122: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
+	23,  // 123: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
+	26,  // 124: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
+	28,  // 125: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
+	40,  // 126: mezzo.operator.v1.Operator.ApplyOperation:input_type -> mezzo.operator.v1.ApplyOperationRequest
+	42,  // 127: mezzo.operator.v1.Operator.ListVolumes:input_type -> mezzo.operator.v1.ListVolumesRequest
+	45,  // 128: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
+	51,  // 129: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	54,  // 130: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
+	58,  // 131: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
+	1,   // 132: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
+	5,   // 133: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
+	10,  // 134: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
+	13,  // 135: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
+	16,  // 136: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
+	19,  // 137: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
+	32,  // 138: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
+	35,  // 139: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
+	37,  // 140: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
+	39,  // 141: mezzo.operator.v1.Operator.SetUnavailability:output_type -> mezzo.operator.v1.SetUnavailabilityResponse
+	22,  // 142: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
+	24,  // 143: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
+	27,  // 144: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
+	29,  // 145: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
+	41,  // 146: mezzo.operator.v1.Operator.ApplyOperation:output_type -> mezzo.operator.v1.ApplyOperationResponse
+	43,  // 147: mezzo.operator.v1.Operator.ListVolumes:output_type -> mezzo.operator.v1.ListVolumesResponse
+	46,  // 148: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
+	52,  // 149: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	55,  // 150: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
+	59,  // 151: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
+	132, // [132:152] is the sub-list for method output_type
+	112, // [112:132] is the sub-list for method input_type
+	112, // [112:112] is the sub-list for extension type_name
+	112, // [112:112] is the sub-list for extension extendee
+	0,   // [0:112] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_operator_proto_init() }
@@ -5680,6 +5720,8 @@ func file_mezzo_operator_v1_operator_proto_init() {
 		(*WatchEvent_Executor)(nil),
 		(*WatchEvent_ExecutorRemoved)(nil),
 		(*WatchEvent_Batch)(nil),
+		(*WatchEvent_Operation)(nil),
+		(*WatchEvent_OperationRemoved)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
