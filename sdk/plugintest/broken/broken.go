@@ -72,7 +72,7 @@ func With(fault string) plugin.Definition {
 	out.Register = func(r grpc.ServiceRegistrar) {
 		var c catcher
 		right.Register(&c)
-		allocatorv1.RegisterAllocatorServer(r, &server{AllocatorServer: c.caught, fault: func() tampering {
+		allocatorv1.RegisterAllocatorServer(r, &server{AllocatorServer: c.caught, one: make(chan struct{}, 1), fault: func() tampering {
 			mu.Lock()
 			defer mu.Unlock()
 			return faults[fault]
@@ -91,18 +91,19 @@ func (c *catcher) RegisterService(_ *grpc.ServiceDesc, impl any) {
 type server struct {
 	allocatorv1.AllocatorServer
 	fault func() tampering
-	one   sync.Mutex // of sessions that are served one after the other
+	one   chan struct{} // held by the session that is served, where they are served one after the other
 }
 
 // Allocate serves a session with somebody in the middle.
 func (s *server) Allocate(stream grpc.BidiStreamingServer[allocatorv1.FromCore, allocatorv1.FromAllocator]) error {
 	fault := s.fault()
 	if fault.oneSession {
-		if !s.one.TryLock() {
-			<-stream.Context().Done()
+		select {
+		case s.one <- struct{}{}:
+			defer func() { <-s.one }()
+		case <-stream.Context().Done():
 			return stream.Context().Err()
 		}
-		defer s.one.Unlock()
 	}
 	return s.AllocatorServer.Allocate(&tampered{BidiStreamingServer: stream, fault: fault, copies: 1, kinds: map[uint32]allocatorv1.KindType{}})
 }
