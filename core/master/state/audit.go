@@ -173,7 +173,7 @@ func (m *Machine) auditFrameworks(wrong func(string, ...any)) {
 		if f.connected() != f.heartbeat.set() {
 			wrong("framework %s: connected is %v, its heartbeat is armed %v", id, f.connected(), f.heartbeat.set())
 		}
-		if !f.connected() && len(f.offers) > 0 {
+		if (!f.connected() || f.removing) && len(f.offers) > 0 {
 			wrong("framework %s is not connected and has %d offers", id, len(f.offers))
 		}
 		if f.removed() && len(f.tasks)+f.executors == 0 {

@@ -93,7 +93,7 @@ func (m *Machine) booksSetActive(a *agent) { m.books.SetAgentActive(a.id, a.acti
 func (m *Machine) booksSetFramework(f *framework) {
 	m.books.SetFramework(ledger.Framework{
 		ID: f.id, Roles: f.roles, Suppressed: f.suppressedRoles(),
-		Capabilities: f.ledgerCapabilities(), Active: f.connected(),
+		Capabilities: f.ledgerCapabilities(), Active: f.connected() && !f.removing,
 	})
 	for _, name := range f.roles {
 		m.recheckStarvation(name, true)

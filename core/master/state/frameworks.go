@@ -397,6 +397,10 @@ func (m *Machine) removeFramework(f *framework, why string, removed func()) {
 	}
 	f.removing = true
 	m.timers.cancel(&f.clock)
+	// Its calls are refused from here on, so it is offered nothing more.
+	m.withdrawAll(f)
+	m.booksSetFramework(f)
+	m.tellFramework(f)
 	m.write(frameworkPrefix+f.id, nil, func() {
 		if removed != nil {
 			removed()
@@ -521,7 +525,7 @@ func (m *Machine) reviveCompleted(f *framework) {
 
 // allocatorFramework is a framework as the allocator is told of it.
 func (m *Machine) allocatorFramework(f *framework) *allocator.FrameworkUpdated {
-	u := &allocator.FrameworkUpdated{ID: f.id, Name: f.info.GetName(), Active: f.connected()}
+	u := &allocator.FrameworkUpdated{ID: f.id, Name: f.info.GetName(), Active: f.connected() && !f.removing}
 	if f.removed() {
 		return u
 	}
