@@ -343,19 +343,22 @@ func (m *master) Connect(stream linkv1.AgentLink_ConnectServer) error {
 			return err
 		}
 		m.mu.Lock()
+		m.stream = stream
+		m.mu.Unlock()
+		// Before the test hears of it, which may send a Run at once.
+		if msg.GetRegister() != nil && !msg.GetRegister().GetMore() {
+			m.send(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Registered{Registered: &linkv1.Registered{AgentId: "A1", PingTimeoutMs: 60_000}}})
+		}
+		m.mu.Lock()
 		m.messages = append(m.messages, msg)
 		close(m.changed)
 		m.changed = make(chan struct{})
 		hold := m.hold
-		m.stream = stream
 		cut := m.cuts > 0 && msg.GetRegister() != nil
 		if cut {
 			m.cuts--
 		}
 		m.mu.Unlock()
-		if msg.GetRegister() != nil && !msg.GetRegister().GetMore() {
-			m.send(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Registered{Registered: &linkv1.Registered{AgentId: "A1", PingTimeoutMs: 60_000}}})
-		}
 		if cut {
 			return errors.New("the master is gone")
 		}

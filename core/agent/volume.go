@@ -129,6 +129,9 @@ func (v *volumes) serve(ctx context.Context, p state.VolumePlace, q *volumeQueue
 		err := work.do()
 		if err == nil {
 			pause = v.pause
+			v.mu.Lock()
+			q.failed = nil
+			v.mu.Unlock()
 			// The machine hears of it before anybody who waits for the volume does.
 			v.post(ctx, state.VolumeDone{Chore: work.chore})
 		} else {

@@ -42,7 +42,7 @@ func TestBrokenAdapters(t *testing.T) {
 		running.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			report, err := plugintest.Verify(t.Context(), broken.Adapter(fault), plugintest.Options{Patience: 3 * time.Second, Settle: 50 * time.Millisecond})
+			report, err := plugintest.Verify(t.Context(), broken.Adapter(fault), plugintest.Options{Patience: 5 * time.Second, Settle: 500 * time.Millisecond})
 			if err != nil {
 				t.Errorf("%s: %v", fault, err)
 				return
