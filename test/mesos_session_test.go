@@ -287,9 +287,10 @@ func TestMesosSessions(t *testing.T) {
 		t.Errorf("the task's input is answered with %d", code)
 	}
 	r.ends("console", mezzov1.TaskState_TASK_FAILED)
-	if code, _ := a.call("ATTACH_CONTAINER_OUTPUT", own, nil); code != 404 {
-		t.Errorf("a task that has ended: %d", code)
-	}
+	eventually(t, "the ended task's container to be unknown", func() bool {
+		code, _ := a.call("ATTACH_CONTAINER_OUTPUT", own, nil) // 400 while it is cleaned up
+		return code == 404
+	})
 
 	// The adapter's end is the sessions', and nobody else's.
 	s = a.session(id("last"), false, "echo up; exec sleep 100003.5")

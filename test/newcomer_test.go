@@ -341,7 +341,7 @@ func TestListVerbsAndTables(t *testing.T) {
 		ids = append(ids, fmt.Sprint(p["id"]))
 	}
 	slices.Sort(ids)
-	if want := []string{"allocator/drf", "isolator/cgroups", "isolator/cgroups"}; !slices.Equal(ids, want) {
+	if want := []string{"allocator/drf", "framework/mesos", "framework/mesos", "framework/mesos", "isolator/cgroups", "isolator/cgroups"}; !slices.Equal(ids, want) {
 		t.Errorf("plugins: %v, want %v", ids, want)
 	}
 	if r := c.mezzo("completion", "bash"); r.code != 0 || !strings.Contains(r.stdout, "mezzo") {

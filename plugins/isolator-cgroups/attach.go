@@ -48,6 +48,11 @@ func (p *cgroups) Attach(ctx context.Context, start *isolatorv1.ExecStart, s iso
 		return err
 	}
 	go x.input(conn)
+	cut := make(chan bool, 1) // what the shim says last: that we are too slow, or nothing
+	go func() {
+		_, err := conn.receive()
+		cut <- err == nil
+	}()
 	var outputs sync.WaitGroup
 	for i, f := range x.outputs {
 		outputs.Go(func() { x.output(f, i == 1) })
@@ -58,8 +63,13 @@ func (p *cgroups) Attach(ctx context.Context, start *isolatorv1.ExecStart, s iso
 	}
 	waiting, cancel := context.WithTimeout(ctx, endPatience)
 	defer cancel()
+	slow := false
+	select {
+	case slow = <-cut:
+	case <-waiting.Done():
+	}
 	end, err := p.Wait(waiting, &isolatorv1.WaitRequest{Container: c.id})
-	if err != nil {
+	if err != nil || slow {
 		return status.Errorf(codes.ResourceExhausted, "container %s writes faster than it is read here: attach again", c.id)
 	}
 	return x.send(&isolatorv1.ExecOutput{Status: end.GetStatus()})

@@ -17,8 +17,12 @@ type tap struct {
 	ended   bool
 }
 
-// reader is the writing end of one who is attached; -1 once it was closed.
-type reader struct{ fd int }
+// reader is the writing end of one who is attached; -1 once it was closed. slow
+// tells that it is closed for not reading.
+type reader struct {
+	fd   int
+	slow func()
+}
 
 func (r *reader) close() {
 	if r.fd >= 0 {
@@ -28,10 +32,10 @@ func (r *reader) close() {
 }
 
 // add takes over a descriptor, of which nobody waits for the writing.
-func (t *tap) add(fd int) *reader {
+func (t *tap) add(fd int, slow func()) *reader {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r := &reader{fd}
+	r := &reader{fd, slow}
 	if t.ended || unix.SetNonblock(fd, true) != nil {
 		r.close()
 		return r
@@ -63,6 +67,7 @@ func (t *tap) write(b []byte) {
 	defer t.mu.Unlock()
 	for _, r := range t.readers {
 		if n, err := unix.Write(r.fd, b); err != nil || n < len(b) {
+			r.slow() // said before the end of the output is seen
 			r.close()
 		}
 	}
@@ -87,8 +92,9 @@ func (c *container) attach(p *conn, fds []int) {
 		_ = p.send(answer(errors.New("there is no process to attach to")))
 		return
 	}
+	slow := func() { _ = p.send(answer(errors.New("it does not read what the container writes"))) }
 	for i, fd := range fds {
-		r := c.taps[i].add(fd)
+		r := c.taps[i].add(fd, slow)
 		defer c.taps[i].remove(r)
 	}
 	if c.terminal == nil {
