@@ -54,11 +54,13 @@ func (c *containers) probe(o state.Probe) {
 			return // the container is being cleaned up, or the agent ends
 		}
 		if looking.Err() != nil && !in.Void {
-			in.Err, in.Refused = fmt.Sprintf("no answer within %v", o.Timeout), false
+			in.Err, in.Refused = late(o.Timeout), false
 		}
 		c.post(ctx, in)
 	})
 }
+
+func late(timeout time.Duration) string { return fmt.Sprintf("no answer within %v", timeout) }
 
 // lookByCommand runs a command in the container.
 func (c *containers) lookByCommand(ctx context.Context, o state.Probe, in *state.Probed) {
@@ -81,6 +83,8 @@ func (c *containers) lookByCommand(ctx context.Context, o state.Probe, in *state
 	switch {
 	case status.Code(err) == codes.Unavailable:
 		in.Void = true // the plugin went away, not the task
+	case status.Code(err) == codes.Canceled, status.Code(err) == codes.DeadlineExceeded:
+		in.Err = late(o.Timeout) // the plugin's clock was the first
 	case err != nil:
 		in.Err = fmt.Sprintf("the command could not be run: %s", reason(err))
 	case !exit.GetKnown():
