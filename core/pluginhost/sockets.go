@@ -12,8 +12,10 @@ import (
 )
 
 // maxSocketBase bounds the directory of the sockets: the kernel allows 107
-// bytes for the path of a socket, and go-plugin adds up to 45.
-const maxSocketBase = 60
+// bytes for the path of a socket, of which a launch's own directory ("/p" and a
+// random number of up to ten digits) takes 12, and go-plugin ("/plugin-dir" and
+// "/plugin", each with such a number) 38.
+const maxSocketBase = 107 - 12 - 38
 
 // socketDir is where plugins' sockets live. One live host owns it, by a lock
 // that the kernel drops however the host ends; the next host sweeps it.
