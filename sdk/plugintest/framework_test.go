@@ -1,7 +1,6 @@
 package plugintest_test
 
 import (
-	"sync"
 	"testing"
 	"time"
 
@@ -34,32 +33,17 @@ func TestBrokenAdapters(t *testing.T) {
 		"moves":                {"comes-back"},
 		"lingers":              {"closes"},
 	}
-	slots := make(chan struct{}, 8)
-	var mu sync.Mutex
-	reports := map[string]*plugintest.Report{}
-	var running sync.WaitGroup
 	for _, fault := range broken.AdapterFaults() {
-		running.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			report, err := plugintest.Verify(t.Context(), broken.Adapter(fault), plugintest.Options{Patience: 5 * time.Second, Settle: 500 * time.Millisecond})
-			if err != nil {
-				t.Errorf("%s: %v", fault, err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			reports[fault] = report
-		})
+		if _, known := tests[fault]; !known {
+			t.Errorf("no test says which check finds the fault %q", fault)
+		}
 	}
-	running.Wait()
+	reports := verifyAll(t, tests, func(fault string) (plugintest.Open, func()) {
+		return broken.Adapter(fault), func() {}
+	}, plugintest.Options{Patience: 5 * time.Second, Settle: 500 * time.Millisecond})
 	for fault, report := range reports {
 		t.Run(fault, func(t *testing.T) {
-			want, known := tests[fault]
-			if !known {
-				t.Fatalf("no test says which check finds the fault %q", fault)
-			}
-			wantFailed(t, report, want)
+			wantFailed(t, report, tests[fault])
 		})
 	}
 }

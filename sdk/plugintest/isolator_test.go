@@ -1,7 +1,6 @@
 package plugintest_test
 
 import (
-	"sync"
 	"testing"
 	"time"
 
@@ -45,35 +44,18 @@ func TestBrokenIsolators(t *testing.T) {
 		"attach-skips":         {"attach-slow"},
 		"attach-is-deaf":       {"attach-terminal"},
 	}
-	// They wait more than they work: several at a time, however few the cores.
-	slots := make(chan struct{}, 8)
-	var mu sync.Mutex
-	reports := map[string]*plugintest.Report{}
-	var running sync.WaitGroup
 	for _, fault := range broken.IsolatorFaults() {
-		running.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			isolator := broken.NewIsolator(fault)
-			defer isolator.Close()
-			report, err := plugintest.Verify(t.Context(), isolator.Open, plugintest.Options{Patience: 4 * time.Second, Settle: 100 * time.Millisecond})
-			if err != nil {
-				t.Errorf("%s: %v", fault, err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			reports[fault] = report
-		})
+		if _, known := tests[fault]; !known {
+			t.Errorf("no test says which check finds the fault %q", fault)
+		}
 	}
-	running.Wait()
+	reports := verifyAll(t, tests, func(fault string) (plugintest.Open, func()) {
+		isolator := broken.NewIsolator(fault)
+		return isolator.Open, isolator.Close
+	}, plugintest.Options{Patience: 4 * time.Second, Settle: 100 * time.Millisecond})
 	for fault, report := range reports {
 		t.Run(fault, func(t *testing.T) {
-			want, known := tests[fault]
-			if !known {
-				t.Fatalf("no test says which check finds the fault %q", fault)
-			}
-			wantFailed(t, report, want)
+			wantFailed(t, report, tests[fault])
 			if n := report.Count(plugintest.Skipped); fault == "none" && n != 1 {
 				t.Errorf("%d checks are skipped, want host-death alone", n)
 			}

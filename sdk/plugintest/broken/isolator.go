@@ -31,6 +31,9 @@ type Isolator struct {
 
 	mu    sync.Mutex
 	boxes map[string]*box
+	// What Exec runs: how to end each process, and all that have not ended.
+	execs   map[*execution]func()
+	running sync.WaitGroup
 }
 
 // IsolatorFaults are the names of all faults; "none" is among them.
@@ -38,7 +41,7 @@ func IsolatorFaults() []string { return slices.Sorted(maps.Keys(isolatorFaults))
 
 // NewIsolator returns one with this fault.
 func NewIsolator(fault string) *Isolator {
-	return &Isolator{fault: isolatorFaults[fault], boxes: map[string]*box{}}
+	return &Isolator{fault: isolatorFaults[fault], boxes: map[string]*box{}, execs: map[*execution]func(){}}
 }
 
 // Open starts an instance of the plugin.
@@ -57,12 +60,30 @@ func (i *Isolator) Open(context.Context) (*plugintest.Plugin, error) {
 	return &plugintest.Plugin{Conn: local.Conn, Close: local.Close, Kill: kill}, nil
 }
 
-// Close ends every process that is left.
+// Close ends every process that is left, and waits for those that Exec ran.
 func (i *Isolator) Close() {
 	i.mu.Lock()
-	defer i.mu.Unlock()
 	for _, b := range i.boxes {
 		b.end()
+	}
+	for _, end := range i.execs {
+		end()
+	}
+	i.mu.Unlock()
+	i.running.Wait()
+}
+
+// carries notes a process that Close is to end, until it has ended.
+func (i *Isolator) carries(x *execution, end func()) (ended func()) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.execs[x] = end
+	i.running.Add(1)
+	return func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		delete(i.execs, x)
+		i.running.Done()
 	}
 }
 

@@ -60,14 +60,13 @@ func (i *instance) Exec(ctx context.Context, start *isolatorv1.ExecStart, s isol
 	if err := x.start(start.GetSize()); err != nil {
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
-	end := func() { _ = syscall.Kill(-x.cmd.Process.Pid, syscall.SIGKILL) } // it may have ended
-	defer context.AfterFunc(ctx, func() {
-		if !i.fault.execStays {
-			end()
-			return
-		}
-		time.AfterFunc(10*time.Second, end) // after the test, which must leave nothing
-	})()
+	// It may have ended. What stays too long is ended with the isolator, which
+	// leaves nothing.
+	end := func() { _ = syscall.Kill(-x.cmd.Process.Pid, syscall.SIGKILL) }
+	defer i.carries(x, end)()
+	if !i.fault.execStays {
+		defer context.AfterFunc(ctx, end)()
+	}
 	if err := x.send(&isolatorv1.ExecOutput{Started: true}); err != nil {
 		end()
 		return err
