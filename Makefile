@@ -9,7 +9,7 @@ TOOLS   := $(BIN)/tools
 PREFIX  ?= /usr/local
 LDFLAGS := -s -w -X github.com/mezzo-os/mezzo/sdk/plugin.buildVersion=$(VERSION) -X github.com/mezzo-os/mezzo/core/command.buildVersion=$(VERSION)
 GOBUILD := umask 022 && CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
-PLUGINS := allocator-drf allocator-priority isolator-cgroups framework-mesos
+PLUGINS := allocator-drf allocator-priority isolator-cgroups isolator-containerd framework-mesos
 STATICCHECK_VERSION := v0.8.2
 FUZZTIME ?= 20s
 SIM_SEEDS ?= 300
