@@ -115,16 +115,6 @@ func reasonLabel(s *mezzov1.TaskStatus) string {
 	return strings.ToLower(strings.TrimPrefix(s.GetReason().String(), "REASON_"))
 }
 
-// ends is whether a task in this state has ended, or is taken for it.
-func ends(s mezzov1.TaskState) bool {
-	switch s {
-	case mezzov1.TaskState_TASK_FINISHED, mezzov1.TaskState_TASK_FAILED, mezzov1.TaskState_TASK_KILLED, mezzov1.TaskState_TASK_ERROR,
-		mezzov1.TaskState_TASK_LOST, mezzov1.TaskState_TASK_DROPPED, mezzov1.TaskState_TASK_GONE, mezzov1.TaskState_TASK_GONE_BY_OPERATOR:
-		return true
-	}
-	return false
-}
-
 // told is the state that a task's framework was told last: its status says why.
 func told(v *state.TaskView) mezzov1.TaskState {
 	if v.Status == nil {
@@ -136,7 +126,7 @@ func told(v *state.TaskView) mezzov1.TaskState {
 // countTask counts a task whose end was told. The view's lock is held.
 func (m *mirror) countTask(before, now *state.TaskView) {
 	end := told(now)
-	if !ends(end) || before != nil && told(before) == end && before.Launched.Equal(now.Launched) {
+	if !end.Terminal() || before != nil && told(before) == end && before.Launched.Equal(now.Launched) {
 		return
 	}
 	source := mezzov1.TaskStatus_SOURCE_MASTER

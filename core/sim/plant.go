@@ -66,7 +66,7 @@ func (p plant) drops(w *world, msg *linkv1.MasterMessage) bool {
 // has acknowledged in its place.
 func (p plant) swallows(l *link, msg *linkv1.AgentMessage) bool {
 	st := msg.GetUpdate().GetStatus()
-	if p != plantSwallowUpdate || !terminal(st.GetState()) || !l.w.chance(0.05) {
+	if p != plantSwallowUpdate || !st.GetState().Terminal() || !l.w.chance(0.05) {
 		return false
 	}
 	l.toAgent(&linkv1.MasterMessage{Epoch: l.master.epoch, Message: &linkv1.MasterMessage_Acknowledge{Acknowledge: &linkv1.Acknowledge{

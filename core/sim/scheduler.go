@@ -67,18 +67,9 @@ type record struct {
 // over is whether the scheduler holds the task to have ended for good.
 func (r *record) over() bool { return r.final != nil || r.refused }
 
-func terminal(s mezzov1.TaskState) bool {
-	switch s {
-	case mezzov1.TaskState_TASK_FINISHED, mezzov1.TaskState_TASK_FAILED, mezzov1.TaskState_TASK_KILLED, mezzov1.TaskState_TASK_ERROR,
-		mezzov1.TaskState_TASK_LOST, mezzov1.TaskState_TASK_DROPPED, mezzov1.TaskState_TASK_GONE, mezzov1.TaskState_TASK_GONE_BY_OPERATOR:
-		return true
-	}
-	return false
-}
-
 // nowhere is whether the state says that the task is not there.
 func nowhere(s mezzov1.TaskState) bool {
-	return terminal(s) || s == mezzov1.TaskState_TASK_UNKNOWN
+	return s.Terminal() || s == mezzov1.TaskState_TASK_UNKNOWN
 }
 
 var roleNames = []string{"*", "web", "web/ads", "batch"}
@@ -460,7 +451,7 @@ func (s *scheduler) update(st *mezzov1.TaskStatus) {
 		w.fail(subjects, "task %s: %s comes after %s", id, describeStatus(st), describeStatus(r.updates[len(r.updates)-1]))
 	default:
 		r.updates = append(r.updates, st)
-		if terminal(st.GetState()) {
+		if st.GetState().Terminal() {
 			r.final = st
 		}
 	}

@@ -82,7 +82,7 @@ func (m *Machine) subscribe(in ExecutorSubscribe) {
 	ended := map[string]bool{}
 	for _, u := range in.Call.GetSubscribe().GetUnacknowledgedUpdates() {
 		m.executorUpdate(e, u.GetStatus())
-		ended[u.GetStatus().GetTaskId().GetValue()] = terminal(u.GetStatus().GetState())
+		ended[u.GetStatus().GetTaskId().GetValue()] = u.GetStatus().GetState().Terminal()
 	}
 	m.dropUnknown(e, in.Call.GetSubscribe().GetUnacknowledgedTasks())
 	for _, info := range in.Call.GetSubscribe().GetUnacknowledgedTasks() {
@@ -251,7 +251,7 @@ func (m *Machine) executorUpdate(e *executor, s *mezzov1.TaskStatus) {
 	case t != nil && slices.ContainsFunc(t.seen, func(uuid []byte) bool { return bytes.Equal(uuid, s.GetUuid()) }):
 	case m.hasLive(e, id):
 		m.adopt(t, s)
-	case terminal(s.GetState()) || t != nil && !t.ended():
+	case s.GetState().Terminal() || t != nil && !t.ended():
 		m.log(Debug, "an executor's update says nothing new and is dropped", "framework", e.framework.id, "executor", e.id, "task", id)
 	default:
 		m.endThere(e, s.GetTaskId())
@@ -309,7 +309,7 @@ func (m *Machine) adopt(t *task, from *mezzov1.TaskStatus) {
 	if t.started.IsZero() && s.GetState() == mezzov1.TaskState_TASK_RUNNING {
 		t.started = m.now
 	}
-	if terminal(s.GetState()) {
+	if s.GetState().Terminal() {
 		m.finishTask(t, s)
 		return
 	}

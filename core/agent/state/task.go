@@ -66,16 +66,7 @@ const (
 	byHealth    cause = "health" // KILLED, and not healthy
 )
 
-func (t *task) ended() bool { return terminal(t.status.GetState()) }
-
-func terminal(s mezzov1.TaskState) bool {
-	switch s {
-	case mezzov1.TaskState_TASK_FINISHED, mezzov1.TaskState_TASK_FAILED, mezzov1.TaskState_TASK_KILLED, mezzov1.TaskState_TASK_ERROR,
-		mezzov1.TaskState_TASK_LOST, mezzov1.TaskState_TASK_DROPPED, mezzov1.TaskState_TASK_GONE, mezzov1.TaskState_TASK_GONE_BY_OPERATOR:
-		return true
-	}
-	return false
-}
+func (t *task) ended() bool { return t.status.GetState().Terminal() }
 
 const (
 	fromAgent    = mezzov1.TaskStatus_SOURCE_AGENT
@@ -146,7 +137,7 @@ func (m *Machine) update(t *task, s *mezzov1.TaskStatus) {
 		// Nobody is there to acknowledge; the master hears of it once.
 		t.updates = nil
 		m.sendUpdate(t, s)
-		if terminal(s.GetState()) {
+		if s.GetState().Terminal() {
 			m.forgetTask(t)
 		}
 		return
@@ -159,7 +150,7 @@ func (m *Machine) update(t *task, s *mezzov1.TaskStatus) {
 	}
 	// The newest state rides on the outstanding update. The end of a task frees
 	// its resources, so that is told soon even if an acknowledgement is slow.
-	if soon := m.now.Add(time.Second); terminal(s.GetState()) && m.link.state == registered && t.retryAt.After(soon) {
+	if soon := m.now.Add(time.Second); s.GetState().Terminal() && m.link.state == registered && t.retryAt.After(soon) {
 		m.retryAt(t, soon)
 	}
 }

@@ -76,12 +76,12 @@ func (m *Machine) auditAgent(a *agent, uses map[ledger.Key]bool, wrong func(stri
 			wrong("task %v: held is %v, in the books %v", key, t.held, held)
 		}
 		if !t.held {
-			if a.phase == present && !terminal(t.latest) && !t.lost {
+			if a.phase == present && !t.latest.Terminal() && !t.lost {
 				wrong("task %v is %s on agent %s and holds nothing", key, t.latest, a.id)
 			}
 			continue
 		}
-		if terminal(t.latest) {
+		if t.latest.Terminal() {
 			wrong("task %v has ended (%s) and holds resources", key, t.latest)
 		}
 		if u.Role != t.role || !u.Resources.Equal(t.resources) {

@@ -234,7 +234,7 @@ func (m *Machine) acknowledgeCall(f *framework, c *schedulerv1.Call_Acknowledge)
 	}
 	key := TaskKey{FrameworkID: f.id, TaskID: c.GetTaskId().GetValue()}
 	m.acknowledge(a, key, c.GetUuid())
-	if t := a.tasks[key]; t != nil && terminal(t.state) && slices.Equal(t.status.GetUuid(), c.GetUuid()) {
+	if t := a.tasks[key]; t != nil && t.state.Terminal() && slices.Equal(t.status.GetUuid(), c.GetUuid()) {
 		m.completeTask(t)
 	}
 	return nil

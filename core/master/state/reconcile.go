@@ -68,14 +68,14 @@ func (m *Machine) reconcileTasks(a *agent, reg *registration, owners []*framewor
 		} else {
 			m.compareTask(t, r)
 		}
-		if returned && !f.removed() && (!terminal(t.latest) || t.lost) {
+		if returned && !f.removed() && (!t.latest.Terminal() || t.lost) {
 			m.update(f, m.announcement(t))
 		}
 		t.lost = false
 		if t.revoked != nil {
 			out.revoked = append(out.revoked, t)
 		}
-		if t.killed && !terminal(t.latest) {
+		if t.killed && !t.latest.Terminal() {
 			if t.kill == nil {
 				out.killed = append(out.killed, t.ref())
 			} else {
@@ -86,7 +86,7 @@ func (m *Machine) reconcileTasks(a *agent, reg *registration, owners []*framewor
 	for _, t := range m.tasksOf(a) {
 		switch {
 		case seen[t.key]:
-		case t.framework.removed() || terminal(t.latest):
+		case t.framework.removed() || t.latest.Terminal():
 			// Ended, and acknowledged, or nobody is there to care.
 			m.completeTask(t)
 		default:
@@ -105,7 +105,7 @@ func (m *Machine) learnTask(a *agent, f *framework, key TaskKey, r *reportedTask
 	}
 	t.adopt(r)
 	m.addTask(t)
-	if terminal(t.latest) {
+	if t.latest.Terminal() {
 		t.finished = m.now
 	} else {
 		if t.executor != nil {
@@ -142,7 +142,7 @@ func (t *task) adopt(r *reportedTask) {
 
 // compareTask brings a task that both know to what the agent says.
 func (m *Machine) compareTask(t *task, r *reportedTask) {
-	if t.lost || !r.GetUnacknowledged() && !terminal(t.state) {
+	if t.lost || !r.GetUnacknowledged() && !t.state.Terminal() {
 		t.adopt(r)
 	}
 	if t.executor != nil {
@@ -165,7 +165,7 @@ func (m *Machine) compareTask(t *task, r *reportedTask) {
 	}
 	t.latest = r.GetState()
 	switch {
-	case terminal(t.latest):
+	case t.latest.Terminal():
 		if t.finished.IsZero() {
 			t.finished = m.now
 		}

@@ -67,17 +67,6 @@ func (t *task) use() ledger.Key {
 	return ledger.Key{Agent: t.agent.id, Framework: t.key.FrameworkID, Kind: ledger.Task, ID: t.key.TaskID}
 }
 
-// terminal is whether a task in this state has ended.
-func terminal(s mezzov1.TaskState) bool {
-	switch s {
-	case mezzov1.TaskState_TASK_FINISHED, mezzov1.TaskState_TASK_FAILED, mezzov1.TaskState_TASK_KILLED,
-		mezzov1.TaskState_TASK_ERROR, mezzov1.TaskState_TASK_LOST, mezzov1.TaskState_TASK_DROPPED,
-		mezzov1.TaskState_TASK_GONE, mezzov1.TaskState_TASK_GONE_BY_OPERATOR:
-		return true
-	}
-	return false
-}
-
 // addTask enters a task that is launched or was reported.
 func (m *Machine) addTask(t *task) {
 	m.taskSerial++
@@ -177,7 +166,7 @@ func (m *Machine) statusUpdate(a *agent, u *linkv1.StatusUpdate) {
 			t.executor.proven = true
 		}
 		m.taskMoved(t, st, newest)
-		if terminal(t.state) && (len(st.GetUuid()) == 0 || f.removed()) {
+		if t.state.Terminal() && (len(st.GetUuid()) == 0 || f.removed()) {
 			m.completeTask(t)
 		}
 	}
@@ -212,20 +201,20 @@ func seconds(t time.Time) float64 { return float64(t.UnixNano()/1000) / 1e6 }
 // taskMoved applies an update to a task. A terminal state is for ever, except
 // that a task which was only lost from sight may be found again.
 func (m *Machine) taskMoved(t *task, st *mezzov1.TaskStatus, newest mezzov1.TaskState) {
-	if !terminal(t.state) || t.lost {
+	if !t.state.Terminal() || t.lost {
 		t.setStatus(withoutData(st))
 		t.lost = false
 		if t.state == mezzov1.TaskState_TASK_RUNNING && t.started.IsZero() {
 			t.started = m.now
 		}
 	}
-	if !terminal(t.latest) {
+	if !t.latest.Terminal() {
 		t.latest = newest
 	}
-	if t.executor != nil && !terminal(newest) {
+	if t.executor != nil && !newest.Terminal() {
 		t.executor.proven = true
 	}
-	if terminal(t.latest) {
+	if t.latest.Terminal() {
 		if t.finished.IsZero() {
 			t.finished = m.now
 		}
@@ -241,7 +230,7 @@ const maxStatuses = 32
 // newest is the state to show of a task: what its agent has told, unless the
 // framework was told something that is final, or that the task is lost.
 func (t *task) newest() mezzov1.TaskState {
-	if t.lost || terminal(t.state) {
+	if t.lost || t.state.Terminal() {
 		return t.state
 	}
 	return t.latest
@@ -312,7 +301,7 @@ func (m *Machine) loseTasks(a *agent) {
 			m.completeTask(t)
 			continue
 		}
-		if terminal(t.state) {
+		if t.state.Terminal() {
 			continue
 		}
 		state := mezzov1.TaskState_TASK_LOST
@@ -337,7 +326,7 @@ func (m *Machine) endTasks(a *agent) {
 		if t.held {
 			m.unhold(t)
 		}
-		if !terminal(t.state) && !t.framework.removed() {
+		if !t.state.Terminal() && !t.framework.removed() {
 			t.setStatus(m.masterStatus(t, mezzov1.TaskState_TASK_LOST, mezzov1.TaskStatus_REASON_AGENT_REMOVED, "Agent "+a.hostname+" unregistered"))
 			m.update(t.framework, t.status)
 		}
