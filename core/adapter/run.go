@@ -232,24 +232,8 @@ func (r *run) tell() {
 
 // differs says why a block of the configuration is not what runs; empty: it is.
 func (r *run) differs(block config.Plugin, pluginDir string) string {
-	path := block.Binary(pluginDir)
-	generation := r.instance.Current()
-	switch {
-	case path != r.path:
-		return "another file: " + path
-	case block.Checksum != r.block.Checksum:
-		return "another checksum"
-	case generation == nil:
-		return "it does not run now"
-	}
-	if sum, err := pluginhost.Checksum(path); err != nil || sum != generation.Checksum {
-		return "the file is another"
-	}
-	given, diags := config.DecodePlugin(block, generation.Description.GetSchema())
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if diags.HasErrors() || !bytes.Equal(given, r.given) {
-		return "another config"
-	}
-	return ""
+	given := r.given
+	r.mu.Unlock() // the instance must not be called with it held: it calls back
+	return r.instance.Differs(block, pluginDir, r.path, r.block.Checksum, given)
 }

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -151,24 +150,7 @@ func (p *Plugin) differs(block config.Plugin, pluginDir string) string {
 	p.mu.Lock()
 	spec, instance, running := p.active.spec, p.active.instance, p.active.given
 	p.mu.Unlock() // the instance must not be called with it held: it calls back
-	path := block.Binary(pluginDir)
-	generation := instance.Current()
-	switch {
-	case path != spec.Path:
-		return "another file: " + path
-	case block.Checksum != spec.Checksum:
-		return "another checksum"
-	case generation == nil:
-		return "it does not run now"
-	}
-	if sum, err := pluginhost.Checksum(path); err != nil || sum != generation.Checksum {
-		return "the file is another"
-	}
-	given, diags := config.DecodePlugin(block, generation.Description.GetSchema())
-	if diags.HasErrors() || !bytes.Equal(given, running) {
-		return "another config"
-	}
-	return ""
+	return instance.Differs(block, pluginDir, spec.Path, spec.Checksum, running)
 }
 
 func (p *Plugin) setLogLevel(level string) {

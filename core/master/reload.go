@@ -1,7 +1,6 @@
 package master
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/mezzo-os/mezzo/config"
 	"github.com/mezzo-os/mezzo/core/master/state"
-	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
@@ -274,31 +272,13 @@ func (r *allocatorRun) differs(c *config.Master) string {
 	if r.instance == nil {
 		return "" // Options.Allocator
 	}
-	next := c.Allocator
-	path := next.Binary(c.PluginDir)
-	generation := r.instance.Current()
-	switch {
-	case next.Name != r.block.Name:
+	if c.Allocator.Name != r.block.Name {
 		return "another policy"
-	case path != r.binary:
-		return "another file: " + path
-	case next.Checksum != r.block.Checksum:
-		return "another checksum"
-	case generation == nil:
-		return "it does not run now"
 	}
-	if sum, err := pluginhost.Checksum(path); err != nil || sum != generation.Checksum {
-		return "the file is another"
-	}
-	// What it was given is compared, not what is written: a comment is no change,
-	// and a file that the configuration reads may be one.
-	given, diags := config.DecodePlugin(*next, generation.Description.GetSchema())
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if diags.HasErrors() || !bytes.Equal(given, r.given) {
-		return "another config"
-	}
-	return ""
+	given := r.given
+	r.mu.Unlock() // the instance must not be called with it held: it calls back
+	return r.instance.Differs(*c.Allocator, c.PluginDir, r.binary, r.block.Checksum, given)
 }
 
 // errorText shows an error with the operator's lines where it has any.

@@ -1,6 +1,8 @@
 package pluginhost
 
 import (
+	"bytes"
+
 	"github.com/hashicorp/hcl/v2"
 
 	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
@@ -35,4 +37,30 @@ func FromConfig(p config.Plugin, pluginDir string) Spec {
 		spec.Place = p.DefRange.String()
 	}
 	return spec
+}
+
+// Differs says why what a configuration's block describes is not what the
+// instance runs; empty: it is. path and checksum are those of the Spec that it
+// was started with, given is what Configure was told last: it is compared, not
+// what is written, since a comment is no change, and a file that the
+// configuration reads may be one.
+func (i *Instance) Differs(block config.Plugin, pluginDir, path, checksum string, given []byte) string {
+	next := block.Binary(pluginDir)
+	generation := i.Current()
+	switch {
+	case next != path:
+		return "another file: " + next
+	case block.Checksum != checksum:
+		return "another checksum"
+	case generation == nil:
+		return "it does not run now"
+	}
+	if sum, err := Checksum(next); err != nil || sum != generation.Checksum {
+		return "the file is another"
+	}
+	config, diags := config.DecodePlugin(block, generation.Description.GetSchema())
+	if diags.HasErrors() || !bytes.Equal(config, given) {
+		return "another config"
+	}
+	return ""
 }
