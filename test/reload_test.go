@@ -26,6 +26,14 @@ func TestReloadMaster(t *testing.T) {
 	if r := mezzo(t, env, "reload"); r.code != 0 || r.stdout != "nothing to change\n" {
 		t.Errorf("nothing changed: %+v", r)
 	}
+	for _, step := range [][2]string{{"", "info\n"}, {"debug", "debug (info in the configuration)\n"}, {"warn", "warn (info in"}, {"config", "info\n"}} {
+		if r := mezzo(t, env, append([]string{"log-level"}, strings.Fields(step[0])...)...); r.code != 0 || !strings.HasPrefix(r.stdout, step[1]) {
+			t.Errorf("log-level %s: %+v", step[0], r)
+		}
+	}
+	if r := mezzo(t, env, "log-level", "loud"); r.code != 1 || !strings.Contains(r.stderr, `"loud": it is one of trace, debug`) {
+		t.Errorf("a level that there is not: %+v", r)
+	}
 	if r := mezzo(t, env, "weights", "set", "web=7"); r.code != 0 {
 		t.Fatalf("weights set: %+v", r)
 	}
@@ -105,6 +113,18 @@ func TestReloadAgent(t *testing.T) {
 	}
 	if state := c.task("survivor")["state"]; state != "TASK_RUNNING" {
 		t.Errorf("the task is %v", state)
+	}
+	// What a reload logs, it logs before it is answered.
+	logged := strings.Count(a.stderr.String(), "the configuration was reloaded")
+	if r := c.mezzo("log-level", "--agent", "reloaded", "warn", "--for", "1h"); r.code != 0 || !strings.HasPrefix(r.stdout, "warn (info in the configuration, again from ") {
+		t.Errorf("the agent's log level: %+v", r)
+	}
+	c.mezzo("reload", "--agent", "reloaded")
+	c.mezzo("log-level", "--agent", "reloaded", "config")
+	c.mezzo("reload", "--agent", "reloaded")
+	eventually(t, "the line of the second of two reloads", func() bool { return strings.Count(a.stderr.String(), "the configuration was reloaded") > logged })
+	if n := strings.Count(a.stderr.String(), "the configuration was reloaded"); n != logged+1 {
+		t.Errorf("%d reloads were logged while the log level was warn", n-logged-1)
 	}
 	if r := c.mezzo("run", "--", "echo", "again"); r.stdout != "again\n" {
 		t.Errorf("new work: %+v", r)

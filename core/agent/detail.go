@@ -14,7 +14,7 @@ func (a *Agent) detail(ctx context.Context) (*operatorv1.AgentStateDetail, error
 	if err := a.query(ctx, func(m *state.Machine) { d = m.Detail() }); err != nil {
 		return nil, err
 	}
-	out := &operatorv1.AgentStateDetail{Info: d.Info, Version: d.Version, Started: stamp(a.born), Frameworks: d.Frameworks}
+	out := &operatorv1.AgentStateDetail{Info: d.Info, Version: d.Version, Started: stamp(a.born), Frameworks: d.Frameworks, Operations: d.Operations}
 	for _, e := range d.Executors {
 		x := &operatorv1.AgentExecutor{
 			FrameworkId: e.FrameworkID, Info: e.Info, Role: e.Role, ContainerId: e.Container, Command: e.Command, Completed: e.Completed,

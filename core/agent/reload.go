@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/hcl/v2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -35,6 +34,27 @@ func (s *operatorService) Reload(ctx context.Context, _ *operatorv1.ReloadReques
 		return nil, err
 	}
 	return s.service.Reload(ctx)
+}
+
+// SetLogLevel changes how much is logged.
+func (s *operatorService) SetLogLevel(ctx context.Context, q *operatorv1.SetLogLevelRequest) (*operatorv1.LogLevel, error) {
+	if err := s.authorize(ctx, rpc.Administer, rpc.Object{ID: "log_level"}); err != nil {
+		return nil, err
+	}
+	answer, err := s.service.logLevel.Answer(q)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	s.service.o.Logger.Info("log level set", "level", answer.GetLevel(), "until", answer.GetUntil().AsTime())
+	return answer, nil
+}
+
+// GetLogLevel says how much is logged.
+func (s *operatorService) GetLogLevel(ctx context.Context, _ *operatorv1.GetLogLevelRequest) (*operatorv1.LogLevel, error) {
+	if err := s.authorize(ctx, rpc.ViewCluster, rpc.Object{}); err != nil {
+		return nil, err
+	}
+	return s.service.logLevel.Message(), nil
 }
 
 // ReloadOn reloads whenever there is a signal, until ctx ends; the outcome is
@@ -140,9 +160,7 @@ func (s *Service) apply(ctx context.Context, next *config.Agent, out *operatorv1
 	}
 	if now.LogLevel != next.LogLevel {
 		change("log_level", now.LogLevel, next.LogLevel)
-		for _, l := range s.loggers {
-			l.SetLevel(hclog.LevelFromString(next.LogLevel))
-		}
+		s.logLevel.Configure(next.LogLevel)
 	}
 	out.Restart = needRestart(now, next)
 	now.Isolators, now.LogLevel, now.PluginDir = next.Isolators, next.LogLevel, next.PluginDir

@@ -23,6 +23,7 @@ import (
 	"github.com/mezzo-os/mezzo/core/agent/fetcher"
 	"github.com/mezzo-os/mezzo/core/agent/state"
 	"github.com/mezzo-os/mezzo/core/http"
+	"github.com/mezzo-os/mezzo/core/loglevel"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	"github.com/mezzo-os/mezzo/sdk/client"
@@ -73,8 +74,8 @@ type Service struct {
 	ready    chan struct{}
 
 	reloading sync.Mutex
-	config    config.Agent   // what counts now; see Reload
-	loggers   []hclog.Logger // that follow log_level
+	config    config.Agent // what counts now; see Reload
+	logLevel  *loglevel.Switch
 
 	mu      sync.Mutex
 	plugins map[string]*Plugin // isolators by name, retired ones too
@@ -134,7 +135,12 @@ func (s *Service) listen() (err error) {
 	c := s.o.Config
 	files := s.files()
 	rpcLogger, httpLogger := s.o.Logger.Named("rpc"), s.o.Logger.Named("http")
-	s.loggers = []hclog.Logger{s.o.Logger, rpcLogger, httpLogger}
+	s.logLevel = loglevel.New(c.LogLevel, func(level hclog.Level) {
+		for _, l := range []hclog.Logger{s.o.Logger, rpcLogger, httpLogger} {
+			l.SetLevel(level)
+		}
+		s.host.FollowLogLevel()
+	})
 	if s.rpc, err = rpc.Listen(rpc.Options{Address: c.RPC, TLS: files, Insecure: c.Insecure, Logger: rpcLogger}); err != nil {
 		return err
 	}
@@ -351,6 +357,9 @@ func (s *Service) Run(ctx context.Context) error {
 
 // close ends what NewService has opened. It may be called again.
 func (s *Service) close() {
+	if s.logLevel != nil {
+		s.logLevel.Close()
+	}
 	if s.host != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), pluginsTimeout)
 		defer cancel()

@@ -33,6 +33,7 @@ import (
 	"github.com/mezzo-os/mezzo/core/election"
 	"github.com/mezzo-os/mezzo/core/election/standalone"
 	"github.com/mezzo-os/mezzo/core/http"
+	"github.com/mezzo-os/mezzo/core/loglevel"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/registry"
 	"github.com/mezzo-os/mezzo/core/registry/bolt"
@@ -104,7 +105,7 @@ type Master struct {
 	allocator   atomic.Pointer[allocatorRun]  // the current one
 	allocatorMu sync.Mutex                    // held while another one takes over
 	reloading   sync.Mutex
-	loggers     []hclog.Logger // that follow log_level
+	logLevel    *loglevel.Switch
 
 	life       context.Context // of what Run starts
 	background sync.WaitGroup
@@ -165,7 +166,12 @@ func (m *Master) listen() (err error) {
 		tls = &client.Files{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key}
 	}
 	rpcLogger, httpLogger := m.logger.Named("rpc"), m.logger.Named("http")
-	m.loggers = []hclog.Logger{m.logger, rpcLogger, httpLogger}
+	m.logLevel = loglevel.New(c.LogLevel, func(level hclog.Level) {
+		for _, l := range []hclog.Logger{m.logger, rpcLogger, httpLogger} {
+			l.SetLevel(level)
+		}
+		m.host.FollowLogLevel()
+	})
 	if m.rpc, err = rpc.Listen(rpc.Options{
 		Address: c.RPC, TLS: tls, Insecure: c.Insecure, Logger: rpcLogger, HandshakeTimeout: m.options.HandshakeTimeout,
 	}); err != nil {
@@ -272,6 +278,9 @@ func (m *Master) shutDown() {
 
 // close closes what New opened. What shutDown has ended already is ended.
 func (m *Master) close() {
+	if m.logLevel != nil {
+		m.logLevel.Close()
+	}
 	if m.host != nil {
 		_ = m.host.Close(context.Background())
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/core/metric"
 	"github.com/mezzo-os/mezzo/core/rpc"
@@ -103,6 +106,27 @@ func (s *operatorService) GetMetrics(ctx context.Context, _ *operatorv1.GetMetri
 	}
 	list, err := metric.Messages(s.master.metrics.registry)
 	return &operatorv1.GetMetricsResponse{Metrics: list}, err
+}
+
+// SetLogLevel answers on standbys too.
+func (s *operatorService) SetLogLevel(ctx context.Context, q *operatorv1.SetLogLevelRequest) (*operatorv1.LogLevel, error) {
+	if err := s.administer(ctx, "log_level", ""); err != nil {
+		return nil, err
+	}
+	answer, err := s.master.logLevel.Answer(q)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	s.master.logger.Info("log level set", "level", answer.GetLevel(), "until", answer.GetUntil().AsTime())
+	return answer, nil
+}
+
+// GetLogLevel answers on standbys too.
+func (s *operatorService) GetLogLevel(ctx context.Context, _ *operatorv1.GetLogLevelRequest) (*operatorv1.LogLevel, error) {
+	if err := s.view(ctx); err != nil {
+		return nil, err
+	}
+	return s.master.logLevel.Message(), nil
 }
 
 // query asks whether the caller may see the cluster, and whether this master

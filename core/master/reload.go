@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/mezzo-os/mezzo/config"
@@ -92,9 +91,7 @@ func (m *Master) apply(ctx context.Context, next *config.Master, out *operatorv1
 	out.Changes, out.Restart = changes, restart
 	m.config.Store(applied)
 	if now.LogLevel != applied.LogLevel {
-		for _, l := range m.loggers {
-			l.SetLevel(hclog.LevelFromString(applied.LogLevel))
-		}
+		m.logLevel.Configure(applied.LogLevel)
 	}
 	if run := m.allocator.Load(); run.instance != nil {
 		run.instance.SetLogLevel(applied.Allocator.LogLevel)

@@ -141,6 +141,15 @@ func (h *Host) remove(i *Instance) {
 	h.instances = slices.DeleteFunc(h.instances, func(other *Instance) bool { return other == i })
 }
 
+// FollowLogLevel has the plugins that have no log level of their own follow that
+// of Options.Logger, which has changed. What a plugin did not send at its own
+// level, which it was given when it was started, is not there to be shown.
+func (h *Host) FollowLogLevel() {
+	for _, i := range h.Instances() {
+		i.followLogLevel()
+	}
+}
+
 // Instances returns what runs, ordered by kind and name; of two with one
 // identity, the one that is to be replaced comes first.
 func (h *Host) Instances() []*Instance {

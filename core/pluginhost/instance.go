@@ -22,26 +22,28 @@ type Instance struct {
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when the supervisor has ended, or never began
 
-	mu      sync.Mutex
-	status  Status
-	current *Generation     // that may be used; nil while there is none
-	changed chan struct{}   // closed and replaced at every change of status or current
-	stopCtx context.Context // of the first Stop: bounds the graceful end
+	mu       sync.Mutex
+	ownLevel hclog.Level // of the log; NoLevel: the host's
+	status   Status
+	current  *Generation     // that may be used; nil while there is none
+	changed  chan struct{}   // closed and replaced at every change of status or current
+	stopCtx  context.Context // of the first Stop: bounds the graceful end
 }
 
 func newInstance(h *Host, spec Spec) *Instance {
 	life, cancel := context.WithCancel(context.Background())
 	logger := h.options.Logger.Named(spec.logName())
-	if level := hclog.LevelFromString(spec.LogLevel); level != hclog.NoLevel {
-		logger.SetLevel(level)
+	own := hclog.LevelFromString(spec.LogLevel)
+	if own != hclog.NoLevel {
+		logger.SetLevel(own)
 	}
 	return &Instance{
 		host:   h,
 		spec:   spec,
 		life:   life,
 		cancel: cancel,
-		logger: logger,
-		ended:  make(chan struct{}),
+		logger: logger, ownLevel: own,
+		ended: make(chan struct{}),
 		status: Status{
 			Kind: plugin.KindName(spec.Kind), Name: spec.Name, Path: spec.Path, Pinned: spec.Checksum != "",
 			State: Starting, Since: time.Now(),
@@ -56,8 +58,18 @@ func (i *Instance) Spec() Spec { return i.spec }
 // SetLogLevel changes the least level of the plugin's log lines, as
 // Spec.LogLevel says; empty: the host's own.
 func (i *Instance) SetLogLevel(level string) {
-	if to := hclog.LevelFromString(level); to != hclog.NoLevel {
-		i.logger.SetLevel(to)
+	i.mu.Lock()
+	i.ownLevel = hclog.LevelFromString(level)
+	i.mu.Unlock()
+	i.followLogLevel()
+}
+
+// followLogLevel sets what counts: the plugin's own level, or else the host's.
+func (i *Instance) followLogLevel() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.ownLevel != hclog.NoLevel {
+		i.logger.SetLevel(i.ownLevel)
 	} else {
 		i.logger.SetLevel(i.host.options.Logger.GetLevel())
 	}

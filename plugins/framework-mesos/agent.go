@@ -10,6 +10,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/files"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/legacy"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/metric"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/operator"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
@@ -21,7 +22,8 @@ func (a *adapter) serveAgent(_ context.Context, listener net.Listener) error {
 	}
 	about := a.about()
 	a.server.HandleBasics(about)
-	numbers, level := &metric.Agent{Agent: a.core.AgentOperator()}, newVerbosity(a.core.Logger)
+	numbers, level := &metric.Agent{Agent: a.core.AgentOperator()}, operator.NewVerbosity(a.core.AgentOperator(), a.core.Logger)
+	a.ended = append(a.ended, level.Close)
 	shown := &files.Files{Agent: a.core.AgentOperator()}
 	api := agentapi.New(agentapi.Options{
 		Agent: a.core.AgentOperator(), Files: shown, Port: a.at.port, PID: a.at.pid("slave(1)"), About: about, Verbosity: level,

@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"sync"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -56,59 +53,4 @@ func (l *lines) WithAttrs(attrs []slog.Attr) slog.Handler {
 
 func (l *lines) WithGroup(name string) slog.Handler {
 	return &lines{to: l.to, args: l.args, group: l.group + name + "."}
-}
-
-// verbosity is the level of the log as Mesos counts it: 0 is what an operator
-// should know, 1 and more are for finding faults.
-type verbosity struct {
-	log    hclog.Logger
-	usual  hclog.Level
-	mu     sync.Mutex
-	level  uint32
-	revert *time.Timer
-}
-
-func newVerbosity(log hclog.Logger) *verbosity { return &verbosity{log: log, usual: log.GetLevel()} }
-
-// mostVerbose is the highest level that Mesos knows.
-const mostVerbose = 3
-
-func (v *verbosity) Level() uint32 {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.level
-}
-
-// Set implements operator.Verbosity.
-func (v *verbosity) Set(level uint32, nanoseconds int64) error {
-	if level > mostVerbose {
-		return fmt.Errorf("invalid level %d: must be between 0 and %d", level, mostVerbose)
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.set(level)
-	if v.revert != nil {
-		v.revert.Stop()
-		v.revert = nil
-	}
-	if level > 0 && nanoseconds > 0 {
-		v.revert = time.AfterFunc(time.Duration(nanoseconds), func() {
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			v.set(0)
-		})
-	}
-	return nil
-}
-
-func (v *verbosity) set(level uint32) {
-	v.level = level
-	switch level {
-	case 0:
-		v.log.SetLevel(v.usual)
-	case 1:
-		v.log.SetLevel(hclog.Debug)
-	default:
-		v.log.SetLevel(hclog.Trace)
-	}
 }

@@ -38,7 +38,8 @@ func (a *adapter) serveMaster(ctx context.Context, listener net.Listener) error 
 	schedulers.Register(a.server)
 	copied := mirror.New(a.core.Operator(), a.log)
 	numbers := &metric.Master{Operator: a.core.Operator(), Mirror: copied}
-	level := newVerbosity(a.core.Logger)
+	level := operator.NewVerbosity(a.core.Operator(), a.core.Logger)
+	a.ended = append(a.ended, level.Close)
 	operators := operator.New(operator.Options{
 		Mirror: copied, Operator: a.core.Operator(), MasterInfo: a.masterInfo, About: about,
 		Metrics:   func(ctx context.Context) []*mezzov1.Metric { return metric.List(ctx, numbers) },

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -18,6 +19,7 @@ type Detail struct {
 	Executors  []ExecutorDetail         // live ones by framework and id, then ended ones
 	Tasks      []TaskDetail             // as in View: Tasks, then Completed
 	Ended      map[mezzov1.TaskState]uint64
+	Operations []*mezzov1.Operation // by uuid
 }
 
 // ExecutorDetail is an executor, or the agent in the place of one.
@@ -69,6 +71,9 @@ func (m *Machine) Detail() Detail {
 			d.Frameworks = append(d.Frameworks, f.info)
 		}
 	}
+	for _, p := range m.sortedOperations() {
+		d.Operations = append(d.Operations, m.operationDetail(p))
+	}
 	live := map[string]bool{}
 	for _, run := range sortedStrings(m.executors) {
 		e := m.executors[run]
@@ -93,6 +98,20 @@ func (m *Machine) Detail() Detail {
 		}
 	}
 	return d
+}
+
+func (m *Machine) operationDetail(p *pending) *mezzov1.Operation {
+	uuid, _ := hex.DecodeString(p.uuid)
+	o := &mezzov1.Operation{
+		AgentId: &mezzov1.AgentID{Value: proto.String(m.id)}, Info: p.info, LatestStatus: p.status, Uuid: &mezzov1.UUID{Value: uuid},
+	}
+	if p.framework != "" {
+		o.FrameworkId = &mezzov1.FrameworkID{Value: proto.String(p.framework)}
+	}
+	if p.ended() {
+		o.Statuses = []*mezzov1.OperationStatus{p.status} // the agent has told no other
+	}
+	return o
 }
 
 func (m *Machine) executorDetail(e *executor) ExecutorDetail {

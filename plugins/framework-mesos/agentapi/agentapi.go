@@ -31,7 +31,7 @@ type Options struct {
 	About transport.About
 	// Metrics are what /metrics/snapshot tells, sorted by name. nil: nothing.
 	Metrics   func(context.Context) []*mezzov1.Metric
-	Verbosity operator.Verbosity
+	Verbosity *operator.Verbosity
 	// Heartbeat is the time between two heartbeats of a stream. 0: 30 s, as Mesos
 	// has it.
 	Heartbeat time.Duration
@@ -236,13 +236,15 @@ func (h *Handler) own(q *request) *transport.Error {
 		defer cancel()
 		return q.respond(agentv1.Response_GET_METRICS, &agentv1.Response{GetMetrics: &agentv1.Response_GetMetrics{Metrics: h.options.Metrics(ctx)}})
 	case agentv1.Call_GET_LOGGING_LEVEL:
-		return q.respond(agentv1.Response_GET_LOGGING_LEVEL, &agentv1.Response{
-			GetLoggingLevel: &agentv1.Response_GetLoggingLevel{Level: proto.Uint32(h.options.Verbosity.Level())},
-		})
+		level, failure := h.options.Verbosity.Level(ctx)
+		if failure != nil {
+			return failure
+		}
+		return q.respond(agentv1.Response_GET_LOGGING_LEVEL, &agentv1.Response{GetLoggingLevel: &agentv1.Response_GetLoggingLevel{Level: proto.Uint32(level)}})
 	case agentv1.Call_SET_LOGGING_LEVEL:
 		x := q.call.GetSetLoggingLevel()
-		if err := h.options.Verbosity.Set(x.GetLevel(), x.GetDuration().GetNanoseconds()); err != nil {
-			return transport.Failed(http.StatusBadRequest, err.Error())
+		if failure := h.options.Verbosity.Set(ctx, x.GetLevel(), x.GetDuration().GetNanoseconds()); failure != nil {
+			return failure
 		}
 		transport.Empty(q.w, http.StatusOK)
 		return nil

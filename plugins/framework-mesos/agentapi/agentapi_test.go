@@ -24,6 +24,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/files"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/metric"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/mirror/mirrortest"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/operator"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -68,6 +69,11 @@ func (c *core) GetState(_ context.Context, q *operatorv1.GetAgentStateRequest, _
 			{Task: running.Task, Role: "ads", Place: "launched", Run: "c1"}, {Task: over.Task, Role: "ads", Place: "completed", Run: "c0"},
 		},
 		Ended: []*operatorv1.EndedTasks{{State: mezzov1.TaskState_TASK_FINISHED.Enum(), Count: 3}},
+		Operations: []*mezzov1.Operation{{
+			AgentId: &mezzov1.AgentID{Value: proto.String("m-1-S0")}, Uuid: &mezzov1.UUID{Value: []byte("0123456789abcdef")},
+			Info:         &mezzov1.Offer_Operation{Type: mezzov1.Offer_Operation_RESERVE.Enum()},
+			LatestStatus: &mezzov1.OperationStatus{State: mezzov1.OperationState_OPERATION_PENDING.Enum()},
+		}},
 	}
 	out.Containers = []*operatorv1.Container{{Id: "c1", FrameworkId: "m-1-0000", TaskId: "t-running", Pid: 7}, {Id: "n1", FrameworkId: "m-1-0000"}}
 	return out, nil
@@ -107,12 +113,6 @@ func (c *core) ReadFile(_ context.Context, q *operatorv1.ReadFileRequest, _ ...g
 	return nil, status.Error(codes.NotFound, "not there")
 }
 
-// verbosity is a log level that stays as it is set.
-type verbosity struct{ level uint32 }
-
-func (v *verbosity) Level() uint32                   { return v.level }
-func (v *verbosity) Set(level uint32, _ int64) error { v.level = level; return nil }
-
 type rig struct {
 	t      *testing.T
 	core   *core
@@ -137,7 +137,7 @@ func serve(t *testing.T, agent operatorv1.AgentOperatorClient, c *core, limits t
 	f.Register(server)
 	metric.Register(server, numbers)
 	api := agentapi.New(agentapi.Options{
-		Agent: agent, Files: f, Port: 5051, PID: "slave(1)@10.0.0.1:5051", Verbosity: &verbosity{}, Heartbeat: beat,
+		Agent: agent, Files: f, Port: 5051, PID: "slave(1)@10.0.0.1:5051", Verbosity: operator.NewVerbosity(&mirrortest.LogLevels{}, nil), Heartbeat: beat,
 		About:   transport.About{Flags: func() map[string]string { return map[string]string{"port": "5051"} }},
 		Metrics: func(ctx context.Context) []*mezzov1.Metric { return metric.List(ctx, numbers) },
 	})
@@ -211,7 +211,7 @@ func TestRows(t *testing.T) {
 		{"E.3 READ_FILE to the end", nil, `{"type":"READ_FILE","read_file":{"path":"` + sandbox + `/stdout","offset":9}}`, 200, `{"type":"READ_FILE","read_file":{"size":14,"data":"ZCDDqQo="}}`},
 		{"E.3 READ_FILE of a directory", nil, `{"type":"READ_FILE","read_file":{"path":"` + sandbox + `","offset":0}}`, 400, `Cannot read a directory.`},
 		{"E.3 GET_AGENT", nil, `{"type":"GET_AGENT"}`, 200, `{"type":"GET_AGENT","get_agent":{"agent_info":{"hostname":"host0"`},
-		{"E.3 GET_OPERATIONS", nil, `{"type":"GET_OPERATIONS"}`, 200, `{"type":"GET_OPERATIONS","get_operations":{}}`},
+		{"E.3 GET_OPERATIONS", nil, `{"type":"GET_OPERATIONS"}`, 200, `{"type":"GET_OPERATIONS","get_operations":{"operations":[{"agent_id":{"value":"m-1-S0"},"info":{"type":"RESERVE"},"latest_status":{"state":"OPERATION_PENDING"},"uuid":{"value":"MDEyMzQ1Njc4OWFiY2RlZg=="}}]}}`},
 		{"E.3 GET_RESOURCE_PROVIDERS", nil, `{"type":"GET_RESOURCE_PROVIDERS"}`, 200, `{"type":"GET_RESOURCE_PROVIDERS","get_resource_providers":{}}`},
 		{"E.3 GET_EXECUTORS", nil, `{"type":"GET_EXECUTORS"}`, 200, `{"type":"GET_EXECUTORS","get_executors":{"executors":[{"executor_info":{"executor_id":{"value":"t-running"}`},
 		{"E.3 GET_FRAMEWORKS", nil, `{"type":"GET_FRAMEWORKS"}`, 200, `{"type":"GET_FRAMEWORKS","get_frameworks":{"frameworks":[{"framework_info":{"user":"root","name":"marathon"`},

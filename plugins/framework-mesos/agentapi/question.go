@@ -45,7 +45,7 @@ func (h *Handler) question(q *request) *transport.Error {
 		}
 		return q.respond(agentv1.Response_GET_CONTAINERS, &agentv1.Response{GetContainers: list})
 	}
-	return q.respond(agentv1.Response_GET_OPERATIONS, &agentv1.Response{GetOperations: &agentv1.Response_GetOperations{}})
+	return q.respond(agentv1.Response_GET_OPERATIONS, &agentv1.Response{GetOperations: &agentv1.Response_GetOperations{Operations: d.GetOperations()}})
 }
 
 // completedInfos are frameworks of which only ended tasks are left: little more

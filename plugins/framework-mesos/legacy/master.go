@@ -248,7 +248,7 @@ func (m *Master) operation(w http.ResponseWriter, r *http.Request, x formOperati
 
 // RegisterProcess has the server serve what master and agent have in common:
 // /system/stats.json and /logging/toggle.
-func RegisterProcess(s *transport.Server, v operator.Verbosity) {
+func RegisterProcess(s *transport.Server, v *operator.Verbosity) {
 	s.Handle("system", "/stats.json", transport.Endpoint{Serve: func(w http.ResponseWriter, r *http.Request) {
 		Answer(w, r, func(j *JSON) {
 			j.Object(func() {
@@ -269,11 +269,14 @@ func RegisterProcess(s *transport.Server, v operator.Verbosity) {
 	}})
 }
 
-func toggle(w http.ResponseWriter, r *http.Request, v operator.Verbosity) *transport.Error {
-	q := r.URL.Query()
+func toggle(w http.ResponseWriter, r *http.Request, v *operator.Verbosity) *transport.Error {
+	ctx, q := transport.CallContext(r), r.URL.Query()
 	if !q.Has("level") && !q.Has("duration") {
-		transport.Text(w, http.StatusOK, fmt.Sprintf("%d\n", v.Level()))
-		return nil
+		level, failure := v.Level(ctx)
+		if failure == nil {
+			transport.Text(w, http.StatusOK, fmt.Sprintf("%d\n", level))
+		}
+		return failure
 	}
 	var level uint32
 	if _, err := fmt.Sscanf(q.Get("level")+" ", "%d ", &level); err != nil {
@@ -283,8 +286,9 @@ func toggle(w http.ResponseWriter, r *http.Request, v operator.Verbosity) *trans
 	if err != nil {
 		return transport.Failed(http.StatusBadRequest, "Expecting 'duration=value' in query: "+err.Error()+".\n")
 	}
-	if err := v.Set(level, int64(duration)); err != nil {
-		return transport.Failed(http.StatusBadRequest, err.Error()+".\n")
+	if failure := v.Set(ctx, level, int64(duration)); failure != nil {
+		failure.Text += ".\n"
+		return failure
 	}
 	transport.Empty(w, http.StatusOK)
 	return nil

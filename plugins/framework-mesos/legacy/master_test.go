@@ -81,12 +81,6 @@ func (o *orders) ApplyOperation(_ context.Context, q *operatorv1.ApplyOperationR
 	return &operatorv1.ApplyOperationResponse{}, nil
 }
 
-// verbosity is a log level that stays as it is set.
-type verbosity struct{ level uint32 }
-
-func (v *verbosity) Level() uint32                   { return v.level }
-func (v *verbosity) Set(level uint32, _ int64) error { v.level = level; return nil }
-
 type rig struct {
 	t      testing.TB
 	orders *orders
@@ -116,7 +110,8 @@ func start(t testing.TB, known ...*operatorv1.WatchEvent) *rig {
 		}
 	}
 	about := transport.About{Flags: func() map[string]string { return map[string]string{"port": "5050"} }}
-	v := &verbosity{}
+	v := operator.NewVerbosity(&mirrortest.LogLevels{}, nil)
+	t.Cleanup(v.Close)
 	handler := operator.New(operator.Options{Mirror: m, Operator: master.Client, Verbosity: v, MasterInfo: info, About: about})
 	(&legacy.Master{Mirror: m, Orders: handler, MasterInfo: info, About: about, Cluster: "c"}).Register(server)
 	legacy.RegisterProcess(server, v)

@@ -34,19 +34,11 @@ type Options struct {
 	// Metrics are what /metrics/snapshot tells, sorted by name. nil: nothing.
 	Metrics func(context.Context) []*mezzov1.Metric
 	// Verbosity is how much is logged.
-	Verbosity Verbosity
+	Verbosity *Verbosity
 	// Streams is how many clients may be subscribed; beyond it the oldest is cut
 	// off. 0: 1000.
 	Streams int
 	Logger  *slog.Logger // nil: nothing is logged
-}
-
-// Verbosity is how much is logged: 0 is the least. Safe for concurrent use.
-type Verbosity interface {
-	Level() uint32
-	// Set changes the level; after the duration, in nanoseconds, it is as it was
-	// before. An error is for the caller.
-	Set(level uint32, nanoseconds int64) error
 }
 
 // Handler answers the calls. Safe for concurrent use.
@@ -201,9 +193,11 @@ func (h *Handler) own(q *request) *transport.Error {
 		defer cancel()
 		return q.answer(masterv1.Response_GET_METRICS, &masterv1.Response{GetMetrics: &masterv1.Response_GetMetrics{Metrics: h.options.Metrics(ctx)}})
 	case masterv1.Call_GET_LOGGING_LEVEL:
-		return q.answer(masterv1.Response_GET_LOGGING_LEVEL, &masterv1.Response{
-			GetLoggingLevel: &masterv1.Response_GetLoggingLevel{Level: proto.Uint32(h.options.Verbosity.Level())},
-		})
+		level, failure := h.options.Verbosity.Level(transport.CallContext(q.r))
+		if failure != nil {
+			return failure
+		}
+		return q.answer(masterv1.Response_GET_LOGGING_LEVEL, &masterv1.Response{GetLoggingLevel: &masterv1.Response_GetLoggingLevel{Level: proto.Uint32(level)}})
 	case masterv1.Call_LIST_FILES, masterv1.Call_READ_FILE: // a master shows no files
 		transport.Empty(q.w, http.StatusNotFound)
 		return nil

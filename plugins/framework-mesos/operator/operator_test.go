@@ -84,12 +84,6 @@ func (o *orders) ApplyOperation(_ context.Context, q *operatorv1.ApplyOperationR
 	return &operatorv1.ApplyOperationResponse{}, nil
 }
 
-// verbosity is a log level that stays as it is set.
-type verbosity struct{ level uint32 }
-
-func (v *verbosity) Level() uint32                   { return v.level }
-func (v *verbosity) Set(level uint32, _ int64) error { v.level = level; return nil }
-
 type rig struct {
 	t      *testing.T
 	master *mirrortest.Master
@@ -115,7 +109,7 @@ func start(t *testing.T, streams int, known ...*operatorv1.WatchEvent) *rig {
 	}
 	r.server = server
 	operator.New(operator.Options{
-		Mirror: m, Operator: r.master.Client, Verbosity: &verbosity{}, Streams: streams,
+		Mirror: m, Operator: r.master.Client, Verbosity: operator.NewVerbosity(&mirrortest.LogLevels{}, nil), Streams: streams,
 		MasterInfo: func(s *operatorv1.Status) *mezzov1.MasterInfo {
 			return &mezzov1.MasterInfo{Id: proto.String(s.GetMasterId()), Ip: proto.Uint32(1), Port: proto.Uint32(5050)}
 		},

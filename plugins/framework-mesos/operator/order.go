@@ -27,9 +27,7 @@ func (h *Handler) order(q *request) *transport.Error {
 	switch q.call.GetType() {
 	case masterv1.Call_SET_LOGGING_LEVEL:
 		x := q.call.GetSetLoggingLevel()
-		if err := h.options.Verbosity.Set(x.GetLevel(), x.GetDuration().GetNanoseconds()); err != nil {
-			failure = transport.Failed(http.StatusBadRequest, err.Error())
-		}
+		failure = h.options.Verbosity.Set(ctx, x.GetLevel(), x.GetDuration().GetNanoseconds())
 	case masterv1.Call_UPDATE_WEIGHTS:
 		failure = h.UpdateWeights(ctx, q.call.GetUpdateWeights().GetWeightInfos())
 	case masterv1.Call_UPDATE_QUOTA:

@@ -256,7 +256,9 @@ type AgentStateDetail struct {
 	Executors  []*AgentExecutor    `protobuf:"bytes,5,rep,name=executors" json:"executors,omitempty"`
 	Tasks      []*AgentTask        `protobuf:"bytes,6,rep,name=tasks" json:"tasks,omitempty"`
 	// How many tasks have ended since the process began, by state.
-	Ended         []*EndedTasks `protobuf:"bytes,7,rep,name=ended" json:"ended,omitempty"`
+	Ended []*EndedTasks `protobuf:"bytes,7,rep,name=ended" json:"ended,omitempty"`
+	// Those under way, and those whose outcome is not acknowledged yet; by uuid.
+	Operations    []*v1.Operation `protobuf:"bytes,8,rep,name=operations" json:"operations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -336,6 +338,13 @@ func (x *AgentStateDetail) GetTasks() []*AgentTask {
 func (x *AgentStateDetail) GetEnded() []*EndedTasks {
 	if x != nil {
 		return x.Ended
+	}
+	return nil
+}
+
+func (x *AgentStateDetail) GetOperations() []*v1.Operation {
+	if x != nil {
+		return x.Operations
 	}
 	return nil
 }
@@ -1682,7 +1691,7 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"containers\x129\n" +
 	"\tendpoints\x18\n" +
 	" \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\x12;\n" +
-	"\x06detail\x18\v \x01(\v2#.mezzo.operator.v1.AgentStateDetailR\x06detail\"\xed\x02\n" +
+	"\x06detail\x18\v \x01(\v2#.mezzo.operator.v1.AgentStateDetailR\x06detail\"\xa2\x03\n" +
 	"\x10AgentStateDetail\x12'\n" +
 	"\x04info\x18\x01 \x01(\v2\x13.mezzo.v1.AgentInfoR\x04info\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x124\n" +
@@ -1692,7 +1701,10 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"frameworks\x12>\n" +
 	"\texecutors\x18\x05 \x03(\v2 .mezzo.operator.v1.AgentExecutorR\texecutors\x122\n" +
 	"\x05tasks\x18\x06 \x03(\v2\x1c.mezzo.operator.v1.AgentTaskR\x05tasks\x123\n" +
-	"\x05ended\x18\a \x03(\v2\x1d.mezzo.operator.v1.EndedTasksR\x05ended\"\xeb\x01\n" +
+	"\x05ended\x18\a \x03(\v2\x1d.mezzo.operator.v1.EndedTasksR\x05ended\x123\n" +
+	"\n" +
+	"operations\x18\b \x03(\v2\x13.mezzo.v1.OperationR\n" +
+	"operations\"\xeb\x01\n" +
 	"\rAgentExecutor\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12*\n" +
 	"\x04info\x18\x02 \x01(\v2\x16.mezzo.v1.ExecutorInfoR\x04info\x12\x12\n" +
@@ -1799,7 +1811,7 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\tLogStream\x12\x1a\n" +
 	"\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n" +
-	"\x11LOG_STREAM_STDERR\x10\x022\xf8\x05\n" +
+	"\x11LOG_STREAM_STDERR\x10\x022\xf9\a\n" +
 	"\rAgentOperator\x12Z\n" +
 	"\bGetState\x12'.mezzo.operator.v1.GetAgentStateRequest\x1a%.mezzo.operator.v1.AgentStateResponse\x12F\n" +
 	"\x04Logs\x12\x1e.mezzo.operator.v1.LogsRequest\x1a\x1c.mezzo.operator.v1.LogsChunk0\x01\x12\\\n" +
@@ -1809,7 +1821,11 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\x04Exec\x12\x1e.mezzo.operator.v1.ExecRequest\x1a\x1f.mezzo.operator.v1.ExecResponse(\x010\x01\x12M\n" +
 	"\x06Attach\x12\x1e.mezzo.operator.v1.ExecRequest\x1a\x1f.mezzo.operator.v1.ExecResponse(\x010\x01\x12M\n" +
 	"\x06Signal\x12 .mezzo.operator.v1.SignalRequest\x1a!.mezzo.operator.v1.SignalResponse\x12M\n" +
-	"\x06Reload\x12 .mezzo.operator.v1.ReloadRequest\x1a!.mezzo.operator.v1.ReloadResponseBGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
+	"\x06Reload\x12 .mezzo.operator.v1.ReloadRequest\x1a!.mezzo.operator.v1.ReloadResponse\x12Y\n" +
+	"\n" +
+	"GetMetrics\x12$.mezzo.operator.v1.GetMetricsRequest\x1a%.mezzo.operator.v1.GetMetricsResponse\x12Q\n" +
+	"\vSetLogLevel\x12%.mezzo.operator.v1.SetLogLevelRequest\x1a\x1b.mezzo.operator.v1.LogLevel\x12Q\n" +
+	"\vGetLogLevel\x12%.mezzo.operator.v1.GetLogLevelRequest\x1a\x1b.mezzo.operator.v1.LogLevelBGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
 	file_mezzo_operator_v1_agent_operator_proto_rawDescOnce sync.Once
@@ -1857,14 +1873,20 @@ var file_mezzo_operator_v1_agent_operator_proto_goTypes = []any{
 	(*v1.AgentInfo)(nil),           // 28: mezzo.v1.AgentInfo
 	(*timestamppb.Timestamp)(nil),  // 29: google.protobuf.Timestamp
 	(*v1.FrameworkInfo)(nil),       // 30: mezzo.v1.FrameworkInfo
-	(*v1.ExecutorInfo)(nil),        // 31: mezzo.v1.ExecutorInfo
-	(*v1.Task)(nil),                // 32: mezzo.v1.Task
-	(v1.TaskState)(0),              // 33: mezzo.v1.TaskState
-	(*v1.FileInfo)(nil),            // 34: mezzo.v1.FileInfo
-	(*v1.CommandInfo)(nil),         // 35: mezzo.v1.CommandInfo
-	(*v1.ResourceStatistics)(nil),  // 36: mezzo.v1.ResourceStatistics
-	(*ReloadRequest)(nil),          // 37: mezzo.operator.v1.ReloadRequest
-	(*ReloadResponse)(nil),         // 38: mezzo.operator.v1.ReloadResponse
+	(*v1.Operation)(nil),           // 31: mezzo.v1.Operation
+	(*v1.ExecutorInfo)(nil),        // 32: mezzo.v1.ExecutorInfo
+	(*v1.Task)(nil),                // 33: mezzo.v1.Task
+	(v1.TaskState)(0),              // 34: mezzo.v1.TaskState
+	(*v1.FileInfo)(nil),            // 35: mezzo.v1.FileInfo
+	(*v1.CommandInfo)(nil),         // 36: mezzo.v1.CommandInfo
+	(*v1.ResourceStatistics)(nil),  // 37: mezzo.v1.ResourceStatistics
+	(*ReloadRequest)(nil),          // 38: mezzo.operator.v1.ReloadRequest
+	(*GetMetricsRequest)(nil),      // 39: mezzo.operator.v1.GetMetricsRequest
+	(*SetLogLevelRequest)(nil),     // 40: mezzo.operator.v1.SetLogLevelRequest
+	(*GetLogLevelRequest)(nil),     // 41: mezzo.operator.v1.GetLogLevelRequest
+	(*ReloadResponse)(nil),         // 42: mezzo.operator.v1.ReloadResponse
+	(*GetMetricsResponse)(nil),     // 43: mezzo.operator.v1.GetMetricsResponse
+	(*LogLevel)(nil),               // 44: mezzo.operator.v1.LogLevel
 }
 var file_mezzo_operator_v1_agent_operator_proto_depIdxs = []int32{
 	24, // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
@@ -1879,41 +1901,48 @@ var file_mezzo_operator_v1_agent_operator_proto_depIdxs = []int32{
 	4,  // 9: mezzo.operator.v1.AgentStateDetail.executors:type_name -> mezzo.operator.v1.AgentExecutor
 	5,  // 10: mezzo.operator.v1.AgentStateDetail.tasks:type_name -> mezzo.operator.v1.AgentTask
 	6,  // 11: mezzo.operator.v1.AgentStateDetail.ended:type_name -> mezzo.operator.v1.EndedTasks
-	31, // 12: mezzo.operator.v1.AgentExecutor.info:type_name -> mezzo.v1.ExecutorInfo
-	32, // 13: mezzo.operator.v1.AgentTask.task:type_name -> mezzo.v1.Task
-	33, // 14: mezzo.operator.v1.EndedTasks.state:type_name -> mezzo.v1.TaskState
-	34, // 15: mezzo.operator.v1.ListFilesResponse.files:type_name -> mezzo.v1.FileInfo
-	13, // 16: mezzo.operator.v1.ExecRequest.start:type_name -> mezzo.operator.v1.ExecStart
-	16, // 17: mezzo.operator.v1.ExecRequest.resize:type_name -> mezzo.operator.v1.WindowSize
-	35, // 18: mezzo.operator.v1.ExecStart.command:type_name -> mezzo.v1.CommandInfo
-	16, // 19: mezzo.operator.v1.ExecStart.size:type_name -> mezzo.operator.v1.WindowSize
-	18, // 20: mezzo.operator.v1.ExecResponse.end:type_name -> mezzo.operator.v1.ExecEnd
-	0,  // 21: mezzo.operator.v1.LogsRequest.stream:type_name -> mezzo.operator.v1.LogStream
-	23, // 22: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
-	36, // 23: mezzo.operator.v1.ContainerUsage.statistics:type_name -> mezzo.v1.ResourceStatistics
-	1,  // 24: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
-	19, // 25: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
-	21, // 26: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
-	7,  // 27: mezzo.operator.v1.AgentOperator.ListFiles:input_type -> mezzo.operator.v1.ListFilesRequest
-	9,  // 28: mezzo.operator.v1.AgentOperator.ReadFile:input_type -> mezzo.operator.v1.ReadFileRequest
-	12, // 29: mezzo.operator.v1.AgentOperator.Exec:input_type -> mezzo.operator.v1.ExecRequest
-	12, // 30: mezzo.operator.v1.AgentOperator.Attach:input_type -> mezzo.operator.v1.ExecRequest
-	14, // 31: mezzo.operator.v1.AgentOperator.Signal:input_type -> mezzo.operator.v1.SignalRequest
-	37, // 32: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	2,  // 33: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
-	20, // 34: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
-	22, // 35: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
-	8,  // 36: mezzo.operator.v1.AgentOperator.ListFiles:output_type -> mezzo.operator.v1.ListFilesResponse
-	10, // 37: mezzo.operator.v1.AgentOperator.ReadFile:output_type -> mezzo.operator.v1.ReadFileResponse
-	17, // 38: mezzo.operator.v1.AgentOperator.Exec:output_type -> mezzo.operator.v1.ExecResponse
-	17, // 39: mezzo.operator.v1.AgentOperator.Attach:output_type -> mezzo.operator.v1.ExecResponse
-	15, // 40: mezzo.operator.v1.AgentOperator.Signal:output_type -> mezzo.operator.v1.SignalResponse
-	38, // 41: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	33, // [33:42] is the sub-list for method output_type
-	24, // [24:33] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	31, // 12: mezzo.operator.v1.AgentStateDetail.operations:type_name -> mezzo.v1.Operation
+	32, // 13: mezzo.operator.v1.AgentExecutor.info:type_name -> mezzo.v1.ExecutorInfo
+	33, // 14: mezzo.operator.v1.AgentTask.task:type_name -> mezzo.v1.Task
+	34, // 15: mezzo.operator.v1.EndedTasks.state:type_name -> mezzo.v1.TaskState
+	35, // 16: mezzo.operator.v1.ListFilesResponse.files:type_name -> mezzo.v1.FileInfo
+	13, // 17: mezzo.operator.v1.ExecRequest.start:type_name -> mezzo.operator.v1.ExecStart
+	16, // 18: mezzo.operator.v1.ExecRequest.resize:type_name -> mezzo.operator.v1.WindowSize
+	36, // 19: mezzo.operator.v1.ExecStart.command:type_name -> mezzo.v1.CommandInfo
+	16, // 20: mezzo.operator.v1.ExecStart.size:type_name -> mezzo.operator.v1.WindowSize
+	18, // 21: mezzo.operator.v1.ExecResponse.end:type_name -> mezzo.operator.v1.ExecEnd
+	0,  // 22: mezzo.operator.v1.LogsRequest.stream:type_name -> mezzo.operator.v1.LogStream
+	23, // 23: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
+	37, // 24: mezzo.operator.v1.ContainerUsage.statistics:type_name -> mezzo.v1.ResourceStatistics
+	1,  // 25: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
+	19, // 26: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
+	21, // 27: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
+	7,  // 28: mezzo.operator.v1.AgentOperator.ListFiles:input_type -> mezzo.operator.v1.ListFilesRequest
+	9,  // 29: mezzo.operator.v1.AgentOperator.ReadFile:input_type -> mezzo.operator.v1.ReadFileRequest
+	12, // 30: mezzo.operator.v1.AgentOperator.Exec:input_type -> mezzo.operator.v1.ExecRequest
+	12, // 31: mezzo.operator.v1.AgentOperator.Attach:input_type -> mezzo.operator.v1.ExecRequest
+	14, // 32: mezzo.operator.v1.AgentOperator.Signal:input_type -> mezzo.operator.v1.SignalRequest
+	38, // 33: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	39, // 34: mezzo.operator.v1.AgentOperator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
+	40, // 35: mezzo.operator.v1.AgentOperator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
+	41, // 36: mezzo.operator.v1.AgentOperator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
+	2,  // 37: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
+	20, // 38: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
+	22, // 39: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
+	8,  // 40: mezzo.operator.v1.AgentOperator.ListFiles:output_type -> mezzo.operator.v1.ListFilesResponse
+	10, // 41: mezzo.operator.v1.AgentOperator.ReadFile:output_type -> mezzo.operator.v1.ReadFileResponse
+	17, // 42: mezzo.operator.v1.AgentOperator.Exec:output_type -> mezzo.operator.v1.ExecResponse
+	17, // 43: mezzo.operator.v1.AgentOperator.Attach:output_type -> mezzo.operator.v1.ExecResponse
+	15, // 44: mezzo.operator.v1.AgentOperator.Signal:output_type -> mezzo.operator.v1.SignalResponse
+	42, // 45: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	43, // 46: mezzo.operator.v1.AgentOperator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
+	44, // 47: mezzo.operator.v1.AgentOperator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	44, // 48: mezzo.operator.v1.AgentOperator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	37, // [37:49] is the sub-list for method output_type
+	25, // [25:37] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_agent_operator_proto_init() }

@@ -19,15 +19,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentOperator_GetState_FullMethodName  = "/mezzo.operator.v1.AgentOperator/GetState"
-	AgentOperator_Logs_FullMethodName      = "/mezzo.operator.v1.AgentOperator/Logs"
-	AgentOperator_Usage_FullMethodName     = "/mezzo.operator.v1.AgentOperator/Usage"
-	AgentOperator_ListFiles_FullMethodName = "/mezzo.operator.v1.AgentOperator/ListFiles"
-	AgentOperator_ReadFile_FullMethodName  = "/mezzo.operator.v1.AgentOperator/ReadFile"
-	AgentOperator_Exec_FullMethodName      = "/mezzo.operator.v1.AgentOperator/Exec"
-	AgentOperator_Attach_FullMethodName    = "/mezzo.operator.v1.AgentOperator/Attach"
-	AgentOperator_Signal_FullMethodName    = "/mezzo.operator.v1.AgentOperator/Signal"
-	AgentOperator_Reload_FullMethodName    = "/mezzo.operator.v1.AgentOperator/Reload"
+	AgentOperator_GetState_FullMethodName    = "/mezzo.operator.v1.AgentOperator/GetState"
+	AgentOperator_Logs_FullMethodName        = "/mezzo.operator.v1.AgentOperator/Logs"
+	AgentOperator_Usage_FullMethodName       = "/mezzo.operator.v1.AgentOperator/Usage"
+	AgentOperator_ListFiles_FullMethodName   = "/mezzo.operator.v1.AgentOperator/ListFiles"
+	AgentOperator_ReadFile_FullMethodName    = "/mezzo.operator.v1.AgentOperator/ReadFile"
+	AgentOperator_Exec_FullMethodName        = "/mezzo.operator.v1.AgentOperator/Exec"
+	AgentOperator_Attach_FullMethodName      = "/mezzo.operator.v1.AgentOperator/Attach"
+	AgentOperator_Signal_FullMethodName      = "/mezzo.operator.v1.AgentOperator/Signal"
+	AgentOperator_Reload_FullMethodName      = "/mezzo.operator.v1.AgentOperator/Reload"
+	AgentOperator_GetMetrics_FullMethodName  = "/mezzo.operator.v1.AgentOperator/GetMetrics"
+	AgentOperator_SetLogLevel_FullMethodName = "/mezzo.operator.v1.AgentOperator/SetLogLevel"
+	AgentOperator_GetLogLevel_FullMethodName = "/mezzo.operator.v1.AgentOperator/GetLogLevel"
 )
 
 // AgentOperatorClient is the client API for AgentOperator service.
@@ -61,6 +64,11 @@ type AgentOperatorClient interface {
 	Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error)
 	// Reload has the agent read its configuration again and change what changed.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
+	// GetMetrics sends the numbers that GET /metrics has.
+	GetMetrics(ctx context.Context, in *GetMetricsRequest, opts ...grpc.CallOption) (*GetMetricsResponse, error)
+	// SetLogLevel changes for a while how much the agent and its plugins log.
+	SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*LogLevel, error)
+	GetLogLevel(ctx context.Context, in *GetLogLevelRequest, opts ...grpc.CallOption) (*LogLevel, error)
 }
 
 type agentOperatorClient struct {
@@ -176,6 +184,36 @@ func (c *agentOperatorClient) Reload(ctx context.Context, in *ReloadRequest, opt
 	return out, nil
 }
 
+func (c *agentOperatorClient) GetMetrics(ctx context.Context, in *GetMetricsRequest, opts ...grpc.CallOption) (*GetMetricsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetMetricsResponse)
+	err := c.cc.Invoke(ctx, AgentOperator_GetMetrics_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentOperatorClient) SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*LogLevel, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LogLevel)
+	err := c.cc.Invoke(ctx, AgentOperator_SetLogLevel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentOperatorClient) GetLogLevel(ctx context.Context, in *GetLogLevelRequest, opts ...grpc.CallOption) (*LogLevel, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LogLevel)
+	err := c.cc.Invoke(ctx, AgentOperator_GetLogLevel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentOperatorServer is the server API for AgentOperator service.
 // All implementations must embed UnimplementedAgentOperatorServer
 // for forward compatibility.
@@ -207,6 +245,11 @@ type AgentOperatorServer interface {
 	Signal(context.Context, *SignalRequest) (*SignalResponse, error)
 	// Reload has the agent read its configuration again and change what changed.
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
+	// GetMetrics sends the numbers that GET /metrics has.
+	GetMetrics(context.Context, *GetMetricsRequest) (*GetMetricsResponse, error)
+	// SetLogLevel changes for a while how much the agent and its plugins log.
+	SetLogLevel(context.Context, *SetLogLevelRequest) (*LogLevel, error)
+	GetLogLevel(context.Context, *GetLogLevelRequest) (*LogLevel, error)
 	mustEmbedUnimplementedAgentOperatorServer()
 }
 
@@ -243,6 +286,15 @@ func (UnimplementedAgentOperatorServer) Signal(context.Context, *SignalRequest) 
 }
 func (UnimplementedAgentOperatorServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
+}
+func (UnimplementedAgentOperatorServer) GetMetrics(context.Context, *GetMetricsRequest) (*GetMetricsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMetrics not implemented")
+}
+func (UnimplementedAgentOperatorServer) SetLogLevel(context.Context, *SetLogLevelRequest) (*LogLevel, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetLogLevel not implemented")
+}
+func (UnimplementedAgentOperatorServer) GetLogLevel(context.Context, *GetLogLevelRequest) (*LogLevel, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLogLevel not implemented")
 }
 func (UnimplementedAgentOperatorServer) mustEmbedUnimplementedAgentOperatorServer() {}
 func (UnimplementedAgentOperatorServer) testEmbeddedByValue()                       {}
@@ -398,6 +450,60 @@ func _AgentOperator_Reload_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentOperator_GetMetrics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMetricsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentOperatorServer).GetMetrics(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentOperator_GetMetrics_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentOperatorServer).GetMetrics(ctx, req.(*GetMetricsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentOperator_SetLogLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetLogLevelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentOperatorServer).SetLogLevel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentOperator_SetLogLevel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentOperatorServer).SetLogLevel(ctx, req.(*SetLogLevelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentOperator_GetLogLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLogLevelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentOperatorServer).GetLogLevel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentOperator_GetLogLevel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentOperatorServer).GetLogLevel(ctx, req.(*GetLogLevelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentOperator_ServiceDesc is the grpc.ServiceDesc for AgentOperator service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -428,6 +534,18 @@ var AgentOperator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Reload",
 			Handler:    _AgentOperator_Reload_Handler,
+		},
+		{
+			MethodName: "GetMetrics",
+			Handler:    _AgentOperator_GetMetrics_Handler,
+		},
+		{
+			MethodName: "SetLogLevel",
+			Handler:    _AgentOperator_SetLogLevel_Handler,
+		},
+		{
+			MethodName: "GetLogLevel",
+			Handler:    _AgentOperator_GetLogLevel_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -3651,6 +3651,163 @@ func (x *ReloadChange) GetTo() string {
 	return ""
 }
 
+type SetLogLevelRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "trace", "debug", "info", "warn" or "error"; empty: what the configuration
+	// says, at once. Anything else fails with INVALID_ARGUMENT.
+	Level string `protobuf:"bytes,1,opt,name=level" json:"level,omitempty"`
+	// After this many milliseconds the configuration counts again; 0: only when the
+	// process ends, or is asked. A plugin that has a log_level of its own in the
+	// configuration keeps it.
+	DurationMs    uint64 `protobuf:"varint,2,opt,name=duration_ms,json=durationMs" json:"duration_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLogLevelRequest) Reset() {
+	*x = SetLogLevelRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLogLevelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLogLevelRequest) ProtoMessage() {}
+
+func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
+func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *SetLogLevelRequest) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *SetLogLevelRequest) GetDurationMs() uint64 {
+	if x != nil {
+		return x.DurationMs
+	}
+	return 0
+}
+
+type GetLogLevelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLogLevelRequest) Reset() {
+	*x = GetLogLevelRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLogLevelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLogLevelRequest) ProtoMessage() {}
+
+func (x *GetLogLevelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLogLevelRequest.ProtoReflect.Descriptor instead.
+func (*GetLogLevelRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{55}
+}
+
+// LogLevel is from which level on a process logs.
+type LogLevel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What counts now.
+	Level string `protobuf:"bytes,1,opt,name=level" json:"level,omitempty"`
+	// What the configuration says.
+	Configured string `protobuf:"bytes,2,opt,name=configured" json:"configured,omitempty"`
+	// When the configuration counts again; unset: it counts now, or not by itself.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogLevel) Reset() {
+	*x = LogLevel{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogLevel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogLevel) ProtoMessage() {}
+
+func (x *LogLevel) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogLevel.ProtoReflect.Descriptor instead.
+func (*LogLevel) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *LogLevel) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *LogLevel) GetConfigured() string {
+	if x != nil {
+		return x.Configured
+	}
+	return ""
+}
+
+func (x *LogLevel) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 type GetMetricsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3659,7 +3816,7 @@ type GetMetricsRequest struct {
 
 func (x *GetMetricsRequest) Reset() {
 	*x = GetMetricsRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3671,7 +3828,7 @@ func (x *GetMetricsRequest) String() string {
 func (*GetMetricsRequest) ProtoMessage() {}
 
 func (x *GetMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3684,7 +3841,7 @@ func (x *GetMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{54}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{57}
 }
 
 type GetMetricsResponse struct {
@@ -3697,7 +3854,7 @@ type GetMetricsResponse struct {
 
 func (x *GetMetricsResponse) Reset() {
 	*x = GetMetricsResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3709,7 +3866,7 @@ func (x *GetMetricsResponse) String() string {
 func (*GetMetricsResponse) ProtoMessage() {}
 
 func (x *GetMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3722,7 +3879,7 @@ func (x *GetMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{55}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetMetricsResponse) GetMetrics() []*Metric {
@@ -3750,7 +3907,7 @@ type Metric struct {
 
 func (x *Metric) Reset() {
 	*x = Metric{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3762,7 +3919,7 @@ func (x *Metric) String() string {
 func (*Metric) ProtoMessage() {}
 
 func (x *Metric) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3775,7 +3932,7 @@ func (x *Metric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metric.ProtoReflect.Descriptor instead.
 func (*Metric) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{56}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Metric) GetName() string {
@@ -3824,7 +3981,7 @@ type MetricBucket struct {
 
 func (x *MetricBucket) Reset() {
 	*x = MetricBucket{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3836,7 +3993,7 @@ func (x *MetricBucket) String() string {
 func (*MetricBucket) ProtoMessage() {}
 
 func (x *MetricBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3849,7 +4006,7 @@ func (x *MetricBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricBucket.ProtoReflect.Descriptor instead.
 func (*MetricBucket) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{57}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *MetricBucket) GetUpperBound() float64 {
@@ -3878,7 +4035,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3890,7 +4047,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3903,7 +4060,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{58}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *WatchRequest) GetDetail() bool {
@@ -3955,7 +4112,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3967,7 +4124,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3980,7 +4137,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{59}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *WatchEvent) GetNumber() uint64 {
@@ -4347,7 +4504,7 @@ type WatchBatch struct {
 
 func (x *WatchBatch) Reset() {
 	*x = WatchBatch{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4359,7 +4516,7 @@ func (x *WatchBatch) String() string {
 func (*WatchBatch) ProtoMessage() {}
 
 func (x *WatchBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4372,7 +4529,7 @@ func (x *WatchBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBatch.ProtoReflect.Descriptor instead.
 func (*WatchBatch) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{60}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *WatchBatch) GetEvents() []*WatchEvent {
@@ -4415,7 +4572,7 @@ type AgentDetail struct {
 
 func (x *AgentDetail) Reset() {
 	*x = AgentDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4427,7 +4584,7 @@ func (x *AgentDetail) String() string {
 func (*AgentDetail) ProtoMessage() {}
 
 func (x *AgentDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4440,7 +4597,7 @@ func (x *AgentDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentDetail.ProtoReflect.Descriptor instead.
 func (*AgentDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{61}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *AgentDetail) GetId() string {
@@ -4597,7 +4754,7 @@ type FrameworkDetail struct {
 
 func (x *FrameworkDetail) Reset() {
 	*x = FrameworkDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4609,7 +4766,7 @@ func (x *FrameworkDetail) String() string {
 func (*FrameworkDetail) ProtoMessage() {}
 
 func (x *FrameworkDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4622,7 +4779,7 @@ func (x *FrameworkDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FrameworkDetail.ProtoReflect.Descriptor instead.
 func (*FrameworkDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{62}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *FrameworkDetail) GetInfo() *v1.FrameworkInfo {
@@ -4706,7 +4863,7 @@ type TaskDetail struct {
 
 func (x *TaskDetail) Reset() {
 	*x = TaskDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[63]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4718,7 +4875,7 @@ func (x *TaskDetail) String() string {
 func (*TaskDetail) ProtoMessage() {}
 
 func (x *TaskDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[63]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4731,7 +4888,7 @@ func (x *TaskDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskDetail.ProtoReflect.Descriptor instead.
 func (*TaskDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{63}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *TaskDetail) GetTask() *v1.Task {
@@ -4791,7 +4948,7 @@ type ExecutorDetail struct {
 
 func (x *ExecutorDetail) Reset() {
 	*x = ExecutorDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[64]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4803,7 +4960,7 @@ func (x *ExecutorDetail) String() string {
 func (*ExecutorDetail) ProtoMessage() {}
 
 func (x *ExecutorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[64]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4816,7 +4973,7 @@ func (x *ExecutorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorDetail.ProtoReflect.Descriptor instead.
 func (*ExecutorDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{64}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ExecutorDetail) GetFrameworkId() string {
@@ -4865,7 +5022,7 @@ type ExecutorKey struct {
 
 func (x *ExecutorKey) Reset() {
 	*x = ExecutorKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[65]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4877,7 +5034,7 @@ func (x *ExecutorKey) String() string {
 func (*ExecutorKey) ProtoMessage() {}
 
 func (x *ExecutorKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[65]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4890,7 +5047,7 @@ func (x *ExecutorKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorKey.ProtoReflect.Descriptor instead.
 func (*ExecutorKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{65}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ExecutorKey) GetFrameworkId() string {
@@ -4924,7 +5081,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[66]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4936,7 +5093,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[66]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4949,7 +5106,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{66}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *SnapshotEnd) GetNext() uint64 {
@@ -4969,7 +5126,7 @@ type TaskKey struct {
 
 func (x *TaskKey) Reset() {
 	*x = TaskKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[67]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4981,7 +5138,7 @@ func (x *TaskKey) String() string {
 func (*TaskKey) ProtoMessage() {}
 
 func (x *TaskKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[67]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4994,7 +5151,7 @@ func (x *TaskKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskKey.ProtoReflect.Descriptor instead.
 func (*TaskKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{67}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *TaskKey) GetFrameworkId() string {
@@ -5298,7 +5455,18 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\fReloadChange\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x03 \x01(\tR\x02to\"\x13\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\"K\n" +
+	"\x12SetLogLevelRequest\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\tR\x05level\x12\x1f\n" +
+	"\vduration_ms\x18\x02 \x01(\x04R\n" +
+	"durationMs\"\x14\n" +
+	"\x12GetLogLevelRequest\"r\n" +
+	"\bLogLevel\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\tR\x05level\x12\x1e\n" +
+	"\n" +
+	"configured\x18\x02 \x01(\tR\n" +
+	"configured\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x13\n" +
 	"\x11GetMetricsRequest\"I\n" +
 	"\x12GetMetricsResponse\x123\n" +
 	"\ametrics\x18\x01 \x03(\v2\x19.mezzo.operator.v1.MetricR\ametrics\"\xfd\x01\n" +
@@ -5409,7 +5577,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x04next\x18\x01 \x01(\x04R\x04next\"E\n" +
 	"\aTaskKey\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x17\n" +
-	"\atask_id\x18\x02 \x01(\tR\x06taskId2\x8b\x0e\n" +
+	"\atask_id\x18\x02 \x01(\tR\x06taskId2\xb1\x0f\n" +
 	"\bOperator\x12K\n" +
 	"\tGetStatus\x12#.mezzo.operator.v1.GetStatusRequest\x1a\x19.mezzo.operator.v1.Status\x12Y\n" +
 	"\n" +
@@ -5433,7 +5601,9 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\aExplain\x12!.mezzo.operator.v1.ExplainRequest\x1a\".mezzo.operator.v1.ExplainResponse\x12M\n" +
 	"\x06Reload\x12 .mezzo.operator.v1.ReloadRequest\x1a!.mezzo.operator.v1.ReloadResponse\x12Y\n" +
 	"\n" +
-	"GetMetrics\x12$.mezzo.operator.v1.GetMetricsRequest\x1a%.mezzo.operator.v1.GetMetricsResponse\x12I\n" +
+	"GetMetrics\x12$.mezzo.operator.v1.GetMetricsRequest\x1a%.mezzo.operator.v1.GetMetricsResponse\x12Q\n" +
+	"\vSetLogLevel\x12%.mezzo.operator.v1.SetLogLevelRequest\x1a\x1b.mezzo.operator.v1.LogLevel\x12Q\n" +
+	"\vGetLogLevel\x12%.mezzo.operator.v1.GetLogLevelRequest\x1a\x1b.mezzo.operator.v1.LogLevel\x12I\n" +
 	"\x05Watch\x12\x1f.mezzo.operator.v1.WatchRequest\x1a\x1d.mezzo.operator.v1.WatchEvent0\x01BGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
@@ -5448,7 +5618,7 @@ func file_mezzo_operator_v1_operator_proto_rawDescGZIP() []byte {
 	return file_mezzo_operator_v1_operator_proto_rawDescData
 }
 
-var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: mezzo.operator.v1.GetStatusRequest
 	(*Status)(nil),                     // 1: mezzo.operator.v1.Status
@@ -5504,194 +5674,202 @@ var file_mezzo_operator_v1_operator_proto_goTypes = []any{
 	(*ReloadRequest)(nil),              // 51: mezzo.operator.v1.ReloadRequest
 	(*ReloadResponse)(nil),             // 52: mezzo.operator.v1.ReloadResponse
 	(*ReloadChange)(nil),               // 53: mezzo.operator.v1.ReloadChange
-	(*GetMetricsRequest)(nil),          // 54: mezzo.operator.v1.GetMetricsRequest
-	(*GetMetricsResponse)(nil),         // 55: mezzo.operator.v1.GetMetricsResponse
-	(*Metric)(nil),                     // 56: mezzo.operator.v1.Metric
-	(*MetricBucket)(nil),               // 57: mezzo.operator.v1.MetricBucket
-	(*WatchRequest)(nil),               // 58: mezzo.operator.v1.WatchRequest
-	(*WatchEvent)(nil),                 // 59: mezzo.operator.v1.WatchEvent
-	(*WatchBatch)(nil),                 // 60: mezzo.operator.v1.WatchBatch
-	(*AgentDetail)(nil),                // 61: mezzo.operator.v1.AgentDetail
-	(*FrameworkDetail)(nil),            // 62: mezzo.operator.v1.FrameworkDetail
-	(*TaskDetail)(nil),                 // 63: mezzo.operator.v1.TaskDetail
-	(*ExecutorDetail)(nil),             // 64: mezzo.operator.v1.ExecutorDetail
-	(*ExecutorKey)(nil),                // 65: mezzo.operator.v1.ExecutorKey
-	(*SnapshotEnd)(nil),                // 66: mezzo.operator.v1.SnapshotEnd
-	(*TaskKey)(nil),                    // 67: mezzo.operator.v1.TaskKey
-	nil,                                // 68: mezzo.operator.v1.Metric.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 69: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),            // 70: google.protobuf.Struct
-	(*v1.Resource)(nil),                // 71: mezzo.v1.Resource
-	(v1.TaskState)(0),                  // 72: mezzo.v1.TaskState
-	(v1.TaskStatus_Reason)(0),          // 73: mezzo.v1.TaskStatus.Reason
-	(*v1.Offer_Operation)(nil),         // 74: mezzo.v1.Offer.Operation
-	(*v1.Offer)(nil),                   // 75: mezzo.v1.Offer
-	(*v1.Operation)(nil),               // 76: mezzo.v1.Operation
-	(*v1.Attribute)(nil),               // 77: mezzo.v1.Attribute
-	(*v1.DomainInfo)(nil),              // 78: mezzo.v1.DomainInfo
-	(*v1.FrameworkInfo)(nil),           // 79: mezzo.v1.FrameworkInfo
-	(*scheduler.OfferConstraints)(nil), // 80: mezzo.v1.scheduler.OfferConstraints
-	(*v1.Task)(nil),                    // 81: mezzo.v1.Task
-	(*v1.ExecutorInfo)(nil),            // 82: mezzo.v1.ExecutorInfo
+	(*SetLogLevelRequest)(nil),         // 54: mezzo.operator.v1.SetLogLevelRequest
+	(*GetLogLevelRequest)(nil),         // 55: mezzo.operator.v1.GetLogLevelRequest
+	(*LogLevel)(nil),                   // 56: mezzo.operator.v1.LogLevel
+	(*GetMetricsRequest)(nil),          // 57: mezzo.operator.v1.GetMetricsRequest
+	(*GetMetricsResponse)(nil),         // 58: mezzo.operator.v1.GetMetricsResponse
+	(*Metric)(nil),                     // 59: mezzo.operator.v1.Metric
+	(*MetricBucket)(nil),               // 60: mezzo.operator.v1.MetricBucket
+	(*WatchRequest)(nil),               // 61: mezzo.operator.v1.WatchRequest
+	(*WatchEvent)(nil),                 // 62: mezzo.operator.v1.WatchEvent
+	(*WatchBatch)(nil),                 // 63: mezzo.operator.v1.WatchBatch
+	(*AgentDetail)(nil),                // 64: mezzo.operator.v1.AgentDetail
+	(*FrameworkDetail)(nil),            // 65: mezzo.operator.v1.FrameworkDetail
+	(*TaskDetail)(nil),                 // 66: mezzo.operator.v1.TaskDetail
+	(*ExecutorDetail)(nil),             // 67: mezzo.operator.v1.ExecutorDetail
+	(*ExecutorKey)(nil),                // 68: mezzo.operator.v1.ExecutorKey
+	(*SnapshotEnd)(nil),                // 69: mezzo.operator.v1.SnapshotEnd
+	(*TaskKey)(nil),                    // 70: mezzo.operator.v1.TaskKey
+	nil,                                // 71: mezzo.operator.v1.Metric.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 72: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),            // 73: google.protobuf.Struct
+	(*v1.Resource)(nil),                // 74: mezzo.v1.Resource
+	(v1.TaskState)(0),                  // 75: mezzo.v1.TaskState
+	(v1.TaskStatus_Reason)(0),          // 76: mezzo.v1.TaskStatus.Reason
+	(*v1.Offer_Operation)(nil),         // 77: mezzo.v1.Offer.Operation
+	(*v1.Offer)(nil),                   // 78: mezzo.v1.Offer
+	(*v1.Operation)(nil),               // 79: mezzo.v1.Operation
+	(*v1.Attribute)(nil),               // 80: mezzo.v1.Attribute
+	(*v1.DomainInfo)(nil),              // 81: mezzo.v1.DomainInfo
+	(*v1.FrameworkInfo)(nil),           // 82: mezzo.v1.FrameworkInfo
+	(*scheduler.OfferConstraints)(nil), // 83: mezzo.v1.scheduler.OfferConstraints
+	(*v1.Task)(nil),                    // 84: mezzo.v1.Task
+	(*v1.ExecutorInfo)(nil),            // 85: mezzo.v1.ExecutorInfo
 }
 var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
-	69,  // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
+	72,  // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
 	3,   // 1: mezzo.operator.v1.Status.agents:type_name -> mezzo.operator.v1.Counts
 	3,   // 2: mezzo.operator.v1.Status.frameworks:type_name -> mezzo.operator.v1.Counts
 	3,   // 3: mezzo.operator.v1.Status.tasks:type_name -> mezzo.operator.v1.Counts
-	70,  // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
-	70,  // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
-	70,  // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
+	73,  // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
+	73,  // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
+	73,  // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
 	33,  // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
 	2,   // 8: mezzo.operator.v1.Status.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	69,  // 9: mezzo.operator.v1.Status.started:type_name -> google.protobuf.Timestamp
+	72,  // 9: mezzo.operator.v1.Status.started:type_name -> google.protobuf.Timestamp
 	6,   // 10: mezzo.operator.v1.ListAgentsResponse.agents:type_name -> mezzo.operator.v1.Agent
-	70,  // 11: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
-	70,  // 12: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
-	70,  // 13: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
-	70,  // 14: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
-	69,  // 15: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
-	69,  // 16: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
+	73,  // 11: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
+	73,  // 12: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
+	73,  // 13: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
+	73,  // 14: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
+	72,  // 15: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
+	72,  // 16: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
 	7,   // 17: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
 	8,   // 18: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
 	2,   // 19: mezzo.operator.v1.Agent.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	71,  // 20: mezzo.operator.v1.Agent.reserved:type_name -> mezzo.v1.Resource
-	69,  // 21: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
-	69,  // 22: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
+	74,  // 20: mezzo.operator.v1.Agent.reserved:type_name -> mezzo.v1.Resource
+	72,  // 21: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
+	72,  // 22: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
 	11,  // 23: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
-	70,  // 24: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
-	70,  // 25: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
-	69,  // 26: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
-	69,  // 27: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
-	69,  // 28: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
+	73,  // 24: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
+	73,  // 25: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
+	72,  // 26: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
+	72,  // 27: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
+	72,  // 28: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
 	14,  // 29: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
-	72,  // 30: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
-	73,  // 31: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	70,  // 32: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
-	69,  // 33: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
-	69,  // 34: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
-	69,  // 35: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
+	75,  // 30: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
+	76,  // 31: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	73,  // 32: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
+	72,  // 33: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
+	72,  // 34: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
+	72,  // 35: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
 	17,  // 36: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
-	70,  // 37: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
-	69,  // 38: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
+	73,  // 37: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
+	72,  // 38: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
 	20,  // 39: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
-	70,  // 40: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
-	70,  // 41: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
-	70,  // 42: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
-	70,  // 43: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
-	70,  // 44: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
-	70,  // 45: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
-	70,  // 46: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
+	73,  // 40: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
+	73,  // 41: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
+	73,  // 42: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
+	73,  // 43: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
+	73,  // 44: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
+	73,  // 45: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
+	73,  // 46: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
 	25,  // 47: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
-	70,  // 48: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
-	70,  // 49: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
-	70,  // 50: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
+	73,  // 48: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
+	73,  // 49: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
+	73,  // 50: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
 	30,  // 51: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
 	33,  // 52: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	69,  // 53: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
+	72,  // 53: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
 	2,   // 54: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
 	7,   // 55: mezzo.operator.v1.SetUnavailabilityRequest.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	74,  // 56: mezzo.operator.v1.ApplyOperationRequest.operation:type_name -> mezzo.v1.Offer.Operation
+	77,  // 56: mezzo.operator.v1.ApplyOperationRequest.operation:type_name -> mezzo.v1.Offer.Operation
 	44,  // 57: mezzo.operator.v1.ListVolumesResponse.volumes:type_name -> mezzo.operator.v1.Volume
-	67,  // 58: mezzo.operator.v1.Volume.tasks:type_name -> mezzo.operator.v1.TaskKey
-	71,  // 59: mezzo.operator.v1.Volume.resource:type_name -> mezzo.v1.Resource
+	70,  // 58: mezzo.operator.v1.Volume.tasks:type_name -> mezzo.operator.v1.TaskKey
+	74,  // 59: mezzo.operator.v1.Volume.resource:type_name -> mezzo.v1.Resource
 	48,  // 60: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
 	11,  // 61: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
 	47,  // 62: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
 	49,  // 63: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
 	50,  // 64: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
 	47,  // 65: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
-	70,  // 66: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
+	73,  // 66: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
 	53,  // 67: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
 	53,  // 68: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
-	56,  // 69: mezzo.operator.v1.GetMetricsResponse.metrics:type_name -> mezzo.operator.v1.Metric
-	68,  // 70: mezzo.operator.v1.Metric.labels:type_name -> mezzo.operator.v1.Metric.LabelsEntry
-	57,  // 71: mezzo.operator.v1.Metric.buckets:type_name -> mezzo.operator.v1.MetricBucket
-	66,  // 72: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
-	6,   // 73: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
-	11,  // 74: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
-	14,  // 75: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
-	67,  // 76: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
-	17,  // 77: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
-	20,  // 78: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
-	33,  // 79: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
-	61,  // 80: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
-	62,  // 81: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
-	63,  // 82: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
-	75,  // 83: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
-	64,  // 84: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
-	65,  // 85: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
-	60,  // 86: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
-	76,  // 87: mezzo.operator.v1.WatchEvent.operation:type_name -> mezzo.v1.Operation
-	59,  // 88: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
-	2,   // 89: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	77,  // 90: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
-	78,  // 91: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
-	71,  // 92: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
-	71,  // 93: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
-	71,  // 94: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
-	69,  // 95: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
-	69,  // 96: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
-	69,  // 97: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
-	7,   // 98: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	8,   // 99: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
-	79,  // 100: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
-	80,  // 101: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
-	69,  // 102: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
-	69,  // 103: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
-	69,  // 104: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
-	69,  // 105: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
-	81,  // 106: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
-	69,  // 107: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
-	69,  // 108: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
-	69,  // 109: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
-	82,  // 110: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
-	71,  // 111: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
-	0,   // 112: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
-	4,   // 113: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
-	9,   // 114: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
-	12,  // 115: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
-	15,  // 116: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
-	18,  // 117: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
-	31,  // 118: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
-	34,  // 119: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
-	36,  // 120: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
-	38,  // 121: mezzo.operator.v1.Operator.SetUnavailability:input_type -> mezzo.operator.v1.SetUnavailabilityRequest
-	21,  // 122: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
-	23,  // 123: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
-	26,  // 124: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
-	28,  // 125: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
-	40,  // 126: mezzo.operator.v1.Operator.ApplyOperation:input_type -> mezzo.operator.v1.ApplyOperationRequest
-	42,  // 127: mezzo.operator.v1.Operator.ListVolumes:input_type -> mezzo.operator.v1.ListVolumesRequest
-	45,  // 128: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
-	51,  // 129: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	54,  // 130: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
-	58,  // 131: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
-	1,   // 132: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
-	5,   // 133: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
-	10,  // 134: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
-	13,  // 135: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
-	16,  // 136: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
-	19,  // 137: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
-	32,  // 138: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
-	35,  // 139: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
-	37,  // 140: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
-	39,  // 141: mezzo.operator.v1.Operator.SetUnavailability:output_type -> mezzo.operator.v1.SetUnavailabilityResponse
-	22,  // 142: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
-	24,  // 143: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
-	27,  // 144: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
-	29,  // 145: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
-	41,  // 146: mezzo.operator.v1.Operator.ApplyOperation:output_type -> mezzo.operator.v1.ApplyOperationResponse
-	43,  // 147: mezzo.operator.v1.Operator.ListVolumes:output_type -> mezzo.operator.v1.ListVolumesResponse
-	46,  // 148: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
-	52,  // 149: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	55,  // 150: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
-	59,  // 151: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
-	132, // [132:152] is the sub-list for method output_type
-	112, // [112:132] is the sub-list for method input_type
-	112, // [112:112] is the sub-list for extension type_name
-	112, // [112:112] is the sub-list for extension extendee
-	0,   // [0:112] is the sub-list for field type_name
+	72,  // 69: mezzo.operator.v1.LogLevel.until:type_name -> google.protobuf.Timestamp
+	59,  // 70: mezzo.operator.v1.GetMetricsResponse.metrics:type_name -> mezzo.operator.v1.Metric
+	71,  // 71: mezzo.operator.v1.Metric.labels:type_name -> mezzo.operator.v1.Metric.LabelsEntry
+	60,  // 72: mezzo.operator.v1.Metric.buckets:type_name -> mezzo.operator.v1.MetricBucket
+	69,  // 73: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
+	6,   // 74: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
+	11,  // 75: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
+	14,  // 76: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
+	70,  // 77: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
+	17,  // 78: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
+	20,  // 79: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
+	33,  // 80: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
+	64,  // 81: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
+	65,  // 82: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
+	66,  // 83: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
+	78,  // 84: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
+	67,  // 85: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
+	68,  // 86: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
+	63,  // 87: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
+	79,  // 88: mezzo.operator.v1.WatchEvent.operation:type_name -> mezzo.v1.Operation
+	62,  // 89: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
+	2,   // 90: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	80,  // 91: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
+	81,  // 92: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
+	74,  // 93: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
+	74,  // 94: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
+	74,  // 95: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
+	72,  // 96: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
+	72,  // 97: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
+	72,  // 98: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
+	7,   // 99: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	8,   // 100: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	82,  // 101: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
+	83,  // 102: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
+	72,  // 103: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
+	72,  // 104: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
+	72,  // 105: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
+	72,  // 106: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
+	84,  // 107: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
+	72,  // 108: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
+	72,  // 109: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
+	72,  // 110: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
+	85,  // 111: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
+	74,  // 112: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
+	0,   // 113: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
+	4,   // 114: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
+	9,   // 115: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
+	12,  // 116: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
+	15,  // 117: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
+	18,  // 118: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
+	31,  // 119: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
+	34,  // 120: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
+	36,  // 121: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
+	38,  // 122: mezzo.operator.v1.Operator.SetUnavailability:input_type -> mezzo.operator.v1.SetUnavailabilityRequest
+	21,  // 123: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
+	23,  // 124: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
+	26,  // 125: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
+	28,  // 126: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
+	40,  // 127: mezzo.operator.v1.Operator.ApplyOperation:input_type -> mezzo.operator.v1.ApplyOperationRequest
+	42,  // 128: mezzo.operator.v1.Operator.ListVolumes:input_type -> mezzo.operator.v1.ListVolumesRequest
+	45,  // 129: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
+	51,  // 130: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	57,  // 131: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
+	54,  // 132: mezzo.operator.v1.Operator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
+	55,  // 133: mezzo.operator.v1.Operator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
+	61,  // 134: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
+	1,   // 135: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
+	5,   // 136: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
+	10,  // 137: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
+	13,  // 138: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
+	16,  // 139: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
+	19,  // 140: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
+	32,  // 141: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
+	35,  // 142: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
+	37,  // 143: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
+	39,  // 144: mezzo.operator.v1.Operator.SetUnavailability:output_type -> mezzo.operator.v1.SetUnavailabilityResponse
+	22,  // 145: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
+	24,  // 146: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
+	27,  // 147: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
+	29,  // 148: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
+	41,  // 149: mezzo.operator.v1.Operator.ApplyOperation:output_type -> mezzo.operator.v1.ApplyOperationResponse
+	43,  // 150: mezzo.operator.v1.Operator.ListVolumes:output_type -> mezzo.operator.v1.ListVolumesResponse
+	46,  // 151: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
+	52,  // 152: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	58,  // 153: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
+	56,  // 154: mezzo.operator.v1.Operator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	56,  // 155: mezzo.operator.v1.Operator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	62,  // 156: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
+	135, // [135:157] is the sub-list for method output_type
+	113, // [113:135] is the sub-list for method input_type
+	113, // [113:113] is the sub-list for extension type_name
+	113, // [113:113] is the sub-list for extension extendee
+	0,   // [0:113] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_operator_proto_init() }
@@ -5699,7 +5877,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 	if File_mezzo_operator_v1_operator_proto != nil {
 		return
 	}
-	file_mezzo_operator_v1_operator_proto_msgTypes[59].OneofWrappers = []any{
+	file_mezzo_operator_v1_operator_proto_msgTypes[62].OneofWrappers = []any{
 		(*WatchEvent_SnapshotEnd)(nil),
 		(*WatchEvent_Agent)(nil),
 		(*WatchEvent_AgentRemoved)(nil),
@@ -5729,7 +5907,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_operator_proto_rawDesc), len(file_mezzo_operator_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   69,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -38,6 +38,8 @@ const (
 	Operator_Explain_FullMethodName           = "/mezzo.operator.v1.Operator/Explain"
 	Operator_Reload_FullMethodName            = "/mezzo.operator.v1.Operator/Reload"
 	Operator_GetMetrics_FullMethodName        = "/mezzo.operator.v1.Operator/GetMetrics"
+	Operator_SetLogLevel_FullMethodName       = "/mezzo.operator.v1.Operator/SetLogLevel"
+	Operator_GetLogLevel_FullMethodName       = "/mezzo.operator.v1.Operator/GetLogLevel"
 	Operator_Watch_FullMethodName             = "/mezzo.operator.v1.Operator/Watch"
 )
 
@@ -92,6 +94,10 @@ type OperatorClient interface {
 	// GetMetrics sends the numbers that GET /metrics has. It answers on standbys
 	// too.
 	GetMetrics(ctx context.Context, in *GetMetricsRequest, opts ...grpc.CallOption) (*GetMetricsResponse, error)
+	// SetLogLevel changes for a while how much the master and its plugins log. It
+	// answers on standbys too.
+	SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*LogLevel, error)
+	GetLogLevel(ctx context.Context, in *GetLogLevelRequest, opts ...grpc.CallOption) (*LogLevel, error)
 	// Watch sends one consistent snapshot and then numbered events. A watcher
 	// that does not read is cut off, with the reason.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error)
@@ -295,6 +301,26 @@ func (c *operatorClient) GetMetrics(ctx context.Context, in *GetMetricsRequest, 
 	return out, nil
 }
 
+func (c *operatorClient) SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*LogLevel, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LogLevel)
+	err := c.cc.Invoke(ctx, Operator_SetLogLevel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) GetLogLevel(ctx context.Context, in *GetLogLevelRequest, opts ...grpc.CallOption) (*LogLevel, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LogLevel)
+	err := c.cc.Invoke(ctx, Operator_GetLogLevel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *operatorClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Operator_ServiceDesc.Streams[0], Operator_Watch_FullMethodName, cOpts...)
@@ -365,6 +391,10 @@ type OperatorServer interface {
 	// GetMetrics sends the numbers that GET /metrics has. It answers on standbys
 	// too.
 	GetMetrics(context.Context, *GetMetricsRequest) (*GetMetricsResponse, error)
+	// SetLogLevel changes for a while how much the master and its plugins log. It
+	// answers on standbys too.
+	SetLogLevel(context.Context, *SetLogLevelRequest) (*LogLevel, error)
+	GetLogLevel(context.Context, *GetLogLevelRequest) (*LogLevel, error)
 	// Watch sends one consistent snapshot and then numbered events. A watcher
 	// that does not read is cut off, with the reason.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error
@@ -434,6 +464,12 @@ func (UnimplementedOperatorServer) Reload(context.Context, *ReloadRequest) (*Rel
 }
 func (UnimplementedOperatorServer) GetMetrics(context.Context, *GetMetricsRequest) (*GetMetricsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetMetrics not implemented")
+}
+func (UnimplementedOperatorServer) SetLogLevel(context.Context, *SetLogLevelRequest) (*LogLevel, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetLogLevel not implemented")
+}
+func (UnimplementedOperatorServer) GetLogLevel(context.Context, *GetLogLevelRequest) (*LogLevel, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLogLevel not implemented")
 }
 func (UnimplementedOperatorServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
@@ -801,6 +837,42 @@ func _Operator_GetMetrics_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Operator_SetLogLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetLogLevelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).SetLogLevel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_SetLogLevel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).SetLogLevel(ctx, req.(*SetLogLevelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_GetLogLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLogLevelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).GetLogLevel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_GetLogLevel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).GetLogLevel(ctx, req.(*GetLogLevelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Operator_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -894,6 +966,14 @@ var Operator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetMetrics",
 			Handler:    _Operator_GetMetrics_Handler,
+		},
+		{
+			MethodName: "SetLogLevel",
+			Handler:    _Operator_SetLogLevel_Handler,
+		},
+		{
+			MethodName: "GetLogLevel",
+			Handler:    _Operator_GetLogLevel_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1,0 +1,114 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mezzo-os/mezzo/sdk/client"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+)
+
+// logLevelTimeout bounds one question.
+const logLevelTimeout = 30 * time.Second
+
+func (c *cli) logLevelCommand() *cobra.Command {
+	var agent string
+	var lasting time.Duration
+	cmd := &cobra.Command{
+		Use: "log-level [LEVEL]", Short: "Show or change how much a running master or agent logs", Args: cobra.MaximumNArgs(1),
+		Long: `Has the process at --address (a master, or an agent) log from LEVEL on: trace, debug,
+info, warn or error; for as long as --for says, and otherwise until it ends. Then, and
+with "config" for LEVEL, it is what its configuration says again. Without LEVEL it shows
+what counts now. A plugin that has a log_level of its own keeps it; one that has none
+was told at its start what to send, and sends no more than that.`,
+		Example: "  mezzo log-level debug --for 10m\n  mezzo log-level --agent a1.example.com\n  mezzo log-level config",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && cmd.Flags().Changed("for") {
+				return usage("--for needs a LEVEL")
+			}
+			if lasting < 0 {
+				return usage("--for %v is in the past", lasting)
+			}
+			return c.logLevel(cmd.Context(), agent, args, lasting)
+		},
+	}
+	cmd.Flags().StringVar(&agent, "agent", "", "of this agent (its id or host name), which the master at --address knows")
+	cmd.Flags().DurationVar(&lasting, "for", 0, "for how long, such as 10m")
+	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd)
+	return cmd
+}
+
+func (c *cli) logLevel(ctx context.Context, agent string, level []string, lasting time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, logLevelTimeout)
+	defer cancel()
+	addresses := c.client.addresses
+	if agent != "" {
+		address, err := c.agentAddress(ctx, agent)
+		if err != nil {
+			return err
+		}
+		addresses = []string{address}
+	}
+	for _, address := range addresses {
+		answer, err := c.logLevelOf(ctx, address, level, lasting)
+		if err != nil {
+			return fmt.Errorf("log level of %s: %w", address, plain(err))
+		}
+		if err := c.showLogLevel(answer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logLevelOf asks whatever serves at an address: a master or an agent.
+func (c *cli) logLevelOf(ctx context.Context, address string, level []string, lasting time.Duration) (*operatorv1.LogLevel, error) {
+	options, err := c.client.options()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := client.Dial(address, options)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	master, agent := operatorv1.NewOperatorClient(conn), operatorv1.NewAgentOperatorClient(conn)
+	if len(level) == 0 {
+		answer, err := master.GetLogLevel(ctx, &operatorv1.GetLogLevelRequest{})
+		if status.Code(err) == codes.Unimplemented {
+			return agent.GetLogLevel(ctx, &operatorv1.GetLogLevelRequest{})
+		}
+		return answer, err
+	}
+	q := &operatorv1.SetLogLevelRequest{Level: level[0], DurationMs: uint64(lasting.Milliseconds())}
+	if q.Level == "config" {
+		q.Level = ""
+	}
+	answer, err := master.SetLogLevel(ctx, q)
+	if status.Code(err) == codes.Unimplemented {
+		return agent.SetLogLevel(ctx, q)
+	}
+	return answer, err
+}
+
+func (c *cli) showLogLevel(l *operatorv1.LogLevel) error {
+	if c.json {
+		return c.writeJSON(l)
+	}
+	fmt.Fprint(c.out, l.GetLevel())
+	if l.GetLevel() != l.GetConfigured() || l.GetUntil() != nil {
+		fmt.Fprintf(c.out, " (%s in the configuration", l.GetConfigured())
+		if l.GetUntil() != nil {
+			fmt.Fprintf(c.out, ", again from %s on", l.GetUntil().AsTime().Local().Format(time.DateTime))
+		}
+		fmt.Fprint(c.out, ")")
+	}
+	fmt.Fprintln(c.out)
+	return nil
+}
