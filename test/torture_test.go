@@ -1,8 +1,10 @@
 package test
 
 import (
+	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -12,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
-	"github.com/mezzo-os/mezzo/sdk/resource"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 )
 
 var (
@@ -23,35 +27,16 @@ var (
 	tortureSeed  = flag.Uint64("torture-seed", 0, "what is killed when; 0: another each time")
 )
 
-// kind is one kind of task, and the states that it may end in.
-type kind struct {
-	name   string
-	script string
-	grace  time.Duration
-	ends   []mezzov1.TaskState
-}
-
-// Those that end by themselves come first; the others end when they are killed.
-var kinds = []kind{
-	{"short", "true", 0, []mezzov1.TaskState{mezzov1.TaskState_TASK_FINISHED}},
-	{"failing", "exit 3", 0, []mezzov1.TaskState{mezzov1.TaskState_TASK_FAILED}},
-	{"crashing", "kill -SEGV $$", 0, []mezzov1.TaskState{mezzov1.TaskState_TASK_FAILED}},
-	{"loud", "head -c 50000000 /dev/zero | tr '\\0' x", 0, []mezzov1.TaskState{mezzov1.TaskState_TASK_FINISHED}},
-	{"long", "sleep 100000", time.Second, []mezzov1.TaskState{mezzov1.TaskState_TASK_KILLED}},
-	{"forking", "for i in 1 2 3 4 5 6 7 8; do (sleep 100000 & sleep 100000) & done; wait", time.Second, []mezzov1.TaskState{mezzov1.TaskState_TASK_KILLED}},
-	{"stubborn", "trap '' TERM; while :; do sleep 0.2; done", 300 * time.Millisecond, []mezzov1.TaskState{mezzov1.TaskState_TASK_KILLED}},
-}
-
-const endless = 4 // kinds from here on do not end by themselves
-
 // torture is one cluster, its tasks, and what happens to them.
 type torture struct {
 	*cluster
-	*runner
+	*crowd
 	agents    []*server // the last one runs
 	agentArgs []string
 	chance    *rand.Rand
-	of        map[string]kind // by task
+	launched  int
+	of        map[string]member // by task
+	stores    *stores
 }
 
 // TestAgentTorture kills the agent, its isolator and its adapter again and again
@@ -69,48 +54,50 @@ func TestAgentTorture(t *testing.T) {
 	master := serve(t, nil, append([]string{"master", "--data-dir", filepath.Join(dir, "m")}, ports...)...)
 	file := writeFile(t, filepath.Join(dir, "agent.hcl"), "framework \"mesos\" {\n  config {\n    listen = \"127.0.0.1:0\"\n  }\n}\n")
 	x := &torture{
-		cluster: &cluster{t: t, fields: master.fields}, runner: newRunner(t, master.fields["rpc"]),
-		chance: rand.New(rand.NewPCG(seed, 1)), of: map[string]kind{},
+		cluster: &cluster{t: t, fields: master.fields}, chance: rand.New(rand.NewPCG(seed, 1)), of: map[string]member{},
 		agentArgs: append([]string{
 			"agent", "--log-level", "debug", "--config", file, "--data-dir", filepath.Join(dir, "a"), "--master", master.fields["rpc"],
 			"--resources", "cpus:1000;mem:1000000;disk:1000000",
 		}, ports...),
 	}
 	x.startAgent()
+	x.stores = &stores{t: t, dir: filepath.Join(dir, "a"), all: []*store{{id: "red"}, {id: "green"}, {id: "blue"}}}
+	x.stores.of = func(task string) { x.of[task] = member{ends: killed} } // the mutex is held
+	x.crowd = newCrowd(t, master.fields["rpc"], x.stores)
+	x.stores.last = x.crowd.newest
 	for round := range *tortureKills {
 		x.launchMore(*tortureTasks * (round + 1) / *tortureKills)
 		time.Sleep(time.Duration(x.chance.Int64N(int64(*torturePause)))) // a moment that nothing has chosen
+		x.work()
 		x.killSomething()
 	}
 	for _, id := range x.tasks() {
 		x.until(id, "told of", func(*mezzov1.TaskStatus) bool { return true })
 	}
+	x.endStores()
 	x.killTheEndless()
 	x.judge()
+	x.endExecutors()
 	x.leavesNothing()
 }
 
 func (x *torture) tasks() []string {
-	var list []string
-	for id := range x.of {
-		list = append(list, id)
-	}
-	slices.Sort(list)
-	return list
+	x.crowd.mu.Lock()
+	defer x.crowd.mu.Unlock()
+	return slices.Sorted(maps.Keys(x.of))
 }
 
 // launchMore launches tasks until there were so many.
 func (x *torture) launchMore(upTo int) {
-	for n := len(x.of); n < upTo; n++ {
-		k := kinds[n%len(kinds)]
-		id := fmt.Sprintf("%s-%d", k.name, n)
-		x.of[id] = k
-		task := shellTask(id, k.script)
-		task.Resources = resource.MustParse("cpus:0.1;mem:64").Allocate("*").ToProto()
-		if k.grace > 0 {
-			task.KillPolicy = &mezzov1.KillPolicy{GracePeriod: duration(k.grace)}
+	x.crowd.mu.Lock()
+	defer x.crowd.mu.Unlock()
+	for ; len(x.of) < upTo; x.launched++ {
+		k := kinds[x.launched%len(kinds)]
+		j := k.job(x.launched, x.launched/len(kinds))
+		for i, task := range j.tasks {
+			x.of[task.GetTaskId().GetValue()] = k.members[i]
 		}
-		x.launch(task)
+		x.crowd.jobs = append(x.crowd.jobs, j)
 	}
 }
 
@@ -152,7 +139,7 @@ func (x *torture) killSomething() {
 // killTheEndless asks for the end of what does not end by itself.
 func (x *torture) killTheEndless() {
 	for _, id := range x.tasks() {
-		if !slices.ContainsFunc(kinds[endless:], func(k kind) bool { return k.name == x.of[id].name }) {
+		if !x.of[id].endless {
 			continue
 		}
 		eventually(x.cluster.t, "to kill "+id, func() bool {
@@ -176,9 +163,9 @@ func (x *torture) judge() {
 	never := 0 // tasks that were never started, because the agent was killed first
 	for _, id := range x.tasks() {
 		x.until(id, "ended", func(s *mezzov1.TaskStatus) bool { return ended(s.GetState()) })
-		x.runner.mu.Lock()
+		x.crowd.mu.Lock()
 		heard := slices.Clone(x.heard[id])
-		x.runner.mu.Unlock()
+		x.crowd.mu.Unlock()
 		ends := map[string]mezzov1.TaskState{}
 		last := mezzov1.TaskState_TASK_STAGING
 		for _, s := range heard {
@@ -206,6 +193,38 @@ func (x *torture) judge() {
 	t.Logf("%d tasks, %d of them never started", len(x.of), never)
 }
 
+// endExecutors has the custom executors end, which live on without a task. Each
+// says once that it has.
+func (x *torture) endExecutors() {
+	t := x.cluster.t
+	agents := map[string]*mezzov1.AgentID{}
+	x.crowd.mu.Lock()
+	for _, statuses := range x.heard {
+		for _, s := range statuses {
+			for _, name := range []string{"counting-", "by-mesos-"} {
+				if id := s.GetExecutorId().GetValue(); strings.HasPrefix(id, name) && s.GetState() == mezzov1.TaskState_TASK_RUNNING {
+					agents[id] = s.GetAgentId()
+				}
+			}
+		}
+	}
+	x.crowd.mu.Unlock()
+	if len(agents) == 0 {
+		t.Error("no custom executor had a task that ran")
+	}
+	for id, agent := range agents {
+		eventually(t, "executor "+id+" to be asked to end", func() bool {
+			return x.s.Call(context.Background(), &schedulerv1.Call{Type: schedulerv1.Call_SHUTDOWN.Enum(), Shutdown: &schedulerv1.Call_Shutdown{
+				ExecutorId: &mezzov1.ExecutorID{Value: proto.String(id)}, AgentId: agent,
+			}}) == nil
+		})
+		eventually(t, "executor "+id+" to have ended", func() bool { return len(x.failures(id)) > 0 })
+		if all := x.failures(id); len(all) > 1 {
+			t.Errorf("executor %s has ended %d times: %v", id, len(all), all)
+		}
+	}
+}
+
 // leavesNothing: no task, no allocation, no process, no cgroup.
 func (x *torture) leavesNothing() {
 	t := x.cluster.t
@@ -221,15 +240,19 @@ func (x *torture) leavesNothing() {
 	var containers []string
 	for _, statuses := range x.heard {
 		for _, s := range statuses {
-			if id := s.GetContainerStatus().GetContainerId().GetValue(); id != "" && !slices.Contains(containers, id) {
-				containers = append(containers, id)
+			for c := s.GetContainerStatus().GetContainerId(); c.GetValue() != ""; c = c.GetParent() {
+				if !slices.Contains(containers, c.GetValue()) {
+					containers = append(containers, c.GetValue())
+				}
 			}
 		}
 	}
 	eventually(t, "no process and no cgroup of a task to be left", func() bool {
 		for _, id := range containers {
-			if left, _ := filepath.Glob("/sys/fs/cgroup/*/mezzo/" + id); len(left) > 0 {
-				return false
+			for _, pattern := range []string{"/sys/fs/cgroup/*/mezzo/" + id, "/sys/fs/cgroup/*/mezzo/*/" + id} {
+				if left, _ := filepath.Glob(pattern); len(left) > 0 {
+					return false
+				}
 			}
 			if len(processesOf(id)) > 0 {
 				return false
