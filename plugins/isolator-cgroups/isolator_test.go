@@ -340,7 +340,7 @@ func TestShimLinksLittle(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "./shim").Output()
 	if err != nil {
 		if _, missing := exec.LookPath("go"); missing != nil {
-			t.Skip("no Go on this machine")
+			lacking(t, "go", "%v", missing)
 		}
 		t.Fatal(err)
 	}

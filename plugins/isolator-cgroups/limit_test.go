@@ -21,7 +21,7 @@ func withControllers(t *testing.T, config map[string]any, more ...string) *node 
 	t.Helper()
 	all := append([]string{"cpu", "memory", "pids"}, more...)
 	if _, err := cgroup.Detect("mezzo-probe", all); err != nil {
-		t.Skipf("not on this kernel: %v", err)
+		lacking(t, strings.Join(more, " and "), "not on this kernel: %v", err)
 	}
 	config["controllers"] = all
 	return newNode(t, config)
@@ -79,7 +79,7 @@ func TestCPUSet(t *testing.T) {
 // task is root.
 func TestDevices(t *testing.T) {
 	if _, err := os.Stat("/dev/kmsg"); err != nil {
-		t.Skip("no /dev/kmsg")
+		lacking(t, "/dev/kmsg", "%v", err)
 	}
 	const script = `echo x > /dev/null && head -c 1 /dev/zero | wc -c | tr -d ' '; mknod kmsg c 1 11 && echo made; (: < kmsg) 2>/dev/null && echo read; (: > kmsg) 2>/dev/null && echo wrote; (: <> kmsg) 2>/dev/null && echo both; true`
 	n := withControllers(t, map[string]any{}, "devices")
@@ -125,7 +125,7 @@ func blockDevice(t *testing.T) (path, number string) {
 			return "/dev/" + name, strings.TrimSpace(string(text))
 		}
 	}
-	t.Skip("this machine has no block device")
+	lacking(t, "block device", "none of %d in /sys/block is one to throttle", len(all))
 	return "", ""
 }
 
@@ -186,7 +186,7 @@ func TestIOStatistics(t *testing.T) {
 func TestHugePages(t *testing.T) {
 	sizes, err := hugePageSizes()
 	if err != nil || len(sizes) == 0 {
-		t.Skip("no huge pages")
+		lacking(t, "huge pages", "the kernel has none: %v", err)
 	}
 	n := withControllers(t, map[string]any{"hugetlb_limit": 0}, "hugetlb")
 	n.run(n.shell("c1", `echo ready; while :; do sleep 0.1; done`))
@@ -248,7 +248,7 @@ func TestNetClass(t *testing.T) {
 func TestNetClassOfKernel(t *testing.T) {
 	controllers := []string{"net_cls"}
 	if _, err := cgroup.Detect("mezzo-probe", controllers); err != nil {
-		t.Skipf("not on this kernel: %v", err)
+		lacking(t, "net_cls", "not on this kernel: %v", err)
 	}
 	n := newNode(t, map[string]any{"controllers": controllers, "net_cls_major": 16})
 	for i, id := range []string{"c1", "c2"} {
@@ -292,7 +292,7 @@ func TestIOWeight(t *testing.T) {
 	n := prepareNode(t, map[string]any{"controllers": []string{"io"}, "io_weight": 500})
 	host, err := cgroup.Detect(n.config["root"].(string), []string{"io"})
 	if err != nil {
-		t.Skipf("not on this kernel: %v", err)
+		lacking(t, "io", "not on this kernel: %v", err)
 	}
 	if _, err := host.Root(); err != nil {
 		t.Fatal(err)

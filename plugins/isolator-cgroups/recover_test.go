@@ -176,7 +176,7 @@ func TestWithoutRoot(t *testing.T) {
 	n := prepareNode(t, nil)
 	n.serveProcess(nobody)
 	if n.limited() {
-		t.Skip("a cgroup v2 subtree is delegated to nobody")
+		lacking(t, "undelegated cgroups", "a cgroup v2 subtree is delegated to nobody")
 	}
 	if !strings.Contains(n.health, "DEGRADED") || !strings.Contains(n.health, "without limits") {
 		t.Errorf("health %q", n.health)
@@ -294,7 +294,7 @@ func TestExecEndsWithItsStream(t *testing.T) {
 // cgroup2/run.sh sets such a host up.
 func TestDelegated(t *testing.T) {
 	if os.Getenv("MEZZO_TEST_DELEGATED") == "" {
-		t.Skip("needs a cgroup v2 subtree delegated to nobody: cgroup2/run.sh")
+		lacking(t, "delegated cgroups", "needs a cgroup v2 subtree delegated to nobody: cgroup2/run.sh")
 	}
 	n := prepareNode(t, map[string]any{"enforce": true})
 	n.serveProcess(nobody)

@@ -158,26 +158,27 @@ func TestPaths(t *testing.T) {
 		"private_tmp": true, "masked_paths": []string{hidden + "/dir", hidden + "/file", hidden + "/absent"},
 		"readonly_paths": []string{hidden},
 	})
-	b := n.shell("c1", fmt.Sprintf(`ls %[1]s/dir; cat %[1]s/file; cat %[1]s/kept; (echo x > %[1]s/kept) 2>/dev/null || echo read-only; echo mine > /tmp/mezzo-private; cd /var/tmp 2>/dev/null || cd /tmp; cat mezzo-private; stat -c %%a /tmp; echo done; while :; do sleep 0.1; done`, hidden))
+	private := "private-" + filepath.Base(n.dir) // nobody else has it in /tmp
+	b := n.shell("c1", fmt.Sprintf(`ls %[1]s/dir; cat %[1]s/file; cat %[1]s/kept; (echo x > %[1]s/kept) 2>/dev/null || echo read-only; echo mine > /tmp/%[2]s; cd /var/tmp 2>/dev/null || cd /tmp; cat %[2]s; stat -c %%a /tmp; echo done; while :; do sleep 0.1; done`, hidden, private))
 	n.run(b)
 	n.awaitOutput("c1", "done")
 	if diff := cmp.Diff("secret\nread-only\nmine\n1777\ndone\n", n.read("c1", "stdout")); diff != "" {
 		t.Errorf("(-want +got):\n%s%s", diff, n.read("c1", "stderr"))
 	}
-	if got := n.in("c1", "cat /tmp/mezzo-private "+hidden+"/file", 0); got != "mine\n" {
+	if got := n.in("c1", "cat /tmp/"+private+" "+hidden+"/file", 0); got != "mine\n" {
 		t.Errorf("exec: %q", got)
 	}
-	if got := n.read("c1", "tmp/mezzo-private"); got != "mine\n" {
+	if got := n.read("c1", "tmp/"+private); got != "mine\n" {
 		t.Errorf("the sandbox's tmp: %q", got)
 	}
-	if _, err := os.Stat("/tmp/mezzo-private"); err == nil {
+	if _, err := os.Stat("/tmp/" + private); err == nil {
 		t.Error("the host's /tmp was written to")
 	}
 }
 
 func TestPrivateTmpRefused(t *testing.T) {
 	if !strings.HasPrefix(os.TempDir(), "/tmp") {
-		t.Skip("the sandbox is not below /tmp here")
+		lacking(t, "TMPDIR below /tmp", "the sandbox is below %s", os.TempDir())
 	}
 	n := newNode(t, map[string]any{"private_tmp": true})
 	if _, err := n.create(n.shell("c1", "true")); err == nil || !strings.Contains(err.Error(), "is itself below /tmp") {

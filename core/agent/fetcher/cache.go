@@ -132,7 +132,7 @@ func (c *cache) load(it *item, download func(name string, most int64) error) (*i
 		return nil, err
 	}
 	c.order = append(c.order, it)
-	c.shrink(0)
+	c.shrink()
 	return it, nil
 }
 
@@ -155,10 +155,10 @@ func (c *cache) reserve() int64 {
 	return room
 }
 
-// shrink removes what was used longest ago until the rest and more fit.
-func (c *cache) shrink(more int64) {
+// shrink removes what was used longest ago until the rest fits.
+func (c *cache) shrink() {
 	c.order = slices.DeleteFunc(c.order, func(it *item) bool {
-		if c.used+more <= c.limit || it.users > 0 {
+		if c.used <= c.limit || it.users > 0 {
 			return false
 		}
 		// The user may have emptied the directory; then it is gone all the same.
@@ -180,5 +180,5 @@ func (c *cache) put(it *item) {
 	if at := slices.Index(c.order, it); at >= 0 {
 		c.order = append(slices.Delete(c.order, at, at+1), it)
 	}
-	c.shrink(0)
+	c.shrink()
 }

@@ -115,13 +115,14 @@ func TestUnpack(t *testing.T) {
 // its entries say.
 func TestHostileArchives(t *testing.T) {
 	const out = "outside the sandbox"
+	absolute := filepath.Join(t.TempDir(), "escaped-absolute")
 	for _, test := range []struct {
 		name, file string
 		archive    []byte
 		want       string
 	}{
 		{"a path with dots", "a.tar", tarOf(t, entry{name: "x/../../escaped", content: "x"}), out},
-		{"an absolute path", "a.tar", tarOf(t, entry{name: "/tmp/escaped-absolute", content: "x"}), out},
+		{"an absolute path", "a.tar", tarOf(t, entry{name: absolute, content: "x"}), out},
 		{"a link out", "a.tar", tarOf(t, entry{name: "up", kind: tar.TypeSymlink, link: "../.."}), out},
 		{"an absolute link", "a.tar", tarOf(t, entry{name: "up", kind: tar.TypeSymlink, link: "/etc"}), out},
 		{"a hard link out", "a.tar", tarOf(t, entry{name: "up", kind: tar.TypeLink, link: "../../etc/passwd"}), out},
@@ -151,8 +152,8 @@ func TestHostileArchives(t *testing.T) {
 				}
 				return nil
 			})
-			if _, err := os.Lstat("/tmp/escaped-absolute"); err == nil {
-				t.Error("/tmp/escaped-absolute was written")
+			if _, err := os.Lstat(absolute); err == nil {
+				t.Errorf("%s was written", absolute)
 			}
 		})
 	}
