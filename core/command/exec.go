@@ -169,7 +169,7 @@ type execSession struct {
 	stream  grpc.BidiStreamingClient[operatorv1.ExecRequest, operatorv1.ExecResponse]
 	sending sync.Mutex
 	detach  func() // leaves a task to itself; nil for a command
-	last    byte   // that was typed
+	keys    detachKeys
 }
 
 func (s *execSession) send(r *operatorv1.ExecRequest) error {
@@ -199,11 +199,15 @@ func (s *execSession) input(in io.Reader) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := in.Read(buffer)
-		if s.detach != nil && s.detaches(buffer[:n]) {
-			s.detach() // the keys are not the task's: it would find them in its next line
+		typed, left := append([]byte(nil), buffer[:n]...), false
+		if s.detach != nil {
+			typed, left = s.keys.pass(typed, err != nil)
+		}
+		if len(typed) > 0 && s.send(&operatorv1.ExecRequest{Stdin: typed}) != nil {
 			return
 		}
-		if n > 0 && s.send(&operatorv1.ExecRequest{Stdin: append([]byte(nil), buffer[:n]...)}) != nil {
+		if left {
+			s.detach()
 			return
 		}
 		if err != nil {
@@ -213,16 +217,29 @@ func (s *execSession) input(in io.Reader) {
 	}
 }
 
-// detaches says whether Ctrl-P Ctrl-Q was typed, as docker has it.
-func (s *execSession) detaches(typed []byte) bool {
+// detachKeys looks for Ctrl-P Ctrl-Q, as docker has it. They are not the task's,
+// which would find them in its next line: so a Ctrl-P waits for the key after it.
+type detachKeys struct{ held bool }
+
+// pass returns what of the keys is for the task, and whether the two were typed.
+// last: no more keys come.
+func (k *detachKeys) pass(typed []byte, last bool) (through []byte, left bool) {
 	const ctrlP, ctrlQ = 0x10, 0x11
 	for _, b := range typed {
-		if s.last == ctrlP && b == ctrlQ {
-			return true
+		if k.held && b == ctrlQ {
+			return through, true
 		}
-		s.last = b
+		if k.held {
+			through = append(through, ctrlP)
+		}
+		if k.held = b == ctrlP; !k.held {
+			through = append(through, b)
+		}
 	}
-	return false
+	if k.held && last {
+		k.held, through = false, append(through, ctrlP)
+	}
+	return through, false
 }
 
 // output prints what comes, and returns the command's status.

@@ -31,7 +31,7 @@ func (p *cgroups) Attach(ctx context.Context, start *isolatorv1.ExecStart, s iso
 	if err != nil {
 		return err
 	}
-	x := &execution{session: s, attached: true}
+	x := &execution{session: s, typed: newStdin(), attached: true}
 	defer x.close()
 	conn, err := x.attach(c)
 	if gone(err) {

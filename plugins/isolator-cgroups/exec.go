@@ -42,7 +42,7 @@ func (p *cgroups) Exec(ctx context.Context, start *isolatorv1.ExecStart, s isola
 	if start.GetTty() {
 		r.AddInt(record.TTY, 1)
 	}
-	x := &execution{session: s}
+	x := &execution{session: s, typed: newStdin()}
 	defer x.close()
 	theirs, err := x.open(start)
 	if err != nil {
@@ -108,6 +108,7 @@ type execution struct {
 	sending sync.Mutex
 	session isolator.Session
 	stdin   *os.File
+	typed   *stdin     // on its way to stdin
 	outputs []*os.File // stdout, stderr; or the terminal alone
 	tty     bool
 	// attached: the process is not this stream's own, so the end of input is not
@@ -122,6 +123,7 @@ func (x *execution) send(o *isolatorv1.ExecOutput) error {
 }
 
 func (x *execution) close() {
+	x.typed.end()
 	if x.stdin != nil {
 		x.stdin.Close()
 	}
@@ -228,23 +230,24 @@ func (x *execution) output(f *os.File, stderr bool) {
 
 // input passes on what the far end sends, until it ends or the files close.
 func (x *execution) input(conn *shimConn) {
-	closed := false
+	if x.stdin != nil {
+		go x.typed.write(x.stdin, x.endInput)
+	}
 	for {
 		in, err := x.session.Recv()
 		if err != nil {
-			if errors.Is(err, io.EOF) && !closed {
-				x.endInput()
+			if errors.Is(err, io.EOF) {
+				x.typed.close()
 			}
 			return
 		}
-		if b := in.GetStdin(); len(b) > 0 && !closed && x.stdin != nil {
-			_, _ = x.stdin.Write(b) // one that does not read has closed it
-		}
-		if in.GetStdinClosed() && !closed {
-			closed = true
-			x.endInput()
-		}
 		x.resize(in.GetResize())
+		if x.stdin != nil {
+			x.typed.put(in.GetStdin())
+		}
+		if in.GetStdinClosed() {
+			x.typed.close()
+		}
 		if sig := in.GetSignal(); sig > 0 {
 			_ = conn.send(record.Record{field(record.Signal, int64(sig))})
 		}
