@@ -49,7 +49,7 @@ swap-torture: ## Two hundred live swaps of the allocator under a thousand runnin
 	go test -count=1 -timeout 15m -run TestLiveSwap -v ./test -args -swap-tasks=1000 -swap-rounds=100
 
 .PHONY: torture
-torture: ## Two hundred tasks of every kind while agent, isolator and adapter are killed a hundred times
+torture: ## Two hundred tasks of every kind, groups, executors and volumes while agent, isolator and adapter are killed a hundred times
 	go test -count=1 -timeout 15m -run TestAgentTorture -v ./test -args -torture-tasks=200 -torture-kills=100
 
 .PHONY: lint
