@@ -100,7 +100,6 @@ func customExecutor(id, program string, args ...string) *mezzov1.ExecutorInfo {
 
 // job is what is launched together.
 type job struct {
-	need  resource.Resources
 	tasks []*mezzov1.TaskInfo
 	group *mezzov1.ExecutorInfo // of a group
 }
