@@ -11,6 +11,7 @@
 // Life cycle of a container:
 //
 //	Claim     every isolator says what it would do
+//	Provision the launcher fetches the image, if there is one
 //	Prepare   along the chain; each is given the spec that the last returned
 //	Create    the launcher; the process exists and has run no instruction of the task
 //	Isolate   along the chain, with the process's pid
@@ -45,6 +46,7 @@ package isolator
 
 import (
 	"context"
+	"io"
 
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
@@ -87,6 +89,28 @@ type Launcher interface {
 	// Kill sends the signal now and SIGKILL to every process of the container
 	// once the grace period has passed, also when the plugin is gone by then.
 	Kill(context.Context, *isolatorv1.KillRequest) (*isolatorv1.KillResponse, error)
+}
+
+// Provisioner is a launcher that has to fetch what containers are made of.
+type Provisioner interface {
+	// Provision returns once the container's image is here, and is kept until
+	// the container's Cleanup. It calls send whenever it has got further, at least
+	// every ten seconds while it does. Cleanup also follows one that failed, and
+	// one whose context ended; asked again it goes on where it was. An error of
+	// send is to be returned.
+	Provision(ctx context.Context, r *isolatorv1.ProvisionRequest, send func(*isolatorv1.ProvisionProgress) error) error
+}
+
+// ImageStore is an isolator that keeps images, which an operator may look at.
+type ImageStore interface {
+	// ImportImage reads an archive to its end and keeps its images. An error of
+	// archive means that the sender has given up: nothing is kept then.
+	ImportImage(ctx context.Context, start *isolatorv1.ImportImageStart, archive io.Reader) (*isolatorv1.ImportImageResponse, error)
+	// ListImages lists all that there are, sorted by name.
+	ListImages(context.Context, *isolatorv1.ListImagesRequest) (*isolatorv1.ListImagesResponse, error)
+	// RemoveImage forgets a name. NotFound when there is no such image,
+	// FailedPrecondition while containers use it.
+	RemoveImage(context.Context, *isolatorv1.RemoveImageRequest) (*isolatorv1.RemoveImageResponse, error)
 }
 
 // Updater is an isolator that can change a running container.

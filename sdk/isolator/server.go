@@ -16,8 +16,8 @@ import (
 const ContractVersion = 1
 
 // Capabilities names the optional parts of the contract that i serves, sorted:
-// some of attach, exec, isolate, launch, limitations, update, usage. The agent
-// leaves out calls to an isolator without the capability.
+// some of attach, exec, images, isolate, launch, limitations, provision, update,
+// usage. The agent leaves out calls to an isolator without the capability.
 func Capabilities(i Isolator) []string {
 	var names []string
 	add := func(name string, has bool) {
@@ -27,16 +27,20 @@ func Capabilities(i Isolator) []string {
 	}
 	_, attach := i.(Attacher)
 	_, exec := i.(Execer)
+	_, images := i.(ImageStore)
 	_, isolate := i.(PidIsolator)
 	_, launch := i.(Launcher)
 	_, limitations := i.(Limiter)
+	_, provision := i.(Provisioner)
 	_, update := i.(Updater)
 	_, usage := i.(UsageReporter)
 	add("attach", attach)
 	add("exec", exec)
+	add("images", images)
 	add("isolate", isolate)
 	add("launch", launch)
 	add("limitations", limitations)
+	add("provision", provision)
 	add("update", update)
 	add("usage", usage)
 	return names
@@ -142,6 +146,60 @@ func (s *server) Update(ctx context.Context, r *isolatorv1.UpdateRequest) (*isol
 
 func (s *server) Usage(ctx context.Context, r *isolatorv1.UsageRequest) (*isolatorv1.UsageResponse, error) {
 	return call(s, ctx, r, "measure usage", UsageReporter.Usage)
+}
+
+func (s *server) Provision(r *isolatorv1.ProvisionRequest, stream isolatorv1.Isolator_ProvisionServer) error {
+	provisioner, ok := s.isolator.(Provisioner)
+	if !ok {
+		return s.unsupported("fetch images")
+	}
+	return edge(provisioner.Provision(stream.Context(), r, stream.Send))
+}
+
+func (s *server) ImportImage(stream isolatorv1.Isolator_ImportImageServer) error {
+	store, ok := s.isolator.(ImageStore)
+	if !ok {
+		return s.unsupported("keep images")
+	}
+	first, err := stream.Recv()
+	switch {
+	case errors.Is(err, io.EOF), err == nil && first.GetStart() == nil:
+		return status.Error(codes.InvalidArgument, "the first message of the stream has no start")
+	case err != nil:
+		return err
+	}
+	answer, err := store.ImportImage(stream.Context(), first.GetStart(), &archive{stream: stream, left: first.GetData()})
+	if err != nil {
+		return edge(err)
+	}
+	return stream.SendAndClose(answer)
+}
+
+// archive is what comes on a stream, as a reader.
+type archive struct {
+	stream isolatorv1.Isolator_ImportImageServer
+	left   []byte
+}
+
+func (a *archive) Read(p []byte) (int, error) {
+	for len(a.left) == 0 {
+		next, err := a.stream.Recv()
+		if err != nil {
+			return 0, err // io.EOF at the end
+		}
+		a.left = next.GetData()
+	}
+	n := copy(p, a.left)
+	a.left = a.left[n:]
+	return n, nil
+}
+
+func (s *server) ListImages(ctx context.Context, r *isolatorv1.ListImagesRequest) (*isolatorv1.ListImagesResponse, error) {
+	return call(s, ctx, r, "keep images, so there are none to list", ImageStore.ListImages)
+}
+
+func (s *server) RemoveImage(ctx context.Context, r *isolatorv1.RemoveImageRequest) (*isolatorv1.RemoveImageResponse, error) {
+	return call(s, ctx, r, "keep images, so there is none to remove", ImageStore.RemoveImage)
 }
 
 func (s *server) Limitations(_ *isolatorv1.LimitationsRequest, stream isolatorv1.Isolator_LimitationsServer) error {

@@ -99,6 +99,22 @@ func TestWhatIsNotImplemented(t *testing.T) {
 		"Update":      func() error { _, err := c.Update(ctx, &isolatorv1.UpdateRequest{}); return err },
 		"Usage":       func() error { _, err := c.Usage(ctx, &isolatorv1.UsageRequest{}); return err },
 		"Limitations": func() error { _, err := limitations.Recv(); return err },
+		"ListImages":  func() error { _, err := c.ListImages(ctx, &isolatorv1.ListImagesRequest{}); return err },
+		"RemoveImage": func() error { _, err := c.RemoveImage(ctx, &isolatorv1.RemoveImageRequest{}); return err },
+		"Provision": func() error {
+			s, err := c.Provision(ctx, &isolatorv1.ProvisionRequest{})
+			if err == nil {
+				_, err = s.Recv()
+			}
+			return err
+		},
+		"ImportImage": func() error {
+			s, err := c.ImportImage(ctx)
+			if err == nil {
+				_, err = s.CloseAndRecv()
+			}
+			return err
+		},
 	}
 	for name, call := range calls {
 		if err := call(); status.Code(err) != codes.Unimplemented || len(status.Convert(err).Message()) < 20 {

@@ -23,6 +23,123 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type TaskImage_Pull int32
+
+const (
+	TaskImage_PULL_UNSPECIFIED TaskImage_Pull = 0 // as MISSING
+	// Ask the registry what the name means now, and pull what differs.
+	TaskImage_PULL_ALWAYS TaskImage_Pull = 1
+	// Pull only what is not here.
+	TaskImage_PULL_MISSING TaskImage_Pull = 2
+	// It is here, or the launch fails.
+	TaskImage_PULL_NEVER TaskImage_Pull = 3
+)
+
+// Enum value maps for TaskImage_Pull.
+var (
+	TaskImage_Pull_name = map[int32]string{
+		0: "PULL_UNSPECIFIED",
+		1: "PULL_ALWAYS",
+		2: "PULL_MISSING",
+		3: "PULL_NEVER",
+	}
+	TaskImage_Pull_value = map[string]int32{
+		"PULL_UNSPECIFIED": 0,
+		"PULL_ALWAYS":      1,
+		"PULL_MISSING":     2,
+		"PULL_NEVER":       3,
+	}
+)
+
+func (x TaskImage_Pull) Enum() *TaskImage_Pull {
+	p := new(TaskImage_Pull)
+	*p = x
+	return p
+}
+
+func (x TaskImage_Pull) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TaskImage_Pull) Descriptor() protoreflect.EnumDescriptor {
+	return file_mezzo_isolator_v1_isolator_proto_enumTypes[0].Descriptor()
+}
+
+func (TaskImage_Pull) Type() protoreflect.EnumType {
+	return &file_mezzo_isolator_v1_isolator_proto_enumTypes[0]
+}
+
+func (x TaskImage_Pull) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TaskImage_Pull.Descriptor instead.
+func (TaskImage_Pull) EnumDescriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{1, 0}
+}
+
+type Network_Mode int32
+
+const (
+	Network_MODE_UNSPECIFIED Network_Mode = 0
+	Network_MODE_HOST        Network_Mode = 1
+	// One of its own, with nothing but the loopback device.
+	Network_MODE_NONE Network_Mode = 2
+	// The isolator's own bridge, by `networks`, which has one entry without a name.
+	Network_MODE_BRIDGE Network_Mode = 3
+	// The CNI networks that `networks` names.
+	Network_MODE_NAMED Network_Mode = 4
+	// That of the container that it is nested in.
+	Network_MODE_PARENT Network_Mode = 5
+)
+
+// Enum value maps for Network_Mode.
+var (
+	Network_Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "MODE_HOST",
+		2: "MODE_NONE",
+		3: "MODE_BRIDGE",
+		4: "MODE_NAMED",
+		5: "MODE_PARENT",
+	}
+	Network_Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"MODE_HOST":        1,
+		"MODE_NONE":        2,
+		"MODE_BRIDGE":      3,
+		"MODE_NAMED":       4,
+		"MODE_PARENT":      5,
+	}
+)
+
+func (x Network_Mode) Enum() *Network_Mode {
+	p := new(Network_Mode)
+	*p = x
+	return p
+}
+
+func (x Network_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Network_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_mezzo_isolator_v1_isolator_proto_enumTypes[1].Descriptor()
+}
+
+func (Network_Mode) Type() protoreflect.EnumType {
+	return &file_mezzo_isolator_v1_isolator_proto_enumTypes[1]
+}
+
+func (x Network_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Network_Mode.Descriptor instead.
+func (Network_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{2, 0}
+}
+
 type ClaimResponse_Claim int32
 
 const (
@@ -59,11 +176,11 @@ func (x ClaimResponse_Claim) String() string {
 }
 
 func (ClaimResponse_Claim) Descriptor() protoreflect.EnumDescriptor {
-	return file_mezzo_isolator_v1_isolator_proto_enumTypes[0].Descriptor()
+	return file_mezzo_isolator_v1_isolator_proto_enumTypes[2].Descriptor()
 }
 
 func (ClaimResponse_Claim) Type() protoreflect.EnumType {
-	return &file_mezzo_isolator_v1_isolator_proto_enumTypes[0]
+	return &file_mezzo_isolator_v1_isolator_proto_enumTypes[2]
 }
 
 func (x ClaimResponse_Claim) Number() protoreflect.EnumNumber {
@@ -72,7 +189,7 @@ func (x ClaimResponse_Claim) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClaimResponse_Claim.Descriptor instead.
 func (ClaimResponse_Claim) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{3, 0}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{6, 0}
 }
 
 type Recovered_State int32
@@ -114,11 +231,11 @@ func (x Recovered_State) String() string {
 }
 
 func (Recovered_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_mezzo_isolator_v1_isolator_proto_enumTypes[1].Descriptor()
+	return file_mezzo_isolator_v1_isolator_proto_enumTypes[3].Descriptor()
 }
 
 func (Recovered_State) Type() protoreflect.EnumType {
-	return &file_mezzo_isolator_v1_isolator_proto_enumTypes[1]
+	return &file_mezzo_isolator_v1_isolator_proto_enumTypes[3]
 }
 
 func (x Recovered_State) Number() protoreflect.EnumNumber {
@@ -127,7 +244,7 @@ func (x Recovered_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Recovered_State.Descriptor instead.
 func (Recovered_State) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{36, 0}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{41, 0}
 }
 
 // Task is what an isolator may know of the work that a container is for.
@@ -152,8 +269,19 @@ type Task struct {
 	// Whether this is a root container without a process.
 	SandboxOnly bool `protobuf:"varint,11,opt,name=sandbox_only,json=sandboxOnly" json:"sandbox_only,omitempty"`
 	// Nested: use the parent's cgroups.
-	ShareCgroups  bool       `protobuf:"varint,12,opt,name=share_cgroups,json=shareCgroups" json:"share_cgroups,omitempty"`
-	Labels        *v1.Labels `protobuf:"bytes,13,opt,name=labels" json:"labels,omitempty"`
+	ShareCgroups bool       `protobuf:"varint,12,opt,name=share_cgroups,json=shareCgroups" json:"share_cgroups,omitempty"`
+	Labels       *v1.Labels `protobuf:"bytes,13,opt,name=labels" json:"labels,omitempty"`
+	// What runs; unset for a container without a process.
+	Command *v1.CommandInfo `protobuf:"bytes,14,opt,name=command" json:"command,omitempty"`
+	// The image, from either form of `container`; unset: the host's file system.
+	Image *TaskImage `protobuf:"bytes,15,opt,name=image" json:"image,omitempty"`
+	// The network, from either form of `container`.
+	Network *Network `protobuf:"bytes,16,opt,name=network" json:"network,omitempty"`
+	// What else `container` asks for, from either form. Unset: nothing.
+	Options *Options `protobuf:"bytes,17,opt,name=options" json:"options,omitempty"`
+	// Whether `user` was asked for by the task or its command, rather than taken
+	// from its framework.
+	OwnUser       bool `protobuf:"varint,18,opt,name=own_user,json=ownUser" json:"own_user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +407,359 @@ func (x *Task) GetLabels() *v1.Labels {
 	return nil
 }
 
+func (x *Task) GetCommand() *v1.CommandInfo {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *Task) GetImage() *TaskImage {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+func (x *Task) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+func (x *Task) GetOptions() *Options {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+func (x *Task) GetOwnUser() bool {
+	if x != nil {
+		return x.OwnUser
+	}
+	return false
+}
+
+// TaskImage is the image that a task asked for.
+type TaskImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As docker pull takes it: [registry/]repository[:tag][@digest]. Of an archive
+	// that the agent fetches: its address, which begins with file:, http: or https:.
+	Reference string         `protobuf:"bytes,1,opt,name=reference" json:"reference,omitempty"`
+	Pull      TaskImage_Pull `protobuf:"varint,2,opt,name=pull,enum=mezzo.isolator.v1.TaskImage_Pull" json:"pull,omitempty"`
+	// A Docker config.json with the registries' credentials, from the task. Secret:
+	// for no log, no error and no file that others read.
+	DockerConfig  []byte `protobuf:"bytes,3,opt,name=docker_config,json=dockerConfig" json:"docker_config,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskImage) Reset() {
+	*x = TaskImage{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskImage) ProtoMessage() {}
+
+func (x *TaskImage) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskImage.ProtoReflect.Descriptor instead.
+func (*TaskImage) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TaskImage) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *TaskImage) GetPull() TaskImage_Pull {
+	if x != nil {
+		return x.Pull
+	}
+	return TaskImage_PULL_UNSPECIFIED
+}
+
+func (x *TaskImage) GetDockerConfig() []byte {
+	if x != nil {
+		return x.DockerConfig
+	}
+	return nil
+}
+
+// Network is what network a container is in.
+type Network struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          Network_Mode           `protobuf:"varint,1,opt,name=mode,enum=mezzo.isolator.v1.Network_Mode" json:"mode,omitempty"`
+	Networks      []*v1.NetworkInfo      `protobuf:"bytes,2,rep,name=networks" json:"networks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Network) Reset() {
+	*x = Network{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Network) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Network) ProtoMessage() {}
+
+func (x *Network) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Network.ProtoReflect.Descriptor instead.
+func (*Network) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Network) GetMode() Network_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Network_MODE_UNSPECIFIED
+}
+
+func (x *Network) GetNetworks() []*v1.NetworkInfo {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+// Options are what a container asks for beyond what an OCI spec, its resources
+// and its volumes say. MESOS containers ask by linux_info, which `container` has.
+type Options struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Privileged bool                   `protobuf:"varint,1,opt,name=privileged" json:"privileged,omitempty"`
+	// Names of capabilities without "CAP_", in capitals; "ALL" is all.
+	CapAdd  []string `protobuf:"bytes,2,rep,name=cap_add,json=capAdd" json:"cap_add,omitempty"`
+	CapDrop []string `protobuf:"bytes,3,rep,name=cap_drop,json=capDrop" json:"cap_drop,omitempty"`
+	// In place of the image's.
+	Workdir    string `protobuf:"bytes,4,opt,name=workdir" json:"workdir,omitempty"`
+	Entrypoint string `protobuf:"bytes,5,opt,name=entrypoint" json:"entrypoint,omitempty"`
+	StopSignal string `protobuf:"bytes,6,opt,name=stop_signal,json=stopSignal" json:"stop_signal,omitempty"`
+	// As docker run --user: name or number, then perhaps ":" and a group.
+	User     string `protobuf:"bytes,7,opt,name=user" json:"user,omitempty"`
+	ReadOnly bool   `protobuf:"varint,8,opt,name=read_only,json=readOnly" json:"read_only,omitempty"`
+	// "PATH[:OPTIONS]", as docker run --tmpfs.
+	Tmpfs []string `protobuf:"bytes,9,rep,name=tmpfs" json:"tmpfs,omitempty"`
+	// Of /dev/shm; 0: as is usual.
+	ShmBytes   uint64   `protobuf:"varint,10,opt,name=shm_bytes,json=shmBytes" json:"shm_bytes,omitempty"`
+	Dns        []string `protobuf:"bytes,11,rep,name=dns" json:"dns,omitempty"`
+	DnsSearch  []string `protobuf:"bytes,12,rep,name=dns_search,json=dnsSearch" json:"dns_search,omitempty"`
+	DnsOptions []string `protobuf:"bytes,13,rep,name=dns_options,json=dnsOptions" json:"dns_options,omitempty"`
+	// "HOST:IP".
+	ExtraHosts []string `protobuf:"bytes,14,rep,name=extra_hosts,json=extraHosts" json:"extra_hosts,omitempty"`
+	// "HOST[:CONTAINER[:PERMISSIONS]]", or a CDI name "vendor.com/class=name".
+	Devices []string `protobuf:"bytes,15,rep,name=devices" json:"devices,omitempty"`
+	// "seccomp=unconfined", "apparmor=NAME", "no-new-privileges".
+	Security []string `protobuf:"bytes,16,rep,name=security" json:"security,omitempty"`
+	// "NAME=VALUE".
+	Sysctls []string `protobuf:"bytes,17,rep,name=sysctls" json:"sysctls,omitempty"`
+	// The host's pid or IPC namespace instead of one of its own.
+	HostPid       bool `protobuf:"varint,18,opt,name=host_pid,json=hostPid" json:"host_pid,omitempty"`
+	HostIpc       bool `protobuf:"varint,19,opt,name=host_ipc,json=hostIpc" json:"host_ipc,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Options) Reset() {
+	*x = Options{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Options) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Options) ProtoMessage() {}
+
+func (x *Options) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Options.ProtoReflect.Descriptor instead.
+func (*Options) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Options) GetPrivileged() bool {
+	if x != nil {
+		return x.Privileged
+	}
+	return false
+}
+
+func (x *Options) GetCapAdd() []string {
+	if x != nil {
+		return x.CapAdd
+	}
+	return nil
+}
+
+func (x *Options) GetCapDrop() []string {
+	if x != nil {
+		return x.CapDrop
+	}
+	return nil
+}
+
+func (x *Options) GetWorkdir() string {
+	if x != nil {
+		return x.Workdir
+	}
+	return ""
+}
+
+func (x *Options) GetEntrypoint() string {
+	if x != nil {
+		return x.Entrypoint
+	}
+	return ""
+}
+
+func (x *Options) GetStopSignal() string {
+	if x != nil {
+		return x.StopSignal
+	}
+	return ""
+}
+
+func (x *Options) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Options) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *Options) GetTmpfs() []string {
+	if x != nil {
+		return x.Tmpfs
+	}
+	return nil
+}
+
+func (x *Options) GetShmBytes() uint64 {
+	if x != nil {
+		return x.ShmBytes
+	}
+	return 0
+}
+
+func (x *Options) GetDns() []string {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
+func (x *Options) GetDnsSearch() []string {
+	if x != nil {
+		return x.DnsSearch
+	}
+	return nil
+}
+
+func (x *Options) GetDnsOptions() []string {
+	if x != nil {
+		return x.DnsOptions
+	}
+	return nil
+}
+
+func (x *Options) GetExtraHosts() []string {
+	if x != nil {
+		return x.ExtraHosts
+	}
+	return nil
+}
+
+func (x *Options) GetDevices() []string {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *Options) GetSecurity() []string {
+	if x != nil {
+		return x.Security
+	}
+	return nil
+}
+
+func (x *Options) GetSysctls() []string {
+	if x != nil {
+		return x.Sysctls
+	}
+	return nil
+}
+
+func (x *Options) GetHostPid() bool {
+	if x != nil {
+		return x.HostPid
+	}
+	return false
+}
+
+func (x *Options) GetHostIpc() bool {
+	if x != nil {
+		return x.HostIpc
+	}
+	return false
+}
+
 type Limit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
@@ -289,7 +770,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[1]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -301,7 +782,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[1]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -314,7 +795,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{1}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Limit) GetName() string {
@@ -341,7 +822,7 @@ type ClaimRequest struct {
 
 func (x *ClaimRequest) Reset() {
 	*x = ClaimRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[2]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -353,7 +834,7 @@ func (x *ClaimRequest) String() string {
 func (*ClaimRequest) ProtoMessage() {}
 
 func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[2]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -366,7 +847,7 @@ func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimRequest.ProtoReflect.Descriptor instead.
 func (*ClaimRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{2}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ClaimRequest) GetContainer() string {
@@ -394,7 +875,7 @@ type ClaimResponse struct {
 
 func (x *ClaimResponse) Reset() {
 	*x = ClaimResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[3]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +887,7 @@ func (x *ClaimResponse) String() string {
 func (*ClaimResponse) ProtoMessage() {}
 
 func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[3]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +900,7 @@ func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimResponse.ProtoReflect.Descriptor instead.
 func (*ClaimResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{3}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ClaimResponse) GetClaim() ClaimResponse_Claim {
@@ -436,6 +917,132 @@ func (x *ClaimResponse) GetReason() string {
 	return ""
 }
 
+type ProvisionRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Container string                 `protobuf:"bytes,1,opt,name=container" json:"container,omitempty"`
+	Task      *Task                  `protobuf:"bytes,2,opt,name=task" json:"task,omitempty"`
+	// An archive to take the image from, as ImportImage reads it: the absolute path
+	// of a file that the agent keeps until the stream ends. The image is for this
+	// container. Empty: from a registry, or from what is here.
+	Archive       string `protobuf:"bytes,3,opt,name=archive" json:"archive,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProvisionRequest) Reset() {
+	*x = ProvisionRequest{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProvisionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProvisionRequest) ProtoMessage() {}
+
+func (x *ProvisionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProvisionRequest.ProtoReflect.Descriptor instead.
+func (*ProvisionRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ProvisionRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *ProvisionRequest) GetTask() *Task {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
+func (x *ProvisionRequest) GetArchive() string {
+	if x != nil {
+		return x.Archive
+	}
+	return ""
+}
+
+// ProvisionProgress says how far Provision is.
+type ProvisionProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For the task's owner, one short sentence; empty: as before.
+	Message   string `protobuf:"bytes,1,opt,name=message" json:"message,omitempty"`
+	DoneBytes uint64 `protobuf:"varint,2,opt,name=done_bytes,json=doneBytes" json:"done_bytes,omitempty"`
+	// 0: not known yet.
+	TotalBytes    uint64 `protobuf:"varint,3,opt,name=total_bytes,json=totalBytes" json:"total_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProvisionProgress) Reset() {
+	*x = ProvisionProgress{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProvisionProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProvisionProgress) ProtoMessage() {}
+
+func (x *ProvisionProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProvisionProgress.ProtoReflect.Descriptor instead.
+func (*ProvisionProgress) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ProvisionProgress) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ProvisionProgress) GetDoneBytes() uint64 {
+	if x != nil {
+		return x.DoneBytes
+	}
+	return 0
+}
+
+func (x *ProvisionProgress) GetTotalBytes() uint64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
 type PrepareRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Container string                 `protobuf:"bytes,1,opt,name=container" json:"container,omitempty"`
@@ -450,7 +1057,7 @@ type PrepareRequest struct {
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[4]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +1069,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[4]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +1082,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{4}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PrepareRequest) GetContainer() string {
@@ -517,7 +1124,7 @@ type PrepareResponse struct {
 
 func (x *PrepareResponse) Reset() {
 	*x = PrepareResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[5]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +1136,7 @@ func (x *PrepareResponse) String() string {
 func (*PrepareResponse) ProtoMessage() {}
 
 func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[5]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +1149,7 @@ func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareResponse.ProtoReflect.Descriptor instead.
 func (*PrepareResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{5}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PrepareResponse) GetSpec() []byte {
@@ -577,7 +1184,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[6]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +1196,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[6]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +1209,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{6}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateRequest) GetContainer() string {
@@ -667,7 +1274,7 @@ type Logs struct {
 
 func (x *Logs) Reset() {
 	*x = Logs{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[7]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -679,7 +1286,7 @@ func (x *Logs) String() string {
 func (*Logs) ProtoMessage() {}
 
 func (x *Logs) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[7]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -692,7 +1299,7 @@ func (x *Logs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Logs.ProtoReflect.Descriptor instead.
 func (*Logs) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{7}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Logs) GetMaxBytes() uint64 {
@@ -722,15 +1329,21 @@ type CreateResponse struct {
 	// task; 0 for a container without a process.
 	Pid    int64  `protobuf:"varint,1,opt,name=pid" json:"pid,omitempty"`
 	Handle []byte `protobuf:"bytes,2,opt,name=handle" json:"handle,omitempty"`
-	// The network namespace's path, when the container has one of its own.
-	Netns         string `protobuf:"bytes,3,opt,name=netns" json:"netns,omitempty"`
+	// The network namespace's path, when the container has one of its own. It is
+	// one that the agent can enter, for checks and as long as the container lives.
+	Netns string `protobuf:"bytes,3,opt,name=netns" json:"netns,omitempty"`
+	// The container's addresses, where the launcher gives it some; those that
+	// Isolate answers come after them.
+	Networks []*v1.NetworkInfo `protobuf:"bytes,4,rep,name=networks" json:"networks,omitempty"`
+	// For ContainerStatus, where there is something to say.
+	CgroupInfo    *v1.CgroupInfo `protobuf:"bytes,5,opt,name=cgroup_info,json=cgroupInfo" json:"cgroup_info,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateResponse) Reset() {
 	*x = CreateResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[8]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +1355,7 @@ func (x *CreateResponse) String() string {
 func (*CreateResponse) ProtoMessage() {}
 
 func (x *CreateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[8]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +1368,7 @@ func (x *CreateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResponse.ProtoReflect.Descriptor instead.
 func (*CreateResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{8}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateResponse) GetPid() int64 {
@@ -779,6 +1392,20 @@ func (x *CreateResponse) GetNetns() string {
 	return ""
 }
 
+func (x *CreateResponse) GetNetworks() []*v1.NetworkInfo {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *CreateResponse) GetCgroupInfo() *v1.CgroupInfo {
+	if x != nil {
+		return x.CgroupInfo
+	}
+	return nil
+}
+
 type IsolateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Container     string                 `protobuf:"bytes,1,opt,name=container" json:"container,omitempty"`
@@ -790,7 +1417,7 @@ type IsolateRequest struct {
 
 func (x *IsolateRequest) Reset() {
 	*x = IsolateRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[9]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +1429,7 @@ func (x *IsolateRequest) String() string {
 func (*IsolateRequest) ProtoMessage() {}
 
 func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[9]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +1442,7 @@ func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IsolateRequest.ProtoReflect.Descriptor instead.
 func (*IsolateRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{9}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *IsolateRequest) GetContainer() string {
@@ -848,7 +1475,7 @@ type IsolateResponse struct {
 
 func (x *IsolateResponse) Reset() {
 	*x = IsolateResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[10]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1487,7 @@ func (x *IsolateResponse) String() string {
 func (*IsolateResponse) ProtoMessage() {}
 
 func (x *IsolateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[10]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1500,7 @@ func (x *IsolateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IsolateResponse.ProtoReflect.Descriptor instead.
 func (*IsolateResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{10}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *IsolateResponse) GetNetworks() []*v1.NetworkInfo {
@@ -892,7 +1519,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[11]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1531,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[11]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1544,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{11}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartRequest) GetContainer() string {
@@ -935,7 +1562,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[12]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1574,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[12]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1587,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{12}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{17}
 }
 
 type WaitRequest struct {
@@ -972,7 +1599,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[13]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1611,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[13]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1624,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{13}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WaitRequest) GetContainer() string {
@@ -1016,7 +1643,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[14]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1655,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[14]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1668,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{14}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WaitResponse) GetStatus() *ExitStatus {
@@ -1071,7 +1698,7 @@ type ExitStatus struct {
 
 func (x *ExitStatus) Reset() {
 	*x = ExitStatus{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[15]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1710,7 @@ func (x *ExitStatus) String() string {
 func (*ExitStatus) ProtoMessage() {}
 
 func (x *ExitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[15]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1723,7 @@ func (x *ExitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExitStatus.ProtoReflect.Descriptor instead.
 func (*ExitStatus) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{15}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ExitStatus) GetCode() int32 {
@@ -1160,7 +1787,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[16]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1799,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[16]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1812,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{16}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SignalRequest) GetContainer() string {
@@ -1217,7 +1844,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[17]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1856,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[17]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,13 +1869,13 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{17}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{22}
 }
 
 type KillRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Container string                 `protobuf:"bytes,1,opt,name=container" json:"container,omitempty"`
-	// 0: SIGTERM.
+	// 0: the stop signal of the options or the image, or else SIGTERM.
 	Signal        int32 `protobuf:"varint,2,opt,name=signal" json:"signal,omitempty"`
 	GraceMs       int64 `protobuf:"varint,3,opt,name=grace_ms,json=graceMs" json:"grace_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1257,7 +1884,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[18]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1896,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[18]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1909,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{18}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *KillRequest) GetContainer() string {
@@ -1314,7 +1941,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[19]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1953,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[19]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1966,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{19}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{24}
 }
 
 type UpdateRequest struct {
@@ -1353,7 +1980,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[20]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1992,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[20]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +2005,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{20}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateRequest) GetContainer() string {
@@ -1410,7 +2037,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[21]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +2049,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[21]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +2062,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{21}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{26}
 }
 
 type UsageRequest struct {
@@ -1448,7 +2075,7 @@ type UsageRequest struct {
 
 func (x *UsageRequest) Reset() {
 	*x = UsageRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[22]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +2087,7 @@ func (x *UsageRequest) String() string {
 func (*UsageRequest) ProtoMessage() {}
 
 func (x *UsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[22]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +2100,7 @@ func (x *UsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
 func (*UsageRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{22}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UsageRequest) GetContainers() []string {
@@ -1492,7 +2119,7 @@ type UsageResponse struct {
 
 func (x *UsageResponse) Reset() {
 	*x = UsageResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[23]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +2131,7 @@ func (x *UsageResponse) String() string {
 func (*UsageResponse) ProtoMessage() {}
 
 func (x *UsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[23]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +2144,7 @@ func (x *UsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageResponse.ProtoReflect.Descriptor instead.
 func (*UsageResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{23}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UsageResponse) GetUsages() []*Usage {
@@ -1537,7 +2164,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[24]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +2176,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[24]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +2189,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{24}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Usage) GetContainer() string {
@@ -1587,7 +2214,7 @@ type LimitationsRequest struct {
 
 func (x *LimitationsRequest) Reset() {
 	*x = LimitationsRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[25]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +2226,7 @@ func (x *LimitationsRequest) String() string {
 func (*LimitationsRequest) ProtoMessage() {}
 
 func (x *LimitationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[25]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +2239,7 @@ func (x *LimitationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitationsRequest.ProtoReflect.Descriptor instead.
 func (*LimitationsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{25}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{30}
 }
 
 // Limitation says that a container exceeded what it may use.
@@ -1630,7 +2257,7 @@ type Limitation struct {
 
 func (x *Limitation) Reset() {
 	*x = Limitation{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[26]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +2269,7 @@ func (x *Limitation) String() string {
 func (*Limitation) ProtoMessage() {}
 
 func (x *Limitation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[26]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +2282,7 @@ func (x *Limitation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limitation.ProtoReflect.Descriptor instead.
 func (*Limitation) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{26}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Limitation) GetContainer() string {
@@ -1699,7 +2326,7 @@ type ExecInput struct {
 
 func (x *ExecInput) Reset() {
 	*x = ExecInput{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[27]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +2338,7 @@ func (x *ExecInput) String() string {
 func (*ExecInput) ProtoMessage() {}
 
 func (x *ExecInput) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[27]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +2351,7 @@ func (x *ExecInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecInput.ProtoReflect.Descriptor instead.
 func (*ExecInput) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{27}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExecInput) GetStart() *ExecStart {
@@ -1765,7 +2392,9 @@ func (x *ExecInput) GetSignal() int32 {
 type ExecStart struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Container string                 `protobuf:"bytes,1,opt,name=container" json:"container,omitempty"`
-	// An OCI process in JSON; unused by Attach.
+	// An OCI process in JSON; unused by Attach. In a container with an image its
+	// environment comes on top of that of the container's own process, and its user
+	// and directory are those of the container's own process, whatever it says.
 	Process       []byte      `protobuf:"bytes,2,opt,name=process" json:"process,omitempty"`
 	Tty           bool        `protobuf:"varint,3,opt,name=tty" json:"tty,omitempty"`
 	Size          *WindowSize `protobuf:"bytes,4,opt,name=size" json:"size,omitempty"`
@@ -1775,7 +2404,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[28]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +2416,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[28]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +2429,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{28}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecStart) GetContainer() string {
@@ -1841,7 +2470,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[29]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +2482,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[29]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +2495,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{29}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -1895,7 +2524,7 @@ type ExecOutput struct {
 
 func (x *ExecOutput) Reset() {
 	*x = ExecOutput{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[30]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +2536,7 @@ func (x *ExecOutput) String() string {
 func (*ExecOutput) ProtoMessage() {}
 
 func (x *ExecOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[30]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +2549,7 @@ func (x *ExecOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOutput.ProtoReflect.Descriptor instead.
 func (*ExecOutput) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{30}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExecOutput) GetStdout() []byte {
@@ -1962,7 +2591,7 @@ type CleanupRequest struct {
 
 func (x *CleanupRequest) Reset() {
 	*x = CleanupRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[31]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2603,7 @@ func (x *CleanupRequest) String() string {
 func (*CleanupRequest) ProtoMessage() {}
 
 func (x *CleanupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[31]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2616,7 @@ func (x *CleanupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupRequest.ProtoReflect.Descriptor instead.
 func (*CleanupRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{31}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CleanupRequest) GetContainer() string {
@@ -2012,7 +2641,7 @@ type CleanupResponse struct {
 
 func (x *CleanupResponse) Reset() {
 	*x = CleanupResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[32]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2653,7 @@ func (x *CleanupResponse) String() string {
 func (*CleanupResponse) ProtoMessage() {}
 
 func (x *CleanupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[32]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2666,7 @@ func (x *CleanupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupResponse.ProtoReflect.Descriptor instead.
 func (*CleanupResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{32}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{37}
 }
 
 type RecoverRequest struct {
@@ -2049,7 +2678,7 @@ type RecoverRequest struct {
 
 func (x *RecoverRequest) Reset() {
 	*x = RecoverRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[33]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2690,7 @@ func (x *RecoverRequest) String() string {
 func (*RecoverRequest) ProtoMessage() {}
 
 func (x *RecoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[33]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2703,7 @@ func (x *RecoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverRequest.ProtoReflect.Descriptor instead.
 func (*RecoverRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{33}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RecoverRequest) GetContainers() []*Known {
@@ -2099,7 +2728,7 @@ type Known struct {
 
 func (x *Known) Reset() {
 	*x = Known{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[34]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2740,7 @@ func (x *Known) String() string {
 func (*Known) ProtoMessage() {}
 
 func (x *Known) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[34]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2753,7 @@ func (x *Known) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Known.ProtoReflect.Descriptor instead.
 func (*Known) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{34}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Known) GetContainer() string {
@@ -2174,7 +2803,7 @@ type RecoverResponse struct {
 
 func (x *RecoverResponse) Reset() {
 	*x = RecoverResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[35]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2815,7 @@ func (x *RecoverResponse) String() string {
 func (*RecoverResponse) ProtoMessage() {}
 
 func (x *RecoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[35]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2828,7 @@ func (x *RecoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverResponse.ProtoReflect.Descriptor instead.
 func (*RecoverResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{35}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RecoverResponse) GetContainers() []*Recovered {
@@ -2227,7 +2856,7 @@ type Recovered struct {
 
 func (x *Recovered) Reset() {
 	*x = Recovered{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[36]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2868,7 @@ func (x *Recovered) String() string {
 func (*Recovered) ProtoMessage() {}
 
 func (x *Recovered) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[36]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2881,7 @@ func (x *Recovered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovered.ProtoReflect.Descriptor instead.
 func (*Recovered) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{36}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Recovered) GetContainer() string {
@@ -2276,11 +2905,411 @@ func (x *Recovered) GetPid() int64 {
 	return 0
 }
 
+type ImportImageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         *ImportImageStart      `protobuf:"bytes,1,opt,name=start" json:"start,omitempty"` // in the first message only
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportImageRequest) Reset() {
+	*x = ImportImageRequest{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportImageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportImageRequest) ProtoMessage() {}
+
+func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportImageRequest.ProtoReflect.Descriptor instead.
+func (*ImportImageRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ImportImageRequest) GetStart() *ImportImageStart {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ImportImageRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type ImportImageStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name that the archive's image gets; only for an archive with one. Empty:
+	// the names that it has in the archive.
+	Name          string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportImageStart) Reset() {
+	*x = ImportImageStart{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportImageStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportImageStart) ProtoMessage() {}
+
+func (x *ImportImageStart) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportImageStart.ProtoReflect.Descriptor instead.
+func (*ImportImageStart) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ImportImageStart) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ImportImageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Images        []*Image               `protobuf:"bytes,1,rep,name=images" json:"images,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportImageResponse) Reset() {
+	*x = ImportImageResponse{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportImageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportImageResponse) ProtoMessage() {}
+
+func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportImageResponse.ProtoReflect.Descriptor instead.
+func (*ImportImageResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ImportImageResponse) GetImages() []*Image {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+type ListImagesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListImagesRequest) Reset() {
+	*x = ListImagesRequest{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListImagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListImagesRequest) ProtoMessage() {}
+
+func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
+func (*ListImagesRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{45}
+}
+
+type ListImagesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Images        []*Image               `protobuf:"bytes,1,rep,name=images" json:"images,omitempty"` // sorted by name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListImagesResponse) Reset() {
+	*x = ListImagesResponse{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListImagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListImagesResponse) ProtoMessage() {}
+
+func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
+func (*ListImagesResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ListImagesResponse) GetImages() []*Image {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+type RemoveImageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveImageRequest) Reset() {
+	*x = RemoveImageRequest{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveImageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveImageRequest) ProtoMessage() {}
+
+func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveImageRequest.ProtoReflect.Descriptor instead.
+func (*RemoveImageRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *RemoveImageRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveImageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveImageResponse) Reset() {
+	*x = RemoveImageResponse{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveImageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveImageResponse) ProtoMessage() {}
+
+func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveImageResponse.ProtoReflect.Descriptor instead.
+func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{48}
+}
+
+// Image is an image that an isolator has.
+type Image struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In full: "docker.io/library/busybox:1.36".
+	Name string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	// Of its manifest or index: "sha256:…".
+	Digest string `protobuf:"bytes,2,opt,name=digest" json:"digest,omitempty"`
+	// What it takes, as far as it is here, compressed.
+	Bytes uint64 `protobuf:"varint,3,opt,name=bytes" json:"bytes,omitempty"`
+	// Imported or named by the operator: it is not collected for lack of use.
+	Pinned bool `protobuf:"varint,4,opt,name=pinned" json:"pinned,omitempty"`
+	// How many containers use it now.
+	Containers    uint32                 `protobuf:"varint,5,opt,name=containers" json:"containers,omitempty"`
+	Created       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created" json:"created,omitempty"` // here, not where it was built
+	Used          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=used" json:"used,omitempty"`       // last
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Image) Reset() {
+	*x = Image{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Image) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Image) ProtoMessage() {}
+
+func (x *Image) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Image.ProtoReflect.Descriptor instead.
+func (*Image) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *Image) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Image) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Image) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Image) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
+func (x *Image) GetContainers() uint32 {
+	if x != nil {
+		return x.Containers
+	}
+	return 0
+}
+
+func (x *Image) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Image) GetUsed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
 var File_mezzo_isolator_v1_isolator_proto protoreflect.FileDescriptor
 
 const file_mezzo_isolator_v1_isolator_proto_rawDesc = "" +
 	"\n" +
-	" mezzo/isolator/v1/isolator.proto\x12\x11mezzo.isolator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mezzo/v1/mezzo.proto\"\xc4\x03\n" +
+	" mezzo/isolator/v1/isolator.proto\x12\x11mezzo.isolator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mezzo/v1/mezzo.proto\"\xb0\x05\n" +
 	"\x04Task\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x1f\n" +
 	"\vexecutor_id\x18\x02 \x01(\tR\n" +
@@ -2296,7 +3325,62 @@ const file_mezzo_isolator_v1_isolator_proto_rawDesc = "" +
 	" \x01(\tR\x06parent\x12!\n" +
 	"\fsandbox_only\x18\v \x01(\bR\vsandboxOnly\x12#\n" +
 	"\rshare_cgroups\x18\f \x01(\bR\fshareCgroups\x12(\n" +
-	"\x06labels\x18\r \x01(\v2\x10.mezzo.v1.LabelsR\x06labels\"=\n" +
+	"\x06labels\x18\r \x01(\v2\x10.mezzo.v1.LabelsR\x06labels\x12/\n" +
+	"\acommand\x18\x0e \x01(\v2\x15.mezzo.v1.CommandInfoR\acommand\x122\n" +
+	"\x05image\x18\x0f \x01(\v2\x1c.mezzo.isolator.v1.TaskImageR\x05image\x124\n" +
+	"\anetwork\x18\x10 \x01(\v2\x1a.mezzo.isolator.v1.NetworkR\anetwork\x124\n" +
+	"\aoptions\x18\x11 \x01(\v2\x1a.mezzo.isolator.v1.OptionsR\aoptions\x12\x19\n" +
+	"\bown_user\x18\x12 \x01(\bR\aownUser\"\xd6\x01\n" +
+	"\tTaskImage\x12\x1c\n" +
+	"\treference\x18\x01 \x01(\tR\treference\x125\n" +
+	"\x04pull\x18\x02 \x01(\x0e2!.mezzo.isolator.v1.TaskImage.PullR\x04pull\x12#\n" +
+	"\rdocker_config\x18\x03 \x01(\fR\fdockerConfig\"O\n" +
+	"\x04Pull\x12\x14\n" +
+	"\x10PULL_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vPULL_ALWAYS\x10\x01\x12\x10\n" +
+	"\fPULL_MISSING\x10\x02\x12\x0e\n" +
+	"\n" +
+	"PULL_NEVER\x10\x03\"\xdf\x01\n" +
+	"\aNetwork\x123\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x1f.mezzo.isolator.v1.Network.ModeR\x04mode\x121\n" +
+	"\bnetworks\x18\x02 \x03(\v2\x15.mezzo.v1.NetworkInfoR\bnetworks\"l\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tMODE_HOST\x10\x01\x12\r\n" +
+	"\tMODE_NONE\x10\x02\x12\x0f\n" +
+	"\vMODE_BRIDGE\x10\x03\x12\x0e\n" +
+	"\n" +
+	"MODE_NAMED\x10\x04\x12\x0f\n" +
+	"\vMODE_PARENT\x10\x05\"\x95\x04\n" +
+	"\aOptions\x12\x1e\n" +
+	"\n" +
+	"privileged\x18\x01 \x01(\bR\n" +
+	"privileged\x12\x17\n" +
+	"\acap_add\x18\x02 \x03(\tR\x06capAdd\x12\x19\n" +
+	"\bcap_drop\x18\x03 \x03(\tR\acapDrop\x12\x18\n" +
+	"\aworkdir\x18\x04 \x01(\tR\aworkdir\x12\x1e\n" +
+	"\n" +
+	"entrypoint\x18\x05 \x01(\tR\n" +
+	"entrypoint\x12\x1f\n" +
+	"\vstop_signal\x18\x06 \x01(\tR\n" +
+	"stopSignal\x12\x12\n" +
+	"\x04user\x18\a \x01(\tR\x04user\x12\x1b\n" +
+	"\tread_only\x18\b \x01(\bR\breadOnly\x12\x14\n" +
+	"\x05tmpfs\x18\t \x03(\tR\x05tmpfs\x12\x1b\n" +
+	"\tshm_bytes\x18\n" +
+	" \x01(\x04R\bshmBytes\x12\x10\n" +
+	"\x03dns\x18\v \x03(\tR\x03dns\x12\x1d\n" +
+	"\n" +
+	"dns_search\x18\f \x03(\tR\tdnsSearch\x12\x1f\n" +
+	"\vdns_options\x18\r \x03(\tR\n" +
+	"dnsOptions\x12\x1f\n" +
+	"\vextra_hosts\x18\x0e \x03(\tR\n" +
+	"extraHosts\x12\x18\n" +
+	"\adevices\x18\x0f \x03(\tR\adevices\x12\x1a\n" +
+	"\bsecurity\x18\x10 \x03(\tR\bsecurity\x12\x18\n" +
+	"\asysctls\x18\x11 \x03(\tR\asysctls\x12\x19\n" +
+	"\bhost_pid\x18\x12 \x01(\bR\ahostPid\x12\x19\n" +
+	"\bhost_ipc\x18\x13 \x01(\bR\ahostIpc\"=\n" +
 	"\x05Limit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vthousandths\x18\x02 \x01(\x03R\vthousandths\"Y\n" +
@@ -2311,7 +3395,17 @@ const file_mezzo_isolator_v1_isolator_proto_rawDesc = "" +
 	"\n" +
 	"CLAIM_NONE\x10\x01\x12\x0f\n" +
 	"\vCLAIM_AMEND\x10\x02\x12\x10\n" +
-	"\fCLAIM_LAUNCH\x10\x03\"\x89\x01\n" +
+	"\fCLAIM_LAUNCH\x10\x03\"w\n" +
+	"\x10ProvisionRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12+\n" +
+	"\x04task\x18\x02 \x01(\v2\x17.mezzo.isolator.v1.TaskR\x04task\x12\x18\n" +
+	"\aarchive\x18\x03 \x01(\tR\aarchive\"m\n" +
+	"\x11ProvisionProgress\x12\x18\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage\x12\x1d\n" +
+	"\n" +
+	"done_bytes\x18\x02 \x01(\x04R\tdoneBytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\x03 \x01(\x04R\n" +
+	"totalBytes\"\x89\x01\n" +
 	"\x0ePrepareRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12+\n" +
 	"\x04task\x18\x02 \x01(\v2\x17.mezzo.isolator.v1.TaskR\x04task\x12\x12\n" +
@@ -2331,11 +3425,14 @@ const file_mezzo_isolator_v1_isolator_proto_rawDesc = "" +
 	"\x04Logs\x12\x1b\n" +
 	"\tmax_bytes\x18\x01 \x01(\x04R\bmaxBytes\x12\x1b\n" +
 	"\tmax_files\x18\x02 \x01(\rR\bmaxFiles\x12\x10\n" +
-	"\x03tty\x18\x03 \x01(\bR\x03tty\"P\n" +
+	"\x03tty\x18\x03 \x01(\bR\x03tty\"\xba\x01\n" +
 	"\x0eCreateResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x03R\x03pid\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\fR\x06handle\x12\x14\n" +
-	"\x05netns\x18\x03 \x01(\tR\x05netns\"V\n" +
+	"\x05netns\x18\x03 \x01(\tR\x05netns\x121\n" +
+	"\bnetworks\x18\x04 \x03(\v2\x15.mezzo.v1.NetworkInfoR\bnetworks\x125\n" +
+	"\vcgroup_info\x18\x05 \x01(\v2\x14.mezzo.v1.CgroupInfoR\n" +
+	"cgroupInfo\"V\n" +
 	"\x0eIsolateRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x14\n" +
@@ -2444,9 +3541,33 @@ const file_mezzo_isolator_v1_isolator_proto_rawDesc = "" +
 	"\rSTATE_RUNNING\x10\x02\x12\x10\n" +
 	"\fSTATE_EXITED\x10\x03\x12\x0e\n" +
 	"\n" +
-	"STATE_LOST\x10\x042\xa0\t\n" +
+	"STATE_LOST\x10\x04\"c\n" +
+	"\x12ImportImageRequest\x129\n" +
+	"\x05start\x18\x01 \x01(\v2#.mezzo.isolator.v1.ImportImageStartR\x05start\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"&\n" +
+	"\x10ImportImageStart\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"G\n" +
+	"\x13ImportImageResponse\x120\n" +
+	"\x06images\x18\x01 \x03(\v2\x18.mezzo.isolator.v1.ImageR\x06images\"\x13\n" +
+	"\x11ListImagesRequest\"F\n" +
+	"\x12ListImagesResponse\x120\n" +
+	"\x06images\x18\x01 \x03(\v2\x18.mezzo.isolator.v1.ImageR\x06images\"(\n" +
+	"\x12RemoveImageRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
+	"\x13RemoveImageResponse\"\xe7\x01\n" +
+	"\x05Image\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06pinned\x18\x04 \x01(\bR\x06pinned\x12\x1e\n" +
+	"\n" +
+	"containers\x18\x05 \x01(\rR\n" +
+	"containers\x124\n" +
+	"\acreated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12.\n" +
+	"\x04used\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04used2\x93\f\n" +
 	"\bIsolator\x12J\n" +
-	"\x05Claim\x12\x1f.mezzo.isolator.v1.ClaimRequest\x1a .mezzo.isolator.v1.ClaimResponse\x12P\n" +
+	"\x05Claim\x12\x1f.mezzo.isolator.v1.ClaimRequest\x1a .mezzo.isolator.v1.ClaimResponse\x12X\n" +
+	"\tProvision\x12#.mezzo.isolator.v1.ProvisionRequest\x1a$.mezzo.isolator.v1.ProvisionProgress0\x01\x12P\n" +
 	"\aPrepare\x12!.mezzo.isolator.v1.PrepareRequest\x1a\".mezzo.isolator.v1.PrepareResponse\x12M\n" +
 	"\x06Create\x12 .mezzo.isolator.v1.CreateRequest\x1a!.mezzo.isolator.v1.CreateResponse\x12P\n" +
 	"\aIsolate\x12!.mezzo.isolator.v1.IsolateRequest\x1a\".mezzo.isolator.v1.IsolateResponse\x12J\n" +
@@ -2460,7 +3581,11 @@ const file_mezzo_isolator_v1_isolator_proto_rawDesc = "" +
 	"\x04Exec\x12\x1c.mezzo.isolator.v1.ExecInput\x1a\x1d.mezzo.isolator.v1.ExecOutput(\x010\x01\x12I\n" +
 	"\x06Attach\x12\x1c.mezzo.isolator.v1.ExecInput\x1a\x1d.mezzo.isolator.v1.ExecOutput(\x010\x01\x12P\n" +
 	"\aCleanup\x12!.mezzo.isolator.v1.CleanupRequest\x1a\".mezzo.isolator.v1.CleanupResponse\x12P\n" +
-	"\aRecover\x12!.mezzo.isolator.v1.RecoverRequest\x1a\".mezzo.isolator.v1.RecoverResponseBGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1;isolatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
+	"\aRecover\x12!.mezzo.isolator.v1.RecoverRequest\x1a\".mezzo.isolator.v1.RecoverResponse\x12^\n" +
+	"\vImportImage\x12%.mezzo.isolator.v1.ImportImageRequest\x1a&.mezzo.isolator.v1.ImportImageResponse(\x01\x12Y\n" +
+	"\n" +
+	"ListImages\x12$.mezzo.isolator.v1.ListImagesRequest\x1a%.mezzo.isolator.v1.ListImagesResponse\x12\\\n" +
+	"\vRemoveImage\x12%.mezzo.isolator.v1.RemoveImageRequest\x1a&.mezzo.isolator.v1.RemoveImageResponseBGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1;isolatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
 	file_mezzo_isolator_v1_isolator_proto_rawDescOnce sync.Once
@@ -2474,119 +3599,159 @@ func file_mezzo_isolator_v1_isolator_proto_rawDescGZIP() []byte {
 	return file_mezzo_isolator_v1_isolator_proto_rawDescData
 }
 
-var file_mezzo_isolator_v1_isolator_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_mezzo_isolator_v1_isolator_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_mezzo_isolator_v1_isolator_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_mezzo_isolator_v1_isolator_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_mezzo_isolator_v1_isolator_proto_goTypes = []any{
-	(ClaimResponse_Claim)(0),      // 0: mezzo.isolator.v1.ClaimResponse.Claim
-	(Recovered_State)(0),          // 1: mezzo.isolator.v1.Recovered.State
-	(*Task)(nil),                  // 2: mezzo.isolator.v1.Task
-	(*Limit)(nil),                 // 3: mezzo.isolator.v1.Limit
-	(*ClaimRequest)(nil),          // 4: mezzo.isolator.v1.ClaimRequest
-	(*ClaimResponse)(nil),         // 5: mezzo.isolator.v1.ClaimResponse
-	(*PrepareRequest)(nil),        // 6: mezzo.isolator.v1.PrepareRequest
-	(*PrepareResponse)(nil),       // 7: mezzo.isolator.v1.PrepareResponse
-	(*CreateRequest)(nil),         // 8: mezzo.isolator.v1.CreateRequest
-	(*Logs)(nil),                  // 9: mezzo.isolator.v1.Logs
-	(*CreateResponse)(nil),        // 10: mezzo.isolator.v1.CreateResponse
-	(*IsolateRequest)(nil),        // 11: mezzo.isolator.v1.IsolateRequest
-	(*IsolateResponse)(nil),       // 12: mezzo.isolator.v1.IsolateResponse
-	(*StartRequest)(nil),          // 13: mezzo.isolator.v1.StartRequest
-	(*StartResponse)(nil),         // 14: mezzo.isolator.v1.StartResponse
-	(*WaitRequest)(nil),           // 15: mezzo.isolator.v1.WaitRequest
-	(*WaitResponse)(nil),          // 16: mezzo.isolator.v1.WaitResponse
-	(*ExitStatus)(nil),            // 17: mezzo.isolator.v1.ExitStatus
-	(*SignalRequest)(nil),         // 18: mezzo.isolator.v1.SignalRequest
-	(*SignalResponse)(nil),        // 19: mezzo.isolator.v1.SignalResponse
-	(*KillRequest)(nil),           // 20: mezzo.isolator.v1.KillRequest
-	(*KillResponse)(nil),          // 21: mezzo.isolator.v1.KillResponse
-	(*UpdateRequest)(nil),         // 22: mezzo.isolator.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 23: mezzo.isolator.v1.UpdateResponse
-	(*UsageRequest)(nil),          // 24: mezzo.isolator.v1.UsageRequest
-	(*UsageResponse)(nil),         // 25: mezzo.isolator.v1.UsageResponse
-	(*Usage)(nil),                 // 26: mezzo.isolator.v1.Usage
-	(*LimitationsRequest)(nil),    // 27: mezzo.isolator.v1.LimitationsRequest
-	(*Limitation)(nil),            // 28: mezzo.isolator.v1.Limitation
-	(*ExecInput)(nil),             // 29: mezzo.isolator.v1.ExecInput
-	(*ExecStart)(nil),             // 30: mezzo.isolator.v1.ExecStart
-	(*WindowSize)(nil),            // 31: mezzo.isolator.v1.WindowSize
-	(*ExecOutput)(nil),            // 32: mezzo.isolator.v1.ExecOutput
-	(*CleanupRequest)(nil),        // 33: mezzo.isolator.v1.CleanupRequest
-	(*CleanupResponse)(nil),       // 34: mezzo.isolator.v1.CleanupResponse
-	(*RecoverRequest)(nil),        // 35: mezzo.isolator.v1.RecoverRequest
-	(*Known)(nil),                 // 36: mezzo.isolator.v1.Known
-	(*RecoverResponse)(nil),       // 37: mezzo.isolator.v1.RecoverResponse
-	(*Recovered)(nil),             // 38: mezzo.isolator.v1.Recovered
-	(*v1.ContainerInfo)(nil),      // 39: mezzo.v1.ContainerInfo
-	(*v1.Resource)(nil),           // 40: mezzo.v1.Resource
-	(*v1.Labels)(nil),             // 41: mezzo.v1.Labels
-	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
-	(*v1.NetworkInfo)(nil),        // 43: mezzo.v1.NetworkInfo
-	(*v1.ResourceStatistics)(nil), // 44: mezzo.v1.ResourceStatistics
-	(v1.TaskStatus_Reason)(0),     // 45: mezzo.v1.TaskStatus.Reason
+	(TaskImage_Pull)(0),           // 0: mezzo.isolator.v1.TaskImage.Pull
+	(Network_Mode)(0),             // 1: mezzo.isolator.v1.Network.Mode
+	(ClaimResponse_Claim)(0),      // 2: mezzo.isolator.v1.ClaimResponse.Claim
+	(Recovered_State)(0),          // 3: mezzo.isolator.v1.Recovered.State
+	(*Task)(nil),                  // 4: mezzo.isolator.v1.Task
+	(*TaskImage)(nil),             // 5: mezzo.isolator.v1.TaskImage
+	(*Network)(nil),               // 6: mezzo.isolator.v1.Network
+	(*Options)(nil),               // 7: mezzo.isolator.v1.Options
+	(*Limit)(nil),                 // 8: mezzo.isolator.v1.Limit
+	(*ClaimRequest)(nil),          // 9: mezzo.isolator.v1.ClaimRequest
+	(*ClaimResponse)(nil),         // 10: mezzo.isolator.v1.ClaimResponse
+	(*ProvisionRequest)(nil),      // 11: mezzo.isolator.v1.ProvisionRequest
+	(*ProvisionProgress)(nil),     // 12: mezzo.isolator.v1.ProvisionProgress
+	(*PrepareRequest)(nil),        // 13: mezzo.isolator.v1.PrepareRequest
+	(*PrepareResponse)(nil),       // 14: mezzo.isolator.v1.PrepareResponse
+	(*CreateRequest)(nil),         // 15: mezzo.isolator.v1.CreateRequest
+	(*Logs)(nil),                  // 16: mezzo.isolator.v1.Logs
+	(*CreateResponse)(nil),        // 17: mezzo.isolator.v1.CreateResponse
+	(*IsolateRequest)(nil),        // 18: mezzo.isolator.v1.IsolateRequest
+	(*IsolateResponse)(nil),       // 19: mezzo.isolator.v1.IsolateResponse
+	(*StartRequest)(nil),          // 20: mezzo.isolator.v1.StartRequest
+	(*StartResponse)(nil),         // 21: mezzo.isolator.v1.StartResponse
+	(*WaitRequest)(nil),           // 22: mezzo.isolator.v1.WaitRequest
+	(*WaitResponse)(nil),          // 23: mezzo.isolator.v1.WaitResponse
+	(*ExitStatus)(nil),            // 24: mezzo.isolator.v1.ExitStatus
+	(*SignalRequest)(nil),         // 25: mezzo.isolator.v1.SignalRequest
+	(*SignalResponse)(nil),        // 26: mezzo.isolator.v1.SignalResponse
+	(*KillRequest)(nil),           // 27: mezzo.isolator.v1.KillRequest
+	(*KillResponse)(nil),          // 28: mezzo.isolator.v1.KillResponse
+	(*UpdateRequest)(nil),         // 29: mezzo.isolator.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 30: mezzo.isolator.v1.UpdateResponse
+	(*UsageRequest)(nil),          // 31: mezzo.isolator.v1.UsageRequest
+	(*UsageResponse)(nil),         // 32: mezzo.isolator.v1.UsageResponse
+	(*Usage)(nil),                 // 33: mezzo.isolator.v1.Usage
+	(*LimitationsRequest)(nil),    // 34: mezzo.isolator.v1.LimitationsRequest
+	(*Limitation)(nil),            // 35: mezzo.isolator.v1.Limitation
+	(*ExecInput)(nil),             // 36: mezzo.isolator.v1.ExecInput
+	(*ExecStart)(nil),             // 37: mezzo.isolator.v1.ExecStart
+	(*WindowSize)(nil),            // 38: mezzo.isolator.v1.WindowSize
+	(*ExecOutput)(nil),            // 39: mezzo.isolator.v1.ExecOutput
+	(*CleanupRequest)(nil),        // 40: mezzo.isolator.v1.CleanupRequest
+	(*CleanupResponse)(nil),       // 41: mezzo.isolator.v1.CleanupResponse
+	(*RecoverRequest)(nil),        // 42: mezzo.isolator.v1.RecoverRequest
+	(*Known)(nil),                 // 43: mezzo.isolator.v1.Known
+	(*RecoverResponse)(nil),       // 44: mezzo.isolator.v1.RecoverResponse
+	(*Recovered)(nil),             // 45: mezzo.isolator.v1.Recovered
+	(*ImportImageRequest)(nil),    // 46: mezzo.isolator.v1.ImportImageRequest
+	(*ImportImageStart)(nil),      // 47: mezzo.isolator.v1.ImportImageStart
+	(*ImportImageResponse)(nil),   // 48: mezzo.isolator.v1.ImportImageResponse
+	(*ListImagesRequest)(nil),     // 49: mezzo.isolator.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),    // 50: mezzo.isolator.v1.ListImagesResponse
+	(*RemoveImageRequest)(nil),    // 51: mezzo.isolator.v1.RemoveImageRequest
+	(*RemoveImageResponse)(nil),   // 52: mezzo.isolator.v1.RemoveImageResponse
+	(*Image)(nil),                 // 53: mezzo.isolator.v1.Image
+	(*v1.ContainerInfo)(nil),      // 54: mezzo.v1.ContainerInfo
+	(*v1.Resource)(nil),           // 55: mezzo.v1.Resource
+	(*v1.Labels)(nil),             // 56: mezzo.v1.Labels
+	(*v1.CommandInfo)(nil),        // 57: mezzo.v1.CommandInfo
+	(*v1.NetworkInfo)(nil),        // 58: mezzo.v1.NetworkInfo
+	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
+	(*v1.CgroupInfo)(nil),         // 60: mezzo.v1.CgroupInfo
+	(*v1.ResourceStatistics)(nil), // 61: mezzo.v1.ResourceStatistics
+	(v1.TaskStatus_Reason)(0),     // 62: mezzo.v1.TaskStatus.Reason
 }
 var file_mezzo_isolator_v1_isolator_proto_depIdxs = []int32{
-	39, // 0: mezzo.isolator.v1.Task.container:type_name -> mezzo.v1.ContainerInfo
-	40, // 1: mezzo.isolator.v1.Task.resources:type_name -> mezzo.v1.Resource
-	3,  // 2: mezzo.isolator.v1.Task.limits:type_name -> mezzo.isolator.v1.Limit
-	41, // 3: mezzo.isolator.v1.Task.labels:type_name -> mezzo.v1.Labels
-	2,  // 4: mezzo.isolator.v1.ClaimRequest.task:type_name -> mezzo.isolator.v1.Task
-	0,  // 5: mezzo.isolator.v1.ClaimResponse.claim:type_name -> mezzo.isolator.v1.ClaimResponse.Claim
-	2,  // 6: mezzo.isolator.v1.PrepareRequest.task:type_name -> mezzo.isolator.v1.Task
-	2,  // 7: mezzo.isolator.v1.CreateRequest.task:type_name -> mezzo.isolator.v1.Task
-	9,  // 8: mezzo.isolator.v1.CreateRequest.logs:type_name -> mezzo.isolator.v1.Logs
-	42, // 9: mezzo.isolator.v1.CreateRequest.deadline:type_name -> google.protobuf.Timestamp
-	43, // 10: mezzo.isolator.v1.IsolateResponse.networks:type_name -> mezzo.v1.NetworkInfo
-	17, // 11: mezzo.isolator.v1.WaitResponse.status:type_name -> mezzo.isolator.v1.ExitStatus
-	42, // 12: mezzo.isolator.v1.ExitStatus.time:type_name -> google.protobuf.Timestamp
-	28, // 13: mezzo.isolator.v1.ExitStatus.limitation:type_name -> mezzo.isolator.v1.Limitation
-	2,  // 14: mezzo.isolator.v1.UpdateRequest.task:type_name -> mezzo.isolator.v1.Task
-	26, // 15: mezzo.isolator.v1.UsageResponse.usages:type_name -> mezzo.isolator.v1.Usage
-	44, // 16: mezzo.isolator.v1.Usage.statistics:type_name -> mezzo.v1.ResourceStatistics
-	45, // 17: mezzo.isolator.v1.Limitation.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	40, // 18: mezzo.isolator.v1.Limitation.resources:type_name -> mezzo.v1.Resource
-	30, // 19: mezzo.isolator.v1.ExecInput.start:type_name -> mezzo.isolator.v1.ExecStart
-	31, // 20: mezzo.isolator.v1.ExecInput.resize:type_name -> mezzo.isolator.v1.WindowSize
-	31, // 21: mezzo.isolator.v1.ExecStart.size:type_name -> mezzo.isolator.v1.WindowSize
-	17, // 22: mezzo.isolator.v1.ExecOutput.status:type_name -> mezzo.isolator.v1.ExitStatus
-	36, // 23: mezzo.isolator.v1.RecoverRequest.containers:type_name -> mezzo.isolator.v1.Known
-	2,  // 24: mezzo.isolator.v1.Known.task:type_name -> mezzo.isolator.v1.Task
-	38, // 25: mezzo.isolator.v1.RecoverResponse.containers:type_name -> mezzo.isolator.v1.Recovered
-	1,  // 26: mezzo.isolator.v1.Recovered.state:type_name -> mezzo.isolator.v1.Recovered.State
-	4,  // 27: mezzo.isolator.v1.Isolator.Claim:input_type -> mezzo.isolator.v1.ClaimRequest
-	6,  // 28: mezzo.isolator.v1.Isolator.Prepare:input_type -> mezzo.isolator.v1.PrepareRequest
-	8,  // 29: mezzo.isolator.v1.Isolator.Create:input_type -> mezzo.isolator.v1.CreateRequest
-	11, // 30: mezzo.isolator.v1.Isolator.Isolate:input_type -> mezzo.isolator.v1.IsolateRequest
-	13, // 31: mezzo.isolator.v1.Isolator.Start:input_type -> mezzo.isolator.v1.StartRequest
-	15, // 32: mezzo.isolator.v1.Isolator.Wait:input_type -> mezzo.isolator.v1.WaitRequest
-	18, // 33: mezzo.isolator.v1.Isolator.Signal:input_type -> mezzo.isolator.v1.SignalRequest
-	20, // 34: mezzo.isolator.v1.Isolator.Kill:input_type -> mezzo.isolator.v1.KillRequest
-	22, // 35: mezzo.isolator.v1.Isolator.Update:input_type -> mezzo.isolator.v1.UpdateRequest
-	24, // 36: mezzo.isolator.v1.Isolator.Usage:input_type -> mezzo.isolator.v1.UsageRequest
-	27, // 37: mezzo.isolator.v1.Isolator.Limitations:input_type -> mezzo.isolator.v1.LimitationsRequest
-	29, // 38: mezzo.isolator.v1.Isolator.Exec:input_type -> mezzo.isolator.v1.ExecInput
-	29, // 39: mezzo.isolator.v1.Isolator.Attach:input_type -> mezzo.isolator.v1.ExecInput
-	33, // 40: mezzo.isolator.v1.Isolator.Cleanup:input_type -> mezzo.isolator.v1.CleanupRequest
-	35, // 41: mezzo.isolator.v1.Isolator.Recover:input_type -> mezzo.isolator.v1.RecoverRequest
-	5,  // 42: mezzo.isolator.v1.Isolator.Claim:output_type -> mezzo.isolator.v1.ClaimResponse
-	7,  // 43: mezzo.isolator.v1.Isolator.Prepare:output_type -> mezzo.isolator.v1.PrepareResponse
-	10, // 44: mezzo.isolator.v1.Isolator.Create:output_type -> mezzo.isolator.v1.CreateResponse
-	12, // 45: mezzo.isolator.v1.Isolator.Isolate:output_type -> mezzo.isolator.v1.IsolateResponse
-	14, // 46: mezzo.isolator.v1.Isolator.Start:output_type -> mezzo.isolator.v1.StartResponse
-	16, // 47: mezzo.isolator.v1.Isolator.Wait:output_type -> mezzo.isolator.v1.WaitResponse
-	19, // 48: mezzo.isolator.v1.Isolator.Signal:output_type -> mezzo.isolator.v1.SignalResponse
-	21, // 49: mezzo.isolator.v1.Isolator.Kill:output_type -> mezzo.isolator.v1.KillResponse
-	23, // 50: mezzo.isolator.v1.Isolator.Update:output_type -> mezzo.isolator.v1.UpdateResponse
-	25, // 51: mezzo.isolator.v1.Isolator.Usage:output_type -> mezzo.isolator.v1.UsageResponse
-	28, // 52: mezzo.isolator.v1.Isolator.Limitations:output_type -> mezzo.isolator.v1.Limitation
-	32, // 53: mezzo.isolator.v1.Isolator.Exec:output_type -> mezzo.isolator.v1.ExecOutput
-	32, // 54: mezzo.isolator.v1.Isolator.Attach:output_type -> mezzo.isolator.v1.ExecOutput
-	34, // 55: mezzo.isolator.v1.Isolator.Cleanup:output_type -> mezzo.isolator.v1.CleanupResponse
-	37, // 56: mezzo.isolator.v1.Isolator.Recover:output_type -> mezzo.isolator.v1.RecoverResponse
-	42, // [42:57] is the sub-list for method output_type
-	27, // [27:42] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	54, // 0: mezzo.isolator.v1.Task.container:type_name -> mezzo.v1.ContainerInfo
+	55, // 1: mezzo.isolator.v1.Task.resources:type_name -> mezzo.v1.Resource
+	8,  // 2: mezzo.isolator.v1.Task.limits:type_name -> mezzo.isolator.v1.Limit
+	56, // 3: mezzo.isolator.v1.Task.labels:type_name -> mezzo.v1.Labels
+	57, // 4: mezzo.isolator.v1.Task.command:type_name -> mezzo.v1.CommandInfo
+	5,  // 5: mezzo.isolator.v1.Task.image:type_name -> mezzo.isolator.v1.TaskImage
+	6,  // 6: mezzo.isolator.v1.Task.network:type_name -> mezzo.isolator.v1.Network
+	7,  // 7: mezzo.isolator.v1.Task.options:type_name -> mezzo.isolator.v1.Options
+	0,  // 8: mezzo.isolator.v1.TaskImage.pull:type_name -> mezzo.isolator.v1.TaskImage.Pull
+	1,  // 9: mezzo.isolator.v1.Network.mode:type_name -> mezzo.isolator.v1.Network.Mode
+	58, // 10: mezzo.isolator.v1.Network.networks:type_name -> mezzo.v1.NetworkInfo
+	4,  // 11: mezzo.isolator.v1.ClaimRequest.task:type_name -> mezzo.isolator.v1.Task
+	2,  // 12: mezzo.isolator.v1.ClaimResponse.claim:type_name -> mezzo.isolator.v1.ClaimResponse.Claim
+	4,  // 13: mezzo.isolator.v1.ProvisionRequest.task:type_name -> mezzo.isolator.v1.Task
+	4,  // 14: mezzo.isolator.v1.PrepareRequest.task:type_name -> mezzo.isolator.v1.Task
+	4,  // 15: mezzo.isolator.v1.CreateRequest.task:type_name -> mezzo.isolator.v1.Task
+	16, // 16: mezzo.isolator.v1.CreateRequest.logs:type_name -> mezzo.isolator.v1.Logs
+	59, // 17: mezzo.isolator.v1.CreateRequest.deadline:type_name -> google.protobuf.Timestamp
+	58, // 18: mezzo.isolator.v1.CreateResponse.networks:type_name -> mezzo.v1.NetworkInfo
+	60, // 19: mezzo.isolator.v1.CreateResponse.cgroup_info:type_name -> mezzo.v1.CgroupInfo
+	58, // 20: mezzo.isolator.v1.IsolateResponse.networks:type_name -> mezzo.v1.NetworkInfo
+	24, // 21: mezzo.isolator.v1.WaitResponse.status:type_name -> mezzo.isolator.v1.ExitStatus
+	59, // 22: mezzo.isolator.v1.ExitStatus.time:type_name -> google.protobuf.Timestamp
+	35, // 23: mezzo.isolator.v1.ExitStatus.limitation:type_name -> mezzo.isolator.v1.Limitation
+	4,  // 24: mezzo.isolator.v1.UpdateRequest.task:type_name -> mezzo.isolator.v1.Task
+	33, // 25: mezzo.isolator.v1.UsageResponse.usages:type_name -> mezzo.isolator.v1.Usage
+	61, // 26: mezzo.isolator.v1.Usage.statistics:type_name -> mezzo.v1.ResourceStatistics
+	62, // 27: mezzo.isolator.v1.Limitation.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	55, // 28: mezzo.isolator.v1.Limitation.resources:type_name -> mezzo.v1.Resource
+	37, // 29: mezzo.isolator.v1.ExecInput.start:type_name -> mezzo.isolator.v1.ExecStart
+	38, // 30: mezzo.isolator.v1.ExecInput.resize:type_name -> mezzo.isolator.v1.WindowSize
+	38, // 31: mezzo.isolator.v1.ExecStart.size:type_name -> mezzo.isolator.v1.WindowSize
+	24, // 32: mezzo.isolator.v1.ExecOutput.status:type_name -> mezzo.isolator.v1.ExitStatus
+	43, // 33: mezzo.isolator.v1.RecoverRequest.containers:type_name -> mezzo.isolator.v1.Known
+	4,  // 34: mezzo.isolator.v1.Known.task:type_name -> mezzo.isolator.v1.Task
+	45, // 35: mezzo.isolator.v1.RecoverResponse.containers:type_name -> mezzo.isolator.v1.Recovered
+	3,  // 36: mezzo.isolator.v1.Recovered.state:type_name -> mezzo.isolator.v1.Recovered.State
+	47, // 37: mezzo.isolator.v1.ImportImageRequest.start:type_name -> mezzo.isolator.v1.ImportImageStart
+	53, // 38: mezzo.isolator.v1.ImportImageResponse.images:type_name -> mezzo.isolator.v1.Image
+	53, // 39: mezzo.isolator.v1.ListImagesResponse.images:type_name -> mezzo.isolator.v1.Image
+	59, // 40: mezzo.isolator.v1.Image.created:type_name -> google.protobuf.Timestamp
+	59, // 41: mezzo.isolator.v1.Image.used:type_name -> google.protobuf.Timestamp
+	9,  // 42: mezzo.isolator.v1.Isolator.Claim:input_type -> mezzo.isolator.v1.ClaimRequest
+	11, // 43: mezzo.isolator.v1.Isolator.Provision:input_type -> mezzo.isolator.v1.ProvisionRequest
+	13, // 44: mezzo.isolator.v1.Isolator.Prepare:input_type -> mezzo.isolator.v1.PrepareRequest
+	15, // 45: mezzo.isolator.v1.Isolator.Create:input_type -> mezzo.isolator.v1.CreateRequest
+	18, // 46: mezzo.isolator.v1.Isolator.Isolate:input_type -> mezzo.isolator.v1.IsolateRequest
+	20, // 47: mezzo.isolator.v1.Isolator.Start:input_type -> mezzo.isolator.v1.StartRequest
+	22, // 48: mezzo.isolator.v1.Isolator.Wait:input_type -> mezzo.isolator.v1.WaitRequest
+	25, // 49: mezzo.isolator.v1.Isolator.Signal:input_type -> mezzo.isolator.v1.SignalRequest
+	27, // 50: mezzo.isolator.v1.Isolator.Kill:input_type -> mezzo.isolator.v1.KillRequest
+	29, // 51: mezzo.isolator.v1.Isolator.Update:input_type -> mezzo.isolator.v1.UpdateRequest
+	31, // 52: mezzo.isolator.v1.Isolator.Usage:input_type -> mezzo.isolator.v1.UsageRequest
+	34, // 53: mezzo.isolator.v1.Isolator.Limitations:input_type -> mezzo.isolator.v1.LimitationsRequest
+	36, // 54: mezzo.isolator.v1.Isolator.Exec:input_type -> mezzo.isolator.v1.ExecInput
+	36, // 55: mezzo.isolator.v1.Isolator.Attach:input_type -> mezzo.isolator.v1.ExecInput
+	40, // 56: mezzo.isolator.v1.Isolator.Cleanup:input_type -> mezzo.isolator.v1.CleanupRequest
+	42, // 57: mezzo.isolator.v1.Isolator.Recover:input_type -> mezzo.isolator.v1.RecoverRequest
+	46, // 58: mezzo.isolator.v1.Isolator.ImportImage:input_type -> mezzo.isolator.v1.ImportImageRequest
+	49, // 59: mezzo.isolator.v1.Isolator.ListImages:input_type -> mezzo.isolator.v1.ListImagesRequest
+	51, // 60: mezzo.isolator.v1.Isolator.RemoveImage:input_type -> mezzo.isolator.v1.RemoveImageRequest
+	10, // 61: mezzo.isolator.v1.Isolator.Claim:output_type -> mezzo.isolator.v1.ClaimResponse
+	12, // 62: mezzo.isolator.v1.Isolator.Provision:output_type -> mezzo.isolator.v1.ProvisionProgress
+	14, // 63: mezzo.isolator.v1.Isolator.Prepare:output_type -> mezzo.isolator.v1.PrepareResponse
+	17, // 64: mezzo.isolator.v1.Isolator.Create:output_type -> mezzo.isolator.v1.CreateResponse
+	19, // 65: mezzo.isolator.v1.Isolator.Isolate:output_type -> mezzo.isolator.v1.IsolateResponse
+	21, // 66: mezzo.isolator.v1.Isolator.Start:output_type -> mezzo.isolator.v1.StartResponse
+	23, // 67: mezzo.isolator.v1.Isolator.Wait:output_type -> mezzo.isolator.v1.WaitResponse
+	26, // 68: mezzo.isolator.v1.Isolator.Signal:output_type -> mezzo.isolator.v1.SignalResponse
+	28, // 69: mezzo.isolator.v1.Isolator.Kill:output_type -> mezzo.isolator.v1.KillResponse
+	30, // 70: mezzo.isolator.v1.Isolator.Update:output_type -> mezzo.isolator.v1.UpdateResponse
+	32, // 71: mezzo.isolator.v1.Isolator.Usage:output_type -> mezzo.isolator.v1.UsageResponse
+	35, // 72: mezzo.isolator.v1.Isolator.Limitations:output_type -> mezzo.isolator.v1.Limitation
+	39, // 73: mezzo.isolator.v1.Isolator.Exec:output_type -> mezzo.isolator.v1.ExecOutput
+	39, // 74: mezzo.isolator.v1.Isolator.Attach:output_type -> mezzo.isolator.v1.ExecOutput
+	41, // 75: mezzo.isolator.v1.Isolator.Cleanup:output_type -> mezzo.isolator.v1.CleanupResponse
+	44, // 76: mezzo.isolator.v1.Isolator.Recover:output_type -> mezzo.isolator.v1.RecoverResponse
+	48, // 77: mezzo.isolator.v1.Isolator.ImportImage:output_type -> mezzo.isolator.v1.ImportImageResponse
+	50, // 78: mezzo.isolator.v1.Isolator.ListImages:output_type -> mezzo.isolator.v1.ListImagesResponse
+	52, // 79: mezzo.isolator.v1.Isolator.RemoveImage:output_type -> mezzo.isolator.v1.RemoveImageResponse
+	61, // [61:80] is the sub-list for method output_type
+	42, // [42:61] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_isolator_v1_isolator_proto_init() }
@@ -2599,8 +3764,8 @@ func file_mezzo_isolator_v1_isolator_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_isolator_v1_isolator_proto_rawDesc), len(file_mezzo_isolator_v1_isolator_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   37,
+			NumEnums:      4,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Isolator_Claim_FullMethodName       = "/mezzo.isolator.v1.Isolator/Claim"
+	Isolator_Provision_FullMethodName   = "/mezzo.isolator.v1.Isolator/Provision"
 	Isolator_Prepare_FullMethodName     = "/mezzo.isolator.v1.Isolator/Prepare"
 	Isolator_Create_FullMethodName      = "/mezzo.isolator.v1.Isolator/Create"
 	Isolator_Isolate_FullMethodName     = "/mezzo.isolator.v1.Isolator/Isolate"
@@ -34,6 +35,9 @@ const (
 	Isolator_Attach_FullMethodName      = "/mezzo.isolator.v1.Isolator/Attach"
 	Isolator_Cleanup_FullMethodName     = "/mezzo.isolator.v1.Isolator/Cleanup"
 	Isolator_Recover_FullMethodName     = "/mezzo.isolator.v1.Isolator/Recover"
+	Isolator_ImportImage_FullMethodName = "/mezzo.isolator.v1.Isolator/ImportImage"
+	Isolator_ListImages_FullMethodName  = "/mezzo.isolator.v1.Isolator/ListImages"
+	Isolator_RemoveImage_FullMethodName = "/mezzo.isolator.v1.Isolator/RemoveImage"
 )
 
 // IsolatorClient is the client API for Isolator service.
@@ -41,6 +45,14 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type IsolatorClient interface {
 	Claim(ctx context.Context, in *ClaimRequest, opts ...grpc.CallOption) (*ClaimResponse, error)
+	// Provision fetches what a container is made of, before Prepare and in no
+	// hurry: it has no deadline. It sends a message whenever it has got further,
+	// at least every 10 seconds while it does; the agent gives up one that is
+	// silent for two minutes. The stream's end is success: what the container
+	// needs is kept from then on until its Cleanup, which also follows a Provision
+	// that failed or was cut off. Asked again it goes on where it was. Only
+	// launchers are asked, for every container with an image.
+	Provision(ctx context.Context, in *ProvisionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProvisionProgress], error)
 	Prepare(ctx context.Context, in *PrepareRequest, opts ...grpc.CallOption) (*PrepareResponse, error)
 	Create(ctx context.Context, in *CreateRequest, opts ...grpc.CallOption) (*CreateResponse, error)
 	Isolate(ctx context.Context, in *IsolateRequest, opts ...grpc.CallOption) (*IsolateResponse, error)
@@ -61,6 +73,16 @@ type IsolatorClient interface {
 	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecInput, ExecOutput], error)
 	Cleanup(ctx context.Context, in *CleanupRequest, opts ...grpc.CallOption) (*CleanupResponse, error)
 	Recover(ctx context.Context, in *RecoverRequest, opts ...grpc.CallOption) (*RecoverResponse, error)
+	// ImportImage reads an archive (OCI layout or `docker save`, plain or
+	// compressed by gzip or zstd) and keeps its images until RemoveImage. The first
+	// message has `start`, the others data; a stream that is broken off leaves
+	// nothing. INVALID_ARGUMENT for what is no such archive.
+	ImportImage(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportImageRequest, ImportImageResponse], error)
+	ListImages(ctx context.Context, in *ListImagesRequest, opts ...grpc.CallOption) (*ListImagesResponse, error)
+	// RemoveImage forgets a name; what no other name and no container needs is
+	// collected. NOT_FOUND without such an image, FAILED_PRECONDITION while
+	// containers use it.
+	RemoveImage(ctx context.Context, in *RemoveImageRequest, opts ...grpc.CallOption) (*RemoveImageResponse, error)
 }
 
 type isolatorClient struct {
@@ -80,6 +102,25 @@ func (c *isolatorClient) Claim(ctx context.Context, in *ClaimRequest, opts ...gr
 	}
 	return out, nil
 }
+
+func (c *isolatorClient) Provision(ctx context.Context, in *ProvisionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProvisionProgress], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Isolator_ServiceDesc.Streams[0], Isolator_Provision_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ProvisionRequest, ProvisionProgress]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Isolator_ProvisionClient = grpc.ServerStreamingClient[ProvisionProgress]
 
 func (c *isolatorClient) Prepare(ctx context.Context, in *PrepareRequest, opts ...grpc.CallOption) (*PrepareResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -173,7 +214,7 @@ func (c *isolatorClient) Usage(ctx context.Context, in *UsageRequest, opts ...gr
 
 func (c *isolatorClient) Limitations(ctx context.Context, in *LimitationsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Limitation], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Isolator_ServiceDesc.Streams[0], Isolator_Limitations_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Isolator_ServiceDesc.Streams[1], Isolator_Limitations_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +233,7 @@ type Isolator_LimitationsClient = grpc.ServerStreamingClient[Limitation]
 
 func (c *isolatorClient) Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecInput, ExecOutput], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Isolator_ServiceDesc.Streams[1], Isolator_Exec_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Isolator_ServiceDesc.Streams[2], Isolator_Exec_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +246,7 @@ type Isolator_ExecClient = grpc.BidiStreamingClient[ExecInput, ExecOutput]
 
 func (c *isolatorClient) Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecInput, ExecOutput], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Isolator_ServiceDesc.Streams[2], Isolator_Attach_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Isolator_ServiceDesc.Streams[3], Isolator_Attach_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -236,11 +277,52 @@ func (c *isolatorClient) Recover(ctx context.Context, in *RecoverRequest, opts .
 	return out, nil
 }
 
+func (c *isolatorClient) ImportImage(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportImageRequest, ImportImageResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Isolator_ServiceDesc.Streams[4], Isolator_ImportImage_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ImportImageRequest, ImportImageResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Isolator_ImportImageClient = grpc.ClientStreamingClient[ImportImageRequest, ImportImageResponse]
+
+func (c *isolatorClient) ListImages(ctx context.Context, in *ListImagesRequest, opts ...grpc.CallOption) (*ListImagesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListImagesResponse)
+	err := c.cc.Invoke(ctx, Isolator_ListImages_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *isolatorClient) RemoveImage(ctx context.Context, in *RemoveImageRequest, opts ...grpc.CallOption) (*RemoveImageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveImageResponse)
+	err := c.cc.Invoke(ctx, Isolator_RemoveImage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IsolatorServer is the server API for Isolator service.
 // All implementations must embed UnimplementedIsolatorServer
 // for forward compatibility.
 type IsolatorServer interface {
 	Claim(context.Context, *ClaimRequest) (*ClaimResponse, error)
+	// Provision fetches what a container is made of, before Prepare and in no
+	// hurry: it has no deadline. It sends a message whenever it has got further,
+	// at least every 10 seconds while it does; the agent gives up one that is
+	// silent for two minutes. The stream's end is success: what the container
+	// needs is kept from then on until its Cleanup, which also follows a Provision
+	// that failed or was cut off. Asked again it goes on where it was. Only
+	// launchers are asked, for every container with an image.
+	Provision(*ProvisionRequest, grpc.ServerStreamingServer[ProvisionProgress]) error
 	Prepare(context.Context, *PrepareRequest) (*PrepareResponse, error)
 	Create(context.Context, *CreateRequest) (*CreateResponse, error)
 	Isolate(context.Context, *IsolateRequest) (*IsolateResponse, error)
@@ -261,6 +343,16 @@ type IsolatorServer interface {
 	Attach(grpc.BidiStreamingServer[ExecInput, ExecOutput]) error
 	Cleanup(context.Context, *CleanupRequest) (*CleanupResponse, error)
 	Recover(context.Context, *RecoverRequest) (*RecoverResponse, error)
+	// ImportImage reads an archive (OCI layout or `docker save`, plain or
+	// compressed by gzip or zstd) and keeps its images until RemoveImage. The first
+	// message has `start`, the others data; a stream that is broken off leaves
+	// nothing. INVALID_ARGUMENT for what is no such archive.
+	ImportImage(grpc.ClientStreamingServer[ImportImageRequest, ImportImageResponse]) error
+	ListImages(context.Context, *ListImagesRequest) (*ListImagesResponse, error)
+	// RemoveImage forgets a name; what no other name and no container needs is
+	// collected. NOT_FOUND without such an image, FAILED_PRECONDITION while
+	// containers use it.
+	RemoveImage(context.Context, *RemoveImageRequest) (*RemoveImageResponse, error)
 	mustEmbedUnimplementedIsolatorServer()
 }
 
@@ -273,6 +365,9 @@ type UnimplementedIsolatorServer struct{}
 
 func (UnimplementedIsolatorServer) Claim(context.Context, *ClaimRequest) (*ClaimResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Claim not implemented")
+}
+func (UnimplementedIsolatorServer) Provision(*ProvisionRequest, grpc.ServerStreamingServer[ProvisionProgress]) error {
+	return status.Error(codes.Unimplemented, "method Provision not implemented")
 }
 func (UnimplementedIsolatorServer) Prepare(context.Context, *PrepareRequest) (*PrepareResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Prepare not implemented")
@@ -316,6 +411,15 @@ func (UnimplementedIsolatorServer) Cleanup(context.Context, *CleanupRequest) (*C
 func (UnimplementedIsolatorServer) Recover(context.Context, *RecoverRequest) (*RecoverResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Recover not implemented")
 }
+func (UnimplementedIsolatorServer) ImportImage(grpc.ClientStreamingServer[ImportImageRequest, ImportImageResponse]) error {
+	return status.Error(codes.Unimplemented, "method ImportImage not implemented")
+}
+func (UnimplementedIsolatorServer) ListImages(context.Context, *ListImagesRequest) (*ListImagesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListImages not implemented")
+}
+func (UnimplementedIsolatorServer) RemoveImage(context.Context, *RemoveImageRequest) (*RemoveImageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveImage not implemented")
+}
 func (UnimplementedIsolatorServer) mustEmbedUnimplementedIsolatorServer() {}
 func (UnimplementedIsolatorServer) testEmbeddedByValue()                  {}
 
@@ -354,6 +458,17 @@ func _Isolator_Claim_Handler(srv interface{}, ctx context.Context, dec func(inte
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _Isolator_Provision_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ProvisionRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(IsolatorServer).Provision(m, &grpc.GenericServerStream[ProvisionRequest, ProvisionProgress]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Isolator_ProvisionServer = grpc.ServerStreamingServer[ProvisionProgress]
 
 func _Isolator_Prepare_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PrepareRequest)
@@ -578,6 +693,49 @@ func _Isolator_Recover_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Isolator_ImportImage_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(IsolatorServer).ImportImage(&grpc.GenericServerStream[ImportImageRequest, ImportImageResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Isolator_ImportImageServer = grpc.ClientStreamingServer[ImportImageRequest, ImportImageResponse]
+
+func _Isolator_ListImages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListImagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IsolatorServer).ListImages(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Isolator_ListImages_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IsolatorServer).ListImages(ctx, req.(*ListImagesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Isolator_RemoveImage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveImageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IsolatorServer).RemoveImage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Isolator_RemoveImage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IsolatorServer).RemoveImage(ctx, req.(*RemoveImageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Isolator_ServiceDesc is the grpc.ServiceDesc for Isolator service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -633,8 +791,21 @@ var Isolator_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Recover",
 			Handler:    _Isolator_Recover_Handler,
 		},
+		{
+			MethodName: "ListImages",
+			Handler:    _Isolator_ListImages_Handler,
+		},
+		{
+			MethodName: "RemoveImage",
+			Handler:    _Isolator_RemoveImage_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Provision",
+			Handler:       _Isolator_Provision_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "Limitations",
 			Handler:       _Isolator_Limitations_Handler,
@@ -650,6 +821,11 @@ var Isolator_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Attach",
 			Handler:       _Isolator_Attach_Handler,
 			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "ImportImage",
+			Handler:       _Isolator_ImportImage_Handler,
 			ClientStreams: true,
 		},
 	},
