@@ -7,7 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/cgroup"
+	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
+	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	"github.com/mezzo-os/mezzo/sdk/isolator"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
@@ -16,30 +17,28 @@ func (p *cgroups) definition() isolator.Definition {
 	return isolator.Definition{
 		Name: "cgroups", Version: version,
 		Summary:    "Runs tasks as processes of the host, in cgroups and namespaces.",
-		Companions: []string{shimName},
+		Companions: []string{holder.ShimName},
 		NewConfig:  func() any { return new(Config) },
 		Configure:  p.configure,
 		Shutdown:   p.shutdown,
 	}
 }
 
-const shimName = "mezzo-shim"
-
 func (p *cgroups) configure(_ context.Context, config any, env plugin.Environment) []plugin.Diagnostic {
-	p.config, p.logger = *config.(*Config), env.Logger
-	if p.shim == "" {
-		shim, err := plugin.Companion(shimName)
+	p.config, p.Logger = *config.(*Config), env.Logger
+	if p.Shim == "" {
+		shim, err := plugin.Companion(holder.ShimName)
 		if err != nil {
 			return []plugin.Diagnostic{plugin.Errorf("mezzo-shim is missing", "", "%v.", err)}
 		}
-		p.shim = shim
+		p.Shim = shim
 	}
 	dir := p.config.RuntimeDir
 	if dir == "" {
 		dir = env.DataDir
 	}
-	p.dir = filepath.Join(dir, "containers")
-	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+	p.Dir = filepath.Join(dir, "containers")
+	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
 		return []plugin.Diagnostic{plugin.Errorf("the runtime directory cannot be made", "runtime_dir", "%v.", err)}
 	}
 	if d := p.detect(env); d != nil {
@@ -48,7 +47,7 @@ func (p *cgroups) configure(_ context.Context, config any, env plugin.Environmen
 	if ds := p.provide(); len(ds) > 0 {
 		return ds
 	}
-	if err := p.load(); err != nil {
+	if err := p.Load(); err != nil {
 		return []plugin.Diagnostic{plugin.Errorf("the runtime directory cannot be read", "runtime_dir", "%v.", err)}
 	}
 	return nil
@@ -66,8 +65,8 @@ func (p *cgroups) detect(env plugin.Environment) *plugin.Diagnostic {
 		err = p.makeRoot(host)
 	}
 	if err == nil {
-		p.host = host
-		p.logger.Info("containers are limited by cgroups", "version", host.String(), "controllers", strings.Join(p.config.Controllers, " "))
+		p.Host = host
+		p.Logger.Info("containers are limited by cgroups", "version", host.String(), "controllers", strings.Join(p.config.Controllers, " "))
 		return nil
 	}
 	if p.config.Enforce {
@@ -76,7 +75,7 @@ func (p *cgroups) detect(env plugin.Environment) *plugin.Diagnostic {
 		return &d
 	}
 	why := fmt.Sprintf("tasks run without limits on cpu, memory and processes: %v", err)
-	p.logger.Warn(why, "remedy", "run the agent as root, or delegate a cgroup v2 subtree to its user")
+	p.Logger.Warn(why, "remedy", "run the agent as root, or delegate a cgroup v2 subtree to its user")
 	env.Health.Degraded(why)
 	return nil
 }
@@ -89,19 +88,19 @@ func (p *cgroups) makeRoot(host *cgroup.Host) error {
 	if err != nil || !made {
 		return err
 	}
-	return os.WriteFile(filepath.Join(filepath.Dir(p.dir), rootMark), nil, 0o600)
+	return os.WriteFile(filepath.Join(filepath.Dir(p.Dir), rootMark), nil, 0o600)
 }
 
 // shutdown removes the root cgroup when nothing is in it any more.
 func (p *cgroups) shutdown(context.Context) {
-	if p.host == nil {
+	if p.Host == nil {
 		return
 	}
-	mark := filepath.Join(filepath.Dir(p.dir), rootMark)
+	mark := filepath.Join(filepath.Dir(p.Dir), rootMark)
 	if _, err := os.Stat(mark); err != nil {
 		return
 	}
-	if p.host.DeleteRoot() {
+	if p.Host.DeleteRoot() {
 		_ = os.Remove(mark)
 	}
 }

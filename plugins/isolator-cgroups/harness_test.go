@@ -19,8 +19,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/cgroup"
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
+	"github.com/mezzo-os/mezzo/plugins/internal/holder"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	"github.com/mezzo-os/mezzo/sdk/isolator"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
@@ -60,7 +61,7 @@ func runTests(m *testing.M) int {
 		}
 		defer os.RemoveAll(dir)
 		_ = os.Chmod(dir, 0o755) // also for tests that run as nobody
-		shimPath = filepath.Join(dir, shimName)
+		shimPath = filepath.Join(dir, holder.ShimName)
 		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", shimPath, "./shim")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
@@ -73,7 +74,7 @@ func runTests(m *testing.M) int {
 // serveHelper serves a configured plugin on a socket until it is killed.
 func serveHelper() error {
 	p := newPlugin()
-	p.shim = os.Getenv(serveShim)
+	p.Shim = os.Getenv(serveShim)
 	health, err := configurePlugin(p, []byte(os.Getenv(serveConfig)), os.Getenv("HOME"))
 	if err != nil {
 		return err
@@ -172,7 +173,7 @@ func (n *node) configText() []byte {
 func (n *node) serve() {
 	n.t.Helper()
 	p := newPlugin()
-	p.shim = shimPath
+	p.Shim = shimPath
 	local, err := plugin.StartLocal(isolator.Plugin(p.definition(), p), nil)
 	if err != nil {
 		n.t.Fatal(err)
@@ -183,11 +184,10 @@ func (n *node) serve() {
 	}
 	n.p, n.IsolatorClient = p, isolatorv1.NewIsolatorClient(local.Conn)
 	n.stop = func() {
-		p.close()
+		p.Close()
 		local.Close()
-		p.watchers.Wait()
 		p.shutdown(context.Background())
-		p.children.Wait()
+		p.Reaped()
 	}
 }
 
@@ -390,7 +390,7 @@ func (n *node) awaitOutput(id, line string) {
 // alive tells whether the process runs; one that only waits to be reaped does
 // not.
 func alive(pid int) bool {
-	f := statFields(strconv.Itoa(pid))
+	f := holder.StatFields(strconv.Itoa(pid))
 	return len(f) > 0 && f[0] != "Z" && f[0] != "X"
 }
 

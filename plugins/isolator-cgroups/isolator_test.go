@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
@@ -171,7 +171,7 @@ func TestForkBomb(t *testing.T) {
 		if err != nil || len(r.GetUsages()) > 0 && r.GetUsages()[0].GetStatistics().GetThreads() > 40 {
 			t.Fatalf("usage %v, %v; the limit is 40", r, err)
 		}
-		for _, dir := range n.p.host.Directories("c1").Join {
+		for _, dir := range n.p.Host.Directories("c1").Join {
 			for _, file := range []string{dir + "/pids.events", filepath.Dir(dir) + "/pids.events"} {
 				if text, _ := os.ReadFile(file); strings.HasPrefix(string(text), "max ") && !strings.HasPrefix(string(text), "max 0\n") {
 					return true
@@ -374,14 +374,14 @@ func TestUsageAndLimits(t *testing.T) {
 	if _, err := n.Update(n.ctx(), &isolatorv1.UpdateRequest{Container: "c1", Task: update}); err != nil {
 		t.Fatal(err)
 	}
-	if limit := n.p.host.MemoryLimit("c1"); limit != 128<<20 {
+	if limit := n.p.Host.MemoryLimit("c1"); limit != 128<<20 {
 		t.Errorf("memory limit %d after the update", limit)
 	}
 	update.Resources[1] = scalar("mem", 32)
 	if _, err := n.Update(n.ctx(), &isolatorv1.UpdateRequest{Container: "c1", Task: update}); err != nil {
 		t.Fatal(err)
 	}
-	if limit := n.p.host.MemoryLimit("c1"); limit != 128<<20 {
+	if limit := n.p.Host.MemoryLimit("c1"); limit != 128<<20 {
 		t.Errorf("memory limit %d, it must not be lowered", limit)
 	}
 }

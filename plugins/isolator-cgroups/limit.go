@@ -10,7 +10,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
+	"github.com/mezzo-os/mezzo/plugins/internal/holder"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
@@ -43,10 +45,10 @@ func (p *cgroups) provide() (ds []plugin.Diagnostic) {
 			ds = append(ds, plugin.Errorf("unusable seccomp profile", "seccomp_profile", "%v.", err))
 		}
 	}
-	if p.host == nil {
+	if p.Host == nil {
 		return ds
 	}
-	if err := p.host.CanWeigh(); c.IOWeight != 0 && err != nil {
+	if err := p.Host.CanWeigh(); c.IOWeight != 0 && err != nil {
 		ds = append(ds, plugin.Errorf("this host cannot weigh block devices", "io_weight", "%v. Take io_weight away; throttle limits do not need it.", err))
 	}
 	io := &specs.LinuxBlockIO{}
@@ -84,10 +86,10 @@ func (p *cgroups) provide() (ds []plugin.Diagnostic) {
 func (p *cgroups) tryProfile() error {
 	s := &specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{}}
 	if err := p.filterOf(nil, s); err != nil {
-		return fmt.Errorf("%s", message(err))
+		return fmt.Errorf("%s", holder.Message(err))
 	}
 	if err := wallRecord(&record.Record{}, s); err != nil {
-		return fmt.Errorf("%s", message(err))
+		return fmt.Errorf("%s", holder.Message(err))
 	}
 	return nil
 }
@@ -107,19 +109,16 @@ func (p *cgroups) limit(t *isolatorv1.Task, r *specs.LinuxResources) {
 			r.CPU.Mems = p.config.MemoryNodes
 		}
 	}
-	if r.BlockIO == nil && !shares(t) {
+	if r.BlockIO == nil && !cgroup.Shares(t) {
 		r.BlockIO = p.settings.throttles
 	}
-	if len(r.HugepageLimits) == 0 && !shares(t) {
+	if len(r.HugepageLimits) == 0 && !cgroup.Shares(t) {
 		r.HugepageLimits = p.settings.hugePages
 	}
 	if has("devices") {
 		r.Devices = append(slices.Clone(p.settings.devices), r.Devices...)
 	}
 }
-
-// shares tells whether a container is limited together with its parent.
-func shares(t *isolatorv1.Task) bool { return t.GetParent() != "" && t.GetShareCgroups() }
 
 func (t *Throttle) add(io *specs.LinuxBlockIO) error {
 	var st unix.Stat_t

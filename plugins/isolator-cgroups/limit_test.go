@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/cgroup"
+	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -210,16 +210,18 @@ func TestHugePages(t *testing.T) {
 // of containers that were there before the plugin.
 func TestNetClass(t *testing.T) {
 	p := newPlugin()
-	p.config.NetClass, p.host, p.dir = 0x10, &cgroup.Host{}, t.TempDir()
+	p.config.NetClass, p.Host, p.Dir = 0x10, &cgroup.Host{}, t.TempDir()
 	var got []uint32
 	add := func(id string) {
-		c := &container{id: id, dir: filepath.Join(p.dir, id), done: make(chan struct{})}
-		p.containers[id] = c
+		c := p.Container(id)
+		if err := p.Add(c); err != nil {
+			t.Fatal(err)
+		}
 		r := &specs.LinuxResources{}
 		if err := p.classify(c, r); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.writeMeta(); err != nil {
+		if err := c.Note(); err != nil {
 			t.Fatal(err)
 		}
 		got = append(got, *r.Network.ClassID)
@@ -227,9 +229,9 @@ func TestNetClass(t *testing.T) {
 	add("a")
 	add("b")
 	again := newPlugin()
-	again.config, again.host, again.dir = p.config, p.host, p.dir
-	for _, id := range []string{"a", "b"} {
-		again.containers[id] = readContainer(filepath.Join(p.dir, id))
+	again.config, again.Host, again.Dir = p.config, p.Host, p.Dir
+	if err := again.Load(); err != nil {
+		t.Fatal(err)
 	}
 	p = again
 	add("c")
@@ -237,7 +239,9 @@ func TestNetClass(t *testing.T) {
 		t.Error(diff)
 	}
 	p.lastClass = 65535
-	delete(p.containers, "a")
+	if err := p.Remove(t.Context(), p.All()[0]); err != nil {
+		t.Fatal(err)
+	}
 	add("d")
 	if got[3] != 0x100001 {
 		t.Errorf("after the last comes %#x", got[3])
@@ -300,7 +304,7 @@ func TestIOWeight(t *testing.T) {
 	cannot := host.CanWeigh()
 	host.DeleteRoot()
 	p := newPlugin()
-	p.shim = shimPath
+	p.Shim = shimPath
 	_, err = configurePlugin(p, n.configText(), n.dir)
 	p.shutdown(t.Context())
 	if (cannot == nil) != (err == nil) || err != nil && !strings.Contains(err.Error(), "cannot weigh") {

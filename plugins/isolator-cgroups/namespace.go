@@ -67,13 +67,11 @@ func (p *cgroups) askedNamespaces(t *isolatorv1.Task, s *specs.Spec) error {
 // says nothing of. Mounts of the container are then made in a copy of the
 // parent's.
 func (p *cgroups) parentNamespaces(id string, s *specs.Spec) error {
-	parent, err := p.find(id)
+	parent, err := p.Find(id)
 	if err != nil {
 		return status.Errorf(codes.FailedPrecondition, "its parent %s was not launched by isolator cgroups", id)
 	}
-	parent.mu.Lock()
-	pid := parent.pid
-	parent.mu.Unlock()
+	pid := parent.Pid()
 	if pid == 0 {
 		return nil
 	}
@@ -96,7 +94,7 @@ func (p *cgroups) parentNamespaces(id string, s *specs.Spec) error {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: n.kind, Path: path})
 		}
 	}
-	if parent.ended() {
+	if parent.Ended() {
 		return status.Errorf(codes.FailedPrecondition, "its parent %s has ended", id)
 	}
 	return nil

@@ -285,7 +285,7 @@ func TestExecEndsWithItsStream(t *testing.T) {
 	})
 	cancel()
 	n.eventually("the process to be killed", func() bool { return !alive(pid) })
-	if n.p.containers["c1"].ended() {
+	if c, err := n.p.Find("c1"); err != nil || c.Ended() {
 		t.Error("the container ended with it")
 	}
 }

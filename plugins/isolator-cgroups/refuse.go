@@ -3,7 +3,8 @@ package main
 import (
 	"os"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/seccomp"
+	"github.com/mezzo-os/mezzo/plugins/internal/holder"
+	"github.com/mezzo-os/mezzo/plugins/internal/seccomp"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
 
@@ -16,13 +17,13 @@ func (p *cgroups) unable(t *isolatorv1.Task) string {
 	l := t.GetContainer().GetLinuxInfo()
 	pid, ipc, err := p.config.ownNamespaces(l)
 	if err != nil {
-		return message(err)
+		return holder.Message(err)
 	}
-	if _, _, err := p.config.capabilities(l); err != nil {
-		return message(err)
+	if _, _, err := p.config.capabilities().Of(l); err != nil {
+		return holder.Message(err)
 	}
 	if name := l.GetSeccomp().GetProfileName(); name != "" && name != seccomp.Default {
-		if _, err := p.config.profilePath(name); err != nil {
+		if _, err := seccomp.Path(p.config.SeccompDir, name); err != nil {
 			return "seccomp profile " + err.Error()
 		}
 	}

@@ -6,8 +6,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/cgroup"
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/seccomp"
+	"github.com/mezzo-os/mezzo/plugins/internal/capability"
+	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
+	"github.com/mezzo-os/mezzo/plugins/internal/seccomp"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
 
@@ -132,12 +133,12 @@ func (c *Config) walls() (ds []plugin.Diagnostic) {
 		name  string
 		names []string
 	}{{"effective_capabilities", c.Effective}, {"bounding_capabilities", c.Bounding}} {
-		if _, err := parseCapabilities(s.names); err != nil {
+		if _, err := capability.Parse(s.names); err != nil {
 			ds = append(ds, plugin.Errorf("unknown capability", s.name, "%v.", err))
 		}
 	}
-	if most, err := parseCapabilities(c.Bounding); err == nil && len(c.Bounding) > 0 {
-		has, _ := parseCapabilities(c.Effective)
+	if most, err := capability.Parse(c.Bounding); err == nil && len(c.Bounding) > 0 {
+		has, _ := capability.Parse(c.Effective)
 		for _, name := range has {
 			if !slices.Contains(most, name) {
 				ds = append(ds, plugin.Errorf("capability not allowed", "effective_capabilities", "%s is not among bounding_capabilities.", name))
@@ -148,7 +149,7 @@ func (c *Config) walls() (ds []plugin.Diagnostic) {
 		ds = append(ds, plugin.Errorf("relative path", "seccomp_dir", "%q: want an absolute path.", c.SeccompDir))
 	}
 	if c.Seccomp != "" && c.Seccomp != seccomp.Default {
-		if _, err := c.profilePath(c.Seccomp); err != nil {
+		if _, err := seccomp.Path(c.SeccompDir, c.Seccomp); err != nil {
 			ds = append(ds, plugin.Errorf("unknown seccomp profile", "seccomp_profile", "%v.", err))
 		}
 	}

@@ -74,7 +74,7 @@ func TestCapabilityChoice(t *testing.T) {
 		{name: "an empty request", config: Config{Effective: []string{"KILL"}}, asked: &v1.LinuxInfo{EffectiveCapabilities: capabilities()}, effective: []string{}, bounding: []string{}},
 		{name: "effective beyond bounding", asked: &v1.LinuxInfo{EffectiveCapabilities: capabilities(v1.CapabilityInfo_KILL), BoundingCapabilities: capabilities()}, err: "not among the bounding"},
 	} {
-		effective, bounding, err := c.config.capabilities(c.asked)
+		effective, bounding, err := c.config.capabilities().Of(c.asked)
 		if c.err != "" {
 			if err == nil || !strings.Contains(err.Error(), c.err) {
 				t.Errorf("%s: %v", c.name, err)

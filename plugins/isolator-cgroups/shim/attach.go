@@ -5,7 +5,7 @@ import (
 	"os"
 	"sync"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	"golang.org/x/sys/unix"
 )
 

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	"golang.org/x/sys/unix"
 )
 

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	"golang.org/x/sys/unix"
 )
 

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	"golang.org/x/sys/unix"
 )
 

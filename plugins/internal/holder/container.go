@@ -1,4 +1,4 @@
-package main
+package holder
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
@@ -30,14 +30,15 @@ const (
 	metaClass  = "net_class"
 )
 
-// container is one that this plugin launched. Its state directory and its shim
-// are the truth; this is what was read of them.
-type container struct {
-	id     string
-	dir    string
-	parent string
-	group  string // its path in the cgroup hierarchies; "" without cgroups
-	class  uint32 // its network class; 0: none of its own. Guarded by cgroups.mu
+// Container is one that the plugin launched. Its state directory and its shim
+// are the truth; this is what was read of them. The exported fields do not
+// change once it has been written down.
+type Container struct {
+	ID     string
+	Dir    string
+	Parent string
+	Group  string // its path in the cgroup hierarchies; "" without cgroups
+	Class  uint32 // its network class; 0: none of its own
 
 	done chan struct{} // closed once status is set
 
@@ -51,32 +52,34 @@ type container struct {
 	limitation *isolatorv1.Limitation
 }
 
-func (c *container) file(name string) string { return filepath.Join(c.dir, name) }
+// File is the path of a file in the container's state directory.
+func (c *Container) File(name string) string { return filepath.Join(c.Dir, name) }
 
-// writeMeta makes the state directory.
-func (c *container) writeMeta() error {
-	if err := os.Mkdir(c.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+// Note makes the state directory, and writes down what is known. It comes
+// before anything is made outside the directory.
+func (c *Container) Note() error {
+	if err := os.Mkdir(c.Dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	r := record.Record{}
-	r.Add(metaParent, c.parent)
-	r.Add(metaGroup, c.group)
-	r.AddInt(metaClass, int64(c.class))
-	return record.Write(c.file(metaFile), r, false)
+	r.Add(metaParent, c.Parent)
+	r.Add(metaGroup, c.Group)
+	r.AddInt(metaClass, int64(c.Class))
+	return record.Write(c.File(metaFile), r, false)
 }
 
 // readContainer takes a container up from its state directory. One whose note
 // is missing or cut was never created, and needs only to be cleaned up.
-func readContainer(dir string) *container {
-	c := &container{id: filepath.Base(dir), dir: dir, done: make(chan struct{})}
-	if meta, err := record.Read(c.file(metaFile)); err == nil {
-		c.parent, c.group, c.class = meta.Get(metaParent), meta.Get(metaGroup), parseClass(meta.Get(metaClass))
+func readContainer(dir string) *Container {
+	c := &Container{ID: filepath.Base(dir), Dir: dir, done: make(chan struct{})}
+	if meta, err := record.Read(c.File(metaFile)); err == nil {
+		c.Parent, c.Group, c.Class = meta.Get(metaParent), meta.Get(metaGroup), uint32(meta.Int(metaClass))
 	}
 	return c
 }
 
 // end notes how the container ended, once.
-func (c *container) end(status *isolatorv1.ExitStatus, lost bool) {
+func (c *Container) end(status *isolatorv1.ExitStatus, lost bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.status == nil {
@@ -88,7 +91,8 @@ func (c *container) end(status *isolatorv1.ExitStatus, lost bool) {
 	}
 }
 
-func (c *container) ended() bool {
+// Ended tells whether the container has ended.
+func (c *Container) Ended() bool {
 	select {
 	case <-c.done:
 		return true
@@ -98,8 +102,8 @@ func (c *container) ended() bool {
 }
 
 // readStatus reads the exit status that the shim left.
-func (c *container) readStatus() (*isolatorv1.ExitStatus, error) {
-	r, err := record.Read(c.file(record.StatusFile))
+func (c *Container) readStatus() (*isolatorv1.ExitStatus, error) {
+	r, err := record.Read(c.File(record.StatusFile))
 	if err != nil {
 		return nil, err
 	}
@@ -127,12 +131,12 @@ func exitStatus(r record.Record) *isolatorv1.ExitStatus {
 }
 
 // memoryLimitation says that the container exceeded its memory.
-func (c *container) memoryLimitation(r record.Record) *isolatorv1.Limitation {
+func (c *Container) memoryLimitation(r record.Record) *isolatorv1.Limitation {
 	limit, used := r.Int(record.MemoryLimit), r.Int(record.MemoryUsed)
-	value, kind, name := float64(limit)/mebibyte, v1.Value_SCALAR, "mem"
+	value, kind, name := float64(limit)/(1<<20), v1.Value_SCALAR, "mem"
 	reason := v1.TaskStatus_REASON_CONTAINER_LIMITATION_MEMORY
 	return &isolatorv1.Limitation{
-		Container: c.id,
+		Container: c.ID,
 		Reason:    &reason,
 		Message:   fmt.Sprintf("memory limit exceeded: the limit is %s, and %s were in use", size(limit), size(used)),
 		Resources: []*v1.Resource{{Name: &name, Type: &kind, Scalar: &v1.Value_Scalar{Value: &value}}},
@@ -140,7 +144,7 @@ func (c *container) memoryLimitation(r record.Record) *isolatorv1.Limitation {
 }
 
 func size(bytes int64) string {
-	return strconv.FormatFloat(float64(bytes)/mebibyte, 'f', 1, 64) + " MiB"
+	return strconv.FormatFloat(float64(bytes)/(1<<20), 'f', 1, 64) + " MiB"
 }
 
 // unknownStatus is that of a container whose shim ended before it could say.
@@ -150,8 +154,8 @@ func unknownStatus() *isolatorv1.ExitStatus {
 
 // killShim ends a shim that does not answer. A pid that has become another
 // process's is left alone.
-func (c *container) killShim() {
-	r, err := record.Read(c.file(record.ShimFile))
+func (c *Container) killShim() {
+	r, err := record.Read(c.File(record.ShimFile))
 	if err != nil {
 		return
 	}
@@ -164,4 +168,11 @@ func (c *container) killShim() {
 	if start := startTime(pid); start != "" && start == r.Get(record.ShimStart) {
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 	}
+}
+
+// Pid is the container's first process; 0 when it has none.
+func (c *Container) Pid() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pid
 }

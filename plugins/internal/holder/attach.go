@@ -1,4 +1,4 @@
-package main
+package holder
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	"github.com/mezzo-os/mezzo/sdk/isolator"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
@@ -26,8 +26,8 @@ const (
 // Attach connects to the container's first process: its output from now on, and
 // what is typed if it has a terminal. Several may be attached. Nothing happens
 // to the process when the stream ends; its status comes if it ends first.
-func (p *cgroups) Attach(ctx context.Context, start *isolatorv1.ExecStart, s isolator.Session) error {
-	c, err := p.find(start.GetContainer())
+func (h *Holder) Attach(ctx context.Context, start *isolatorv1.ExecStart, s isolator.Session) error {
+	c, err := h.Find(start.GetContainer())
 	if err != nil {
 		return err
 	}
@@ -35,10 +35,10 @@ func (p *cgroups) Attach(ctx context.Context, start *isolatorv1.ExecStart, s iso
 	defer x.close()
 	conn, err := x.attach(c)
 	if gone(err) {
-		return status.Errorf(codes.FailedPrecondition, "container %s has ended", c.id)
+		return status.Errorf(codes.FailedPrecondition, "container %s has ended", c.ID)
 	}
 	if err != nil {
-		return status.Errorf(codes.FailedPrecondition, "container %s: %v", c.id, err)
+		return status.Errorf(codes.FailedPrecondition, "container %s: %v", c.ID, err)
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -68,16 +68,16 @@ func (p *cgroups) Attach(ctx context.Context, start *isolatorv1.ExecStart, s iso
 	case slow = <-cut:
 	case <-waiting.Done():
 	}
-	end, err := p.Wait(waiting, &isolatorv1.WaitRequest{Container: c.id})
+	end, err := h.Wait(waiting, &isolatorv1.WaitRequest{Container: c.ID})
 	if err != nil || slow {
-		return status.Errorf(codes.ResourceExhausted, "container %s writes faster than it is read here: attach again", c.id)
+		return status.Errorf(codes.ResourceExhausted, "container %s writes faster than it is read here: attach again", c.ID)
 	}
 	return x.send(&isolatorv1.ExecOutput{Status: end.GetStatus()})
 }
 
 // attach gives the shim pipes for the container's output, and takes its terminal
 // if it has one.
-func (x *execution) attach(c *container) (*shimConn, error) {
+func (x *execution) attach(c *Container) (*shimConn, error) {
 	var theirs []*os.File
 	defer func() { closeFiles(theirs) }()
 	for range 2 {

@@ -1,4 +1,4 @@
-package main
+package holder
 
 import (
 	"context"
@@ -8,39 +8,39 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
 
-// load takes up the containers that an earlier process of this plugin left.
+// Load takes up the containers that an earlier process of this plugin left.
 // Nothing is changed by it but in memory.
-func (p *cgroups) load() error {
-	entries, err := os.ReadDir(p.dir)
+func (h *Holder) Load() error {
+	entries, err := os.ReadDir(h.Dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if !e.IsDir() || validID(e.Name()) != nil {
+		if !e.IsDir() || ValidID(e.Name()) != nil {
 			continue
 		}
-		c := readContainer(filepath.Join(p.dir, e.Name()))
-		p.containers[c.id] = c
-		p.take(c)
+		c := readContainer(filepath.Join(h.Dir, e.Name()))
+		h.containers[c.ID] = c
+		h.take(c)
 	}
 	return nil
 }
 
 // take finds out how a container is. One that leaves its status meanwhile is
 // read again: the shim writes first and ends then.
-func (p *cgroups) take(c *container) {
-	if shim, err := record.Read(c.file(record.ShimFile)); err == nil {
+func (h *Holder) take(c *Container) {
+	if shim, err := record.Read(c.File(record.ShimFile)); err == nil {
 		c.pid = shim.Int(record.Pid)
 	}
 	if status, err := c.readStatus(); err == nil {
 		c.end(status, false)
 		return
 	}
-	err := p.follow(c)
+	err := h.Follow(c)
 	if err == nil {
 		return
 	}
@@ -51,13 +51,13 @@ func (p *cgroups) take(c *container) {
 	case errors.Is(err, errShimGone):
 		c.end(unknownStatus(), true)
 	default:
-		p.logger.Error("a container's shim cannot be followed", "container", c.id, "error", err)
+		h.Logger.Error("a container's shim cannot be followed", "container", c.ID, "error", err)
 		c.end(unknownStatus(), true)
 	}
 }
 
 // Recover compares what the agent knows with what there is.
-func (p *cgroups) Recover(_ context.Context, r *isolatorv1.RecoverRequest) (*isolatorv1.RecoverResponse, error) {
+func (h *Holder) Recover(_ context.Context, r *isolatorv1.RecoverRequest) (*isolatorv1.RecoverResponse, error) {
 	response := &isolatorv1.RecoverResponse{}
 	known := map[string]bool{}
 	for _, k := range r.GetContainers() {
@@ -66,26 +66,26 @@ func (p *cgroups) Recover(_ context.Context, r *isolatorv1.RecoverRequest) (*iso
 			continue
 		}
 		recovered := &isolatorv1.Recovered{Container: k.GetContainer(), State: isolatorv1.Recovered_STATE_LOST}
-		if c, err := p.find(k.GetContainer()); err == nil {
+		if c, err := h.Find(k.GetContainer()); err == nil {
 			recovered.State, recovered.Pid = c.state()
-		} else if validID(k.GetContainer()) == nil {
+		} else if ValidID(k.GetContainer()) == nil {
 			// Known again, so that Wait can say that its status is not known.
-			p.lose(k.GetContainer())
+			h.lose(k.GetContainer())
 		}
 		response.Containers = append(response.Containers, recovered)
 	}
-	p.mu.Lock()
-	for id := range p.containers {
+	h.mu.Lock()
+	for id := range h.containers {
 		if !known[id] {
 			response.Orphans = append(response.Orphans, id)
 		}
 	}
-	p.mu.Unlock()
+	h.mu.Unlock()
 	slices.Sort(response.Orphans)
 	return response, nil
 }
 
-func (c *container) state() (isolatorv1.Recovered_State, int64) {
+func (c *Container) state() (isolatorv1.Recovered_State, int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -100,15 +100,15 @@ func (c *container) state() (isolatorv1.Recovered_State, int64) {
 }
 
 // lose makes a container known of which nothing is left.
-func (p *cgroups) lose(id string) {
-	c := &container{id: id, dir: filepath.Join(p.dir, id), done: make(chan struct{}), absent: true}
-	if _, err := os.Stat(c.dir); !errors.Is(err, fs.ErrNotExist) {
+func (h *Holder) lose(id string) {
+	c := &Container{ID: id, Dir: filepath.Join(h.Dir, id), done: make(chan struct{}), absent: true}
+	if _, err := os.Stat(c.Dir); !errors.Is(err, fs.ErrNotExist) {
 		return
 	}
 	c.end(unknownStatus(), true)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.containers[id] == nil {
-		p.containers[id] = c
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.containers[id] == nil {
+		h.containers[id] = c
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package holder
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 )
 
 // shimPatience is how long a shim may take to answer: it never does anything
@@ -29,8 +29,8 @@ type shimConn struct{ *net.UnixConn }
 
 // dial connects to a container's shim, by way of a descriptor of its directory
 // since a socket's path may have no more than 107 bytes.
-func (c *container) dial() (*shimConn, error) {
-	dir, err := os.Open(c.dir)
+func (c *Container) dial() (*shimConn, error) {
+	dir, err := os.Open(c.Dir)
 	if err != nil {
 		return nil, errors.Join(errShimGone, err)
 	}
@@ -63,7 +63,7 @@ func (s *shimConn) receive() (record.Record, error) {
 
 // ask sends one request to the container's shim and returns its answer. The
 // error is errShimGone when there is no shim, else what the shim said.
-func (c *container) ask(ctx context.Context, request string, fields ...record.Field) (record.Record, error) {
+func (c *Container) ask(ctx context.Context, request string, fields ...record.Field) (record.Record, error) {
 	conn, err := c.dial()
 	if err != nil {
 		return nil, err
@@ -95,10 +95,10 @@ func field(key string, value int64) record.Field {
 	return record.Field{Key: key, Value: strconv.FormatInt(value, 10)}
 }
 
-// launch starts a shim for the container and returns what it says once the
+// Launch starts a shim for the container and returns what it says once the
 // container's process is there, stopped.
-func (p *cgroups) launch(ctx context.Context, c *container) (record.Record, error) {
-	log, err := os.OpenFile(c.file(record.LogFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+func (h *Holder) Launch(ctx context.Context, c *Container) (record.Record, error) {
+	log, err := os.OpenFile(c.File(record.LogFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -111,19 +111,19 @@ func (p *cgroups) launch(ctx context.Context, c *container) (record.Record, erro
 	_ = unix.SetNonblock(ends[0], true)
 	r, w := os.NewFile(uintptr(ends[0]), "shim"), os.NewFile(uintptr(ends[1]), "shim")
 	defer r.Close()
-	cmd := exec.Command(p.shim, "run", c.dir)
-	cmd.Args[0] = shimName
+	cmd := exec.Command(h.Shim, "run", c.Dir)
+	cmd.Args[0] = ShimName
 	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=1", "GOGC=25", "GODEBUG=disablethp=1"}
 	cmd.Stdout, cmd.Stderr = w, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", p.shim, err)
+		return nil, fmt.Errorf("start %s: %w", h.Shim, err)
 	}
-	p.children.Add(1)
+	h.children.Add(1)
 	go func() {
-		defer p.children.Done()
+		defer h.children.Done()
 		_ = cmd.Wait() // while this plugin lives it is the one to reap it
 	}()
 	deadline := time.Now().Add(shimPatience)
@@ -133,7 +133,7 @@ func (p *cgroups) launch(ctx context.Context, c *container) (record.Record, erro
 	_ = r.SetReadDeadline(deadline)
 	text, err := io.ReadAll(io.LimitReader(r, 64<<10))
 	if err == nil && len(text) == 0 {
-		err = fmt.Errorf("%s ended without a word; see %s", shimName, c.file(record.LogFile))
+		err = fmt.Errorf("%s ended without a word; see %s", ShimName, c.File(record.LogFile))
 	}
 	var answer record.Record
 	if err == nil {
@@ -151,32 +151,32 @@ func (p *cgroups) launch(ctx context.Context, c *container) (record.Record, erro
 
 // watch follows a container through its shim until its end. It runs for as
 // long as the container or the plugin lives.
-func (p *cgroups) watch(c *container, conn *shimConn) {
-	defer p.watchers.Done()
+func (h *Holder) watch(c *Container, conn *shimConn) {
+	defer h.watchers.Done()
 	defer conn.Close()
 	for {
 		r, err := conn.receive()
 		if err != nil {
 			break
 		}
-		p.heard(c, r)
+		h.heard(c, r)
 	}
-	if p.closing.Err() != nil {
+	if h.closing.Err() != nil {
 		return
 	}
 	status, err := c.readStatus()
 	if err == nil {
 		c.end(status, false)
 	} else {
-		p.logger.Error("the shim of a container ended without leaving its exit status", "container", c.id, "error", err)
-		p.killRest(c)
+		h.Logger.Error("the shim of a container ended without leaving its exit status", "container", c.ID, "error", err)
+		h.killRest(c)
 		c.end(unknownStatus(), true)
 	}
-	p.limited()
+	h.limited()
 }
 
 // heard takes up what a shim says of its container.
-func (p *cgroups) heard(c *container, r record.Record) {
+func (h *Holder) heard(c *Container, r record.Record) {
 	c.mu.Lock()
 	if r.Get(record.State) == "running" {
 		c.started = true
@@ -190,12 +190,12 @@ func (p *cgroups) heard(c *container, r record.Record) {
 	}
 	c.mu.Unlock()
 	if news {
-		p.limited()
+		h.limited()
 	}
 }
 
-// follow connects to the container's shim and begins to watch it.
-func (p *cgroups) follow(c *container) error {
+// Follow connects to the container's shim and begins to watch it.
+func (h *Holder) Follow(c *Container) error {
 	conn, err := c.dial()
 	if err != nil {
 		return err
@@ -211,19 +211,19 @@ func (p *cgroups) follow(c *container) error {
 		return errors.Join(errShimGone, err)
 	}
 	_ = conn.SetDeadline(time.Time{})
-	p.heard(c, first)
-	p.watchers.Add(1)
-	stop := context.AfterFunc(p.closing, func() { conn.Close() })
+	h.heard(c, first)
+	h.watchers.Add(1)
+	stop := context.AfterFunc(h.closing, func() { conn.Close() })
 	go func() {
 		defer stop()
-		p.watch(c, conn)
+		h.watch(c, conn)
 	}()
 	return nil
 }
 
 // killRest ends what is left of a container whose shim is gone.
-func (p *cgroups) killRest(c *container) {
-	if p.host != nil && c.group != "" && !p.host.Kill(c.group, shimPatience) {
-		p.logger.Error("processes of a container do not end", "container", c.id)
+func (h *Holder) killRest(c *Container) {
+	if h.Host != nil && c.Group != "" && !h.Host.Kill(c.Group, shimPatience) {
+		h.Logger.Error("processes of a container do not end", "container", c.ID)
 	}
 }

@@ -11,7 +11,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/elastic/go-seccomp-bpf/arch"
@@ -221,4 +223,32 @@ func action(a specs.LinuxSeccompAction, number *uint) (uint32, error) {
 		return retErrno | uint32(n), nil
 	}
 	return 0, fmt.Errorf("action %q is not supported; use SCMP_ACT_ALLOW, SCMP_ACT_ERRNO, SCMP_ACT_LOG, SCMP_ACT_TRAP, SCMP_ACT_KILL_THREAD or SCMP_ACT_KILL_PROCESS", a)
+}
+
+// Path is the file of a profile by its name, which leads nowhere else.
+func Path(dir, name string) (string, error) {
+	switch {
+	case dir == "":
+		return "", fmt.Errorf("%q: no seccomp_dir is set that could have it", name)
+	case !filepath.IsLocal(name):
+		return "", fmt.Errorf("%q leads out of seccomp_dir; give a name in it", name)
+	}
+	return filepath.Join(dir, name), nil
+}
+
+// Named loads the profile of a name: Default, or a file of dir. The error is for
+// the task's owner.
+func Named(dir, name string, bounding []string) (*specs.LinuxSeccomp, error) {
+	if name != Default {
+		path, err := Path(dir, name)
+		if err != nil {
+			return nil, fmt.Errorf("seccomp profile %w", err)
+		}
+		name = path
+	}
+	profile, err := Load(name, bounding)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no seccomp profile %s on this agent", name)
+	}
+	return profile, err
 }

@@ -1,10 +1,11 @@
-package main
+package holder
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -16,28 +17,28 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	"github.com/mezzo-os/mezzo/sdk/isolator"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
 
 // Exec runs another process in a container. The shim starts it, so that it
 // ends with the container at the latest; it is killed when the stream ends.
-func (p *cgroups) Exec(ctx context.Context, start *isolatorv1.ExecStart, s isolator.Session) error {
-	c, err := p.find(start.GetContainer())
+func (h *Holder) Exec(ctx context.Context, start *isolatorv1.ExecStart, s isolator.Session) error {
+	c, err := h.Find(start.GetContainer())
 	if err != nil {
 		return err
 	}
 	var process specs.Process
 	if err := json.Unmarshal(start.GetProcess(), &process); err != nil {
-		return status.Errorf(codes.InvalidArgument, "container %s: the process is not an OCI process: %v", c.id, err)
+		return status.Errorf(codes.InvalidArgument, "container %s: the process is not an OCI process: %v", c.ID, err)
 	}
 	r := record.Record{}
-	if err := processRecord(&r, &process); err != nil {
-		return subject(c.id, err)
+	if err := ProcessRecord(&r, &process); err != nil {
+		return Subject(c.ID, err)
 	}
 	if err := c.addWalls(&r); err != nil {
-		return status.Errorf(codes.Internal, "container %s: what binds its processes: %v", c.id, err)
+		return status.Errorf(codes.Internal, "container %s: what binds its processes: %v", c.ID, err)
 	}
 	if start.GetTty() {
 		r.AddInt(record.TTY, 1)
@@ -46,15 +47,15 @@ func (p *cgroups) Exec(ctx context.Context, start *isolatorv1.ExecStart, s isola
 	defer x.close()
 	theirs, err := x.open(start)
 	if err != nil {
-		return subject(c.id, err)
+		return Subject(c.ID, err)
 	}
 	defer closeFiles(theirs[:])
 	conn, err := c.exec(r, theirs)
 	if gone(err) {
-		return status.Errorf(codes.FailedPrecondition, "container %s has ended", c.id)
+		return status.Errorf(codes.FailedPrecondition, "container %s has ended", c.ID)
 	}
 	if err != nil {
-		return status.Errorf(codes.FailedPrecondition, "container %s: %v", c.id, err)
+		return status.Errorf(codes.FailedPrecondition, "container %s: %v", c.ID, err)
 	}
 	defer conn.Close() // the shim kills the process then, if it still runs
 	closeFiles(theirs[:])
@@ -65,8 +66,8 @@ func (p *cgroups) Exec(ctx context.Context, start *isolatorv1.ExecStart, s isola
 }
 
 // exec asks the shim to start the process on the three files.
-func (c *container) exec(r record.Record, files [3]*os.File) (*shimConn, error) {
-	f, err := os.CreateTemp(c.dir, "exec-")
+func (c *Container) exec(r record.Record, files [3]*os.File) (*shimConn, error) {
+	f, err := os.CreateTemp(c.Dir, "exec-")
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +174,7 @@ func (x *execution) resize(size *isolatorv1.WindowSize) {
 
 // run carries input and output until the process has ended and its output has
 // been sent.
-func (x *execution) run(ctx context.Context, c *container, conn *shimConn) error {
+func (x *execution) run(ctx context.Context, c *Container, conn *shimConn) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	go x.input(conn)
@@ -190,7 +191,7 @@ func (x *execution) run(ctx context.Context, c *container, conn *shimConn) error
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return status.Errorf(codes.FailedPrecondition, "container %s has ended, and the process with it", c.id)
+		return status.Errorf(codes.FailedPrecondition, "container %s has ended, and the process with it", c.ID)
 	}
 	x.drain(&outputs)
 	return x.send(&isolatorv1.ExecOutput{Status: exitStatus(end)})
@@ -265,4 +266,22 @@ func (x *execution) endInput() {
 		return
 	}
 	x.stdin.Close()
+}
+
+// addWalls gives a process that is started in the container what binds the
+// container's own. What it says itself stays.
+func (c *Container) addWalls(r *record.Record) error {
+	walls, err := record.Read(c.File(record.WallsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // made by an earlier build, or without a process
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range walls {
+		if !r.Has(f.Key) {
+			*r = append(*r, f)
+		}
+	}
+	return nil
 }

@@ -1,14 +1,14 @@
-package main
+package holder
 
 import (
 	"time"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/cgroup"
+	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 // statistics is what a container uses, as Mesos tells it.
-func (p *cgroups) statistics(c *container, u cgroup.Usage) *v1.ResourceStatistics {
+func (h *Holder) statistics(c *Container, u cgroup.Usage) *v1.ResourceStatistics {
 	seconds := func(d time.Duration) *float64 { s := d.Seconds(); return &s }
 	count := func(n uint64) *uint32 { c := uint32(n); return &c }
 	now := float64(time.Now().UnixNano()) / 1e9
@@ -21,7 +21,7 @@ func (p *cgroups) statistics(c *container, u cgroup.Usage) *v1.ResourceStatistic
 		Processes:          count(u.Processes),
 		Threads:            count(u.Threads),
 	}
-	if p.host == nil || c.group == "" {
+	if h.Host == nil || c.Group == "" {
 		return s
 	}
 	s.CpusNrPeriods, s.CpusNrThrottled, s.CpusThrottledTimeSecs = count(u.Periods), count(u.Throttled), seconds(u.ThrottledFor)
@@ -29,7 +29,7 @@ func (p *cgroups) statistics(c *container, u cgroup.Usage) *v1.ResourceStatistic
 	s.MemCacheBytes, s.MemUnevictableBytes = &u.MemoryFile, &u.Unevictable
 	both := u.Memory + u.Swap
 	s.MemTotalMemswBytes = &both
-	if limit := p.host.MemoryLimit(c.group); limit > 0 {
+	if limit := h.Host.MemoryLimit(c.Group); limit > 0 {
 		s.MemLimitBytes = &limit
 	}
 	if u.SoftLimit > 0 {

@@ -1,4 +1,4 @@
-package main
+package holder
 
 import (
 	"os"
@@ -6,12 +6,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/cgroup"
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/record"
+	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 )
 
-// statFields returns /proc/PID/stat from its third field (the state) on.
-func statFields(pid string) []string {
+// StatFields returns /proc/PID/stat from its third field (the state) on.
+func StatFields(pid string) []string {
 	b, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
 		return nil
@@ -23,7 +23,7 @@ func statFields(pid string) []string {
 // startTime is a process's start in clock ticks since boot, "" when there is
 // no such process.
 func startTime(pid int) string {
-	fields := statFields(strconv.Itoa(pid))
+	fields := StatFields(strconv.Itoa(pid))
 	if len(fields) < 20 {
 		return ""
 	}
@@ -33,8 +33,8 @@ func startTime(pid int) string {
 // treeUsage measures a container without cgroups: the processes below its
 // shim. CPU time of those that have ended is that which their parents waited
 // for.
-func (c *container) treeUsage() (u cgroup.Usage, ok bool) {
-	r, err := record.Read(c.file(record.ShimFile))
+func (c *Container) treeUsage() (u cgroup.Usage, ok bool) {
+	r, err := record.Read(c.File(record.ShimFile))
 	if err != nil || startTime(int(r.Int(record.ShimPid))) != r.Get(record.ShimStart) {
 		return u, false
 	}
@@ -45,7 +45,7 @@ func (c *container) treeUsage() (u cgroup.Usage, ok bool) {
 	children, stats := map[string][]string{}, map[string][]string{}
 	for _, e := range entries {
 		if name := e.Name(); name[0] >= '1' && name[0] <= '9' {
-			if f := statFields(name); len(f) >= 22 {
+			if f := StatFields(name); len(f) >= 22 {
 				children[f[1]] = append(children[f[1]], name)
 				stats[name] = f
 			}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/mezzo-os/mezzo/plugins/isolator-cgroups/seccomp"
+	"github.com/mezzo-os/mezzo/plugins/internal/seccomp"
 )
 
 // data is what the kernel gives a filter: in the machine's byte order, where
