@@ -48,6 +48,7 @@ type Agent struct {
 	volumes   *volumes
 	executors *executors
 	disk      *diskWatch
+	metrics   *metrics
 
 	inputs  chan state.Input
 	queries chan func()
@@ -107,6 +108,7 @@ func New(options Options) (*Agent, error) {
 		running: make(chan struct{}), ended: make(chan struct{}),
 	}
 	a.life, a.stop = context.WithCancel(context.Background())
+	a.metrics = newMetrics(a)
 	a.shelf, err = openShelf(store)
 	if err == nil {
 		err = a.build()
@@ -144,7 +146,7 @@ func (a *Agent) build() error {
 	a.boxes = &containers{
 		isolators: map[string]*isolatorClient{}, work: a.work, endpoint: o.RPCAddress, hostname: o.Hostname,
 		post: a.post, run: a.run, slots: make(chan struct{}, launchesAtOnce), workers: map[string]*worker{},
-		volumes: a.volumes, logs: &isolatorv1.Logs{MaxBytes: uint64(max(0, o.LogSize))}, fetcher: o.Fetcher,
+		metrics: a.metrics, volumes: a.volumes, logs: &isolatorv1.Logs{MaxBytes: uint64(max(0, o.LogSize))}, fetcher: o.Fetcher,
 	}
 	if o.LogFiles > 1 {
 		a.boxes.logs.MaxFiles = uint32(o.LogFiles - 1) // the current one is not counted there
@@ -246,7 +248,7 @@ func (a *Agent) watchDisk() {
 	if o.GCInterval > 0 {
 		g := &collector{
 			work: a.work, delay: o.GCDelay, headroom: o.GCDiskHeadroom, live: a.liveSandboxes,
-			used: diskUsed, mounts: mountPoints, now: time.Now, logger: a.logger,
+			used: diskUsed, mounts: mountPoints, now: time.Now, logger: a.logger, metrics: a.metrics,
 		}
 		a.run(func(ctx context.Context) { g.run(ctx, o.GCInterval) })
 	}

@@ -28,11 +28,12 @@ type collector struct {
 	delay    time.Duration
 	headroom float64
 	// live gives the sandboxes, relative to the work directory, that are in use.
-	live   func(context.Context) (map[string]bool, error)
-	used   func(dir string) (float64, error) // the part of the disk that is in use, 0 to 1
-	mounts func() ([]string, error)
-	now    func() time.Time
-	logger hclog.Logger
+	live    func(context.Context) (map[string]bool, error)
+	used    func(dir string) (float64, error) // the part of the disk that is in use, 0 to 1
+	mounts  func() ([]string, error)
+	now     func() time.Time
+	logger  hclog.Logger
+	metrics *metrics
 }
 
 // run sweeps every interval until the context ends.
@@ -65,8 +66,9 @@ func (g *collector) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	due, err := g.due(g.now().Add(-g.age(used)))
-	if err != nil || len(due) == 0 {
+	age := g.age(used)
+	found, err := g.found()
+	if err != nil {
 		return err
 	}
 	// Asked after the directories were found: one that is made meanwhile is not
@@ -74,6 +76,22 @@ func (g *collector) sweep(ctx context.Context) error {
 	live, err := g.live(ctx)
 	if err != nil {
 		return err
+	}
+	var due []string
+	waiting := 0
+	for _, s := range found {
+		switch {
+		case live[s.path]:
+		case s.changed.After(g.now().Add(-age)):
+			waiting++
+		default:
+			due = append(due, s.path)
+		}
+	}
+	g.metrics.age.Set(age.Seconds())
+	g.metrics.waiting.Set(float64(waiting))
+	if len(due) == 0 {
+		return nil
 	}
 	mounts, err := g.mounts()
 	if err != nil {
@@ -84,10 +102,9 @@ func (g *collector) sweep(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if live[run] {
-			continue
-		}
-		if err := g.remove(run, mounts); err != nil {
+		err := g.remove(run, mounts)
+		g.metrics.removals.WithLabelValues(outcome(err)).Inc()
+		if err != nil {
 			failed = append(failed, err)
 			continue
 		}
@@ -96,25 +113,31 @@ func (g *collector) sweep(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// due are the sandboxes that have not changed since then.
-func (g *collector) due(since time.Time) ([]string, error) {
+// sandbox is one that was found.
+type sandbox struct {
+	path    string // relative to the work directory
+	changed time.Time
+}
+
+// found are all sandboxes that there are.
+func (g *collector) found() ([]sandbox, error) {
 	found, err := filepath.Glob(filepath.Join(g.work.root, "agents", "*", "frameworks", "*", "executors", "*", "runs", "*"))
 	if err != nil {
 		return nil, err
 	}
-	var due []string
+	var list []sandbox
 	for _, dir := range found {
 		info, err := os.Lstat(dir)
-		if err != nil || !info.IsDir() || info.ModTime().After(since) {
+		if err != nil || !info.IsDir() {
 			continue // `latest` is a link
 		}
 		relative, err := filepath.Rel(g.work.root, dir)
 		if err != nil {
 			return nil, err
 		}
-		due = append(due, filepath.ToSlash(relative))
+		list = append(list, sandbox{filepath.ToSlash(relative), info.ModTime()})
 	}
-	return due, nil
+	return list, nil
 }
 
 // remove removes a sandbox, and the directories above it that are empty then.

@@ -30,7 +30,7 @@ func newYard(t *testing.T) *yard {
 		live:   func(context.Context) (map[string]bool, error) { return y.live, nil },
 		used:   func(string) (float64, error) { return y.used, nil },
 		mounts: func() ([]string, error) { return nil, nil },
-		now:    func() time.Time { return y.now }, logger: hclog.NewNullLogger(),
+		now:    func() time.Time { return y.now }, logger: hclog.NewNullLogger(), metrics: newMetrics(&Agent{}),
 	}
 	return y
 }

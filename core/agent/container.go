@@ -33,6 +33,7 @@ type containers struct {
 	hostname string
 	fetcher  *fetcher.Fetcher
 	volumes  *volumes
+	metrics  *metrics
 	post     func(context.Context, state.Input)
 	run      func(func(context.Context))
 	slots    chan struct{}
@@ -247,9 +248,13 @@ func (c *containers) furnish(ctx context.Context, p *state.Plan) error {
 	}
 	defer dir.Close()
 	who := fetcher.User{UID: user.uid, GID: user.gid, Groups: user.groups}
-	return c.fetcher.Fetch(ctx, dir, who, uris, func(text string) {
+	err = c.fetcher.Fetch(ctx, dir, who, uris, func(text string) {
 		c.post(ctx, state.Progress{Container: p.Container, Message: text})
 	})
+	if ctx.Err() == nil { // else it was given up
+		c.metrics.fetches.WithLabelValues(outcome(err)).Inc()
+	}
+	return err
 }
 
 // mountable is whether a container can have mounts of its own: it has a process,
@@ -519,7 +524,12 @@ func (c *containers) remove(ctx context.Context, o state.Cleanup) {
 		err = i.persist(ctx, cleanupTimeout, "cleanup", func(ctx context.Context, i isolatorv1.IsolatorClient) error {
 			_, err := i.Cleanup(ctx, &isolatorv1.CleanupRequest{Container: o.Container, Handle: l.Handle})
 			return err
-		}, func(error) bool { return true })
+		}, func(err error) bool {
+			if status.Code(err) != codes.Unavailable { // else the isolator was not there to be asked
+				c.metrics.cleanups.Inc()
+			}
+			return true
+		})
 		if err != nil {
 			return // the agent ends; it begins again with its next start
 		}

@@ -15,6 +15,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/hcl/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
@@ -146,7 +148,8 @@ func (s *Service) listen() (err error) {
 	}
 	s.http, err = http.Listen(http.Options{
 		Title: "Mezzo agent", Address: c.HTTP, TLS: files, Insecure: c.Insecure, Logger: httpLogger,
-		Ready: s.readiness, Queries: map[string]http.Query{"state": {One: s.queryState}},
+		Metrics: prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return s.agent.metrics.registry.Gather() }),
+		Ready:   s.readiness, Queries: map[string]http.Query{"state": {One: s.queryState}},
 	})
 	return err
 }

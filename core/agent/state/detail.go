@@ -63,7 +63,7 @@ func (m *Machine) Detail() Detail {
 		},
 		Version: m.cfg.Version, Ended: map[mezzov1.TaskState]uint64{},
 	}
-	for state, n := range m.endings {
+	for state, n := range m.counts.TasksEnded {
 		d.Ended[state] = n
 	}
 	for _, id := range sortedStrings(m.frameworks) {

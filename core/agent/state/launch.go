@@ -129,6 +129,7 @@ func (m *Machine) claimed(in Claimed) {
 
 // failClaim ends a launch whose containers nobody takes.
 func (m *Machine) failClaim(l *launch, failed *container, message string) {
+	m.counts.LaunchFailures++
 	if l.executor.program != nil {
 		m.failLaunches(l.executor.root, message)
 		m.retireExecutor(l.executor)
@@ -309,6 +310,7 @@ func (m *Machine) launchFailed(in LaunchFailed) {
 	if c == nil || c.phase != launching && c.phase != starting {
 		return
 	}
+	m.counts.LaunchFailures++
 	switch {
 	case c.task == nil:
 		m.failLaunches(c, in.Message)
@@ -441,6 +443,7 @@ func (m *Machine) forgetExecutor(e *executor) {
 	if e.gone {
 		return
 	}
+	m.counts.ExecutorsEnded++
 	m.forget(e)
 	delete(m.executors, e.run)
 	m.release(e.framework)

@@ -60,14 +60,14 @@ type Machine struct {
 	link   link
 	timers timers
 
-	immediate []Output
-	effects   []Output
-	held      []held
-	dirty     []entity
-	sequence  uint64 // of the newest checkpoint
-	written   uint64
-	// endings counts tasks that have ended since the process began.
-	endings map[mezzov1.TaskState]uint64
+	immediate          []Output
+	effects            []Output
+	held               []held
+	dirty              []entity
+	sequence           uint64 // of the newest checkpoint
+	written            uint64
+	counts             Counts
+	began, recoveredAt time.Time
 }
 
 // ending is why an agent ends all that it runs, and then itself.

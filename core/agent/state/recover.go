@@ -14,7 +14,7 @@ import (
 
 // restore takes up what an earlier process of this agent has written.
 func (m *Machine) restore(in Restore) {
-	m.restored = true
+	m.restored, m.began = true, m.now
 	if err := m.read(in.Records); err != nil {
 		m.over = true
 		m.immediate = append(m.immediate, Exit{Reason: "the checkpoint cannot be read", Err: err})
@@ -232,7 +232,7 @@ func (m *Machine) allAnswered() {
 		}
 	}
 	if !m.recovered {
-		m.recovered = true
+		m.recovered, m.recoveredAt = true, m.now
 		for _, c := range m.deferred {
 			m.effect(Cleanup{Container: c.id, Chain: slices.Clone(c.chain), Sandbox: c.sandbox})
 		}

@@ -179,6 +179,7 @@ func (m *Machine) executorCall(in ExecutorCall) {
 		answer(executorv1.CallResult_NOT_SUBSCRIBED, "Executor is not subscribed")
 	case in.Call.GetType() == executorv1.Call_UPDATE:
 		if why := checkUpdate(in.Call, in.Call.GetUpdate().GetStatus()); why != "" {
+			m.counts.InvalidStatusUpdates++
 			answer(executorv1.CallResult_INVALID, why)
 			return
 		}
@@ -187,7 +188,10 @@ func (m *Machine) executorCall(in ExecutorCall) {
 	case in.Call.GetType() == executorv1.Call_MESSAGE && in.Call.Message == nil:
 		answer(executorv1.CallResult_INVALID, "Failed to validate Executor::Call: Expecting 'message' to be present")
 	case in.Call.GetType() == executorv1.Call_MESSAGE:
-		if m.link.state == registered {
+		if m.link.state != registered {
+			m.counts.DroppedMessages++
+		} else {
+			m.counts.Messages++
 			m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_FrameworkMessage{FrameworkMessage: &linkv1.FrameworkMessage{
 				FrameworkId: e.framework.id, ExecutorId: e.id, Data: in.Call.GetMessage().GetData(),
 			}}})
@@ -325,8 +329,10 @@ func (m *Machine) adopt(t *task, from *mezzov1.TaskStatus) {
 func (m *Machine) messageFor(msg *linkv1.FrameworkMessage) {
 	e := m.live[executorKey{msg.GetFrameworkId(), msg.GetExecutorId()}]
 	if e == nil || e.program == nil || e.program.stream == 0 {
+		m.counts.DroppedMessages++
 		m.log(Info, "a message for an executor was dropped: it is not subscribed here", "framework", msg.GetFrameworkId(), "executor", msg.GetExecutorId())
 		return
 	}
+	m.counts.Messages++
 	m.event(e, &executorv1.Event{Type: executorv1.Event_MESSAGE.Enum(), Message: &executorv1.Event_Message{Data: msg.GetData()}})
 }

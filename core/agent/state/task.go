@@ -131,6 +131,7 @@ func lost(f *framework, aware mezzov1.TaskState) mezzov1.TaskState {
 // update adds a status to what the framework is to hear of a task.
 func (m *Machine) update(t *task, s *mezzov1.TaskStatus) {
 	t.status = s
+	m.counts.StatusUpdates++
 	m.touch(t)
 	m.noteFramework(t.framework)
 	if t.framework != nil && t.framework.terminating {
@@ -217,6 +218,7 @@ func (m *Machine) finishTask(t *task, s *mezzov1.TaskStatus) {
 	t.finished = m.now
 	t.launch = nil
 	t.stopProbes()
+	m.countEnd(t, s)
 	e := t.executor
 	if e != nil {
 		e.tasks = slices.DeleteFunc(e.tasks, func(o *task) bool { return o == t })
@@ -243,6 +245,16 @@ func (m *Machine) finishTask(t *task, s *mezzov1.TaskStatus) {
 	}
 }
 
+func (m *Machine) countEnd(t *task, s *mezzov1.TaskStatus) {
+	if m.counts.TasksEnded == nil {
+		m.counts.TasksEnded = map[mezzov1.TaskState]uint64{}
+	}
+	m.counts.TasksEnded[s.GetState()]++
+	if t.kill != nil && t.kill.why == byRevoke {
+		m.counts.TasksRevoked++
+	}
+}
+
 // forgetTask drops an ended task, but for what `mezzo logs` wants.
 func (m *Machine) forgetTask(t *task) {
 	t.updates = nil
@@ -256,10 +268,6 @@ func (m *Machine) forgetTask(t *task) {
 }
 
 func (m *Machine) remember(t *task) {
-	if m.endings == nil {
-		m.endings = map[mezzov1.TaskState]uint64{}
-	}
-	m.endings[t.status.GetState()]++
 	c := &completed{
 		framework: t.key.framework, id: t.key.id, name: t.info.GetName(), executor: t.executorID, role: t.role, container: t.container,
 		sandbox: t.sandbox, launched: t.launched, started: t.started, finished: t.finished, status: t.status, resources: t.info.GetResources(),

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -85,6 +86,32 @@ func (c *core) Usage(context.Context, *operatorv1.ContainerUsageRequest, ...grpc
 		{Container: "c1", Statistics: &mezzov1.ResourceStatistics{Timestamp: proto.Float64(1), MemRssBytes: proto.Uint64(1 << 20), CpusLimit: proto.Float64(1)}},
 		{Container: "n1", Parent: "c1"},
 	}}, nil
+}
+
+func (c *core) GetMetrics(context.Context, *operatorv1.GetMetricsRequest, ...grpc.CallOption) (*operatorv1.GetMetricsResponse, error) {
+	out := &operatorv1.GetMetricsResponse{}
+	for name, v := range map[string]float64{
+		"mezzo_agent_registered": 1, "mezzo_agent_start_time_seconds": float64(time.Now().Add(-time.Hour).Unix()), "mezzo_agent_recovery_seconds": 0.25,
+		"mezzo_agent_frameworks": 2, "mezzo_agent_tasks state=task_running": 1, "mezzo_agent_tasks_ended_total state=task_finished": 3,
+		"mezzo_agent_executors state=starting": 4, "mezzo_agent_executors state=running": 5, "mezzo_agent_executors state=ending": 6,
+		"mezzo_agent_executors_ended_total": 7, "mezzo_agent_tasks_revoked_total": 8, "mezzo_agent_launch_failures_total": 9,
+		"mezzo_agent_cleanup_failures_total": 10, "mezzo_agent_status_updates_total valid=true": 11, "mezzo_agent_status_updates_total valid=false": 12,
+		"mezzo_agent_framework_messages_total valid=true": 13, "mezzo_agent_framework_messages_total valid=false": 14,
+		"mezzo_agent_sandbox_age_seconds": 15, "mezzo_agent_sandboxes_waiting": 16, "mezzo_agent_sandboxes_removed_total outcome=succeeded": 17,
+		"mezzo_agent_sandboxes_removed_total outcome=failed": 18, "mezzo_agent_fetch_cache_bytes": 19, "mezzo_agent_fetch_cache_used_bytes": 20,
+		"mezzo_agent_fetches_total outcome=succeeded": 21, "mezzo_agent_fetches_total outcome=failed": 22,
+		"mezzo_agent_resources resource=cpus revocable=false": 10, "mezzo_agent_resources_used resource=cpus revocable=false": 1,
+		"mezzo_agent_resources resource=mem revocable=true": 512, "mezzo_agent_of_a_newer_version": 1,
+	} {
+		words := strings.Fields(name)
+		m := &operatorv1.Metric{Name: words[0], Value: v, Labels: map[string]string{}}
+		for _, pair := range words[1:] {
+			label, value, _ := strings.Cut(pair, "=")
+			m.Labels[label] = value
+		}
+		out.Metrics = append(out.Metrics, m)
+	}
+	return out, nil
 }
 
 const content = "a line\nand é\n"
@@ -378,10 +405,20 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]float64{
-		"slave/registered": 1, "slave/tasks_running": 1, "slave/tasks_finished": 3, "slave/executors_running": 1, "slave/cpus_total": 10, "slave/cpus_used": 1,
+		"slave/registered": 1, "slave/recovery_time_secs": 0.25, "slave/frameworks_active": 2, "slave/tasks_running": 1, "slave/tasks_finished": 3,
+		"slave/tasks_lost": 0, "slave/executors_registering": 4, "slave/executors_running": 5, "slave/executors_terminating": 6, "slave/executors_terminated": 7,
+		"slave/executors_preempted": 8, "slave/container_launch_errors": 9, "containerizer/mesos/container_destroy_errors": 10,
+		"slave/valid_status_updates": 11, "slave/invalid_status_updates": 12, "slave/valid_framework_messages": 13, "slave/invalid_framework_messages": 14,
+		"slave/executor_directory_max_allowed_age_secs": 15, "gc/path_removals_pending": 16, "gc/path_removals_succeeded": 17, "gc/path_removals_failed": 18,
+		"containerizer/fetcher/cache_size_total_bytes": 19, "containerizer/fetcher/cache_size_used_bytes": 20,
+		"containerizer/fetcher/task_fetches_succeeded": 21, "containerizer/fetcher/task_fetches_failed": 22,
+		"slave/cpus_total": 10, "slave/cpus_used": 1, "slave/cpus_percent": 0.1, "slave/mem_revocable_total": 512, "slave/gpus_total": 0,
 	} {
-		if got[name] != want {
-			t.Errorf("%s is %v, want %v", name, got[name], want)
+		if v, has := got[name]; !has || v != want {
+			t.Errorf("%s is %v, want %v", name, v, want)
 		}
+	}
+	if up := got["slave/uptime_secs"]; up < 3600 || up > 3700 {
+		t.Errorf("slave/uptime_secs is %v", up)
 	}
 }

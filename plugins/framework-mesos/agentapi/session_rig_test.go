@@ -60,6 +60,10 @@ func (a *agent) ReadFile(ctx context.Context, q *operatorv1.ReadFileRequest) (*o
 	return a.core.ReadFile(ctx, q)
 }
 
+func (a *agent) GetMetrics(ctx context.Context, q *operatorv1.GetMetricsRequest) (*operatorv1.GetMetricsResponse, error) {
+	return a.core.GetMetrics(ctx, q)
+}
+
 func (a *agent) Signal(_ context.Context, r *operatorv1.SignalRequest) (*operatorv1.SignalResponse, error) {
 	a.signals <- r.GetSignal()
 	return &operatorv1.SignalResponse{}, nil
