@@ -199,7 +199,7 @@ func (s *Store) read(ctx context.Context, c *client.Client, r io.Reader) ([]arch
 		d.Annotations = nil
 		i := slices.IndexFunc(out, func(a archived) bool { return a.Digest == d.Digest })
 		if i < 0 {
-			if err := s.complete(ctx, c.ContentStore(), d); err != nil {
+			if err := s.complete(ctx, c, d); err != nil {
 				return nil, err
 			}
 			i, out = len(out), append(out, archived{Descriptor: d})
@@ -225,7 +225,8 @@ func index(ctx context.Context, c *client.Client, r io.Reader) (ocispec.Descript
 
 // complete finds what an image in an archive lacks, and links its parts so that
 // they stay as long as it does.
-func (s *Store) complete(ctx context.Context, store content.Store, d ocispec.Descriptor) error {
+func (s *Store) complete(ctx context.Context, c *client.Client, d ocispec.Descriptor) error {
+	store := c.ContentStore()
 	if _, err := images.Manifest(ctx, store, d, s.platform); err != nil {
 		return &permanent{fmt.Errorf("the archive's image %s is not one for this agent's platform: %w", d.Digest, err)}
 	}
@@ -235,6 +236,13 @@ func (s *Store) complete(ctx context.Context, store content.Store, d ocispec.Des
 	}
 	if len(missing) > 0 {
 		return &permanent{fmt.Errorf("the archive lacks %s, which its image %s is made of", missing[0].Digest, d.Digest)}
+	}
+	spec, err := client.NewImageWithPlatform(c, images.Image{Name: archiveName(d.Digest), Target: d}, s.platform).Spec(ctx)
+	if err == nil {
+		err = s.suits(spec)
+	}
+	if err != nil {
+		return &permanent{fmt.Errorf("the archive's image %s: %w", d.Digest, err)}
 	}
 	link := images.SetChildrenLabels(store, images.FilterPlatforms(images.ChildrenHandler(store), s.platform))
 	return images.Walk(ctx, link, d)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"regexp"
 	"strings"
 	"sync"
@@ -63,6 +64,7 @@ type flight struct {
 	progress Progress
 	changed  chan struct{} // closed and replaced with each change
 	layers   map[digest.Digest]*layerState
+	seen     []ocispec.Descriptor // all that was fetched
 }
 
 func newFlight(image string) *flight {
@@ -83,6 +85,8 @@ const (
 	pollEvery   = 500 * time.Millisecond
 	reportEvery = time.Second
 	beatEvery   = 10 * time.Second
+
+	discardPatience = 30 * time.Second
 )
 
 // pull brings an image, or waits for the pull of it that goes on. Pulls with
@@ -201,25 +205,59 @@ func (s *Store) fetch(ctx context.Context, c *client.Client, name string, config
 	watch, stop := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() { defer close(watched); f.watch(watch, c.ContentStore()) }()
-	_, err = c.Pull(ctx, name,
-		client.WithResolver(docker.NewResolver(docker.ResolverOptions{Hosts: hosts})),
-		client.WithPlatformMatcher(s.platform),
-		client.WithPullUnpack, client.WithPullSnapshotter(s.o.Snapshotter),
-		client.WithMaxConcurrentDownloads(layersAtOnce),
-		client.WithImageHandlerWrapper(f.learn),
-		client.WithPullLabel(labelUsed, s.o.Now().UTC().Format(time.RFC3339)),
-	)
-	stop()
-	<-watched
+	defer func() { stop(); <-watched }()
+	get := func() error {
+		_, err := c.Pull(ctx, name,
+			client.WithResolver(docker.NewResolver(docker.ResolverOptions{Hosts: hosts})),
+			client.WithPlatformMatcher(s.platform),
+			client.WithPullUnpack, client.WithPullSnapshotter(s.o.Snapshotter),
+			client.WithMaxConcurrentDownloads(layersAtOnce),
+			client.WithImageHandlerWrapper(f.learn),
+			client.WithPullLabel(labelUsed, s.o.Now().UTC().Format(time.RFC3339)),
+		)
+		if spoilt(err) {
+			f.discard(s.in(context.WithoutCancel(ctx)), c.ContentStore())
+		}
+		return err
+	}
+	err = get()
+	var answer remoteerrors.ErrUnexpectedStatus
+	if errors.As(err, &answer) && answer.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		err = get() // the registry cannot go on where an earlier pull broke off
+	}
 	if err == nil {
 		s.o.Logger.Info("image pulled", "image", name)
 	}
 	return err
 }
 
+// spoilt is whether what has come in part is of no use: it is not what was
+// named, or the registry cannot send the rest. containerd would go on there,
+// and fail for ever.
+func spoilt(err error) bool {
+	var answer remoteerrors.ErrUnexpectedStatus
+	return errdefs.IsFailedPrecondition(err) ||
+		errors.As(err, &answer) && answer.StatusCode == http.StatusRequestedRangeNotSatisfiable
+}
+
+// discard forgets what has come in part.
+func (f *flight) discard(ctx context.Context, store content.Store) {
+	ctx, cancel := context.WithTimeout(ctx, discardPatience)
+	defer cancel()
+	f.mu.Lock()
+	seen := f.seen
+	f.mu.Unlock()
+	for _, d := range seen {
+		_ = store.Abort(ctx, remotes.MakeRefKey(ctx, d)) // most have come whole
+	}
+}
+
 // learn sees what an image is made of, as manifests are read.
 func (f *flight) learn(next images.Handler) images.Handler {
 	return images.HandlerFunc(func(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		f.mu.Lock()
+		f.seen = append(f.seen, d)
+		f.mu.Unlock()
 		children, err := next.Handle(ctx, d)
 		if err != nil || !images.IsManifestType(d.MediaType) {
 			return children, err

@@ -32,12 +32,6 @@ func Parse(text string) (string, error) {
 	return named.String(), nil
 }
 
-// host is the registry of a normalised reference.
-func host(name string) string {
-	h, _, _ := strings.Cut(name, "/")
-	return h
-}
-
 // Policy is when a registry is asked for an image.
 type Policy int
 

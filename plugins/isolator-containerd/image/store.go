@@ -13,11 +13,13 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/containerd/platforms"
 	"github.com/hashicorp/go-hclog"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 )
 
 // Options are what a Store needs. Client and Namespace are required.
@@ -42,6 +44,7 @@ type Store struct {
 	o        Options
 	platform platforms.MatchComparer
 	pinned   map[string]bool
+	log      *log.Entry // containerd's client's
 
 	closing context.Context // ended by Close
 	close   context.CancelFunc
@@ -96,6 +99,9 @@ func New(o Options) (*Store, error) {
 		}
 		s.pinned[name] = true
 	}
+	client := logrus.New()
+	client.SetOutput(o.Logger.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
+	s.log = logrus.NewEntry(client)
 	s.closing, s.close = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -127,8 +133,10 @@ const (
 
 func leaseOf(container string) leases.Lease { return leases.Lease{ID: "mezzo-" + container} }
 
+// in is ctx for calls of containerd's: in the agent's namespace, with what they
+// log among the plugin's own lines.
 func (s *Store) in(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, s.o.Namespace)
+	return log.WithLogger(namespaces.WithNamespace(ctx, s.o.Namespace), s.log)
 }
 
 // Context is ctx with the container's lease: what is made with it in containerd,
@@ -203,6 +211,9 @@ func (s *Store) open(ctx context.Context, c *client.Client, name string) (*Image
 	if err != nil {
 		return nil, err
 	}
+	if err := s.suits(spec); err != nil {
+		return nil, &permanent{err}
+	}
 	out.Config = spec.Config
 	out.Chain = identity.ChainID(spec.RootFS.DiffIDs)
 	if _, err := c.SnapshotService(s.o.Snapshotter).Stat(ctx, out.Chain.String()); err == nil || !errdefs.IsNotFound(err) {
@@ -213,6 +224,19 @@ func (s *Store) open(ctx context.Context, c *client.Client, name string) (*Image
 		return nil, fmt.Errorf("unpack: %w", err)
 	}
 	return out, nil
+}
+
+// suits is whether an image is for the platform that the agent runs: one that is
+// not in an index is pulled whatever it is for.
+func (s *Store) suits(spec ocispec.Image) error {
+	if spec.Architecture == "" || s.platform.Match(spec.Platform) {
+		return nil
+	}
+	want := s.o.Config.Platform
+	if want == "" {
+		want = platforms.DefaultString()
+	}
+	return fmt.Errorf("it is for the platform %s, and this agent runs images for %s", platforms.Format(spec.Platform), want)
 }
 
 // hold makes a container's lease, which names the image before it is looked for:

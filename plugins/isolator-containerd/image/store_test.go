@@ -1,0 +1,706 @@
+package image_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.uber.org/goleak"
+
+	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/containerdtest"
+	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/image"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is for a machine with other things to do.
+const patience = 2 * time.Minute
+
+// bench is a store on a daemon of its own.
+type bench struct {
+	*image.Store
+	t      *testing.T
+	d      *containerdtest.Daemon
+	client *client.Client
+
+	mu   sync.Mutex
+	now  time.Time
+	disk float64
+}
+
+func newBench(t *testing.T, config image.Config) *bench {
+	t.Helper()
+	b := &bench{t: t, d: containerdtest.Start(t), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	b.client = b.d.Client(t)
+	if config.Stall == 0 {
+		config.Stall = patience
+	}
+	s, err := image.New(image.Options{
+		Client: func() (*client.Client, error) { return b.client, nil }, Namespace: b.d.Namespace, Config: config,
+		Now:      func() time.Time { b.mu.Lock(); defer b.mu.Unlock(); return b.now },
+		DiskUsed: func(dir string) (float64, error) { return b.disk, checkDir(dir, b.d.Dir) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Store = s
+	t.Cleanup(s.Close)
+	return b
+}
+
+// checkDir makes sure that it is the daemon's disk that is looked at.
+func checkDir(dir, below string) error {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() || !strings.HasPrefix(dir, below) {
+		return fmt.Errorf("%q is not the snapshotter's directory below %s: %v", dir, below, err)
+	}
+	return nil
+}
+
+func (b *bench) pass(d time.Duration) { b.mu.Lock(); defer b.mu.Unlock(); b.now = b.now.Add(d) }
+
+func (b *bench) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(b.d.Context(b.t), patience)
+	b.t.Cleanup(cancel)
+	return ctx
+}
+
+func (b *bench) provide(container, reference string) *image.Image {
+	b.t.Helper()
+	i, err := b.Provide(b.ctx(), container, image.Want{Reference: reference}, nil)
+	if err != nil {
+		b.t.Fatalf("provide %s: %v", reference, err)
+	}
+	return i
+}
+
+// refused expects an error with all these words, and that nothing is held.
+func (b *bench) refused(w image.Want, words ...string) error {
+	b.t.Helper()
+	_, err := b.Provide(b.ctx(), "refused", w, nil)
+	if err == nil {
+		b.t.Fatalf("provide %s: no error", w.Reference)
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			b.t.Errorf("provide %s: %v\nwant the word %q in it", w.Reference, err, word)
+		}
+	}
+	if held, err := b.Held(b.ctx()); err != nil || held["refused"] != "" {
+		b.t.Errorf("what was refused is held: %v %v", held, err)
+	}
+	return err
+}
+
+func (b *bench) names() []string {
+	b.t.Helper()
+	list, err := b.List(b.ctx())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var out []string
+	for _, i := range list {
+		out = append(out, i.Name)
+	}
+	return out
+}
+
+// collect collects; the names removed.
+func (b *bench) collect() []string {
+	b.t.Helper()
+	removed, err := b.Collect(b.ctx())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return removed
+}
+
+// usable makes a container's snapshot of an image, and a file in it, as a
+// container would have it.
+func (b *bench) usable(i *image.Image, container string) {
+	b.t.Helper()
+	ctx := b.Context(b.ctx(), container)
+	mounts, err := b.client.SnapshotService("overlayfs").Prepare(ctx, "test-"+container, i.Chain.String())
+	if err != nil || len(mounts) == 0 {
+		b.t.Fatalf("snapshot: %v", err)
+	}
+}
+
+func open(host string) image.Config {
+	return image.Config{Registries: []image.Registry{{Host: host, PlainHTTP: true}}}
+}
+
+// TestPullPolicies: a registry is asked as often as the policy says, and what is
+// held stays.
+func TestPullPolicies(t *testing.T) {
+	containerdtest.Require(t)
+	r := containerdtest.ServeRegistry(t, nil)
+	first := containerdtest.Busybox()
+	first.Config.Cmd, first.Random = []string{"one"}, 1<<20
+	built := r.Push(t, "team/app", "1", first)
+	b := newBench(t, open(r.Host))
+	name := r.Host + "/team/app:1"
+
+	b.refused(image.Want{Reference: name, Policy: image.Never}, "not on the agent")
+	if n := r.Requests(""); len(n) != 0 {
+		t.Errorf("policy never asked the registry: %v", n)
+	}
+	var seen []image.Progress
+	i, err := b.Provide(b.ctx(), "c1", image.Want{Reference: name}, func(p image.Progress) { seen = append(seen, p) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i.Name() != name || i.Target().Digest != built.Manifest.Digest || !slices.Equal(i.Config.Cmd, []string{"one"}) {
+		t.Errorf("got %s %s %v", i.Name(), i.Target().Digest, i.Config.Cmd)
+	}
+	if len(seen) == 0 || seen[0].Image != name || !strings.Contains(seen[0].String(), name) {
+		t.Errorf("progress: %+v", seen)
+	}
+	b.usable(i, "c1")
+	asked := len(r.Requests(""))
+	b.provide("c2", name)
+	if _, err := b.Provide(b.ctx(), "c3", image.Want{Reference: name, Policy: image.Never}, nil); err != nil {
+		t.Errorf("an image that is here: %v", err)
+	}
+	if n := r.Requests(""); len(n) != asked {
+		t.Errorf("an image that is here was asked for: %v", n[asked:])
+	}
+	second := first
+	second.Config.Cmd = []string{"two"}
+	r.Push(t, "team/app", "1", second)
+	if i := b.provide("c4", name); i.Config.Cmd[0] != "one" {
+		t.Errorf("the image changed without a pull: %v", i.Config.Cmd)
+	}
+	i, err = b.Provide(b.ctx(), "c5", image.Want{Reference: name, Policy: image.Always}, nil)
+	if err != nil || i.Config.Cmd[0] != "two" {
+		t.Errorf("policy always: %v %v", i, err)
+	}
+	blobs := r.Requests("GET /v2/team/app/blobs/")
+	slices.Sort(blobs)
+	if unique := slices.Compact(slices.Clone(blobs)); len(unique) != len(blobs) || len(blobs) != 4 {
+		t.Errorf("want two layers and two configurations fetched once each: %v", blobs)
+	}
+	held, err := b.Held(b.ctx())
+	if err != nil || len(held) != 5 || held["c1"] != name {
+		t.Errorf("held: %v %v", held, err)
+	}
+	if i, err := b.Image(b.ctx(), "c5"); err != nil || i.Config.Cmd[0] != "two" {
+		t.Errorf("the image of a container: %v %v", i, err)
+	}
+	if _, err := b.Image(b.ctx(), "c9"); !errdefs.IsNotFound(err) {
+		t.Errorf("the image of a container without one: %v", err)
+	}
+	for _, c := range []string{"c1", "c1", "never"} {
+		if err := b.Release(b.ctx(), c); err != nil {
+			t.Errorf("release %s: %v", c, err)
+		}
+	}
+}
+
+// TestCredentials: each way to say them works, none is refused, and no secret is
+// in an error.
+func TestCredentials(t *testing.T) {
+	containerdtest.Require(t)
+	for kind, wrap := range map[string]func(http.Handler) http.Handler{
+		"basic": containerdtest.Basic("user", "s3cret"), "token": containerdtest.Token("user", "s3cret", "t0ken"),
+	} {
+		t.Run(kind, func(t *testing.T) {
+			r := containerdtest.ServeRegistry(t, wrap)
+			r.Push(t, "app", "1", containerdtest.Busybox())
+			name := r.Host + "/app:1"
+			config := func(password string) []byte {
+				text, err := json.Marshal(map[string]any{"auths": map[string]any{r.Host: map[string]string{"username": "user", "password": password}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return text
+			}
+			b := newBench(t, open(r.Host))
+			err := b.refused(image.Want{Reference: name}, name)
+			if image.Transient(err) {
+				t.Errorf("to try again without credentials is no use: %v", err)
+			}
+			if err := b.refused(image.Want{Reference: name, DockerConfig: config("wr0ng")}, name); strings.Contains(err.Error(), "wr0ng") || image.Transient(err) {
+				t.Errorf("wrong credentials: %v", err)
+			}
+			if _, err := b.Provide(b.ctx(), "task", image.Want{Reference: name, DockerConfig: config("s3cret")}, nil); err != nil {
+				t.Errorf("the task's credentials: %v", err)
+			}
+			// A pull that is asked for is made with the credentials of who asks.
+			b.refused(image.Want{Reference: name, Policy: image.Always}, name)
+
+			file := filepath.Join(t.TempDir(), "config.json")
+			if err := os.WriteFile(file, config("s3cret"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for how, c := range map[string]image.Config{
+				"registry":      {Registries: []image.Registry{{Host: r.Host, PlainHTTP: true, Username: "user", Password: "s3cret"}}},
+				"docker_config": {Registries: []image.Registry{{Host: r.Host, PlainHTTP: true}}, DockerConfig: file},
+			} {
+				c.Stall = patience
+				s, err := image.New(image.Options{Client: func() (*client.Client, error) { return b.client, nil }, Namespace: b.d.Namespace, Config: c})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.Provide(b.ctx(), how, image.Want{Reference: name, Policy: image.Always}, nil); err != nil {
+					t.Errorf("credentials of %s: %v", how, err)
+				}
+				s.Close()
+			}
+		})
+	}
+}
+
+// TestMirrors: they are asked first, in order; what one has not, or one that is
+// away, is no hindrance.
+func TestMirrors(t *testing.T) {
+	containerdtest.Require(t)
+	origin, mirror := containerdtest.ServeRegistry(t, nil), containerdtest.ServeRegistry(t, containerdtest.Basic("m", "pw"))
+	origin.Push(t, "both", "1", containerdtest.Busybox())
+	origin.Push(t, "only", "1", containerdtest.Busybox())
+	mirror.Push(t, "copies/both", "1", containerdtest.Busybox())
+	const away = "127.0.0.1:1"
+	b := newBench(t, image.Config{Registries: []image.Registry{
+		{Host: origin.Host, PlainHTTP: true, Mirrors: []string{away, mirror.Host + "/copies"}},
+		{Host: mirror.Host, PlainHTTP: true, Username: "m", Password: "pw"},
+		{Host: away, PlainHTTP: true},
+	}})
+	b.usable(b.provide("c1", origin.Host+"/both:1"), "c1")
+	if n := origin.Requests("both"); len(n) > 0 {
+		t.Errorf("the registry was asked for what a mirror has: %v", n)
+	}
+	b.usable(b.provide("c2", origin.Host+"/only:1"), "c2")
+	if len(mirror.Requests("only")) == 0 {
+		t.Error("the mirror was not asked")
+	}
+}
+
+// TestCertificates: a registry's certificate is checked, against the operator's
+// own where there is one.
+func TestCertificates(t *testing.T) {
+	containerdtest.Require(t)
+	r := containerdtest.ServeRegistryTLS(t, nil)
+	r.Push(t, "app", "1", containerdtest.Busybox())
+	name := r.Host + "/app:1"
+	b := newBench(t, image.Config{})
+	b.refused(image.Want{Reference: name}, "certificate")
+	for _, block := range []image.Registry{{Host: r.Host, CA: r.CA}, {Host: r.Host, Insecure: true}} {
+		s, err := image.New(image.Options{
+			Client: func() (*client.Client, error) { return b.client, nil }, Namespace: b.d.Namespace,
+			Config: image.Config{Stall: patience, Registries: []image.Registry{block}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Provide(b.ctx(), "c", image.Want{Reference: name, Policy: image.Always}, nil); err != nil {
+			t.Errorf("%+v: %v", block, err)
+		}
+		s.Close()
+	}
+}
+
+// TestDigests: what is pulled by digest is that, whatever the registry sends.
+func TestDigests(t *testing.T) {
+	containerdtest.Require(t)
+	lie := make(chan struct{})
+	other := containerdtest.Busybox()
+	other.Config.Cmd = []string{"other"}
+	r := containerdtest.ServeRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			select {
+			case <-lie:
+				if strings.Contains(q.URL.Path, "/manifests/sha256:") {
+					q.URL.Path = "/v2/app/manifests/other"
+				}
+			default:
+			}
+			next.ServeHTTP(w, q)
+		})
+	})
+	built := r.Push(t, "app", "1", containerdtest.Busybox())
+	r.Push(t, "app", "other", other)
+	b := newBench(t, open(r.Host))
+	name := r.Host + "/app@" + built.Manifest.Digest.String()
+	i := b.provide("c1", r.Host+"/app:ignored@"+built.Manifest.Digest.String())
+	if i.Name() != name || i.Target().Digest != built.Manifest.Digest {
+		t.Errorf("got %s", i.Name())
+	}
+	missing := r.Host + "/app@sha256:" + strings.Repeat("0", 64)
+	if err := b.refused(image.Want{Reference: missing}, "does not have it"); image.Transient(err) {
+		t.Errorf("to try again is no use: %v", err)
+	}
+	close(lie)
+	b.refused(image.Want{Reference: missing}, missing)
+	if got := b.names(); !slices.Equal(got, []string{name}) {
+		t.Errorf("images: %v", got)
+	}
+}
+
+// TestPlatforms: of an index the agent's platform is taken, or the operator's.
+func TestPlatforms(t *testing.T) {
+	containerdtest.Require(t)
+	r := containerdtest.ServeRegistry(t, nil)
+	arm, amd := containerdtest.Busybox(), containerdtest.Busybox()
+	arm.Platform, arm.Config.Cmd = ocispec.Platform{OS: "linux", Architecture: "arm64"}, []string{"arm64"}
+	amd.Platform, amd.Config.Cmd = ocispec.Platform{OS: "linux", Architecture: "amd64"}, []string{"amd64"}
+	r.PushIndex(t, "app", "two", arm, amd)
+	config := open(r.Host)
+	config.Platform = "linux/arm64"
+	b := newBench(t, config)
+	if i := b.provide("c1", r.Host+"/app:two"); i.Config.Cmd[0] != "arm64" {
+		t.Errorf("got %v", i.Config.Cmd)
+	}
+	r.PushIndex(t, "app", "one", amd)
+	b.refused(image.Want{Reference: r.Host + "/app:one"}, "platform")
+}
+
+// TestFaults: a registry that breaks off, lies or stalls fails the launch and
+// leaves no image; once it is well the same works.
+func TestFaults(t *testing.T) {
+	containerdtest.Require(t)
+	var mu sync.Mutex
+	var fault func(http.ResponseWriter, *http.Request) bool
+	r := containerdtest.ServeRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			mu.Lock()
+			f := fault
+			mu.Unlock()
+			if f == nil || !f(w, q) {
+				next.ServeHTTP(w, q)
+			}
+		})
+	})
+	with := func(f func(http.ResponseWriter, *http.Request) bool) { mu.Lock(); defer mu.Unlock(); fault = f }
+	app := containerdtest.Busybox()
+	app.Random = 1 << 20
+	built := r.Push(t, "app", "1", app)
+	layer := built.Layers[1]
+	at := "/blobs/" + layer.Digest.String()
+	b := newBench(t, open(r.Host))
+	want := image.Want{Reference: r.Host + "/app:1"}
+
+	with(func(w http.ResponseWriter, q *http.Request) bool {
+		if !strings.HasSuffix(q.URL.Path, at) {
+			return false
+		}
+		broken := slices.Clone(layer.Content)
+		broken[len(broken)/2] ^= 1
+		w.Header().Set("Content-Length", fmt.Sprint(len(broken)))
+		_, _ = w.Write(broken)
+		return true
+	})
+	b.refused(want, "digest")
+	with(func(w http.ResponseWriter, q *http.Request) bool {
+		if !strings.HasSuffix(q.URL.Path, at) {
+			return false
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(layer.Content)))
+		_, _ = w.Write(layer.Content[:len(layer.Content)/2])
+		_ = http.NewResponseController(w).Flush()
+		<-q.Context().Done()
+		return true
+	})
+	impatient := open(r.Host)
+	impatient.Stall = time.Second
+	s, err := image.New(image.Options{Client: func() (*client.Client, error) { return b.client, nil }, Namespace: b.d.Namespace, Config: impatient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Provide(b.ctx(), "c0", want, nil); err == nil || !strings.Contains(err.Error(), "sends nothing for 1s") || !image.Transient(err) {
+		t.Errorf("a registry that stalls: %v", err)
+	}
+	s.Close()
+	with(func(w http.ResponseWriter, q *http.Request) bool {
+		http.Error(w, "busy", http.StatusServiceUnavailable)
+		return true
+	})
+	if err := b.refused(want, "503"); !image.Transient(err) {
+		t.Errorf("a registry that is busy may be tried again: %v", err)
+	}
+	if got := b.names(); len(got) != 0 {
+		t.Errorf("images: %v", got)
+	}
+	with(nil)
+	b.usable(b.provide("c1", want.Reference), "c1")
+	b.refused(image.Want{Reference: r.Host + "/other:1"}, "does not have it")
+	if err := b.refused(image.Want{Reference: "127.0.0.1:1/app"}, "127.0.0.1:1/app:latest"); !image.Transient(err) {
+		t.Errorf("a registry that is away may be tried again: %v", err)
+	}
+	b.refused(image.Want{Reference: "No Name"}, "No Name")
+}
+
+// TestSharedPull: ten containers that want an image at the same time cause one
+// pull; those that give up leave it to the others, and the last ends it.
+func TestSharedPull(t *testing.T) {
+	containerdtest.Require(t)
+	begun, gate := make(chan struct{}, 100), make(chan struct{})
+	ended := make(chan struct{}, 100)
+	r := containerdtest.ServeRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			if q.Method == http.MethodGet && strings.Contains(q.URL.Path, "/blobs/") {
+				begun <- struct{}{}
+				select {
+				case <-gate:
+				case <-q.Context().Done():
+					ended <- struct{}{}
+					return
+				}
+			}
+			next.ServeHTTP(w, q)
+		})
+	})
+	r.Push(t, "app", "1", containerdtest.Busybox())
+	b := newBench(t, open(r.Host))
+	want := image.Want{Reference: r.Host + "/app:1"}
+	type result struct {
+		n   int
+		err error
+	}
+	results := make(chan result)
+	waiting := make(chan struct{})
+	begin := func(n int) context.CancelFunc {
+		ctx, cancel := context.WithCancel(b.ctx())
+		var once sync.Once
+		go func() {
+			_, err := b.Provide(ctx, fmt.Sprint("c", n), want, func(image.Progress) { once.Do(func() { waiting <- struct{}{} }) })
+			results <- result{n, err}
+		}()
+		<-waiting
+		return cancel
+	}
+	// All give up: the pull ends.
+	cancel := begin(0)
+	<-begun
+	cancel()
+	if got := <-results; !errors.Is(got.err, context.Canceled) {
+		t.Errorf("one that gave up: %v", got.err)
+	}
+	<-ended
+	var cancels []context.CancelFunc
+	for n := range 10 {
+		cancels = append(cancels, begin(n))
+	}
+	before := len(r.Requests("GET /v2/app/blobs/"))
+	cancels[0]()
+	if got := <-results; got.n != 0 || !errors.Is(got.err, context.Canceled) {
+		t.Errorf("one that gave up: %+v", got)
+	}
+	close(gate)
+	for range 9 {
+		if got := <-results; got.err != nil {
+			t.Errorf("container %d: %v", got.n, got.err)
+		}
+	}
+	for _, cancel := range cancels {
+		cancel()
+	}
+	if after := r.Requests("GET /v2/app/blobs/"); len(after)-before > 2 {
+		t.Errorf("more than one pull: %v", after)
+	}
+	if held, err := b.Held(b.ctx()); err != nil || len(held) != 9 {
+		t.Errorf("held: %v %v", held, err)
+	}
+}
+
+// TestClose: a store that ends gives up its pulls.
+func TestClose(t *testing.T) {
+	containerdtest.Require(t)
+	begun := make(chan struct{}, 100)
+	r := containerdtest.ServeRegistry(t, func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(_ http.ResponseWriter, q *http.Request) {
+			begun <- struct{}{}
+			<-q.Context().Done()
+		})
+	})
+	b := newBench(t, open(r.Host))
+	done := make(chan error)
+	go func() {
+		_, err := b.Provide(b.ctx(), "c", image.Want{Reference: r.Host + "/app"}, nil)
+		done <- err
+	}()
+	<-begun
+	b.Close()
+	if err := <-done; err == nil {
+		t.Error("no error")
+	}
+	if _, err := b.Provide(b.ctx(), "c", image.Want{Reference: r.Host + "/app"}, nil); err == nil {
+		t.Error("a store that has ended pulls")
+	}
+}
+
+// TestCollect: what nobody has used for long goes, and what was unused longest
+// when the disk is full; never what is held or pinned.
+func TestCollect(t *testing.T) {
+	containerdtest.Require(t)
+	r := containerdtest.ServeRegistry(t, nil)
+	for i, n := range []string{"a", "b", "c", "pin", "held"} {
+		app := containerdtest.Busybox()
+		app.Files = map[string]string{"/n": fmt.Sprint(i)}
+		r.Push(t, n, "1", app)
+	}
+	config := open(r.Host)
+	config.KeepFor, config.DiskHigh, config.Pinned = time.Hour, 80, []string{r.Host + "/pin:1"}
+	b := newBench(t, config)
+	full := func(n string) string { return r.Host + "/" + n + ":1" }
+	for _, n := range []string{"c", "pin", "a", "b"} {
+		b.provide(n, full(n))
+		if err := b.Release(b.ctx(), n); err != nil {
+			t.Fatal(err)
+		}
+		b.pass(time.Minute)
+	}
+	b.usable(b.provide("holder", full("held")), "holder")
+	b.disk = 0.9
+	b.pass(30 * time.Minute)
+	b.provide("c", full("c")) // used again
+	if err := b.Release(b.ctx(), "c"); err != nil {
+		t.Fatal(err)
+	}
+	b.disk = 0.8
+	if got := b.collect(); len(got) != 0 {
+		t.Errorf("removed %v, want nothing", got)
+	}
+	b.pass(29 * time.Minute)
+	if got := b.collect(); !slices.Equal(got, []string{full("a")}) {
+		t.Errorf("removed %v, want what nobody has used for an hour", got)
+	}
+	b.disk = 0.81
+	if got := b.collect(); !slices.Equal(got, []string{full("b"), full("c")}) {
+		t.Errorf("removed %v, want what was unused longest first", got)
+	}
+	b.pass(1000 * time.Hour)
+	if got := b.collect(); len(got) != 0 {
+		t.Errorf("removed %v, which is held or pinned", got)
+	}
+	if err := b.Remove(b.ctx(), full("held")); !errors.Is(err, image.ErrInUse) {
+		t.Errorf("remove what is held: %v", err)
+	}
+	if err := b.Remove(b.ctx(), "no/such"); !errdefs.IsNotFound(err) {
+		t.Errorf("remove what is not there: %v", err)
+	}
+	// Somebody who goes past us takes the name; the content stays for the holder.
+	if err := b.client.ImageService().Delete(b.ctx(), full("held")); err != nil {
+		t.Fatal(err)
+	}
+	snapshots := 0
+	if err := b.client.SnapshotService("overlayfs").Walk(b.ctx(), func(context.Context, snapshotInfo) error { snapshots++; return nil }); err != nil || snapshots < 3 {
+		t.Errorf("%d snapshots, want those of the held image: %v", snapshots, err)
+	}
+	if err := b.Remove(b.ctx(), full("pin")); err != nil {
+		t.Errorf("remove what is pinned: %v", err)
+	}
+	if got := b.names(); len(got) != 0 {
+		t.Errorf("images: %v", got)
+	}
+}
+
+// TestImport: archives of both forms, compressed or not, with their names or a
+// given one; broken ones leave nothing.
+func TestImport(t *testing.T) {
+	containerdtest.Require(t)
+	b := newBench(t, image.Config{KeepFor: time.Hour})
+	one, two := containerdtest.Busybox("mezzo.test/one:1", "busybox:2"), containerdtest.Busybox()
+	two.Files = map[string]string{"/two": "2"}
+	three := two
+	three.Files = map[string]string{"/three": "3"}
+	oci, docker, nameless := read(t, one.WriteOCI(t)), read(t, one.WriteDocker(t)), read(t, two.WriteOCI(t))
+	load := func(content []byte, name string) ([]image.Info, error) {
+		return b.Import(b.ctx(), strings.NewReader(string(content)), name)
+	}
+	for form, content := range map[string][]byte{"oci": oci, "docker": docker, "gzip": gzipped(t, oci)} {
+		list, err := load(content, "")
+		if err != nil || len(list) != 2 || list[0].Name != "docker.io/library/busybox:2" || list[1].Name != "mezzo.test/one:1" || !list[0].Pinned || list[0].Bytes < 1<<20 {
+			t.Errorf("%s: %+v %v", form, list, err)
+		}
+	}
+	if list, err := load(nameless, "own:1"); err != nil || len(list) != 1 || list[0].Name != "docker.io/library/own:1" {
+		t.Errorf("a name of the operator's: %+v %v", list, err)
+	}
+	b.usable(b.provide("c1", "own:1"), "c1")
+	before := b.names()
+	for why, x := range map[string]struct {
+		content []byte
+		name    string
+		word    string
+	}{
+		"without a name":   {nameless, "", "name"},
+		"a malformed name": {nameless, "Not A Name", "Not A Name"},
+		"a digest":         {nameless, "x@sha256:" + strings.Repeat("0", 64), "digest"},
+		"cut off":          {oci[:len(oci)/2], "", "archive"},
+		"no archive":       {[]byte(strings.Repeat("nonsense ", 1000)), "", "archive"},
+		"nothing":          {nil, "", "archive"},
+		"a layer missing":  {without(t, read(t, three.WriteOCI(t)), three.Build(t).Layers[1].Digest.Encoded()), "new:1", "lacks"},
+		"another platform": {read(t, foreign().WriteOCI(t)), "", "platform"},
+	} {
+		if list, err := load(x.content, x.name); err == nil || !strings.Contains(err.Error(), x.word) || image.Transient(err) {
+			t.Errorf("%s: %v %v; want an error with %q", why, list, err, x.word)
+		}
+	}
+	broken := errors.New("the sender went away")
+	if _, err := b.Import(b.ctx(), io.MultiReader(strings.NewReader(string(oci[:1<<20])), failing{broken}), ""); !errors.Is(err, broken) {
+		t.Errorf("a sender that goes away: %v", err)
+	}
+	if after := b.names(); !slices.Equal(before, after) {
+		t.Errorf("images %v, before %v", after, before)
+	}
+	b.pass(1000 * time.Hour)
+	if got := b.collect(); len(got) != 0 {
+		t.Errorf("removed %v, which were imported", got)
+	}
+}
+
+// TestTaskArchive: a task's own archive is an image for it alone, under no name
+// of anybody else's.
+func TestTaskArchive(t *testing.T) {
+	containerdtest.Require(t)
+	b := newBench(t, image.Config{KeepFor: time.Hour})
+	genuine := containerdtest.Busybox("busybox:latest")
+	if _, err := b.Import(b.ctx(), strings.NewReader(string(read(t, genuine.WriteOCI(t)))), ""); err != nil {
+		t.Fatal(err)
+	}
+	evil := containerdtest.Busybox("docker.io/library/busybox:latest")
+	evil.Config.Cmd = []string{"evil"}
+	seen := 0
+	i, err := b.Provide(b.ctx(), "c1", image.Want{Reference: "file:///srv/x.tar", Archive: evil.WriteDocker(t)}, func(p image.Progress) {
+		seen++
+		if !strings.Contains(p.String(), "file:///srv/x.tar") {
+			t.Errorf("progress: %s", p)
+		}
+	})
+	if err != nil || i.Config.Cmd[0] != "evil" || seen == 0 {
+		t.Fatalf("the task's own: %v %v", i, err)
+	}
+	b.usable(i, "c1")
+	if again, err := b.Image(b.ctx(), "c1"); err != nil || again.Config.Cmd[0] != "evil" {
+		t.Errorf("the task's own, again: %v %v", again, err)
+	}
+	if i := b.provide("c2", "busybox"); i.Config.Cmd[0] == "evil" {
+		t.Error("a task's archive took another image's name")
+	}
+	b.refused(image.Want{Reference: "file:x", Archive: filepath.Join(t.TempDir(), "none")}, "file:x", "no such file")
+	b.refused(image.Want{Reference: "file:x", Archive: "relative"}, "absolute")
+	nonsense := filepath.Join(t.TempDir(), "nonsense")
+	if err := os.WriteFile(nonsense, []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.refused(image.Want{Reference: "file:x", Archive: nonsense}, "file:x", "no archive")
+	if err := b.Release(b.ctx(), "c1"); err != nil {
+		t.Fatal(err)
+	}
+	b.pass(2 * time.Hour)
+	if got := b.collect(); len(got) != 1 || !strings.Contains(got[0], "@sha256:") {
+		t.Errorf("removed %v, want the task's archive", got)
+	}
+}
