@@ -26,8 +26,11 @@ import (
 const (
 	// MaxKey is the longest key, in bytes.
 	MaxKey = 512
-	// MaxBatch is the largest batch, keys and values together, in bytes.
+	// MaxBatch is the largest batch, keys and values together and Overhead for
+	// each operation, in bytes.
 	MaxBatch = 512 << 10
+	// Overhead is what an operation counts besides its key and value, in bytes.
+	Overhead = 128
 	// Any as Op.Expect writes whatever the entry's version is.
 	Any = ^uint64(0)
 )
@@ -50,7 +53,8 @@ type Registry interface {
 	// Acquire takes the next epoch, one higher than any before. It is durable
 	// when Acquire returns.
 	Acquire(ctx context.Context) (epoch uint64, err error)
-	// Load returns all entries, sorted by key.
+	// Load returns all entries, sorted by key, as they were at one moment. Whoever
+	// does not lead may load, too.
 	Load(ctx context.Context) ([]Entry, error)
 	// Commit writes the batch whole or not at all, if epoch is the newest, and
 	// returns when it is durable: the new version of each entry, in the
@@ -58,6 +62,11 @@ type Registry interface {
 	// ErrTooLarge, ErrClosed; any other leaves it unknown whether the batch
 	// was written.
 	Commit(ctx context.Context, epoch uint64, batch Batch) (versions []uint64, err error)
+	// Raise sees to it that every epoch from now on is above floor: agents refuse
+	// a leader whose epoch is not above all that they have seen, and a registry
+	// that was restored elsewhere would begin anew. It supersedes whoever leads
+	// when it changes anything.
+	Raise(ctx context.Context, floor uint64) error
 	// Close ends the use of the registry. What was committed stays.
 	Close() error
 }
@@ -98,7 +107,7 @@ func (b Batch) Check() error {
 			return fmt.Errorf("registry: key %q stands twice in a batch", op.Key)
 		}
 		seen[op.Key] = true
-		size += len(op.Key) + len(op.Value)
+		size += len(op.Key) + len(op.Value) + Overhead
 	}
 	if size > MaxBatch {
 		return fmt.Errorf("%w: batch of %d bytes, the most is %d", ErrTooLarge, size, MaxBatch)

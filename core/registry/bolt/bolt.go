@@ -142,6 +142,16 @@ func (r *Registry) Acquire(ctx context.Context) (epoch uint64, err error) {
 	return epoch, err
 }
 
+// Raise has the next epoch be above floor.
+func (r *Registry) Raise(ctx context.Context, floor uint64) error {
+	return r.update(ctx, func(tx *bbolt.Tx) error {
+		if meta := tx.Bucket(metaBucket); current(meta) < floor {
+			return meta.Put(epochKey, number(floor))
+		}
+		return nil
+	})
+}
+
 // Load returns all entries, sorted by key.
 func (r *Registry) Load(ctx context.Context) (entries []registry.Entry, err error) {
 	if err := ctx.Err(); err != nil {

@@ -30,6 +30,9 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() registry.Registry))
 		"nothing after close":                closed,
 		"concurrent commits take turns":      concurrent,
 		"values are the caller's afterwards": aliasing,
+		"epochs can be raised":               raises,
+		"large values come and go":           large,
+		"many entries":                       many,
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) { test(t, fresh(t)) })
@@ -138,6 +141,97 @@ func epochs(t *testing.T, open func() registry.Registry) {
 	}
 }
 
+func raises(t *testing.T, open func() registry.Registry) {
+	r := open()
+	before := acquire(t, r)
+	commit(t, r, before, registry.Batch{{Key: "k", Value: []byte("1")}})
+	if err := r.Raise(context.Background(), before+100); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Commit(context.Background(), before, registry.Batch{{Key: "k", Value: []byte("2"), Expect: registry.Any}}); !errors.Is(err, registry.ErrSuperseded) {
+		t.Errorf("a write of before the epoch was raised gave %v, want ErrSuperseded", err)
+	}
+	first := acquire(t, r)
+	if first <= before+100 {
+		t.Errorf("the epoch is %d, want more than %d", first, before+100)
+	}
+	if err := r.Raise(context.Background(), before); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, r, first, registry.Batch{{Key: "k", Value: []byte("3"), Expect: registry.Any}})
+	closing(t, r)
+	r = open()
+	defer r.Close()
+	if second := acquire(t, r); second <= first {
+		t.Errorf("the epoch is %d, want more than %d", second, first)
+	}
+}
+
+// large writes values that fill batches, over one another, and removes them.
+func large(t *testing.T, open func() registry.Registry) {
+	r := open()
+	epoch := acquire(t, r)
+	value := func(seed byte) []byte {
+		out := make([]byte, 400<<10)
+		for i := range out {
+			out[i] = seed + byte(i%251)
+		}
+		return out
+	}
+	for seed := range byte(3) {
+		commit(t, r, epoch, registry.Batch{{Key: "big", Value: value(seed), Expect: registry.Any}, {Key: "small", Value: []byte{seed}, Expect: registry.Any}})
+	}
+	_, err := r.Commit(context.Background(), epoch, registry.Batch{{Key: "big", Value: value(9), Expect: 0}})
+	if !errors.Is(err, registry.ErrConflict) {
+		t.Errorf("a large value over one that it did not expect gave %v, want ErrConflict", err)
+	}
+	closing(t, r)
+	r = open()
+	defer r.Close()
+	epoch = acquire(t, r)
+	got := load(t, r)
+	if len(got) != 2 || string(got[0].Value) != string(value(2)) || string(got[1].Value) != "\x02" {
+		t.Fatalf("%d entries, not the two that were written last", len(got))
+	}
+	commit(t, r, epoch, registry.Batch{{Key: "big", Value: []byte("little"), Expect: got[0].Version}})
+	commit(t, r, epoch, registry.Batch{{Key: "small", Delete: true, Expect: registry.Any}})
+	if got = load(t, r); len(got) != 1 || string(got[0].Value) != "little" {
+		t.Errorf("after that there is %v", got)
+	}
+}
+
+// many fills whole batches with small entries of keys of all kinds.
+func many(t *testing.T, open func() registry.Registry) {
+	r := open()
+	epoch := acquire(t, r)
+	want := map[string]string{}
+	var batch registry.Batch
+	for i := range 2500 {
+		key := fmt.Sprintf("agents/%d/ä:%%\x01 ..", i)
+		want[key] = fmt.Sprint(i)
+		batch = append(batch, registry.Op{Key: key, Value: []byte(want[key])})
+	}
+	for _, key := range []string{".", "..", "/", "a//b", "zookeeper", "%2F"} {
+		want[key] = key
+		batch = append(batch, registry.Op{Key: key, Value: []byte(key)})
+	}
+	commit(t, r, epoch, batch)
+	closing(t, r)
+	r = open()
+	defer r.Close()
+	got := map[string]string{}
+	last := ""
+	for _, e := range load(t, r) {
+		if e.Key <= last {
+			t.Fatalf("%q follows %q", e.Key, last)
+		}
+		last, got[e.Key] = e.Key, string(e.Value)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 func bounds(t *testing.T, open func() registry.Registry) {
 	r := open()
 	defer r.Close()
@@ -156,7 +250,7 @@ func bounds(t *testing.T, open func() registry.Registry) {
 			t.Errorf("%s was accepted", name)
 		}
 	}
-	commit(t, r, epoch, registry.Batch{{Key: strings.Repeat("k", registry.MaxKey), Value: make([]byte, registry.MaxBatch-registry.MaxKey)}})
+	commit(t, r, epoch, registry.Batch{{Key: strings.Repeat("k", registry.MaxKey), Value: make([]byte, registry.MaxBatch-registry.MaxKey-registry.Overhead)}})
 	if entries := load(t, r); len(entries) != 1 {
 		t.Errorf("%d entries, want the one largest", len(entries))
 	}

@@ -1,0 +1,8 @@
+//go:build race
+
+package zookeeper
+
+import "time"
+
+// firstPause: see norace.go.
+const firstPause = 300 * time.Millisecond
