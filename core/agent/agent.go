@@ -147,6 +147,13 @@ func (a *Agent) build() error {
 		isolators: map[string]*isolatorClient{}, work: a.work, endpoint: o.RPCAddress, hostname: o.Hostname,
 		post: a.post, run: a.run, slots: make(chan struct{}, launchesAtOnce), workers: map[string]*worker{},
 		metrics: a.metrics, volumes: a.volumes, logs: &isolatorv1.Logs{MaxBytes: uint64(max(0, o.LogSize))}, fetcher: o.Fetcher,
+		archives: filepath.Join(a.volumes.root, "archives"), stall: o.ProvisionStall,
+	}
+	if a.boxes.stall <= 0 {
+		a.boxes.stall = provisionStall
+	}
+	if err := os.RemoveAll(a.boxes.archives); err != nil {
+		return fmt.Errorf("agent: archives of images that an earlier process fetched: %w", err)
 	}
 	if o.LogFiles > 1 {
 		a.boxes.logs.MaxFiles = uint32(o.LogFiles - 1) // the current one is not counted there

@@ -37,6 +37,8 @@ type containers struct {
 	post     func(context.Context, state.Input)
 	run      func(func(context.Context))
 	slots    chan struct{}
+	archives string        // where archives of images are fetched to
+	stall    time.Duration // for how long a Provision may be silent
 
 	mu        sync.Mutex
 	workers   map[string]*worker
@@ -155,7 +157,11 @@ func (c *containers) launch(p *state.Plan) {
 	p = c.volumes.resolve(p)
 	c.enqueue(p.Container, func(ctx context.Context) {
 		// To fetch may take long and is somebody else's time.
-		if err := c.furnish(ctx, p); err != nil {
+		err := c.furnish(ctx, p)
+		if err == nil {
+			err = c.provision(ctx, p)
+		}
+		if err != nil {
 			c.post(ctx, state.LaunchFailed{Container: p.Container, Message: err.Error()})
 			return
 		}
@@ -167,9 +173,12 @@ func (c *containers) launch(p *state.Plan) {
 		}
 		var created *state.Created
 		begun := false
-		err := c.persevere(ctx, func() (err error) {
+		err = c.persevere(ctx, func() (err error) {
 			if begun {
 				if err := c.undo(ctx, p); err != nil {
+					return err
+				}
+				if err := c.provision(ctx, p); err != nil {
 					return err
 				}
 			}
@@ -225,7 +234,7 @@ func (c *containers) undo(ctx context.Context, p *state.Plan) error {
 
 // furnish makes a container's sandbox, with what the command's URIs name.
 func (c *containers) furnish(ctx context.Context, p *state.Plan) error {
-	user, err := lookupUser(p.Task.GetUser())
+	user, err := accountOf(p.Task)
 	if err != nil {
 		return err
 	}
@@ -265,13 +274,13 @@ func mountable(p *state.Plan) bool { return p.Command != nil && os.Geteuid() == 
 func (c *containers) baseSpec(p *state.Plan, sandbox string, who *account) ([]byte, error) {
 	var mounts []specs.Mount
 	if mountable(p) {
-		mounts = c.volumes.mounts(p, sandbox)
+		mounts = c.volumes.mounts(p, inside(p, sandbox))
 	}
 	return baseSpec(p, sandbox, who, c.endpoint, c.hostname, mounts)
 }
 
 func (c *containers) make(ctx context.Context, p *state.Plan) (*state.Created, error) {
-	user, err := lookupUser(p.Task.GetUser())
+	user, err := accountOf(p.Task)
 	if err != nil {
 		return nil, err
 	}
@@ -315,6 +324,7 @@ func (c *containers) make(ctx context.Context, p *state.Plan) (*state.Created, e
 		answer, err := i.Create(ctx, request)
 		if err == nil {
 			created.PID, created.Netns = answer.GetPid(), answer.GetNetns()
+			created.Networks, created.Cgroup = answer.GetNetworks(), answer.GetCgroupInfo()
 			created.Handles[launcher.name] = answer.GetHandle()
 		}
 		return err
@@ -395,7 +405,7 @@ func (c *containers) update(p *state.Plan) {
 
 // change amends the whole spec again; the launcher comes last, and applies it.
 func (c *containers) change(ctx context.Context, p *state.Plan) error {
-	user, err := lookupUser(p.Task.GetUser())
+	user, err := accountOf(p.Task)
 	if err != nil {
 		return err
 	}

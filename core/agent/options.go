@@ -101,6 +101,10 @@ type Options struct {
 	DiskWatchInterval time.Duration
 	EnforceDisk       bool
 
+	// ProvisionStall is for how long an isolator that fetches an image may be
+	// silent; 0: two minutes.
+	ProvisionStall time.Duration
+
 	// Fetcher brings what tasks' URIs name; nil: such tasks fail.
 	Fetcher *fetcher.Fetcher
 

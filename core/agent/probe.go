@@ -99,7 +99,7 @@ func (c *containers) lookByCommand(ctx context.Context, o state.Probe, in *state
 // process is a further process in a container: as the task's own, with another
 // command, whose environment comes on top.
 func (c *containers) process(p *state.Plan, command *mezzov1.CommandInfo, tty bool) ([]byte, error) {
-	user, err := lookupUser(p.Task.GetUser())
+	user, err := accountOf(p.Task)
 	if err != nil {
 		return nil, err
 	}

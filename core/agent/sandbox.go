@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/mezzo-os/mezzo/core/agent/state"
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
 
 // workDir is where the sandboxes are:
@@ -143,6 +144,17 @@ type account struct {
 	uid, gid uint32
 	groups   []uint32
 	home     string
+}
+
+// accountOf is who a container's sandbox belongs to, and who runs in it when it
+// has no image. A user that only an image knows cannot own anything here: the
+// sandbox then belongs to who the agent runs as.
+func accountOf(t *isolatorv1.Task) (*account, error) {
+	a, err := lookupUser(t.GetUser())
+	if err != nil && t.GetImage() != nil && t.GetOwnUser() {
+		return lookupUser("")
+	}
+	return a, err
 }
 
 // lookupUser finds a user by name or by number; the empty name is who the agent

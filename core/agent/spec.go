@@ -14,6 +14,18 @@ import (
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
+// imageSandbox is where a container with an image finds its sandbox, as with
+// Mesos.
+const imageSandbox = "/mnt/mesos/sandbox"
+
+// inside is where a container's process finds its sandbox.
+func inside(p *state.Plan, sandbox string) string {
+	if p.Task.GetImage() != nil {
+		return imageSandbox
+	}
+	return sandbox
+}
+
 // baseSpec is the OCI runtime specification of a container before any isolator
 // has touched it: what the task asked for, and nothing of how it is walled off.
 func baseSpec(p *state.Plan, sandbox string, who *account, endpoint, hostname string, mounts []specs.Mount) ([]byte, error) {
@@ -26,6 +38,12 @@ func baseSpec(p *state.Plan, sandbox string, who *account, endpoint, hostname st
 		},
 		Linux: &specs.Linux{Resources: resourceLimits(p.Task)},
 	}
+	cwd := inside(p, sandbox)
+	if p.Task.GetImage() != nil {
+		spec.Root = nil // the launcher's
+		box := specs.Mount{Destination: imageSandbox, Type: "bind", Source: sandbox, Options: []string{"rbind", "rw"}}
+		spec.Mounts = append([]specs.Mount{box}, mounts...)
+	}
 	if h := p.Task.GetContainer().GetHostname(); h != "" {
 		spec.Hostname = h
 	}
@@ -34,8 +52,11 @@ func baseSpec(p *state.Plan, sandbox string, who *account, endpoint, hostname st
 			Terminal: p.Task.GetContainer().GetTtyInfo() != nil,
 			User:     specs.User{UID: who.uid, GID: who.gid, AdditionalGids: who.groups, Username: who.name},
 			Args:     arguments(p.Command),
-			Env:      environment(p, sandbox, who, endpoint, hostname),
-			Cwd:      sandbox,
+			Env:      environment(p, cwd, who, endpoint, hostname),
+			Cwd:      cwd,
+		}
+		if p.Task.GetContainer().GetType() == mezzov1.ContainerInfo_DOCKER && !p.Command.GetShell() {
+			spec.Process.Args = dockerArguments(p.Command)
 		}
 		limits, err := rlimits(p.Task.GetContainer().GetRlimitInfo())
 		if err != nil {
@@ -64,6 +85,15 @@ func arguments(c *mezzov1.CommandInfo) []string {
 	return list
 }
 
+// dockerArguments is what `docker run` would be given after the image.
+func dockerArguments(c *mezzov1.CommandInfo) []string {
+	list := append([]string{}, c.GetArguments()...)
+	if c.GetValue() != "" {
+		list = append([]string{c.GetValue()}, list...)
+	}
+	return list
+}
+
 // environment is what a task finds set: where and who it is, then what it asked
 // for, which wins.
 func environment(p *state.Plan, sandbox string, who *account, endpoint, hostname string) []string {
@@ -84,12 +114,14 @@ func environment(p *state.Plan, sandbox string, who *account, endpoint, hostname
 		}
 		values[name] = value
 	}
-	set("PATH", search)
-	set("HOME", who.home)
-	set("USER", who.name)
-	set("LOGNAME", who.name)
-	if lang := os.Getenv("LANG"); lang != "" {
-		set("LANG", lang)
+	if t.GetImage() == nil { // these are the host's; an image has its own
+		set("PATH", search)
+		set("HOME", who.home)
+		set("USER", who.name)
+		set("LOGNAME", who.name)
+		if lang := os.Getenv("LANG"); lang != "" {
+			set("LANG", lang)
+		}
 	}
 	for _, v := range p.Environment {
 		set(v.Name, v.Value)

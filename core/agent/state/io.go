@@ -126,8 +126,10 @@ type Claim struct {
 // its first instruction.
 type Created struct {
 	Container string
-	PID       int64             // 0: a container without a process
-	Netns     string            // its own network namespace, if it has one
+	PID       int64  // 0: a container without a process
+	Netns     string // its own network namespace, if it has one
+	Networks  []*mezzov1.NetworkInfo
+	Cgroup    *mezzov1.CgroupInfo
 	Handles   map[string][]byte // by isolator
 }
 

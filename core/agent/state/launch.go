@@ -66,9 +66,10 @@ func (m *Machine) plan(c *container) *Plan {
 	if c.task != nil && c.executor.root != nil {
 		p.ParentVolumes = VolumesOf(c.executor.info.GetResources())
 	}
+	p.Environment = optionEnvironment(p.Task)
 	switch {
 	case c.task == nil && c.executor.program != nil:
-		p.Command, p.Environment = c.executor.info.GetCommand(), m.environment(c.executor)
+		p.Command, p.Environment = c.executor.info.GetCommand(), append(p.Environment, m.environment(c.executor)...)
 	case c.task != nil:
 		p.Command = c.task.info.GetCommand()
 		if most := c.task.info.GetMaxCompletionTime(); most != nil {
@@ -206,7 +207,10 @@ func (m *Machine) created(in Created) {
 	if c == nil || c.phase != launching {
 		return
 	}
-	c.phase, c.pid, c.netns = created, in.PID, in.Netns
+	c.phase, c.pid, c.netns, c.networks, c.cgroup = created, in.PID, in.Netns, in.Networks, in.Cgroup
+	if root := c.executor.root; root != nil && root != c && c.netns == "" && len(c.networks) == 0 {
+		c.netns, c.networks = root.netns, root.networks // it is in the root's network
+	}
 	for i := range c.chain {
 		c.chain[i].Handle = in.Handles[c.chain[i].Isolator]
 	}
@@ -235,7 +239,7 @@ func (m *Machine) started(in Started) {
 	if c == nil || c.phase != starting {
 		return
 	}
-	c.networks = in.Networks
+	c.networks = append(slices.Clone(c.networks), in.Networks...)
 	if c.task == nil {
 		m.rootRuns(c)
 		return

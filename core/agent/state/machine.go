@@ -151,6 +151,7 @@ type container struct {
 	pid        int64
 	netns      string
 	networks   []*mezzov1.NetworkInfo
+	cgroup     *mezzov1.CgroupInfo
 	sandbox    string
 	latest     string
 	launch     *launch // until the task runs

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/mezzo-os/mezzo/core/agent/containerinfo"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
@@ -19,8 +20,6 @@ func (m *Machine) isolatorTask(c *container) *isolatorv1.Task {
 	if c.task == nil {
 		it.SandboxOnly = e.program == nil
 		it.Name = e.info.GetName()
-		it.User = commandUser(e.framework, e.info.GetCommand())
-		it.Container = e.info.GetContainer()
 		it.Labels = e.info.GetLabels()
 		// The root holds what all that is nested in it may use.
 		it.Resources = append(it.Resources, e.info.GetResources()...)
@@ -28,19 +27,46 @@ func (m *Machine) isolatorTask(c *container) *isolatorv1.Task {
 			it.Resources = append(it.Resources, t.info.GetResources()...)
 		}
 		it.Limits = rootLimits(e)
+		wishes(it, e.framework, e.info.GetContainer(), e.info.GetCommand())
 		return it
 	}
 	info := c.task.info
 	it.TaskId = c.task.key.id
 	it.Name = info.GetName()
-	it.User = commandUser(e.framework, info.GetCommand())
-	it.Container = info.GetContainer()
 	it.Resources = info.GetResources()
 	it.Labels = info.GetLabels()
 	it.Limits = limits(info.GetLimits())
 	// As with Mesos: what is nested shares its parent's cgroups unless it says no.
 	it.ShareCgroups = it.Parent != "" && info.GetContainer().GetLinuxInfo().GetShareCgroups()
+	wishes(it, e.framework, info.GetContainer(), info.GetCommand())
 	return it
+}
+
+// wishes tells isolators what a container is to be, in one form; command is nil
+// for one without a process.
+func wishes(it *isolatorv1.Task, f *framework, info *mezzov1.ContainerInfo, command *mezzov1.CommandInfo) {
+	it.User, it.OwnUser, it.Command = commandUser(f, command), command.GetUser() != "", command
+	w, err := containerinfo.Read(info, it.GetParent() != "", it.GetResources())
+	if err != nil {
+		w = &containerinfo.Wish{Info: info} // it was checked when it came: an older agent took it
+	}
+	it.Container, it.Network, it.Options = w.Info, w.Network, w.Options
+	if command != nil && w.Image != nil {
+		it.Image, it.Entrypoint = w.Image, containerinfo.Entrypoint(info, command)
+	}
+}
+
+// optionEnvironment is what options of the container set in its environment.
+func optionEnvironment(it *isolatorv1.Task) []Variable {
+	w, err := containerinfo.Read(it.GetContainer(), it.GetParent() != "", it.GetResources())
+	if err != nil {
+		return nil
+	}
+	var list []Variable
+	for _, v := range w.Environment {
+		list = append(list, Variable{v.GetName(), v.GetValue()})
+	}
+	return list
 }
 
 // rootLimits is how far a root container may go: as far as its tasks together,

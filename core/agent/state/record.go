@@ -191,6 +191,7 @@ type containerRecord struct {
 	PID        int64        `json:"pid,omitempty"`
 	Netns      string       `json:"netns,omitempty"`
 	Networks   [][]byte     `json:"networks,omitempty"`
+	Cgroup     []byte       `json:"cgroup,omitempty"`
 	Sandbox    string       `json:"sandbox"`
 	Limitation []byte       `json:"limitation,omitempty"`
 	Failure    string       `json:"failure,omitempty"`
@@ -221,6 +222,9 @@ func (c *container) records() []Record {
 	}
 	for _, n := range c.networks {
 		r.Networks = append(r.Networks, wire(n))
+	}
+	if c.cgroup != nil {
+		r.Cgroup = wire(c.cgroup)
 	}
 	if c.limitation != nil {
 		r.Limitation = wire(c.limitation)
@@ -491,6 +495,10 @@ func (m *Machine) readContainer(d *decoder) {
 		n := &mezzov1.NetworkInfo{}
 		d.message(b, n)
 		c.networks = append(c.networks, n)
+	}
+	if r.Cgroup != nil {
+		c.cgroup = &mezzov1.CgroupInfo{}
+		d.message(r.Cgroup, c.cgroup)
 	}
 	if r.Limitation != nil {
 		c.limitation = &isolatorv1.Limitation{}

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/core/agent/containerinfo"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
@@ -128,7 +129,7 @@ func (m *Machine) refusal(f *framework, r *linkv1.Run) *refusal {
 			return wrong("task id %q stands twice in one launch", id)
 		}
 		seen[id] = true
-		if why := m.taskError(f, t, custom(r.GetExecutor())); why != "" {
+		if why := m.taskError(f, t, r.GetExecutor()); why != "" {
 			return wrong("task %q: %s", id, why)
 		}
 		if unknown := m.unknownResources(t.GetResources()); unknown != "" {
@@ -158,19 +159,26 @@ func (m *Machine) executorError(f *framework, e *mezzov1.ExecutorInfo) string {
 	case !custom(e) && e.GetCommand() != nil:
 		return fmt.Sprintf("%q is of type DEFAULT and has a command: only custom executors have one", id)
 	case !custom(e):
+		if why := containerError(e.GetContainer(), false, e.GetResources()); why != "" {
+			return fmt.Sprintf("%q: %s", id, why)
+		}
 		return ""
 	case e.GetCommand() == nil:
 		return fmt.Sprintf("%q is a custom one and has no command", id)
 	}
-	if why := m.commandError(f, e.GetCommand(), e.GetContainer()); why != "" {
+	why := m.commandError(f, e.GetCommand(), e.GetContainer())
+	if why == "" {
+		why = containerError(e.GetContainer(), false, e.GetResources())
+	}
+	if why != "" {
 		return fmt.Sprintf("%q: %s", id, why)
 	}
 	return ""
 }
 
-// taskError says what is wrong with a task; empty: nothing. What a custom
-// executor makes of a task's command is its own affair.
-func (m *Machine) taskError(f *framework, t *mezzov1.TaskInfo, custom bool) string {
+// taskError says what is wrong with a task of an executor, if it has one; empty:
+// nothing. What a custom executor makes of a task's command is its own affair.
+func (m *Machine) taskError(f *framework, t *mezzov1.TaskInfo, e *mezzov1.ExecutorInfo) string {
 	if why := pathError(t.GetTaskId().GetValue()); why != "" {
 		return "its id " + why
 	}
@@ -181,12 +189,23 @@ func (m *Machine) taskError(f *framework, t *mezzov1.TaskInfo, custom bool) stri
 		return why
 	}
 	switch {
-	case custom:
+	case custom(e):
 		return ""
 	case t.GetCommand() == nil:
 		return "it has no command"
 	}
-	return m.commandError(f, t.GetCommand(), t.GetContainer())
+	if why := m.commandError(f, t.GetCommand(), t.GetContainer()); why != "" {
+		return why
+	}
+	return containerError(t.GetContainer(), e != nil, t.GetResources())
+}
+
+// containerError says why a container cannot be what is asked; empty: it can.
+func containerError(info *mezzov1.ContainerInfo, nested bool, resources []*mezzov1.Resource) string {
+	if _, err := containerinfo.Read(info, nested, resources); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 // commandError says why a command cannot be run; empty: it can.
@@ -194,7 +213,8 @@ func (m *Machine) commandError(f *framework, c *mezzov1.CommandInfo, container *
 	if c.GetShell() && c.Value == nil {
 		return "its command is for a shell and has no value"
 	}
-	if !c.GetShell() && c.GetValue() == "" && container == nil {
+	image := container.GetType() == mezzov1.ContainerInfo_DOCKER || container.GetMesos().GetImage() != nil
+	if !c.GetShell() && c.GetValue() == "" && !image {
 		return "its command names no program"
 	}
 	for _, v := range c.GetEnvironment().GetVariables() {

@@ -101,7 +101,7 @@ func (m *Machine) containerStatus(c *container) *mezzov1.ContainerStatus {
 	if p := c.parent(); p != "" {
 		id.Parent = &mezzov1.ContainerID{Value: proto.String(p)}
 	}
-	s := &mezzov1.ContainerStatus{ContainerId: id, NetworkInfos: c.networks}
+	s := &mezzov1.ContainerStatus{ContainerId: id, NetworkInfos: c.networks, CgroupInfo: c.cgroup}
 	if c.pid > 0 {
 		s.ExecutorPid = proto.Uint32(uint32(c.pid))
 	}

@@ -2455,6 +2455,71 @@ func (ContainerInfo_Type) EnumDescriptor() ([]byte, []int) {
 	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{73, 0}
 }
 
+// When an image is asked for at its registry.
+type ContainerInfo_PullPolicy int32
+
+const (
+	// Whatever is here.
+	ContainerInfo_PULL_UNSPECIFIED ContainerInfo_PullPolicy = 0
+	ContainerInfo_PULL_ALWAYS      ContainerInfo_PullPolicy = 1
+	ContainerInfo_PULL_MISSING     ContainerInfo_PullPolicy = 2
+	// What is not here fails.
+	ContainerInfo_PULL_NEVER ContainerInfo_PullPolicy = 3
+)
+
+// Enum value maps for ContainerInfo_PullPolicy.
+var (
+	ContainerInfo_PullPolicy_name = map[int32]string{
+		0: "PULL_UNSPECIFIED",
+		1: "PULL_ALWAYS",
+		2: "PULL_MISSING",
+		3: "PULL_NEVER",
+	}
+	ContainerInfo_PullPolicy_value = map[string]int32{
+		"PULL_UNSPECIFIED": 0,
+		"PULL_ALWAYS":      1,
+		"PULL_MISSING":     2,
+		"PULL_NEVER":       3,
+	}
+)
+
+func (x ContainerInfo_PullPolicy) Enum() *ContainerInfo_PullPolicy {
+	p := new(ContainerInfo_PullPolicy)
+	*p = x
+	return p
+}
+
+func (x ContainerInfo_PullPolicy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ContainerInfo_PullPolicy) Descriptor() protoreflect.EnumDescriptor {
+	return file_mezzo_v1_mezzo_proto_enumTypes[31].Descriptor()
+}
+
+func (ContainerInfo_PullPolicy) Type() protoreflect.EnumType {
+	return &file_mezzo_v1_mezzo_proto_enumTypes[31]
+}
+
+func (x ContainerInfo_PullPolicy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Do not use.
+func (x *ContainerInfo_PullPolicy) UnmarshalJSON(b []byte) error {
+	num, err := protoimpl.X.UnmarshalJSONEnum(x.Descriptor(), b)
+	if err != nil {
+		return err
+	}
+	*x = ContainerInfo_PullPolicy(num)
+	return nil
+}
+
+// Deprecated: Use ContainerInfo_PullPolicy.Descriptor instead.
+func (ContainerInfo_PullPolicy) EnumDescriptor() ([]byte, []int) {
+	return file_mezzo_v1_mezzo_proto_rawDescGZIP(), []int{73, 1}
+}
+
 // Which network. USER: the one that network_infos name.
 type ContainerInfo_DockerInfo_Network int32
 
@@ -2492,11 +2557,11 @@ func (x ContainerInfo_DockerInfo_Network) String() string {
 }
 
 func (ContainerInfo_DockerInfo_Network) Descriptor() protoreflect.EnumDescriptor {
-	return file_mezzo_v1_mezzo_proto_enumTypes[31].Descriptor()
+	return file_mezzo_v1_mezzo_proto_enumTypes[32].Descriptor()
 }
 
 func (ContainerInfo_DockerInfo_Network) Type() protoreflect.EnumType {
-	return &file_mezzo_v1_mezzo_proto_enumTypes[31]
+	return &file_mezzo_v1_mezzo_proto_enumTypes[32]
 }
 
 func (x ContainerInfo_DockerInfo_Network) Number() protoreflect.EnumNumber {
@@ -2564,11 +2629,11 @@ func (x CgroupInfo_Blkio_Operation) String() string {
 }
 
 func (CgroupInfo_Blkio_Operation) Descriptor() protoreflect.EnumDescriptor {
-	return file_mezzo_v1_mezzo_proto_enumTypes[32].Descriptor()
+	return file_mezzo_v1_mezzo_proto_enumTypes[33].Descriptor()
 }
 
 func (CgroupInfo_Blkio_Operation) Type() protoreflect.EnumType {
-	return &file_mezzo_v1_mezzo_proto_enumTypes[32]
+	return &file_mezzo_v1_mezzo_proto_enumTypes[33]
 }
 
 func (x CgroupInfo_Blkio_Operation) Number() protoreflect.EnumNumber {
@@ -2627,11 +2692,11 @@ func (x DiscoveryInfo_Visibility) String() string {
 }
 
 func (DiscoveryInfo_Visibility) Descriptor() protoreflect.EnumDescriptor {
-	return file_mezzo_v1_mezzo_proto_enumTypes[33].Descriptor()
+	return file_mezzo_v1_mezzo_proto_enumTypes[34].Descriptor()
 }
 
 func (DiscoveryInfo_Visibility) Type() protoreflect.EnumType {
-	return &file_mezzo_v1_mezzo_proto_enumTypes[33]
+	return &file_mezzo_v1_mezzo_proto_enumTypes[34]
 }
 
 func (x DiscoveryInfo_Visibility) Number() protoreflect.EnumNumber {
@@ -9430,10 +9495,12 @@ type ContainerInfo struct {
 	Hostname *string                  `protobuf:"bytes,4,opt,name=hostname" json:"hostname,omitempty"`
 	Mesos    *ContainerInfo_MesosInfo `protobuf:"bytes,5,opt,name=mesos" json:"mesos,omitempty"`
 	// Empty: the host's network.
-	NetworkInfos  []*NetworkInfo `protobuf:"bytes,7,rep,name=network_infos,json=networkInfos" json:"network_infos,omitempty"`
-	LinuxInfo     *LinuxInfo     `protobuf:"bytes,8,opt,name=linux_info,json=linuxInfo" json:"linux_info,omitempty"`
-	RlimitInfo    *RLimitInfo    `protobuf:"bytes,9,opt,name=rlimit_info,json=rlimitInfo" json:"rlimit_info,omitempty"`
-	TtyInfo       *TTYInfo       `protobuf:"bytes,10,opt,name=tty_info,json=ttyInfo" json:"tty_info,omitempty"`
+	NetworkInfos []*NetworkInfo `protobuf:"bytes,7,rep,name=network_infos,json=networkInfos" json:"network_infos,omitempty"`
+	LinuxInfo    *LinuxInfo     `protobuf:"bytes,8,opt,name=linux_info,json=linuxInfo" json:"linux_info,omitempty"`
+	RlimitInfo   *RLimitInfo    `protobuf:"bytes,9,opt,name=rlimit_info,json=rlimitInfo" json:"rlimit_info,omitempty"`
+	TtyInfo      *TTYInfo       `protobuf:"bytes,10,opt,name=tty_info,json=ttyInfo" json:"tty_info,omitempty"`
+	// Mezzo's own. Unset: as `cached` of the image or force_pull_image says.
+	PullPolicy    *ContainerInfo_PullPolicy `protobuf:"varint,10000,opt,name=pull_policy,json=pullPolicy,enum=mezzo.v1.ContainerInfo_PullPolicy" json:"pull_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9529,6 +9596,13 @@ func (x *ContainerInfo) GetTtyInfo() *TTYInfo {
 		return x.TtyInfo
 	}
 	return nil
+}
+
+func (x *ContainerInfo) GetPullPolicy() ContainerInfo_PullPolicy {
+	if x != nil && x.PullPolicy != nil {
+		return *x.PullPolicy
+	}
+	return ContainerInfo_PULL_UNSPECIFIED
 }
 
 // What a container turned out as.
@@ -16572,7 +16646,7 @@ const file_mezzo_v1_mezzo_proto_rawDesc = "" +
 	"\n" +
 	"WindowSize\x12\x12\n" +
 	"\x04rows\x18\x01 \x02(\rR\x04rows\x12\x18\n" +
-	"\acolumns\x18\x02 \x02(\rR\acolumns\"\xbf\b\n" +
+	"\acolumns\x18\x02 \x02(\rR\acolumns\"\xdc\t\n" +
 	"\rContainerInfo\x120\n" +
 	"\x04type\x18\x01 \x02(\x0e2\x1c.mezzo.v1.ContainerInfo.TypeR\x04type\x12*\n" +
 	"\avolumes\x18\x02 \x03(\v2\x10.mezzo.v1.VolumeR\avolumes\x12:\n" +
@@ -16585,7 +16659,9 @@ const file_mezzo_v1_mezzo_proto_rawDesc = "" +
 	"\vrlimit_info\x18\t \x01(\v2\x14.mezzo.v1.RLimitInfoR\n" +
 	"rlimitInfo\x12,\n" +
 	"\btty_info\x18\n" +
-	" \x01(\v2\x11.mezzo.v1.TTYInfoR\attyInfo\x1a\x96\x04\n" +
+	" \x01(\v2\x11.mezzo.v1.TTYInfoR\attyInfo\x12D\n" +
+	"\vpull_policy\x18\x90N \x01(\x0e2\".mezzo.v1.ContainerInfo.PullPolicyR\n" +
+	"pullPolicy\x1a\x96\x04\n" +
 	"\n" +
 	"DockerInfo\x12\x14\n" +
 	"\x05image\x18\x01 \x02(\tR\x05image\x12J\n" +
@@ -16614,7 +16690,14 @@ const file_mezzo_v1_mezzo_proto_rawDesc = "" +
 	"\x04Type\x12\n" +
 	"\n" +
 	"\x06DOCKER\x10\x01\x12\t\n" +
-	"\x05MESOS\x10\x02\"\xe1\x01\n" +
+	"\x05MESOS\x10\x02\"U\n" +
+	"\n" +
+	"PullPolicy\x12\x14\n" +
+	"\x10PULL_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vPULL_ALWAYS\x10\x01\x12\x10\n" +
+	"\fPULL_MISSING\x10\x02\x12\x0e\n" +
+	"\n" +
+	"PULL_NEVER\x10\x03\"\xe1\x01\n" +
 	"\x0fContainerStatus\x12:\n" +
 	"\rnetwork_infos\x18\x01 \x03(\v2\x15.mezzo.v1.NetworkInfoR\fnetworkInfos\x125\n" +
 	"\vcgroup_info\x18\x02 \x01(\v2\x14.mezzo.v1.CgroupInfoR\n" +
@@ -16806,7 +16889,7 @@ func file_mezzo_v1_mezzo_proto_rawDescGZIP() []byte {
 	return file_mezzo_v1_mezzo_proto_rawDescData
 }
 
-var file_mezzo_v1_mezzo_proto_enumTypes = make([]protoimpl.EnumInfo, 34)
+var file_mezzo_v1_mezzo_proto_enumTypes = make([]protoimpl.EnumInfo, 35)
 var file_mezzo_v1_mezzo_proto_msgTypes = make([]protoimpl.MessageInfo, 180)
 var file_mezzo_v1_mezzo_proto_goTypes = []any{
 	(Status)(0),                         // 0: mezzo.v1.Status
@@ -16840,531 +16923,533 @@ var file_mezzo_v1_mezzo_proto_goTypes = []any{
 	(LinuxInfo_IpcMode)(0),                                        // 28: mezzo.v1.LinuxInfo.IpcMode
 	(RLimitInfo_RLimit_Type)(0),                                   // 29: mezzo.v1.RLimitInfo.RLimit.Type
 	(ContainerInfo_Type)(0),                                       // 30: mezzo.v1.ContainerInfo.Type
-	(ContainerInfo_DockerInfo_Network)(0),                         // 31: mezzo.v1.ContainerInfo.DockerInfo.Network
-	(CgroupInfo_Blkio_Operation)(0),                               // 32: mezzo.v1.CgroupInfo.Blkio.Operation
-	(DiscoveryInfo_Visibility)(0),                                 // 33: mezzo.v1.DiscoveryInfo.Visibility
-	(*FrameworkID)(nil),                                           // 34: mezzo.v1.FrameworkID
-	(*OfferID)(nil),                                               // 35: mezzo.v1.OfferID
-	(*AgentID)(nil),                                               // 36: mezzo.v1.AgentID
-	(*TaskID)(nil),                                                // 37: mezzo.v1.TaskID
-	(*ExecutorID)(nil),                                            // 38: mezzo.v1.ExecutorID
-	(*ContainerID)(nil),                                           // 39: mezzo.v1.ContainerID
-	(*ResourceProviderID)(nil),                                    // 40: mezzo.v1.ResourceProviderID
-	(*OperationID)(nil),                                           // 41: mezzo.v1.OperationID
-	(*TimeInfo)(nil),                                              // 42: mezzo.v1.TimeInfo
-	(*DurationInfo)(nil),                                          // 43: mezzo.v1.DurationInfo
-	(*Address)(nil),                                               // 44: mezzo.v1.Address
-	(*URL)(nil),                                                   // 45: mezzo.v1.URL
-	(*Unavailability)(nil),                                        // 46: mezzo.v1.Unavailability
-	(*MachineID)(nil),                                             // 47: mezzo.v1.MachineID
-	(*MachineInfo)(nil),                                           // 48: mezzo.v1.MachineInfo
-	(*FrameworkInfo)(nil),                                         // 49: mezzo.v1.FrameworkInfo
-	(*CheckInfo)(nil),                                             // 50: mezzo.v1.CheckInfo
-	(*HealthCheck)(nil),                                           // 51: mezzo.v1.HealthCheck
-	(*KillPolicy)(nil),                                            // 52: mezzo.v1.KillPolicy
-	(*CommandInfo)(nil),                                           // 53: mezzo.v1.CommandInfo
-	(*ExecutorInfo)(nil),                                          // 54: mezzo.v1.ExecutorInfo
-	(*DomainInfo)(nil),                                            // 55: mezzo.v1.DomainInfo
-	(*MasterInfo)(nil),                                            // 56: mezzo.v1.MasterInfo
-	(*AgentInfo)(nil),                                             // 57: mezzo.v1.AgentInfo
-	(*CSIPluginContainerInfo)(nil),                                // 58: mezzo.v1.CSIPluginContainerInfo
-	(*CSIPluginEndpoint)(nil),                                     // 59: mezzo.v1.CSIPluginEndpoint
-	(*CSIPluginInfo)(nil),                                         // 60: mezzo.v1.CSIPluginInfo
-	(*ResourceProviderInfo)(nil),                                  // 61: mezzo.v1.ResourceProviderInfo
-	(*Value)(nil),                                                 // 62: mezzo.v1.Value
-	(*Attribute)(nil),                                             // 63: mezzo.v1.Attribute
-	(*Resource)(nil),                                              // 64: mezzo.v1.Resource
-	(*TrafficControlStatistics)(nil),                              // 65: mezzo.v1.TrafficControlStatistics
-	(*IpStatistics)(nil),                                          // 66: mezzo.v1.IpStatistics
-	(*IcmpStatistics)(nil),                                        // 67: mezzo.v1.IcmpStatistics
-	(*TcpStatistics)(nil),                                         // 68: mezzo.v1.TcpStatistics
-	(*UdpStatistics)(nil),                                         // 69: mezzo.v1.UdpStatistics
-	(*SNMPStatistics)(nil),                                        // 70: mezzo.v1.SNMPStatistics
-	(*DiskStatistics)(nil),                                        // 71: mezzo.v1.DiskStatistics
-	(*ResourceStatistics)(nil),                                    // 72: mezzo.v1.ResourceStatistics
-	(*PressureStatistics)(nil),                                    // 73: mezzo.v1.PressureStatistics
-	(*ResourceUsage)(nil),                                         // 74: mezzo.v1.ResourceUsage
-	(*PerfStatistics)(nil),                                        // 75: mezzo.v1.PerfStatistics
-	(*OfferFilters)(nil),                                          // 76: mezzo.v1.OfferFilters
-	(*Request)(nil),                                               // 77: mezzo.v1.Request
-	(*Offer)(nil),                                                 // 78: mezzo.v1.Offer
-	(*InverseOffer)(nil),                                          // 79: mezzo.v1.InverseOffer
-	(*TaskInfo)(nil),                                              // 80: mezzo.v1.TaskInfo
-	(*TaskGroupInfo)(nil),                                         // 81: mezzo.v1.TaskGroupInfo
-	(*Task)(nil),                                                  // 82: mezzo.v1.Task
-	(*TaskResourceLimitation)(nil),                                // 83: mezzo.v1.TaskResourceLimitation
-	(*UUID)(nil),                                                  // 84: mezzo.v1.UUID
-	(*Operation)(nil),                                             // 85: mezzo.v1.Operation
-	(*OperationStatus)(nil),                                       // 86: mezzo.v1.OperationStatus
-	(*CheckStatusInfo)(nil),                                       // 87: mezzo.v1.CheckStatusInfo
-	(*TaskStatus)(nil),                                            // 88: mezzo.v1.TaskStatus
-	(*Filters)(nil),                                               // 89: mezzo.v1.Filters
-	(*Environment)(nil),                                           // 90: mezzo.v1.Environment
-	(*Parameter)(nil),                                             // 91: mezzo.v1.Parameter
-	(*Parameters)(nil),                                            // 92: mezzo.v1.Parameters
-	(*Credential)(nil),                                            // 93: mezzo.v1.Credential
-	(*Credentials)(nil),                                           // 94: mezzo.v1.Credentials
-	(*Secret)(nil),                                                // 95: mezzo.v1.Secret
-	(*RateLimit)(nil),                                             // 96: mezzo.v1.RateLimit
-	(*RateLimits)(nil),                                            // 97: mezzo.v1.RateLimits
-	(*Image)(nil),                                                 // 98: mezzo.v1.Image
-	(*MountPropagation)(nil),                                      // 99: mezzo.v1.MountPropagation
-	(*Volume)(nil),                                                // 100: mezzo.v1.Volume
-	(*NetworkInfo)(nil),                                           // 101: mezzo.v1.NetworkInfo
-	(*CapabilityInfo)(nil),                                        // 102: mezzo.v1.CapabilityInfo
-	(*SeccompInfo)(nil),                                           // 103: mezzo.v1.SeccompInfo
-	(*LinuxInfo)(nil),                                             // 104: mezzo.v1.LinuxInfo
-	(*RLimitInfo)(nil),                                            // 105: mezzo.v1.RLimitInfo
-	(*TTYInfo)(nil),                                               // 106: mezzo.v1.TTYInfo
-	(*ContainerInfo)(nil),                                         // 107: mezzo.v1.ContainerInfo
-	(*ContainerStatus)(nil),                                       // 108: mezzo.v1.ContainerStatus
-	(*CgroupInfo)(nil),                                            // 109: mezzo.v1.CgroupInfo
-	(*Labels)(nil),                                                // 110: mezzo.v1.Labels
-	(*Label)(nil),                                                 // 111: mezzo.v1.Label
-	(*Port)(nil),                                                  // 112: mezzo.v1.Port
-	(*Ports)(nil),                                                 // 113: mezzo.v1.Ports
-	(*DiscoveryInfo)(nil),                                         // 114: mezzo.v1.DiscoveryInfo
-	(*WeightInfo)(nil),                                            // 115: mezzo.v1.WeightInfo
-	(*VersionInfo)(nil),                                           // 116: mezzo.v1.VersionInfo
-	(*Flag)(nil),                                                  // 117: mezzo.v1.Flag
-	(*Role)(nil),                                                  // 118: mezzo.v1.Role
-	(*Metric)(nil),                                                // 119: mezzo.v1.Metric
-	(*FileInfo)(nil),                                              // 120: mezzo.v1.FileInfo
-	(*Device)(nil),                                                // 121: mezzo.v1.Device
-	(*DeviceAccess)(nil),                                          // 122: mezzo.v1.DeviceAccess
-	(*DeviceWhitelist)(nil),                                       // 123: mezzo.v1.DeviceWhitelist
-	(*DrainConfig)(nil),                                           // 124: mezzo.v1.DrainConfig
-	(*DrainInfo)(nil),                                             // 125: mezzo.v1.DrainInfo
-	(*URL_Endpoint)(nil),                                          // 126: mezzo.v1.URL.Endpoint
-	(*FrameworkInfo_Capability)(nil),                              // 127: mezzo.v1.FrameworkInfo.Capability
-	nil,                                                           // 128: mezzo.v1.FrameworkInfo.OfferFiltersEntry
-	(*CheckInfo_Command)(nil),                                     // 129: mezzo.v1.CheckInfo.Command
-	(*CheckInfo_Http)(nil),                                        // 130: mezzo.v1.CheckInfo.Http
-	(*CheckInfo_Tcp)(nil),                                         // 131: mezzo.v1.CheckInfo.Tcp
-	(*HealthCheck_HTTPCheckInfo)(nil),                             // 132: mezzo.v1.HealthCheck.HTTPCheckInfo
-	(*HealthCheck_TCPCheckInfo)(nil),                              // 133: mezzo.v1.HealthCheck.TCPCheckInfo
-	(*CommandInfo_URI)(nil),                                       // 134: mezzo.v1.CommandInfo.URI
-	(*DomainInfo_FaultDomain)(nil),                                // 135: mezzo.v1.DomainInfo.FaultDomain
-	(*DomainInfo_FaultDomain_RegionInfo)(nil),                     // 136: mezzo.v1.DomainInfo.FaultDomain.RegionInfo
-	(*DomainInfo_FaultDomain_ZoneInfo)(nil),                       // 137: mezzo.v1.DomainInfo.FaultDomain.ZoneInfo
-	(*MasterInfo_Capability)(nil),                                 // 138: mezzo.v1.MasterInfo.Capability
-	(*AgentInfo_Capability)(nil),                                  // 139: mezzo.v1.AgentInfo.Capability
-	(*ResourceProviderInfo_Storage)(nil),                          // 140: mezzo.v1.ResourceProviderInfo.Storage
-	(*Value_Scalar)(nil),                                          // 141: mezzo.v1.Value.Scalar
-	(*Value_Range)(nil),                                           // 142: mezzo.v1.Value.Range
-	(*Value_Ranges)(nil),                                          // 143: mezzo.v1.Value.Ranges
-	(*Value_Set)(nil),                                             // 144: mezzo.v1.Value.Set
-	(*Value_Text)(nil),                                            // 145: mezzo.v1.Value.Text
-	(*Resource_AllocationInfo)(nil),                               // 146: mezzo.v1.Resource.AllocationInfo
-	(*Resource_ReservationInfo)(nil),                              // 147: mezzo.v1.Resource.ReservationInfo
-	(*Resource_DiskInfo)(nil),                                     // 148: mezzo.v1.Resource.DiskInfo
-	(*Resource_RevocableInfo)(nil),                                // 149: mezzo.v1.Resource.RevocableInfo
-	(*Resource_SharedInfo)(nil),                                   // 150: mezzo.v1.Resource.SharedInfo
-	(*Resource_DiskInfo_Persistence)(nil),                         // 151: mezzo.v1.Resource.DiskInfo.Persistence
-	(*Resource_DiskInfo_Source)(nil),                              // 152: mezzo.v1.Resource.DiskInfo.Source
-	(*Resource_DiskInfo_Source_Path)(nil),                         // 153: mezzo.v1.Resource.DiskInfo.Source.Path
-	(*Resource_DiskInfo_Source_Mount)(nil),                        // 154: mezzo.v1.Resource.DiskInfo.Source.Mount
-	(*ResourceStatistics_RatePercentiles)(nil),                    // 155: mezzo.v1.ResourceStatistics.RatePercentiles
-	(*ResourceStatistics_RateStatistics)(nil),                     // 156: mezzo.v1.ResourceStatistics.RateStatistics
-	(*PressureStatistics_Stall)(nil),                              // 157: mezzo.v1.PressureStatistics.Stall
-	(*ResourceUsage_Executor)(nil),                                // 158: mezzo.v1.ResourceUsage.Executor
-	(*ResourceUsage_Executor_Task)(nil),                           // 159: mezzo.v1.ResourceUsage.Executor.Task
-	(*OfferFilters_ResourceQuantities)(nil),                       // 160: mezzo.v1.OfferFilters.ResourceQuantities
-	(*OfferFilters_MinAllocatableResources)(nil),                  // 161: mezzo.v1.OfferFilters.MinAllocatableResources
-	nil,                                                // 162: mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry
-	(*Offer_Operation)(nil),                            // 163: mezzo.v1.Offer.Operation
-	(*Offer_Operation_Launch)(nil),                     // 164: mezzo.v1.Offer.Operation.Launch
-	(*Offer_Operation_LaunchGroup)(nil),                // 165: mezzo.v1.Offer.Operation.LaunchGroup
-	(*Offer_Operation_Reserve)(nil),                    // 166: mezzo.v1.Offer.Operation.Reserve
-	(*Offer_Operation_Unreserve)(nil),                  // 167: mezzo.v1.Offer.Operation.Unreserve
-	(*Offer_Operation_Create)(nil),                     // 168: mezzo.v1.Offer.Operation.Create
-	(*Offer_Operation_Destroy)(nil),                    // 169: mezzo.v1.Offer.Operation.Destroy
-	(*Offer_Operation_GrowVolume)(nil),                 // 170: mezzo.v1.Offer.Operation.GrowVolume
-	(*Offer_Operation_ShrinkVolume)(nil),               // 171: mezzo.v1.Offer.Operation.ShrinkVolume
-	(*Offer_Operation_CreateDisk)(nil),                 // 172: mezzo.v1.Offer.Operation.CreateDisk
-	(*Offer_Operation_DestroyDisk)(nil),                // 173: mezzo.v1.Offer.Operation.DestroyDisk
-	nil,                                                // 174: mezzo.v1.TaskInfo.LimitsEntry
-	nil,                                                // 175: mezzo.v1.Task.LimitsEntry
-	(*CheckStatusInfo_Command)(nil),                    // 176: mezzo.v1.CheckStatusInfo.Command
-	(*CheckStatusInfo_Http)(nil),                       // 177: mezzo.v1.CheckStatusInfo.Http
-	(*CheckStatusInfo_Tcp)(nil),                        // 178: mezzo.v1.CheckStatusInfo.Tcp
-	(*Environment_Variable)(nil),                       // 179: mezzo.v1.Environment.Variable
-	(*Secret_Reference)(nil),                           // 180: mezzo.v1.Secret.Reference
-	(*Secret_Value)(nil),                               // 181: mezzo.v1.Secret.Value
-	(*Image_Appc)(nil),                                 // 182: mezzo.v1.Image.Appc
-	(*Image_Docker)(nil),                               // 183: mezzo.v1.Image.Docker
-	(*Volume_Source)(nil),                              // 184: mezzo.v1.Volume.Source
-	(*Volume_Source_DockerVolume)(nil),                 // 185: mezzo.v1.Volume.Source.DockerVolume
-	(*Volume_Source_HostPath)(nil),                     // 186: mezzo.v1.Volume.Source.HostPath
-	(*Volume_Source_SandboxPath)(nil),                  // 187: mezzo.v1.Volume.Source.SandboxPath
-	(*Volume_Source_CSIVolume)(nil),                    // 188: mezzo.v1.Volume.Source.CSIVolume
-	(*Volume_Source_CSIVolume_VolumeCapability)(nil),   // 189: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability
-	(*Volume_Source_CSIVolume_StaticProvisioning)(nil), // 190: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning
-	(*Volume_Source_CSIVolume_VolumeCapability_BlockVolume)(nil), // 191: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.BlockVolume
-	(*Volume_Source_CSIVolume_VolumeCapability_MountVolume)(nil), // 192: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.MountVolume
-	(*Volume_Source_CSIVolume_VolumeCapability_AccessMode)(nil),  // 193: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode
-	nil,                              // 194: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry
-	nil,                              // 195: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry
-	nil,                              // 196: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.VolumeContextEntry
-	(*NetworkInfo_IPAddress)(nil),    // 197: mezzo.v1.NetworkInfo.IPAddress
-	(*NetworkInfo_PortMapping)(nil),  // 198: mezzo.v1.NetworkInfo.PortMapping
-	(*RLimitInfo_RLimit)(nil),        // 199: mezzo.v1.RLimitInfo.RLimit
-	(*TTYInfo_WindowSize)(nil),       // 200: mezzo.v1.TTYInfo.WindowSize
-	(*ContainerInfo_DockerInfo)(nil), // 201: mezzo.v1.ContainerInfo.DockerInfo
-	(*ContainerInfo_MesosInfo)(nil),  // 202: mezzo.v1.ContainerInfo.MesosInfo
-	(*ContainerInfo_DockerInfo_PortMapping)(nil),   // 203: mezzo.v1.ContainerInfo.DockerInfo.PortMapping
-	(*CgroupInfo_Blkio)(nil),                       // 204: mezzo.v1.CgroupInfo.Blkio
-	(*CgroupInfo_NetCls)(nil),                      // 205: mezzo.v1.CgroupInfo.NetCls
-	(*CgroupInfo_Blkio_Value)(nil),                 // 206: mezzo.v1.CgroupInfo.Blkio.Value
-	(*CgroupInfo_Blkio_CFQ)(nil),                   // 207: mezzo.v1.CgroupInfo.Blkio.CFQ
-	(*CgroupInfo_Blkio_Throttling)(nil),            // 208: mezzo.v1.CgroupInfo.Blkio.Throttling
-	(*CgroupInfo_Blkio_Statistics)(nil),            // 209: mezzo.v1.CgroupInfo.Blkio.Statistics
-	(*CgroupInfo_Blkio_CFQ_Statistics)(nil),        // 210: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
-	(*CgroupInfo_Blkio_Throttling_Statistics)(nil), // 211: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics
-	(*Device_Number)(nil),                          // 212: mezzo.v1.Device.Number
-	(*DeviceAccess_Access)(nil),                    // 213: mezzo.v1.DeviceAccess.Access
+	(ContainerInfo_PullPolicy)(0),                                 // 31: mezzo.v1.ContainerInfo.PullPolicy
+	(ContainerInfo_DockerInfo_Network)(0),                         // 32: mezzo.v1.ContainerInfo.DockerInfo.Network
+	(CgroupInfo_Blkio_Operation)(0),                               // 33: mezzo.v1.CgroupInfo.Blkio.Operation
+	(DiscoveryInfo_Visibility)(0),                                 // 34: mezzo.v1.DiscoveryInfo.Visibility
+	(*FrameworkID)(nil),                                           // 35: mezzo.v1.FrameworkID
+	(*OfferID)(nil),                                               // 36: mezzo.v1.OfferID
+	(*AgentID)(nil),                                               // 37: mezzo.v1.AgentID
+	(*TaskID)(nil),                                                // 38: mezzo.v1.TaskID
+	(*ExecutorID)(nil),                                            // 39: mezzo.v1.ExecutorID
+	(*ContainerID)(nil),                                           // 40: mezzo.v1.ContainerID
+	(*ResourceProviderID)(nil),                                    // 41: mezzo.v1.ResourceProviderID
+	(*OperationID)(nil),                                           // 42: mezzo.v1.OperationID
+	(*TimeInfo)(nil),                                              // 43: mezzo.v1.TimeInfo
+	(*DurationInfo)(nil),                                          // 44: mezzo.v1.DurationInfo
+	(*Address)(nil),                                               // 45: mezzo.v1.Address
+	(*URL)(nil),                                                   // 46: mezzo.v1.URL
+	(*Unavailability)(nil),                                        // 47: mezzo.v1.Unavailability
+	(*MachineID)(nil),                                             // 48: mezzo.v1.MachineID
+	(*MachineInfo)(nil),                                           // 49: mezzo.v1.MachineInfo
+	(*FrameworkInfo)(nil),                                         // 50: mezzo.v1.FrameworkInfo
+	(*CheckInfo)(nil),                                             // 51: mezzo.v1.CheckInfo
+	(*HealthCheck)(nil),                                           // 52: mezzo.v1.HealthCheck
+	(*KillPolicy)(nil),                                            // 53: mezzo.v1.KillPolicy
+	(*CommandInfo)(nil),                                           // 54: mezzo.v1.CommandInfo
+	(*ExecutorInfo)(nil),                                          // 55: mezzo.v1.ExecutorInfo
+	(*DomainInfo)(nil),                                            // 56: mezzo.v1.DomainInfo
+	(*MasterInfo)(nil),                                            // 57: mezzo.v1.MasterInfo
+	(*AgentInfo)(nil),                                             // 58: mezzo.v1.AgentInfo
+	(*CSIPluginContainerInfo)(nil),                                // 59: mezzo.v1.CSIPluginContainerInfo
+	(*CSIPluginEndpoint)(nil),                                     // 60: mezzo.v1.CSIPluginEndpoint
+	(*CSIPluginInfo)(nil),                                         // 61: mezzo.v1.CSIPluginInfo
+	(*ResourceProviderInfo)(nil),                                  // 62: mezzo.v1.ResourceProviderInfo
+	(*Value)(nil),                                                 // 63: mezzo.v1.Value
+	(*Attribute)(nil),                                             // 64: mezzo.v1.Attribute
+	(*Resource)(nil),                                              // 65: mezzo.v1.Resource
+	(*TrafficControlStatistics)(nil),                              // 66: mezzo.v1.TrafficControlStatistics
+	(*IpStatistics)(nil),                                          // 67: mezzo.v1.IpStatistics
+	(*IcmpStatistics)(nil),                                        // 68: mezzo.v1.IcmpStatistics
+	(*TcpStatistics)(nil),                                         // 69: mezzo.v1.TcpStatistics
+	(*UdpStatistics)(nil),                                         // 70: mezzo.v1.UdpStatistics
+	(*SNMPStatistics)(nil),                                        // 71: mezzo.v1.SNMPStatistics
+	(*DiskStatistics)(nil),                                        // 72: mezzo.v1.DiskStatistics
+	(*ResourceStatistics)(nil),                                    // 73: mezzo.v1.ResourceStatistics
+	(*PressureStatistics)(nil),                                    // 74: mezzo.v1.PressureStatistics
+	(*ResourceUsage)(nil),                                         // 75: mezzo.v1.ResourceUsage
+	(*PerfStatistics)(nil),                                        // 76: mezzo.v1.PerfStatistics
+	(*OfferFilters)(nil),                                          // 77: mezzo.v1.OfferFilters
+	(*Request)(nil),                                               // 78: mezzo.v1.Request
+	(*Offer)(nil),                                                 // 79: mezzo.v1.Offer
+	(*InverseOffer)(nil),                                          // 80: mezzo.v1.InverseOffer
+	(*TaskInfo)(nil),                                              // 81: mezzo.v1.TaskInfo
+	(*TaskGroupInfo)(nil),                                         // 82: mezzo.v1.TaskGroupInfo
+	(*Task)(nil),                                                  // 83: mezzo.v1.Task
+	(*TaskResourceLimitation)(nil),                                // 84: mezzo.v1.TaskResourceLimitation
+	(*UUID)(nil),                                                  // 85: mezzo.v1.UUID
+	(*Operation)(nil),                                             // 86: mezzo.v1.Operation
+	(*OperationStatus)(nil),                                       // 87: mezzo.v1.OperationStatus
+	(*CheckStatusInfo)(nil),                                       // 88: mezzo.v1.CheckStatusInfo
+	(*TaskStatus)(nil),                                            // 89: mezzo.v1.TaskStatus
+	(*Filters)(nil),                                               // 90: mezzo.v1.Filters
+	(*Environment)(nil),                                           // 91: mezzo.v1.Environment
+	(*Parameter)(nil),                                             // 92: mezzo.v1.Parameter
+	(*Parameters)(nil),                                            // 93: mezzo.v1.Parameters
+	(*Credential)(nil),                                            // 94: mezzo.v1.Credential
+	(*Credentials)(nil),                                           // 95: mezzo.v1.Credentials
+	(*Secret)(nil),                                                // 96: mezzo.v1.Secret
+	(*RateLimit)(nil),                                             // 97: mezzo.v1.RateLimit
+	(*RateLimits)(nil),                                            // 98: mezzo.v1.RateLimits
+	(*Image)(nil),                                                 // 99: mezzo.v1.Image
+	(*MountPropagation)(nil),                                      // 100: mezzo.v1.MountPropagation
+	(*Volume)(nil),                                                // 101: mezzo.v1.Volume
+	(*NetworkInfo)(nil),                                           // 102: mezzo.v1.NetworkInfo
+	(*CapabilityInfo)(nil),                                        // 103: mezzo.v1.CapabilityInfo
+	(*SeccompInfo)(nil),                                           // 104: mezzo.v1.SeccompInfo
+	(*LinuxInfo)(nil),                                             // 105: mezzo.v1.LinuxInfo
+	(*RLimitInfo)(nil),                                            // 106: mezzo.v1.RLimitInfo
+	(*TTYInfo)(nil),                                               // 107: mezzo.v1.TTYInfo
+	(*ContainerInfo)(nil),                                         // 108: mezzo.v1.ContainerInfo
+	(*ContainerStatus)(nil),                                       // 109: mezzo.v1.ContainerStatus
+	(*CgroupInfo)(nil),                                            // 110: mezzo.v1.CgroupInfo
+	(*Labels)(nil),                                                // 111: mezzo.v1.Labels
+	(*Label)(nil),                                                 // 112: mezzo.v1.Label
+	(*Port)(nil),                                                  // 113: mezzo.v1.Port
+	(*Ports)(nil),                                                 // 114: mezzo.v1.Ports
+	(*DiscoveryInfo)(nil),                                         // 115: mezzo.v1.DiscoveryInfo
+	(*WeightInfo)(nil),                                            // 116: mezzo.v1.WeightInfo
+	(*VersionInfo)(nil),                                           // 117: mezzo.v1.VersionInfo
+	(*Flag)(nil),                                                  // 118: mezzo.v1.Flag
+	(*Role)(nil),                                                  // 119: mezzo.v1.Role
+	(*Metric)(nil),                                                // 120: mezzo.v1.Metric
+	(*FileInfo)(nil),                                              // 121: mezzo.v1.FileInfo
+	(*Device)(nil),                                                // 122: mezzo.v1.Device
+	(*DeviceAccess)(nil),                                          // 123: mezzo.v1.DeviceAccess
+	(*DeviceWhitelist)(nil),                                       // 124: mezzo.v1.DeviceWhitelist
+	(*DrainConfig)(nil),                                           // 125: mezzo.v1.DrainConfig
+	(*DrainInfo)(nil),                                             // 126: mezzo.v1.DrainInfo
+	(*URL_Endpoint)(nil),                                          // 127: mezzo.v1.URL.Endpoint
+	(*FrameworkInfo_Capability)(nil),                              // 128: mezzo.v1.FrameworkInfo.Capability
+	nil,                                                           // 129: mezzo.v1.FrameworkInfo.OfferFiltersEntry
+	(*CheckInfo_Command)(nil),                                     // 130: mezzo.v1.CheckInfo.Command
+	(*CheckInfo_Http)(nil),                                        // 131: mezzo.v1.CheckInfo.Http
+	(*CheckInfo_Tcp)(nil),                                         // 132: mezzo.v1.CheckInfo.Tcp
+	(*HealthCheck_HTTPCheckInfo)(nil),                             // 133: mezzo.v1.HealthCheck.HTTPCheckInfo
+	(*HealthCheck_TCPCheckInfo)(nil),                              // 134: mezzo.v1.HealthCheck.TCPCheckInfo
+	(*CommandInfo_URI)(nil),                                       // 135: mezzo.v1.CommandInfo.URI
+	(*DomainInfo_FaultDomain)(nil),                                // 136: mezzo.v1.DomainInfo.FaultDomain
+	(*DomainInfo_FaultDomain_RegionInfo)(nil),                     // 137: mezzo.v1.DomainInfo.FaultDomain.RegionInfo
+	(*DomainInfo_FaultDomain_ZoneInfo)(nil),                       // 138: mezzo.v1.DomainInfo.FaultDomain.ZoneInfo
+	(*MasterInfo_Capability)(nil),                                 // 139: mezzo.v1.MasterInfo.Capability
+	(*AgentInfo_Capability)(nil),                                  // 140: mezzo.v1.AgentInfo.Capability
+	(*ResourceProviderInfo_Storage)(nil),                          // 141: mezzo.v1.ResourceProviderInfo.Storage
+	(*Value_Scalar)(nil),                                          // 142: mezzo.v1.Value.Scalar
+	(*Value_Range)(nil),                                           // 143: mezzo.v1.Value.Range
+	(*Value_Ranges)(nil),                                          // 144: mezzo.v1.Value.Ranges
+	(*Value_Set)(nil),                                             // 145: mezzo.v1.Value.Set
+	(*Value_Text)(nil),                                            // 146: mezzo.v1.Value.Text
+	(*Resource_AllocationInfo)(nil),                               // 147: mezzo.v1.Resource.AllocationInfo
+	(*Resource_ReservationInfo)(nil),                              // 148: mezzo.v1.Resource.ReservationInfo
+	(*Resource_DiskInfo)(nil),                                     // 149: mezzo.v1.Resource.DiskInfo
+	(*Resource_RevocableInfo)(nil),                                // 150: mezzo.v1.Resource.RevocableInfo
+	(*Resource_SharedInfo)(nil),                                   // 151: mezzo.v1.Resource.SharedInfo
+	(*Resource_DiskInfo_Persistence)(nil),                         // 152: mezzo.v1.Resource.DiskInfo.Persistence
+	(*Resource_DiskInfo_Source)(nil),                              // 153: mezzo.v1.Resource.DiskInfo.Source
+	(*Resource_DiskInfo_Source_Path)(nil),                         // 154: mezzo.v1.Resource.DiskInfo.Source.Path
+	(*Resource_DiskInfo_Source_Mount)(nil),                        // 155: mezzo.v1.Resource.DiskInfo.Source.Mount
+	(*ResourceStatistics_RatePercentiles)(nil),                    // 156: mezzo.v1.ResourceStatistics.RatePercentiles
+	(*ResourceStatistics_RateStatistics)(nil),                     // 157: mezzo.v1.ResourceStatistics.RateStatistics
+	(*PressureStatistics_Stall)(nil),                              // 158: mezzo.v1.PressureStatistics.Stall
+	(*ResourceUsage_Executor)(nil),                                // 159: mezzo.v1.ResourceUsage.Executor
+	(*ResourceUsage_Executor_Task)(nil),                           // 160: mezzo.v1.ResourceUsage.Executor.Task
+	(*OfferFilters_ResourceQuantities)(nil),                       // 161: mezzo.v1.OfferFilters.ResourceQuantities
+	(*OfferFilters_MinAllocatableResources)(nil),                  // 162: mezzo.v1.OfferFilters.MinAllocatableResources
+	nil,                                                // 163: mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry
+	(*Offer_Operation)(nil),                            // 164: mezzo.v1.Offer.Operation
+	(*Offer_Operation_Launch)(nil),                     // 165: mezzo.v1.Offer.Operation.Launch
+	(*Offer_Operation_LaunchGroup)(nil),                // 166: mezzo.v1.Offer.Operation.LaunchGroup
+	(*Offer_Operation_Reserve)(nil),                    // 167: mezzo.v1.Offer.Operation.Reserve
+	(*Offer_Operation_Unreserve)(nil),                  // 168: mezzo.v1.Offer.Operation.Unreserve
+	(*Offer_Operation_Create)(nil),                     // 169: mezzo.v1.Offer.Operation.Create
+	(*Offer_Operation_Destroy)(nil),                    // 170: mezzo.v1.Offer.Operation.Destroy
+	(*Offer_Operation_GrowVolume)(nil),                 // 171: mezzo.v1.Offer.Operation.GrowVolume
+	(*Offer_Operation_ShrinkVolume)(nil),               // 172: mezzo.v1.Offer.Operation.ShrinkVolume
+	(*Offer_Operation_CreateDisk)(nil),                 // 173: mezzo.v1.Offer.Operation.CreateDisk
+	(*Offer_Operation_DestroyDisk)(nil),                // 174: mezzo.v1.Offer.Operation.DestroyDisk
+	nil,                                                // 175: mezzo.v1.TaskInfo.LimitsEntry
+	nil,                                                // 176: mezzo.v1.Task.LimitsEntry
+	(*CheckStatusInfo_Command)(nil),                    // 177: mezzo.v1.CheckStatusInfo.Command
+	(*CheckStatusInfo_Http)(nil),                       // 178: mezzo.v1.CheckStatusInfo.Http
+	(*CheckStatusInfo_Tcp)(nil),                        // 179: mezzo.v1.CheckStatusInfo.Tcp
+	(*Environment_Variable)(nil),                       // 180: mezzo.v1.Environment.Variable
+	(*Secret_Reference)(nil),                           // 181: mezzo.v1.Secret.Reference
+	(*Secret_Value)(nil),                               // 182: mezzo.v1.Secret.Value
+	(*Image_Appc)(nil),                                 // 183: mezzo.v1.Image.Appc
+	(*Image_Docker)(nil),                               // 184: mezzo.v1.Image.Docker
+	(*Volume_Source)(nil),                              // 185: mezzo.v1.Volume.Source
+	(*Volume_Source_DockerVolume)(nil),                 // 186: mezzo.v1.Volume.Source.DockerVolume
+	(*Volume_Source_HostPath)(nil),                     // 187: mezzo.v1.Volume.Source.HostPath
+	(*Volume_Source_SandboxPath)(nil),                  // 188: mezzo.v1.Volume.Source.SandboxPath
+	(*Volume_Source_CSIVolume)(nil),                    // 189: mezzo.v1.Volume.Source.CSIVolume
+	(*Volume_Source_CSIVolume_VolumeCapability)(nil),   // 190: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability
+	(*Volume_Source_CSIVolume_StaticProvisioning)(nil), // 191: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning
+	(*Volume_Source_CSIVolume_VolumeCapability_BlockVolume)(nil), // 192: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.BlockVolume
+	(*Volume_Source_CSIVolume_VolumeCapability_MountVolume)(nil), // 193: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.MountVolume
+	(*Volume_Source_CSIVolume_VolumeCapability_AccessMode)(nil),  // 194: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode
+	nil,                              // 195: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry
+	nil,                              // 196: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry
+	nil,                              // 197: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.VolumeContextEntry
+	(*NetworkInfo_IPAddress)(nil),    // 198: mezzo.v1.NetworkInfo.IPAddress
+	(*NetworkInfo_PortMapping)(nil),  // 199: mezzo.v1.NetworkInfo.PortMapping
+	(*RLimitInfo_RLimit)(nil),        // 200: mezzo.v1.RLimitInfo.RLimit
+	(*TTYInfo_WindowSize)(nil),       // 201: mezzo.v1.TTYInfo.WindowSize
+	(*ContainerInfo_DockerInfo)(nil), // 202: mezzo.v1.ContainerInfo.DockerInfo
+	(*ContainerInfo_MesosInfo)(nil),  // 203: mezzo.v1.ContainerInfo.MesosInfo
+	(*ContainerInfo_DockerInfo_PortMapping)(nil),   // 204: mezzo.v1.ContainerInfo.DockerInfo.PortMapping
+	(*CgroupInfo_Blkio)(nil),                       // 205: mezzo.v1.CgroupInfo.Blkio
+	(*CgroupInfo_NetCls)(nil),                      // 206: mezzo.v1.CgroupInfo.NetCls
+	(*CgroupInfo_Blkio_Value)(nil),                 // 207: mezzo.v1.CgroupInfo.Blkio.Value
+	(*CgroupInfo_Blkio_CFQ)(nil),                   // 208: mezzo.v1.CgroupInfo.Blkio.CFQ
+	(*CgroupInfo_Blkio_Throttling)(nil),            // 209: mezzo.v1.CgroupInfo.Blkio.Throttling
+	(*CgroupInfo_Blkio_Statistics)(nil),            // 210: mezzo.v1.CgroupInfo.Blkio.Statistics
+	(*CgroupInfo_Blkio_CFQ_Statistics)(nil),        // 211: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
+	(*CgroupInfo_Blkio_Throttling_Statistics)(nil), // 212: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics
+	(*Device_Number)(nil),                          // 213: mezzo.v1.Device.Number
+	(*DeviceAccess_Access)(nil),                    // 214: mezzo.v1.DeviceAccess.Access
 }
 var file_mezzo_v1_mezzo_proto_depIdxs = []int32{
-	39,  // 0: mezzo.v1.ContainerID.parent:type_name -> mezzo.v1.ContainerID
-	44,  // 1: mezzo.v1.URL.address:type_name -> mezzo.v1.Address
-	91,  // 2: mezzo.v1.URL.query:type_name -> mezzo.v1.Parameter
-	126, // 3: mezzo.v1.URL.endpoints:type_name -> mezzo.v1.URL.Endpoint
-	42,  // 4: mezzo.v1.Unavailability.start:type_name -> mezzo.v1.TimeInfo
-	43,  // 5: mezzo.v1.Unavailability.duration:type_name -> mezzo.v1.DurationInfo
-	47,  // 6: mezzo.v1.MachineInfo.id:type_name -> mezzo.v1.MachineID
+	40,  // 0: mezzo.v1.ContainerID.parent:type_name -> mezzo.v1.ContainerID
+	45,  // 1: mezzo.v1.URL.address:type_name -> mezzo.v1.Address
+	92,  // 2: mezzo.v1.URL.query:type_name -> mezzo.v1.Parameter
+	127, // 3: mezzo.v1.URL.endpoints:type_name -> mezzo.v1.URL.Endpoint
+	43,  // 4: mezzo.v1.Unavailability.start:type_name -> mezzo.v1.TimeInfo
+	44,  // 5: mezzo.v1.Unavailability.duration:type_name -> mezzo.v1.DurationInfo
+	48,  // 6: mezzo.v1.MachineInfo.id:type_name -> mezzo.v1.MachineID
 	4,   // 7: mezzo.v1.MachineInfo.mode:type_name -> mezzo.v1.MachineInfo.Mode
-	46,  // 8: mezzo.v1.MachineInfo.unavailability:type_name -> mezzo.v1.Unavailability
-	34,  // 9: mezzo.v1.FrameworkInfo.id:type_name -> mezzo.v1.FrameworkID
-	127, // 10: mezzo.v1.FrameworkInfo.capabilities:type_name -> mezzo.v1.FrameworkInfo.Capability
-	110, // 11: mezzo.v1.FrameworkInfo.labels:type_name -> mezzo.v1.Labels
-	128, // 12: mezzo.v1.FrameworkInfo.offer_filters:type_name -> mezzo.v1.FrameworkInfo.OfferFiltersEntry
+	47,  // 8: mezzo.v1.MachineInfo.unavailability:type_name -> mezzo.v1.Unavailability
+	35,  // 9: mezzo.v1.FrameworkInfo.id:type_name -> mezzo.v1.FrameworkID
+	128, // 10: mezzo.v1.FrameworkInfo.capabilities:type_name -> mezzo.v1.FrameworkInfo.Capability
+	111, // 11: mezzo.v1.FrameworkInfo.labels:type_name -> mezzo.v1.Labels
+	129, // 12: mezzo.v1.FrameworkInfo.offer_filters:type_name -> mezzo.v1.FrameworkInfo.OfferFiltersEntry
 	6,   // 13: mezzo.v1.CheckInfo.type:type_name -> mezzo.v1.CheckInfo.Type
-	129, // 14: mezzo.v1.CheckInfo.command:type_name -> mezzo.v1.CheckInfo.Command
-	130, // 15: mezzo.v1.CheckInfo.http:type_name -> mezzo.v1.CheckInfo.Http
-	131, // 16: mezzo.v1.CheckInfo.tcp:type_name -> mezzo.v1.CheckInfo.Tcp
-	132, // 17: mezzo.v1.HealthCheck.http:type_name -> mezzo.v1.HealthCheck.HTTPCheckInfo
-	53,  // 18: mezzo.v1.HealthCheck.command:type_name -> mezzo.v1.CommandInfo
+	130, // 14: mezzo.v1.CheckInfo.command:type_name -> mezzo.v1.CheckInfo.Command
+	131, // 15: mezzo.v1.CheckInfo.http:type_name -> mezzo.v1.CheckInfo.Http
+	132, // 16: mezzo.v1.CheckInfo.tcp:type_name -> mezzo.v1.CheckInfo.Tcp
+	133, // 17: mezzo.v1.HealthCheck.http:type_name -> mezzo.v1.HealthCheck.HTTPCheckInfo
+	54,  // 18: mezzo.v1.HealthCheck.command:type_name -> mezzo.v1.CommandInfo
 	7,   // 19: mezzo.v1.HealthCheck.type:type_name -> mezzo.v1.HealthCheck.Type
-	133, // 20: mezzo.v1.HealthCheck.tcp:type_name -> mezzo.v1.HealthCheck.TCPCheckInfo
-	43,  // 21: mezzo.v1.KillPolicy.grace_period:type_name -> mezzo.v1.DurationInfo
-	134, // 22: mezzo.v1.CommandInfo.uris:type_name -> mezzo.v1.CommandInfo.URI
-	90,  // 23: mezzo.v1.CommandInfo.environment:type_name -> mezzo.v1.Environment
-	38,  // 24: mezzo.v1.ExecutorInfo.executor_id:type_name -> mezzo.v1.ExecutorID
-	64,  // 25: mezzo.v1.ExecutorInfo.resources:type_name -> mezzo.v1.Resource
-	53,  // 26: mezzo.v1.ExecutorInfo.command:type_name -> mezzo.v1.CommandInfo
-	34,  // 27: mezzo.v1.ExecutorInfo.framework_id:type_name -> mezzo.v1.FrameworkID
-	107, // 28: mezzo.v1.ExecutorInfo.container:type_name -> mezzo.v1.ContainerInfo
-	114, // 29: mezzo.v1.ExecutorInfo.discovery:type_name -> mezzo.v1.DiscoveryInfo
-	43,  // 30: mezzo.v1.ExecutorInfo.shutdown_grace_period:type_name -> mezzo.v1.DurationInfo
-	110, // 31: mezzo.v1.ExecutorInfo.labels:type_name -> mezzo.v1.Labels
+	134, // 20: mezzo.v1.HealthCheck.tcp:type_name -> mezzo.v1.HealthCheck.TCPCheckInfo
+	44,  // 21: mezzo.v1.KillPolicy.grace_period:type_name -> mezzo.v1.DurationInfo
+	135, // 22: mezzo.v1.CommandInfo.uris:type_name -> mezzo.v1.CommandInfo.URI
+	91,  // 23: mezzo.v1.CommandInfo.environment:type_name -> mezzo.v1.Environment
+	39,  // 24: mezzo.v1.ExecutorInfo.executor_id:type_name -> mezzo.v1.ExecutorID
+	65,  // 25: mezzo.v1.ExecutorInfo.resources:type_name -> mezzo.v1.Resource
+	54,  // 26: mezzo.v1.ExecutorInfo.command:type_name -> mezzo.v1.CommandInfo
+	35,  // 27: mezzo.v1.ExecutorInfo.framework_id:type_name -> mezzo.v1.FrameworkID
+	108, // 28: mezzo.v1.ExecutorInfo.container:type_name -> mezzo.v1.ContainerInfo
+	115, // 29: mezzo.v1.ExecutorInfo.discovery:type_name -> mezzo.v1.DiscoveryInfo
+	44,  // 30: mezzo.v1.ExecutorInfo.shutdown_grace_period:type_name -> mezzo.v1.DurationInfo
+	111, // 31: mezzo.v1.ExecutorInfo.labels:type_name -> mezzo.v1.Labels
 	8,   // 32: mezzo.v1.ExecutorInfo.type:type_name -> mezzo.v1.ExecutorInfo.Type
-	135, // 33: mezzo.v1.DomainInfo.fault_domain:type_name -> mezzo.v1.DomainInfo.FaultDomain
-	44,  // 34: mezzo.v1.MasterInfo.address:type_name -> mezzo.v1.Address
-	55,  // 35: mezzo.v1.MasterInfo.domain:type_name -> mezzo.v1.DomainInfo
-	138, // 36: mezzo.v1.MasterInfo.capabilities:type_name -> mezzo.v1.MasterInfo.Capability
-	64,  // 37: mezzo.v1.AgentInfo.resources:type_name -> mezzo.v1.Resource
-	63,  // 38: mezzo.v1.AgentInfo.attributes:type_name -> mezzo.v1.Attribute
-	36,  // 39: mezzo.v1.AgentInfo.id:type_name -> mezzo.v1.AgentID
-	55,  // 40: mezzo.v1.AgentInfo.domain:type_name -> mezzo.v1.DomainInfo
+	136, // 33: mezzo.v1.DomainInfo.fault_domain:type_name -> mezzo.v1.DomainInfo.FaultDomain
+	45,  // 34: mezzo.v1.MasterInfo.address:type_name -> mezzo.v1.Address
+	56,  // 35: mezzo.v1.MasterInfo.domain:type_name -> mezzo.v1.DomainInfo
+	139, // 36: mezzo.v1.MasterInfo.capabilities:type_name -> mezzo.v1.MasterInfo.Capability
+	65,  // 37: mezzo.v1.AgentInfo.resources:type_name -> mezzo.v1.Resource
+	64,  // 38: mezzo.v1.AgentInfo.attributes:type_name -> mezzo.v1.Attribute
+	37,  // 39: mezzo.v1.AgentInfo.id:type_name -> mezzo.v1.AgentID
+	56,  // 40: mezzo.v1.AgentInfo.domain:type_name -> mezzo.v1.DomainInfo
 	11,  // 41: mezzo.v1.CSIPluginContainerInfo.services:type_name -> mezzo.v1.CSIPluginContainerInfo.Service
-	53,  // 42: mezzo.v1.CSIPluginContainerInfo.command:type_name -> mezzo.v1.CommandInfo
-	64,  // 43: mezzo.v1.CSIPluginContainerInfo.resources:type_name -> mezzo.v1.Resource
-	107, // 44: mezzo.v1.CSIPluginContainerInfo.container:type_name -> mezzo.v1.ContainerInfo
+	54,  // 42: mezzo.v1.CSIPluginContainerInfo.command:type_name -> mezzo.v1.CommandInfo
+	65,  // 43: mezzo.v1.CSIPluginContainerInfo.resources:type_name -> mezzo.v1.Resource
+	108, // 44: mezzo.v1.CSIPluginContainerInfo.container:type_name -> mezzo.v1.ContainerInfo
 	11,  // 45: mezzo.v1.CSIPluginEndpoint.csi_service:type_name -> mezzo.v1.CSIPluginContainerInfo.Service
-	58,  // 46: mezzo.v1.CSIPluginInfo.containers:type_name -> mezzo.v1.CSIPluginContainerInfo
-	59,  // 47: mezzo.v1.CSIPluginInfo.endpoints:type_name -> mezzo.v1.CSIPluginEndpoint
-	40,  // 48: mezzo.v1.ResourceProviderInfo.id:type_name -> mezzo.v1.ResourceProviderID
-	63,  // 49: mezzo.v1.ResourceProviderInfo.attributes:type_name -> mezzo.v1.Attribute
-	147, // 50: mezzo.v1.ResourceProviderInfo.default_reservations:type_name -> mezzo.v1.Resource.ReservationInfo
-	140, // 51: mezzo.v1.ResourceProviderInfo.storage:type_name -> mezzo.v1.ResourceProviderInfo.Storage
+	59,  // 46: mezzo.v1.CSIPluginInfo.containers:type_name -> mezzo.v1.CSIPluginContainerInfo
+	60,  // 47: mezzo.v1.CSIPluginInfo.endpoints:type_name -> mezzo.v1.CSIPluginEndpoint
+	41,  // 48: mezzo.v1.ResourceProviderInfo.id:type_name -> mezzo.v1.ResourceProviderID
+	64,  // 49: mezzo.v1.ResourceProviderInfo.attributes:type_name -> mezzo.v1.Attribute
+	148, // 50: mezzo.v1.ResourceProviderInfo.default_reservations:type_name -> mezzo.v1.Resource.ReservationInfo
+	141, // 51: mezzo.v1.ResourceProviderInfo.storage:type_name -> mezzo.v1.ResourceProviderInfo.Storage
 	12,  // 52: mezzo.v1.Value.type:type_name -> mezzo.v1.Value.Type
-	141, // 53: mezzo.v1.Value.scalar:type_name -> mezzo.v1.Value.Scalar
-	143, // 54: mezzo.v1.Value.ranges:type_name -> mezzo.v1.Value.Ranges
-	144, // 55: mezzo.v1.Value.set:type_name -> mezzo.v1.Value.Set
-	145, // 56: mezzo.v1.Value.text:type_name -> mezzo.v1.Value.Text
+	142, // 53: mezzo.v1.Value.scalar:type_name -> mezzo.v1.Value.Scalar
+	144, // 54: mezzo.v1.Value.ranges:type_name -> mezzo.v1.Value.Ranges
+	145, // 55: mezzo.v1.Value.set:type_name -> mezzo.v1.Value.Set
+	146, // 56: mezzo.v1.Value.text:type_name -> mezzo.v1.Value.Text
 	12,  // 57: mezzo.v1.Attribute.type:type_name -> mezzo.v1.Value.Type
-	141, // 58: mezzo.v1.Attribute.scalar:type_name -> mezzo.v1.Value.Scalar
-	143, // 59: mezzo.v1.Attribute.ranges:type_name -> mezzo.v1.Value.Ranges
-	145, // 60: mezzo.v1.Attribute.text:type_name -> mezzo.v1.Value.Text
-	144, // 61: mezzo.v1.Attribute.set:type_name -> mezzo.v1.Value.Set
+	142, // 58: mezzo.v1.Attribute.scalar:type_name -> mezzo.v1.Value.Scalar
+	144, // 59: mezzo.v1.Attribute.ranges:type_name -> mezzo.v1.Value.Ranges
+	146, // 60: mezzo.v1.Attribute.text:type_name -> mezzo.v1.Value.Text
+	145, // 61: mezzo.v1.Attribute.set:type_name -> mezzo.v1.Value.Set
 	12,  // 62: mezzo.v1.Resource.type:type_name -> mezzo.v1.Value.Type
-	141, // 63: mezzo.v1.Resource.scalar:type_name -> mezzo.v1.Value.Scalar
-	143, // 64: mezzo.v1.Resource.ranges:type_name -> mezzo.v1.Value.Ranges
-	144, // 65: mezzo.v1.Resource.set:type_name -> mezzo.v1.Value.Set
-	148, // 66: mezzo.v1.Resource.disk:type_name -> mezzo.v1.Resource.DiskInfo
-	147, // 67: mezzo.v1.Resource.reservation:type_name -> mezzo.v1.Resource.ReservationInfo
-	149, // 68: mezzo.v1.Resource.revocable:type_name -> mezzo.v1.Resource.RevocableInfo
-	150, // 69: mezzo.v1.Resource.shared:type_name -> mezzo.v1.Resource.SharedInfo
-	146, // 70: mezzo.v1.Resource.allocation_info:type_name -> mezzo.v1.Resource.AllocationInfo
-	40,  // 71: mezzo.v1.Resource.provider_id:type_name -> mezzo.v1.ResourceProviderID
-	147, // 72: mezzo.v1.Resource.reservations:type_name -> mezzo.v1.Resource.ReservationInfo
-	66,  // 73: mezzo.v1.SNMPStatistics.ip_stats:type_name -> mezzo.v1.IpStatistics
-	67,  // 74: mezzo.v1.SNMPStatistics.icmp_stats:type_name -> mezzo.v1.IcmpStatistics
-	68,  // 75: mezzo.v1.SNMPStatistics.tcp_stats:type_name -> mezzo.v1.TcpStatistics
-	69,  // 76: mezzo.v1.SNMPStatistics.udp_stats:type_name -> mezzo.v1.UdpStatistics
-	152, // 77: mezzo.v1.DiskStatistics.source:type_name -> mezzo.v1.Resource.DiskInfo.Source
-	151, // 78: mezzo.v1.DiskStatistics.persistence:type_name -> mezzo.v1.Resource.DiskInfo.Persistence
-	75,  // 79: mezzo.v1.ResourceStatistics.perf:type_name -> mezzo.v1.PerfStatistics
-	65,  // 80: mezzo.v1.ResourceStatistics.net_traffic_control_statistics:type_name -> mezzo.v1.TrafficControlStatistics
-	70,  // 81: mezzo.v1.ResourceStatistics.net_snmp_statistics:type_name -> mezzo.v1.SNMPStatistics
-	71,  // 82: mezzo.v1.ResourceStatistics.disk_statistics:type_name -> mezzo.v1.DiskStatistics
-	209, // 83: mezzo.v1.ResourceStatistics.blkio_statistics:type_name -> mezzo.v1.CgroupInfo.Blkio.Statistics
-	156, // 84: mezzo.v1.ResourceStatistics.net_rate_statistics:type_name -> mezzo.v1.ResourceStatistics.RateStatistics
-	142, // 85: mezzo.v1.ResourceStatistics.net_ephemeral_ports:type_name -> mezzo.v1.Value.Range
-	73,  // 86: mezzo.v1.ResourceStatistics.cpu_pressure:type_name -> mezzo.v1.PressureStatistics
-	73,  // 87: mezzo.v1.ResourceStatistics.memory_pressure:type_name -> mezzo.v1.PressureStatistics
-	73,  // 88: mezzo.v1.ResourceStatistics.io_pressure:type_name -> mezzo.v1.PressureStatistics
-	157, // 89: mezzo.v1.PressureStatistics.some:type_name -> mezzo.v1.PressureStatistics.Stall
-	157, // 90: mezzo.v1.PressureStatistics.full:type_name -> mezzo.v1.PressureStatistics.Stall
-	158, // 91: mezzo.v1.ResourceUsage.executors:type_name -> mezzo.v1.ResourceUsage.Executor
-	64,  // 92: mezzo.v1.ResourceUsage.total:type_name -> mezzo.v1.Resource
-	161, // 93: mezzo.v1.OfferFilters.min_allocatable_resources:type_name -> mezzo.v1.OfferFilters.MinAllocatableResources
-	36,  // 94: mezzo.v1.Request.agent_id:type_name -> mezzo.v1.AgentID
-	64,  // 95: mezzo.v1.Request.resources:type_name -> mezzo.v1.Resource
-	35,  // 96: mezzo.v1.Offer.id:type_name -> mezzo.v1.OfferID
-	34,  // 97: mezzo.v1.Offer.framework_id:type_name -> mezzo.v1.FrameworkID
-	36,  // 98: mezzo.v1.Offer.agent_id:type_name -> mezzo.v1.AgentID
-	64,  // 99: mezzo.v1.Offer.resources:type_name -> mezzo.v1.Resource
-	38,  // 100: mezzo.v1.Offer.executor_ids:type_name -> mezzo.v1.ExecutorID
-	63,  // 101: mezzo.v1.Offer.attributes:type_name -> mezzo.v1.Attribute
-	45,  // 102: mezzo.v1.Offer.url:type_name -> mezzo.v1.URL
-	46,  // 103: mezzo.v1.Offer.unavailability:type_name -> mezzo.v1.Unavailability
-	146, // 104: mezzo.v1.Offer.allocation_info:type_name -> mezzo.v1.Resource.AllocationInfo
-	55,  // 105: mezzo.v1.Offer.domain:type_name -> mezzo.v1.DomainInfo
-	35,  // 106: mezzo.v1.InverseOffer.id:type_name -> mezzo.v1.OfferID
-	45,  // 107: mezzo.v1.InverseOffer.url:type_name -> mezzo.v1.URL
-	34,  // 108: mezzo.v1.InverseOffer.framework_id:type_name -> mezzo.v1.FrameworkID
-	36,  // 109: mezzo.v1.InverseOffer.agent_id:type_name -> mezzo.v1.AgentID
-	46,  // 110: mezzo.v1.InverseOffer.unavailability:type_name -> mezzo.v1.Unavailability
-	64,  // 111: mezzo.v1.InverseOffer.resources:type_name -> mezzo.v1.Resource
-	37,  // 112: mezzo.v1.TaskInfo.task_id:type_name -> mezzo.v1.TaskID
-	36,  // 113: mezzo.v1.TaskInfo.agent_id:type_name -> mezzo.v1.AgentID
-	64,  // 114: mezzo.v1.TaskInfo.resources:type_name -> mezzo.v1.Resource
-	54,  // 115: mezzo.v1.TaskInfo.executor:type_name -> mezzo.v1.ExecutorInfo
-	53,  // 116: mezzo.v1.TaskInfo.command:type_name -> mezzo.v1.CommandInfo
-	51,  // 117: mezzo.v1.TaskInfo.health_check:type_name -> mezzo.v1.HealthCheck
-	107, // 118: mezzo.v1.TaskInfo.container:type_name -> mezzo.v1.ContainerInfo
-	110, // 119: mezzo.v1.TaskInfo.labels:type_name -> mezzo.v1.Labels
-	114, // 120: mezzo.v1.TaskInfo.discovery:type_name -> mezzo.v1.DiscoveryInfo
-	52,  // 121: mezzo.v1.TaskInfo.kill_policy:type_name -> mezzo.v1.KillPolicy
-	50,  // 122: mezzo.v1.TaskInfo.check:type_name -> mezzo.v1.CheckInfo
-	43,  // 123: mezzo.v1.TaskInfo.max_completion_time:type_name -> mezzo.v1.DurationInfo
-	174, // 124: mezzo.v1.TaskInfo.limits:type_name -> mezzo.v1.TaskInfo.LimitsEntry
-	80,  // 125: mezzo.v1.TaskGroupInfo.tasks:type_name -> mezzo.v1.TaskInfo
-	37,  // 126: mezzo.v1.Task.task_id:type_name -> mezzo.v1.TaskID
-	34,  // 127: mezzo.v1.Task.framework_id:type_name -> mezzo.v1.FrameworkID
-	38,  // 128: mezzo.v1.Task.executor_id:type_name -> mezzo.v1.ExecutorID
-	36,  // 129: mezzo.v1.Task.agent_id:type_name -> mezzo.v1.AgentID
+	142, // 63: mezzo.v1.Resource.scalar:type_name -> mezzo.v1.Value.Scalar
+	144, // 64: mezzo.v1.Resource.ranges:type_name -> mezzo.v1.Value.Ranges
+	145, // 65: mezzo.v1.Resource.set:type_name -> mezzo.v1.Value.Set
+	149, // 66: mezzo.v1.Resource.disk:type_name -> mezzo.v1.Resource.DiskInfo
+	148, // 67: mezzo.v1.Resource.reservation:type_name -> mezzo.v1.Resource.ReservationInfo
+	150, // 68: mezzo.v1.Resource.revocable:type_name -> mezzo.v1.Resource.RevocableInfo
+	151, // 69: mezzo.v1.Resource.shared:type_name -> mezzo.v1.Resource.SharedInfo
+	147, // 70: mezzo.v1.Resource.allocation_info:type_name -> mezzo.v1.Resource.AllocationInfo
+	41,  // 71: mezzo.v1.Resource.provider_id:type_name -> mezzo.v1.ResourceProviderID
+	148, // 72: mezzo.v1.Resource.reservations:type_name -> mezzo.v1.Resource.ReservationInfo
+	67,  // 73: mezzo.v1.SNMPStatistics.ip_stats:type_name -> mezzo.v1.IpStatistics
+	68,  // 74: mezzo.v1.SNMPStatistics.icmp_stats:type_name -> mezzo.v1.IcmpStatistics
+	69,  // 75: mezzo.v1.SNMPStatistics.tcp_stats:type_name -> mezzo.v1.TcpStatistics
+	70,  // 76: mezzo.v1.SNMPStatistics.udp_stats:type_name -> mezzo.v1.UdpStatistics
+	153, // 77: mezzo.v1.DiskStatistics.source:type_name -> mezzo.v1.Resource.DiskInfo.Source
+	152, // 78: mezzo.v1.DiskStatistics.persistence:type_name -> mezzo.v1.Resource.DiskInfo.Persistence
+	76,  // 79: mezzo.v1.ResourceStatistics.perf:type_name -> mezzo.v1.PerfStatistics
+	66,  // 80: mezzo.v1.ResourceStatistics.net_traffic_control_statistics:type_name -> mezzo.v1.TrafficControlStatistics
+	71,  // 81: mezzo.v1.ResourceStatistics.net_snmp_statistics:type_name -> mezzo.v1.SNMPStatistics
+	72,  // 82: mezzo.v1.ResourceStatistics.disk_statistics:type_name -> mezzo.v1.DiskStatistics
+	210, // 83: mezzo.v1.ResourceStatistics.blkio_statistics:type_name -> mezzo.v1.CgroupInfo.Blkio.Statistics
+	157, // 84: mezzo.v1.ResourceStatistics.net_rate_statistics:type_name -> mezzo.v1.ResourceStatistics.RateStatistics
+	143, // 85: mezzo.v1.ResourceStatistics.net_ephemeral_ports:type_name -> mezzo.v1.Value.Range
+	74,  // 86: mezzo.v1.ResourceStatistics.cpu_pressure:type_name -> mezzo.v1.PressureStatistics
+	74,  // 87: mezzo.v1.ResourceStatistics.memory_pressure:type_name -> mezzo.v1.PressureStatistics
+	74,  // 88: mezzo.v1.ResourceStatistics.io_pressure:type_name -> mezzo.v1.PressureStatistics
+	158, // 89: mezzo.v1.PressureStatistics.some:type_name -> mezzo.v1.PressureStatistics.Stall
+	158, // 90: mezzo.v1.PressureStatistics.full:type_name -> mezzo.v1.PressureStatistics.Stall
+	159, // 91: mezzo.v1.ResourceUsage.executors:type_name -> mezzo.v1.ResourceUsage.Executor
+	65,  // 92: mezzo.v1.ResourceUsage.total:type_name -> mezzo.v1.Resource
+	162, // 93: mezzo.v1.OfferFilters.min_allocatable_resources:type_name -> mezzo.v1.OfferFilters.MinAllocatableResources
+	37,  // 94: mezzo.v1.Request.agent_id:type_name -> mezzo.v1.AgentID
+	65,  // 95: mezzo.v1.Request.resources:type_name -> mezzo.v1.Resource
+	36,  // 96: mezzo.v1.Offer.id:type_name -> mezzo.v1.OfferID
+	35,  // 97: mezzo.v1.Offer.framework_id:type_name -> mezzo.v1.FrameworkID
+	37,  // 98: mezzo.v1.Offer.agent_id:type_name -> mezzo.v1.AgentID
+	65,  // 99: mezzo.v1.Offer.resources:type_name -> mezzo.v1.Resource
+	39,  // 100: mezzo.v1.Offer.executor_ids:type_name -> mezzo.v1.ExecutorID
+	64,  // 101: mezzo.v1.Offer.attributes:type_name -> mezzo.v1.Attribute
+	46,  // 102: mezzo.v1.Offer.url:type_name -> mezzo.v1.URL
+	47,  // 103: mezzo.v1.Offer.unavailability:type_name -> mezzo.v1.Unavailability
+	147, // 104: mezzo.v1.Offer.allocation_info:type_name -> mezzo.v1.Resource.AllocationInfo
+	56,  // 105: mezzo.v1.Offer.domain:type_name -> mezzo.v1.DomainInfo
+	36,  // 106: mezzo.v1.InverseOffer.id:type_name -> mezzo.v1.OfferID
+	46,  // 107: mezzo.v1.InverseOffer.url:type_name -> mezzo.v1.URL
+	35,  // 108: mezzo.v1.InverseOffer.framework_id:type_name -> mezzo.v1.FrameworkID
+	37,  // 109: mezzo.v1.InverseOffer.agent_id:type_name -> mezzo.v1.AgentID
+	47,  // 110: mezzo.v1.InverseOffer.unavailability:type_name -> mezzo.v1.Unavailability
+	65,  // 111: mezzo.v1.InverseOffer.resources:type_name -> mezzo.v1.Resource
+	38,  // 112: mezzo.v1.TaskInfo.task_id:type_name -> mezzo.v1.TaskID
+	37,  // 113: mezzo.v1.TaskInfo.agent_id:type_name -> mezzo.v1.AgentID
+	65,  // 114: mezzo.v1.TaskInfo.resources:type_name -> mezzo.v1.Resource
+	55,  // 115: mezzo.v1.TaskInfo.executor:type_name -> mezzo.v1.ExecutorInfo
+	54,  // 116: mezzo.v1.TaskInfo.command:type_name -> mezzo.v1.CommandInfo
+	52,  // 117: mezzo.v1.TaskInfo.health_check:type_name -> mezzo.v1.HealthCheck
+	108, // 118: mezzo.v1.TaskInfo.container:type_name -> mezzo.v1.ContainerInfo
+	111, // 119: mezzo.v1.TaskInfo.labels:type_name -> mezzo.v1.Labels
+	115, // 120: mezzo.v1.TaskInfo.discovery:type_name -> mezzo.v1.DiscoveryInfo
+	53,  // 121: mezzo.v1.TaskInfo.kill_policy:type_name -> mezzo.v1.KillPolicy
+	51,  // 122: mezzo.v1.TaskInfo.check:type_name -> mezzo.v1.CheckInfo
+	44,  // 123: mezzo.v1.TaskInfo.max_completion_time:type_name -> mezzo.v1.DurationInfo
+	175, // 124: mezzo.v1.TaskInfo.limits:type_name -> mezzo.v1.TaskInfo.LimitsEntry
+	81,  // 125: mezzo.v1.TaskGroupInfo.tasks:type_name -> mezzo.v1.TaskInfo
+	38,  // 126: mezzo.v1.Task.task_id:type_name -> mezzo.v1.TaskID
+	35,  // 127: mezzo.v1.Task.framework_id:type_name -> mezzo.v1.FrameworkID
+	39,  // 128: mezzo.v1.Task.executor_id:type_name -> mezzo.v1.ExecutorID
+	37,  // 129: mezzo.v1.Task.agent_id:type_name -> mezzo.v1.AgentID
 	1,   // 130: mezzo.v1.Task.state:type_name -> mezzo.v1.TaskState
-	64,  // 131: mezzo.v1.Task.resources:type_name -> mezzo.v1.Resource
-	88,  // 132: mezzo.v1.Task.statuses:type_name -> mezzo.v1.TaskStatus
+	65,  // 131: mezzo.v1.Task.resources:type_name -> mezzo.v1.Resource
+	89,  // 132: mezzo.v1.Task.statuses:type_name -> mezzo.v1.TaskStatus
 	1,   // 133: mezzo.v1.Task.status_update_state:type_name -> mezzo.v1.TaskState
-	110, // 134: mezzo.v1.Task.labels:type_name -> mezzo.v1.Labels
-	114, // 135: mezzo.v1.Task.discovery:type_name -> mezzo.v1.DiscoveryInfo
-	107, // 136: mezzo.v1.Task.container:type_name -> mezzo.v1.ContainerInfo
-	51,  // 137: mezzo.v1.Task.health_check:type_name -> mezzo.v1.HealthCheck
-	52,  // 138: mezzo.v1.Task.kill_policy:type_name -> mezzo.v1.KillPolicy
-	175, // 139: mezzo.v1.Task.limits:type_name -> mezzo.v1.Task.LimitsEntry
-	64,  // 140: mezzo.v1.TaskResourceLimitation.resources:type_name -> mezzo.v1.Resource
-	34,  // 141: mezzo.v1.Operation.framework_id:type_name -> mezzo.v1.FrameworkID
-	36,  // 142: mezzo.v1.Operation.agent_id:type_name -> mezzo.v1.AgentID
-	163, // 143: mezzo.v1.Operation.info:type_name -> mezzo.v1.Offer.Operation
-	86,  // 144: mezzo.v1.Operation.latest_status:type_name -> mezzo.v1.OperationStatus
-	86,  // 145: mezzo.v1.Operation.statuses:type_name -> mezzo.v1.OperationStatus
-	84,  // 146: mezzo.v1.Operation.uuid:type_name -> mezzo.v1.UUID
-	41,  // 147: mezzo.v1.OperationStatus.operation_id:type_name -> mezzo.v1.OperationID
+	111, // 134: mezzo.v1.Task.labels:type_name -> mezzo.v1.Labels
+	115, // 135: mezzo.v1.Task.discovery:type_name -> mezzo.v1.DiscoveryInfo
+	108, // 136: mezzo.v1.Task.container:type_name -> mezzo.v1.ContainerInfo
+	52,  // 137: mezzo.v1.Task.health_check:type_name -> mezzo.v1.HealthCheck
+	53,  // 138: mezzo.v1.Task.kill_policy:type_name -> mezzo.v1.KillPolicy
+	176, // 139: mezzo.v1.Task.limits:type_name -> mezzo.v1.Task.LimitsEntry
+	65,  // 140: mezzo.v1.TaskResourceLimitation.resources:type_name -> mezzo.v1.Resource
+	35,  // 141: mezzo.v1.Operation.framework_id:type_name -> mezzo.v1.FrameworkID
+	37,  // 142: mezzo.v1.Operation.agent_id:type_name -> mezzo.v1.AgentID
+	164, // 143: mezzo.v1.Operation.info:type_name -> mezzo.v1.Offer.Operation
+	87,  // 144: mezzo.v1.Operation.latest_status:type_name -> mezzo.v1.OperationStatus
+	87,  // 145: mezzo.v1.Operation.statuses:type_name -> mezzo.v1.OperationStatus
+	85,  // 146: mezzo.v1.Operation.uuid:type_name -> mezzo.v1.UUID
+	42,  // 147: mezzo.v1.OperationStatus.operation_id:type_name -> mezzo.v1.OperationID
 	2,   // 148: mezzo.v1.OperationStatus.state:type_name -> mezzo.v1.OperationState
-	64,  // 149: mezzo.v1.OperationStatus.converted_resources:type_name -> mezzo.v1.Resource
-	84,  // 150: mezzo.v1.OperationStatus.uuid:type_name -> mezzo.v1.UUID
-	36,  // 151: mezzo.v1.OperationStatus.agent_id:type_name -> mezzo.v1.AgentID
-	40,  // 152: mezzo.v1.OperationStatus.resource_provider_id:type_name -> mezzo.v1.ResourceProviderID
+	65,  // 149: mezzo.v1.OperationStatus.converted_resources:type_name -> mezzo.v1.Resource
+	85,  // 150: mezzo.v1.OperationStatus.uuid:type_name -> mezzo.v1.UUID
+	37,  // 151: mezzo.v1.OperationStatus.agent_id:type_name -> mezzo.v1.AgentID
+	41,  // 152: mezzo.v1.OperationStatus.resource_provider_id:type_name -> mezzo.v1.ResourceProviderID
 	6,   // 153: mezzo.v1.CheckStatusInfo.type:type_name -> mezzo.v1.CheckInfo.Type
-	176, // 154: mezzo.v1.CheckStatusInfo.command:type_name -> mezzo.v1.CheckStatusInfo.Command
-	177, // 155: mezzo.v1.CheckStatusInfo.http:type_name -> mezzo.v1.CheckStatusInfo.Http
-	178, // 156: mezzo.v1.CheckStatusInfo.tcp:type_name -> mezzo.v1.CheckStatusInfo.Tcp
-	37,  // 157: mezzo.v1.TaskStatus.task_id:type_name -> mezzo.v1.TaskID
+	177, // 154: mezzo.v1.CheckStatusInfo.command:type_name -> mezzo.v1.CheckStatusInfo.Command
+	178, // 155: mezzo.v1.CheckStatusInfo.http:type_name -> mezzo.v1.CheckStatusInfo.Http
+	179, // 156: mezzo.v1.CheckStatusInfo.tcp:type_name -> mezzo.v1.CheckStatusInfo.Tcp
+	38,  // 157: mezzo.v1.TaskStatus.task_id:type_name -> mezzo.v1.TaskID
 	1,   // 158: mezzo.v1.TaskStatus.state:type_name -> mezzo.v1.TaskState
-	36,  // 159: mezzo.v1.TaskStatus.agent_id:type_name -> mezzo.v1.AgentID
-	38,  // 160: mezzo.v1.TaskStatus.executor_id:type_name -> mezzo.v1.ExecutorID
+	37,  // 159: mezzo.v1.TaskStatus.agent_id:type_name -> mezzo.v1.AgentID
+	39,  // 160: mezzo.v1.TaskStatus.executor_id:type_name -> mezzo.v1.ExecutorID
 	16,  // 161: mezzo.v1.TaskStatus.source:type_name -> mezzo.v1.TaskStatus.Source
 	17,  // 162: mezzo.v1.TaskStatus.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	110, // 163: mezzo.v1.TaskStatus.labels:type_name -> mezzo.v1.Labels
-	108, // 164: mezzo.v1.TaskStatus.container_status:type_name -> mezzo.v1.ContainerStatus
-	42,  // 165: mezzo.v1.TaskStatus.unreachable_time:type_name -> mezzo.v1.TimeInfo
-	87,  // 166: mezzo.v1.TaskStatus.check_status:type_name -> mezzo.v1.CheckStatusInfo
-	83,  // 167: mezzo.v1.TaskStatus.limitation:type_name -> mezzo.v1.TaskResourceLimitation
-	179, // 168: mezzo.v1.Environment.variables:type_name -> mezzo.v1.Environment.Variable
-	91,  // 169: mezzo.v1.Parameters.parameter:type_name -> mezzo.v1.Parameter
-	93,  // 170: mezzo.v1.Credentials.credentials:type_name -> mezzo.v1.Credential
+	111, // 163: mezzo.v1.TaskStatus.labels:type_name -> mezzo.v1.Labels
+	109, // 164: mezzo.v1.TaskStatus.container_status:type_name -> mezzo.v1.ContainerStatus
+	43,  // 165: mezzo.v1.TaskStatus.unreachable_time:type_name -> mezzo.v1.TimeInfo
+	88,  // 166: mezzo.v1.TaskStatus.check_status:type_name -> mezzo.v1.CheckStatusInfo
+	84,  // 167: mezzo.v1.TaskStatus.limitation:type_name -> mezzo.v1.TaskResourceLimitation
+	180, // 168: mezzo.v1.Environment.variables:type_name -> mezzo.v1.Environment.Variable
+	92,  // 169: mezzo.v1.Parameters.parameter:type_name -> mezzo.v1.Parameter
+	94,  // 170: mezzo.v1.Credentials.credentials:type_name -> mezzo.v1.Credential
 	19,  // 171: mezzo.v1.Secret.type:type_name -> mezzo.v1.Secret.Type
-	180, // 172: mezzo.v1.Secret.reference:type_name -> mezzo.v1.Secret.Reference
-	181, // 173: mezzo.v1.Secret.value:type_name -> mezzo.v1.Secret.Value
-	96,  // 174: mezzo.v1.RateLimits.limits:type_name -> mezzo.v1.RateLimit
+	181, // 172: mezzo.v1.Secret.reference:type_name -> mezzo.v1.Secret.Reference
+	182, // 173: mezzo.v1.Secret.value:type_name -> mezzo.v1.Secret.Value
+	97,  // 174: mezzo.v1.RateLimits.limits:type_name -> mezzo.v1.RateLimit
 	20,  // 175: mezzo.v1.Image.type:type_name -> mezzo.v1.Image.Type
-	182, // 176: mezzo.v1.Image.appc:type_name -> mezzo.v1.Image.Appc
-	183, // 177: mezzo.v1.Image.docker:type_name -> mezzo.v1.Image.Docker
+	183, // 176: mezzo.v1.Image.appc:type_name -> mezzo.v1.Image.Appc
+	184, // 177: mezzo.v1.Image.docker:type_name -> mezzo.v1.Image.Docker
 	21,  // 178: mezzo.v1.MountPropagation.mode:type_name -> mezzo.v1.MountPropagation.Mode
 	22,  // 179: mezzo.v1.Volume.mode:type_name -> mezzo.v1.Volume.Mode
-	98,  // 180: mezzo.v1.Volume.image:type_name -> mezzo.v1.Image
-	184, // 181: mezzo.v1.Volume.source:type_name -> mezzo.v1.Volume.Source
-	110, // 182: mezzo.v1.NetworkInfo.labels:type_name -> mezzo.v1.Labels
-	197, // 183: mezzo.v1.NetworkInfo.ip_addresses:type_name -> mezzo.v1.NetworkInfo.IPAddress
-	198, // 184: mezzo.v1.NetworkInfo.port_mappings:type_name -> mezzo.v1.NetworkInfo.PortMapping
+	99,  // 180: mezzo.v1.Volume.image:type_name -> mezzo.v1.Image
+	185, // 181: mezzo.v1.Volume.source:type_name -> mezzo.v1.Volume.Source
+	111, // 182: mezzo.v1.NetworkInfo.labels:type_name -> mezzo.v1.Labels
+	198, // 183: mezzo.v1.NetworkInfo.ip_addresses:type_name -> mezzo.v1.NetworkInfo.IPAddress
+	199, // 184: mezzo.v1.NetworkInfo.port_mappings:type_name -> mezzo.v1.NetworkInfo.PortMapping
 	27,  // 185: mezzo.v1.CapabilityInfo.capabilities:type_name -> mezzo.v1.CapabilityInfo.Capability
-	102, // 186: mezzo.v1.LinuxInfo.capability_info:type_name -> mezzo.v1.CapabilityInfo
-	102, // 187: mezzo.v1.LinuxInfo.bounding_capabilities:type_name -> mezzo.v1.CapabilityInfo
-	102, // 188: mezzo.v1.LinuxInfo.effective_capabilities:type_name -> mezzo.v1.CapabilityInfo
-	103, // 189: mezzo.v1.LinuxInfo.seccomp:type_name -> mezzo.v1.SeccompInfo
+	103, // 186: mezzo.v1.LinuxInfo.capability_info:type_name -> mezzo.v1.CapabilityInfo
+	103, // 187: mezzo.v1.LinuxInfo.bounding_capabilities:type_name -> mezzo.v1.CapabilityInfo
+	103, // 188: mezzo.v1.LinuxInfo.effective_capabilities:type_name -> mezzo.v1.CapabilityInfo
+	104, // 189: mezzo.v1.LinuxInfo.seccomp:type_name -> mezzo.v1.SeccompInfo
 	28,  // 190: mezzo.v1.LinuxInfo.ipc_mode:type_name -> mezzo.v1.LinuxInfo.IpcMode
-	199, // 191: mezzo.v1.RLimitInfo.rlimits:type_name -> mezzo.v1.RLimitInfo.RLimit
-	200, // 192: mezzo.v1.TTYInfo.window_size:type_name -> mezzo.v1.TTYInfo.WindowSize
+	200, // 191: mezzo.v1.RLimitInfo.rlimits:type_name -> mezzo.v1.RLimitInfo.RLimit
+	201, // 192: mezzo.v1.TTYInfo.window_size:type_name -> mezzo.v1.TTYInfo.WindowSize
 	30,  // 193: mezzo.v1.ContainerInfo.type:type_name -> mezzo.v1.ContainerInfo.Type
-	100, // 194: mezzo.v1.ContainerInfo.volumes:type_name -> mezzo.v1.Volume
-	201, // 195: mezzo.v1.ContainerInfo.docker:type_name -> mezzo.v1.ContainerInfo.DockerInfo
-	202, // 196: mezzo.v1.ContainerInfo.mesos:type_name -> mezzo.v1.ContainerInfo.MesosInfo
-	101, // 197: mezzo.v1.ContainerInfo.network_infos:type_name -> mezzo.v1.NetworkInfo
-	104, // 198: mezzo.v1.ContainerInfo.linux_info:type_name -> mezzo.v1.LinuxInfo
-	105, // 199: mezzo.v1.ContainerInfo.rlimit_info:type_name -> mezzo.v1.RLimitInfo
-	106, // 200: mezzo.v1.ContainerInfo.tty_info:type_name -> mezzo.v1.TTYInfo
-	101, // 201: mezzo.v1.ContainerStatus.network_infos:type_name -> mezzo.v1.NetworkInfo
-	109, // 202: mezzo.v1.ContainerStatus.cgroup_info:type_name -> mezzo.v1.CgroupInfo
-	39,  // 203: mezzo.v1.ContainerStatus.container_id:type_name -> mezzo.v1.ContainerID
-	205, // 204: mezzo.v1.CgroupInfo.net_cls:type_name -> mezzo.v1.CgroupInfo.NetCls
-	111, // 205: mezzo.v1.Labels.labels:type_name -> mezzo.v1.Label
-	33,  // 206: mezzo.v1.Port.visibility:type_name -> mezzo.v1.DiscoveryInfo.Visibility
-	110, // 207: mezzo.v1.Port.labels:type_name -> mezzo.v1.Labels
-	112, // 208: mezzo.v1.Ports.ports:type_name -> mezzo.v1.Port
-	33,  // 209: mezzo.v1.DiscoveryInfo.visibility:type_name -> mezzo.v1.DiscoveryInfo.Visibility
-	113, // 210: mezzo.v1.DiscoveryInfo.ports:type_name -> mezzo.v1.Ports
-	110, // 211: mezzo.v1.DiscoveryInfo.labels:type_name -> mezzo.v1.Labels
-	34,  // 212: mezzo.v1.Role.frameworks:type_name -> mezzo.v1.FrameworkID
-	64,  // 213: mezzo.v1.Role.resources:type_name -> mezzo.v1.Resource
-	42,  // 214: mezzo.v1.FileInfo.mtime:type_name -> mezzo.v1.TimeInfo
-	212, // 215: mezzo.v1.Device.number:type_name -> mezzo.v1.Device.Number
-	121, // 216: mezzo.v1.DeviceAccess.device:type_name -> mezzo.v1.Device
-	213, // 217: mezzo.v1.DeviceAccess.access:type_name -> mezzo.v1.DeviceAccess.Access
-	122, // 218: mezzo.v1.DeviceWhitelist.allowed_devices:type_name -> mezzo.v1.DeviceAccess
-	43,  // 219: mezzo.v1.DrainConfig.max_grace_period:type_name -> mezzo.v1.DurationInfo
-	3,   // 220: mezzo.v1.DrainInfo.state:type_name -> mezzo.v1.DrainState
-	124, // 221: mezzo.v1.DrainInfo.config:type_name -> mezzo.v1.DrainConfig
-	5,   // 222: mezzo.v1.FrameworkInfo.Capability.type:type_name -> mezzo.v1.FrameworkInfo.Capability.Type
-	76,  // 223: mezzo.v1.FrameworkInfo.OfferFiltersEntry.value:type_name -> mezzo.v1.OfferFilters
-	53,  // 224: mezzo.v1.CheckInfo.Command.command:type_name -> mezzo.v1.CommandInfo
-	26,  // 225: mezzo.v1.HealthCheck.HTTPCheckInfo.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
-	26,  // 226: mezzo.v1.HealthCheck.TCPCheckInfo.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
-	136, // 227: mezzo.v1.DomainInfo.FaultDomain.region:type_name -> mezzo.v1.DomainInfo.FaultDomain.RegionInfo
-	137, // 228: mezzo.v1.DomainInfo.FaultDomain.zone:type_name -> mezzo.v1.DomainInfo.FaultDomain.ZoneInfo
-	9,   // 229: mezzo.v1.MasterInfo.Capability.type:type_name -> mezzo.v1.MasterInfo.Capability.Type
-	10,  // 230: mezzo.v1.AgentInfo.Capability.type:type_name -> mezzo.v1.AgentInfo.Capability.Type
-	60,  // 231: mezzo.v1.ResourceProviderInfo.Storage.plugin:type_name -> mezzo.v1.CSIPluginInfo
-	142, // 232: mezzo.v1.Value.Ranges.range:type_name -> mezzo.v1.Value.Range
-	110, // 233: mezzo.v1.Resource.ReservationInfo.labels:type_name -> mezzo.v1.Labels
-	13,  // 234: mezzo.v1.Resource.ReservationInfo.type:type_name -> mezzo.v1.Resource.ReservationInfo.Type
-	151, // 235: mezzo.v1.Resource.DiskInfo.persistence:type_name -> mezzo.v1.Resource.DiskInfo.Persistence
-	100, // 236: mezzo.v1.Resource.DiskInfo.volume:type_name -> mezzo.v1.Volume
-	152, // 237: mezzo.v1.Resource.DiskInfo.source:type_name -> mezzo.v1.Resource.DiskInfo.Source
-	14,  // 238: mezzo.v1.Resource.DiskInfo.Source.type:type_name -> mezzo.v1.Resource.DiskInfo.Source.Type
-	153, // 239: mezzo.v1.Resource.DiskInfo.Source.path:type_name -> mezzo.v1.Resource.DiskInfo.Source.Path
-	154, // 240: mezzo.v1.Resource.DiskInfo.Source.mount:type_name -> mezzo.v1.Resource.DiskInfo.Source.Mount
-	110, // 241: mezzo.v1.Resource.DiskInfo.Source.metadata:type_name -> mezzo.v1.Labels
-	155, // 242: mezzo.v1.ResourceStatistics.RateStatistics.rx_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	155, // 243: mezzo.v1.ResourceStatistics.RateStatistics.rx_packet_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	155, // 244: mezzo.v1.ResourceStatistics.RateStatistics.rx_drop_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	155, // 245: mezzo.v1.ResourceStatistics.RateStatistics.rx_error_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	155, // 246: mezzo.v1.ResourceStatistics.RateStatistics.tx_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	155, // 247: mezzo.v1.ResourceStatistics.RateStatistics.tx_packet_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	155, // 248: mezzo.v1.ResourceStatistics.RateStatistics.tx_drop_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	155, // 249: mezzo.v1.ResourceStatistics.RateStatistics.tx_error_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
-	54,  // 250: mezzo.v1.ResourceUsage.Executor.executor_info:type_name -> mezzo.v1.ExecutorInfo
-	64,  // 251: mezzo.v1.ResourceUsage.Executor.allocated:type_name -> mezzo.v1.Resource
-	72,  // 252: mezzo.v1.ResourceUsage.Executor.statistics:type_name -> mezzo.v1.ResourceStatistics
-	39,  // 253: mezzo.v1.ResourceUsage.Executor.container_id:type_name -> mezzo.v1.ContainerID
-	159, // 254: mezzo.v1.ResourceUsage.Executor.tasks:type_name -> mezzo.v1.ResourceUsage.Executor.Task
-	37,  // 255: mezzo.v1.ResourceUsage.Executor.Task.id:type_name -> mezzo.v1.TaskID
-	64,  // 256: mezzo.v1.ResourceUsage.Executor.Task.resources:type_name -> mezzo.v1.Resource
-	110, // 257: mezzo.v1.ResourceUsage.Executor.Task.labels:type_name -> mezzo.v1.Labels
-	162, // 258: mezzo.v1.OfferFilters.ResourceQuantities.quantities:type_name -> mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry
-	160, // 259: mezzo.v1.OfferFilters.MinAllocatableResources.quantities:type_name -> mezzo.v1.OfferFilters.ResourceQuantities
-	141, // 260: mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry.value:type_name -> mezzo.v1.Value.Scalar
-	15,  // 261: mezzo.v1.Offer.Operation.type:type_name -> mezzo.v1.Offer.Operation.Type
-	164, // 262: mezzo.v1.Offer.Operation.launch:type_name -> mezzo.v1.Offer.Operation.Launch
-	166, // 263: mezzo.v1.Offer.Operation.reserve:type_name -> mezzo.v1.Offer.Operation.Reserve
-	167, // 264: mezzo.v1.Offer.Operation.unreserve:type_name -> mezzo.v1.Offer.Operation.Unreserve
-	168, // 265: mezzo.v1.Offer.Operation.create:type_name -> mezzo.v1.Offer.Operation.Create
-	169, // 266: mezzo.v1.Offer.Operation.destroy:type_name -> mezzo.v1.Offer.Operation.Destroy
-	165, // 267: mezzo.v1.Offer.Operation.launch_group:type_name -> mezzo.v1.Offer.Operation.LaunchGroup
-	41,  // 268: mezzo.v1.Offer.Operation.id:type_name -> mezzo.v1.OperationID
-	170, // 269: mezzo.v1.Offer.Operation.grow_volume:type_name -> mezzo.v1.Offer.Operation.GrowVolume
-	171, // 270: mezzo.v1.Offer.Operation.shrink_volume:type_name -> mezzo.v1.Offer.Operation.ShrinkVolume
-	172, // 271: mezzo.v1.Offer.Operation.create_disk:type_name -> mezzo.v1.Offer.Operation.CreateDisk
-	173, // 272: mezzo.v1.Offer.Operation.destroy_disk:type_name -> mezzo.v1.Offer.Operation.DestroyDisk
-	80,  // 273: mezzo.v1.Offer.Operation.Launch.task_infos:type_name -> mezzo.v1.TaskInfo
-	54,  // 274: mezzo.v1.Offer.Operation.LaunchGroup.executor:type_name -> mezzo.v1.ExecutorInfo
-	81,  // 275: mezzo.v1.Offer.Operation.LaunchGroup.task_group:type_name -> mezzo.v1.TaskGroupInfo
-	64,  // 276: mezzo.v1.Offer.Operation.Reserve.resources:type_name -> mezzo.v1.Resource
-	64,  // 277: mezzo.v1.Offer.Operation.Reserve.source:type_name -> mezzo.v1.Resource
-	64,  // 278: mezzo.v1.Offer.Operation.Unreserve.resources:type_name -> mezzo.v1.Resource
-	64,  // 279: mezzo.v1.Offer.Operation.Create.volumes:type_name -> mezzo.v1.Resource
-	64,  // 280: mezzo.v1.Offer.Operation.Destroy.volumes:type_name -> mezzo.v1.Resource
-	64,  // 281: mezzo.v1.Offer.Operation.GrowVolume.volume:type_name -> mezzo.v1.Resource
-	64,  // 282: mezzo.v1.Offer.Operation.GrowVolume.addition:type_name -> mezzo.v1.Resource
-	64,  // 283: mezzo.v1.Offer.Operation.ShrinkVolume.volume:type_name -> mezzo.v1.Resource
-	141, // 284: mezzo.v1.Offer.Operation.ShrinkVolume.subtract:type_name -> mezzo.v1.Value.Scalar
-	64,  // 285: mezzo.v1.Offer.Operation.CreateDisk.source:type_name -> mezzo.v1.Resource
-	14,  // 286: mezzo.v1.Offer.Operation.CreateDisk.target_type:type_name -> mezzo.v1.Resource.DiskInfo.Source.Type
-	64,  // 287: mezzo.v1.Offer.Operation.DestroyDisk.source:type_name -> mezzo.v1.Resource
-	141, // 288: mezzo.v1.TaskInfo.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
-	141, // 289: mezzo.v1.Task.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
-	18,  // 290: mezzo.v1.Environment.Variable.type:type_name -> mezzo.v1.Environment.Variable.Type
-	95,  // 291: mezzo.v1.Environment.Variable.secret:type_name -> mezzo.v1.Secret
-	110, // 292: mezzo.v1.Image.Appc.labels:type_name -> mezzo.v1.Labels
-	93,  // 293: mezzo.v1.Image.Docker.credential:type_name -> mezzo.v1.Credential
-	95,  // 294: mezzo.v1.Image.Docker.config:type_name -> mezzo.v1.Secret
-	23,  // 295: mezzo.v1.Volume.Source.type:type_name -> mezzo.v1.Volume.Source.Type
-	185, // 296: mezzo.v1.Volume.Source.docker_volume:type_name -> mezzo.v1.Volume.Source.DockerVolume
-	187, // 297: mezzo.v1.Volume.Source.sandbox_path:type_name -> mezzo.v1.Volume.Source.SandboxPath
-	95,  // 298: mezzo.v1.Volume.Source.secret:type_name -> mezzo.v1.Secret
-	186, // 299: mezzo.v1.Volume.Source.host_path:type_name -> mezzo.v1.Volume.Source.HostPath
-	188, // 300: mezzo.v1.Volume.Source.csi_volume:type_name -> mezzo.v1.Volume.Source.CSIVolume
-	92,  // 301: mezzo.v1.Volume.Source.DockerVolume.driver_options:type_name -> mezzo.v1.Parameters
-	99,  // 302: mezzo.v1.Volume.Source.HostPath.mount_propagation:type_name -> mezzo.v1.MountPropagation
-	24,  // 303: mezzo.v1.Volume.Source.SandboxPath.type:type_name -> mezzo.v1.Volume.Source.SandboxPath.Type
-	190, // 304: mezzo.v1.Volume.Source.CSIVolume.static_provisioning:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning
-	191, // 305: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.block:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.BlockVolume
-	192, // 306: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.mount:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.MountVolume
-	193, // 307: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.access_mode:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode
-	189, // 308: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.volume_capability:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability
-	194, // 309: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.node_stage_secrets:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry
-	195, // 310: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.node_publish_secrets:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry
-	196, // 311: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.volume_context:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.VolumeContextEntry
-	25,  // 312: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode.mode:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode.Mode
-	95,  // 313: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry.value:type_name -> mezzo.v1.Secret
-	95,  // 314: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry.value:type_name -> mezzo.v1.Secret
-	26,  // 315: mezzo.v1.NetworkInfo.IPAddress.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
-	29,  // 316: mezzo.v1.RLimitInfo.RLimit.type:type_name -> mezzo.v1.RLimitInfo.RLimit.Type
-	31,  // 317: mezzo.v1.ContainerInfo.DockerInfo.network:type_name -> mezzo.v1.ContainerInfo.DockerInfo.Network
-	203, // 318: mezzo.v1.ContainerInfo.DockerInfo.port_mappings:type_name -> mezzo.v1.ContainerInfo.DockerInfo.PortMapping
-	91,  // 319: mezzo.v1.ContainerInfo.DockerInfo.parameters:type_name -> mezzo.v1.Parameter
-	98,  // 320: mezzo.v1.ContainerInfo.MesosInfo.image:type_name -> mezzo.v1.Image
-	32,  // 321: mezzo.v1.CgroupInfo.Blkio.Value.op:type_name -> mezzo.v1.CgroupInfo.Blkio.Operation
-	210, // 322: mezzo.v1.CgroupInfo.Blkio.Statistics.cfq:type_name -> mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
-	210, // 323: mezzo.v1.CgroupInfo.Blkio.Statistics.cfq_recursive:type_name -> mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
-	211, // 324: mezzo.v1.CgroupInfo.Blkio.Statistics.throttling:type_name -> mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics
-	212, // 325: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.device:type_name -> mezzo.v1.Device.Number
-	206, // 326: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_serviced:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	206, // 327: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_service_bytes:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	206, // 328: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_service_time:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	206, // 329: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_wait_time:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	206, // 330: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_merged:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	206, // 331: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_queued:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	212, // 332: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.device:type_name -> mezzo.v1.Device.Number
-	206, // 333: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.io_serviced:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	206, // 334: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.io_service_bytes:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
-	335, // [335:335] is the sub-list for method output_type
-	335, // [335:335] is the sub-list for method input_type
-	335, // [335:335] is the sub-list for extension type_name
-	335, // [335:335] is the sub-list for extension extendee
-	0,   // [0:335] is the sub-list for field type_name
+	101, // 194: mezzo.v1.ContainerInfo.volumes:type_name -> mezzo.v1.Volume
+	202, // 195: mezzo.v1.ContainerInfo.docker:type_name -> mezzo.v1.ContainerInfo.DockerInfo
+	203, // 196: mezzo.v1.ContainerInfo.mesos:type_name -> mezzo.v1.ContainerInfo.MesosInfo
+	102, // 197: mezzo.v1.ContainerInfo.network_infos:type_name -> mezzo.v1.NetworkInfo
+	105, // 198: mezzo.v1.ContainerInfo.linux_info:type_name -> mezzo.v1.LinuxInfo
+	106, // 199: mezzo.v1.ContainerInfo.rlimit_info:type_name -> mezzo.v1.RLimitInfo
+	107, // 200: mezzo.v1.ContainerInfo.tty_info:type_name -> mezzo.v1.TTYInfo
+	31,  // 201: mezzo.v1.ContainerInfo.pull_policy:type_name -> mezzo.v1.ContainerInfo.PullPolicy
+	102, // 202: mezzo.v1.ContainerStatus.network_infos:type_name -> mezzo.v1.NetworkInfo
+	110, // 203: mezzo.v1.ContainerStatus.cgroup_info:type_name -> mezzo.v1.CgroupInfo
+	40,  // 204: mezzo.v1.ContainerStatus.container_id:type_name -> mezzo.v1.ContainerID
+	206, // 205: mezzo.v1.CgroupInfo.net_cls:type_name -> mezzo.v1.CgroupInfo.NetCls
+	112, // 206: mezzo.v1.Labels.labels:type_name -> mezzo.v1.Label
+	34,  // 207: mezzo.v1.Port.visibility:type_name -> mezzo.v1.DiscoveryInfo.Visibility
+	111, // 208: mezzo.v1.Port.labels:type_name -> mezzo.v1.Labels
+	113, // 209: mezzo.v1.Ports.ports:type_name -> mezzo.v1.Port
+	34,  // 210: mezzo.v1.DiscoveryInfo.visibility:type_name -> mezzo.v1.DiscoveryInfo.Visibility
+	114, // 211: mezzo.v1.DiscoveryInfo.ports:type_name -> mezzo.v1.Ports
+	111, // 212: mezzo.v1.DiscoveryInfo.labels:type_name -> mezzo.v1.Labels
+	35,  // 213: mezzo.v1.Role.frameworks:type_name -> mezzo.v1.FrameworkID
+	65,  // 214: mezzo.v1.Role.resources:type_name -> mezzo.v1.Resource
+	43,  // 215: mezzo.v1.FileInfo.mtime:type_name -> mezzo.v1.TimeInfo
+	213, // 216: mezzo.v1.Device.number:type_name -> mezzo.v1.Device.Number
+	122, // 217: mezzo.v1.DeviceAccess.device:type_name -> mezzo.v1.Device
+	214, // 218: mezzo.v1.DeviceAccess.access:type_name -> mezzo.v1.DeviceAccess.Access
+	123, // 219: mezzo.v1.DeviceWhitelist.allowed_devices:type_name -> mezzo.v1.DeviceAccess
+	44,  // 220: mezzo.v1.DrainConfig.max_grace_period:type_name -> mezzo.v1.DurationInfo
+	3,   // 221: mezzo.v1.DrainInfo.state:type_name -> mezzo.v1.DrainState
+	125, // 222: mezzo.v1.DrainInfo.config:type_name -> mezzo.v1.DrainConfig
+	5,   // 223: mezzo.v1.FrameworkInfo.Capability.type:type_name -> mezzo.v1.FrameworkInfo.Capability.Type
+	77,  // 224: mezzo.v1.FrameworkInfo.OfferFiltersEntry.value:type_name -> mezzo.v1.OfferFilters
+	54,  // 225: mezzo.v1.CheckInfo.Command.command:type_name -> mezzo.v1.CommandInfo
+	26,  // 226: mezzo.v1.HealthCheck.HTTPCheckInfo.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
+	26,  // 227: mezzo.v1.HealthCheck.TCPCheckInfo.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
+	137, // 228: mezzo.v1.DomainInfo.FaultDomain.region:type_name -> mezzo.v1.DomainInfo.FaultDomain.RegionInfo
+	138, // 229: mezzo.v1.DomainInfo.FaultDomain.zone:type_name -> mezzo.v1.DomainInfo.FaultDomain.ZoneInfo
+	9,   // 230: mezzo.v1.MasterInfo.Capability.type:type_name -> mezzo.v1.MasterInfo.Capability.Type
+	10,  // 231: mezzo.v1.AgentInfo.Capability.type:type_name -> mezzo.v1.AgentInfo.Capability.Type
+	61,  // 232: mezzo.v1.ResourceProviderInfo.Storage.plugin:type_name -> mezzo.v1.CSIPluginInfo
+	143, // 233: mezzo.v1.Value.Ranges.range:type_name -> mezzo.v1.Value.Range
+	111, // 234: mezzo.v1.Resource.ReservationInfo.labels:type_name -> mezzo.v1.Labels
+	13,  // 235: mezzo.v1.Resource.ReservationInfo.type:type_name -> mezzo.v1.Resource.ReservationInfo.Type
+	152, // 236: mezzo.v1.Resource.DiskInfo.persistence:type_name -> mezzo.v1.Resource.DiskInfo.Persistence
+	101, // 237: mezzo.v1.Resource.DiskInfo.volume:type_name -> mezzo.v1.Volume
+	153, // 238: mezzo.v1.Resource.DiskInfo.source:type_name -> mezzo.v1.Resource.DiskInfo.Source
+	14,  // 239: mezzo.v1.Resource.DiskInfo.Source.type:type_name -> mezzo.v1.Resource.DiskInfo.Source.Type
+	154, // 240: mezzo.v1.Resource.DiskInfo.Source.path:type_name -> mezzo.v1.Resource.DiskInfo.Source.Path
+	155, // 241: mezzo.v1.Resource.DiskInfo.Source.mount:type_name -> mezzo.v1.Resource.DiskInfo.Source.Mount
+	111, // 242: mezzo.v1.Resource.DiskInfo.Source.metadata:type_name -> mezzo.v1.Labels
+	156, // 243: mezzo.v1.ResourceStatistics.RateStatistics.rx_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	156, // 244: mezzo.v1.ResourceStatistics.RateStatistics.rx_packet_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	156, // 245: mezzo.v1.ResourceStatistics.RateStatistics.rx_drop_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	156, // 246: mezzo.v1.ResourceStatistics.RateStatistics.rx_error_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	156, // 247: mezzo.v1.ResourceStatistics.RateStatistics.tx_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	156, // 248: mezzo.v1.ResourceStatistics.RateStatistics.tx_packet_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	156, // 249: mezzo.v1.ResourceStatistics.RateStatistics.tx_drop_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	156, // 250: mezzo.v1.ResourceStatistics.RateStatistics.tx_error_rate:type_name -> mezzo.v1.ResourceStatistics.RatePercentiles
+	55,  // 251: mezzo.v1.ResourceUsage.Executor.executor_info:type_name -> mezzo.v1.ExecutorInfo
+	65,  // 252: mezzo.v1.ResourceUsage.Executor.allocated:type_name -> mezzo.v1.Resource
+	73,  // 253: mezzo.v1.ResourceUsage.Executor.statistics:type_name -> mezzo.v1.ResourceStatistics
+	40,  // 254: mezzo.v1.ResourceUsage.Executor.container_id:type_name -> mezzo.v1.ContainerID
+	160, // 255: mezzo.v1.ResourceUsage.Executor.tasks:type_name -> mezzo.v1.ResourceUsage.Executor.Task
+	38,  // 256: mezzo.v1.ResourceUsage.Executor.Task.id:type_name -> mezzo.v1.TaskID
+	65,  // 257: mezzo.v1.ResourceUsage.Executor.Task.resources:type_name -> mezzo.v1.Resource
+	111, // 258: mezzo.v1.ResourceUsage.Executor.Task.labels:type_name -> mezzo.v1.Labels
+	163, // 259: mezzo.v1.OfferFilters.ResourceQuantities.quantities:type_name -> mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry
+	161, // 260: mezzo.v1.OfferFilters.MinAllocatableResources.quantities:type_name -> mezzo.v1.OfferFilters.ResourceQuantities
+	142, // 261: mezzo.v1.OfferFilters.ResourceQuantities.QuantitiesEntry.value:type_name -> mezzo.v1.Value.Scalar
+	15,  // 262: mezzo.v1.Offer.Operation.type:type_name -> mezzo.v1.Offer.Operation.Type
+	165, // 263: mezzo.v1.Offer.Operation.launch:type_name -> mezzo.v1.Offer.Operation.Launch
+	167, // 264: mezzo.v1.Offer.Operation.reserve:type_name -> mezzo.v1.Offer.Operation.Reserve
+	168, // 265: mezzo.v1.Offer.Operation.unreserve:type_name -> mezzo.v1.Offer.Operation.Unreserve
+	169, // 266: mezzo.v1.Offer.Operation.create:type_name -> mezzo.v1.Offer.Operation.Create
+	170, // 267: mezzo.v1.Offer.Operation.destroy:type_name -> mezzo.v1.Offer.Operation.Destroy
+	166, // 268: mezzo.v1.Offer.Operation.launch_group:type_name -> mezzo.v1.Offer.Operation.LaunchGroup
+	42,  // 269: mezzo.v1.Offer.Operation.id:type_name -> mezzo.v1.OperationID
+	171, // 270: mezzo.v1.Offer.Operation.grow_volume:type_name -> mezzo.v1.Offer.Operation.GrowVolume
+	172, // 271: mezzo.v1.Offer.Operation.shrink_volume:type_name -> mezzo.v1.Offer.Operation.ShrinkVolume
+	173, // 272: mezzo.v1.Offer.Operation.create_disk:type_name -> mezzo.v1.Offer.Operation.CreateDisk
+	174, // 273: mezzo.v1.Offer.Operation.destroy_disk:type_name -> mezzo.v1.Offer.Operation.DestroyDisk
+	81,  // 274: mezzo.v1.Offer.Operation.Launch.task_infos:type_name -> mezzo.v1.TaskInfo
+	55,  // 275: mezzo.v1.Offer.Operation.LaunchGroup.executor:type_name -> mezzo.v1.ExecutorInfo
+	82,  // 276: mezzo.v1.Offer.Operation.LaunchGroup.task_group:type_name -> mezzo.v1.TaskGroupInfo
+	65,  // 277: mezzo.v1.Offer.Operation.Reserve.resources:type_name -> mezzo.v1.Resource
+	65,  // 278: mezzo.v1.Offer.Operation.Reserve.source:type_name -> mezzo.v1.Resource
+	65,  // 279: mezzo.v1.Offer.Operation.Unreserve.resources:type_name -> mezzo.v1.Resource
+	65,  // 280: mezzo.v1.Offer.Operation.Create.volumes:type_name -> mezzo.v1.Resource
+	65,  // 281: mezzo.v1.Offer.Operation.Destroy.volumes:type_name -> mezzo.v1.Resource
+	65,  // 282: mezzo.v1.Offer.Operation.GrowVolume.volume:type_name -> mezzo.v1.Resource
+	65,  // 283: mezzo.v1.Offer.Operation.GrowVolume.addition:type_name -> mezzo.v1.Resource
+	65,  // 284: mezzo.v1.Offer.Operation.ShrinkVolume.volume:type_name -> mezzo.v1.Resource
+	142, // 285: mezzo.v1.Offer.Operation.ShrinkVolume.subtract:type_name -> mezzo.v1.Value.Scalar
+	65,  // 286: mezzo.v1.Offer.Operation.CreateDisk.source:type_name -> mezzo.v1.Resource
+	14,  // 287: mezzo.v1.Offer.Operation.CreateDisk.target_type:type_name -> mezzo.v1.Resource.DiskInfo.Source.Type
+	65,  // 288: mezzo.v1.Offer.Operation.DestroyDisk.source:type_name -> mezzo.v1.Resource
+	142, // 289: mezzo.v1.TaskInfo.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
+	142, // 290: mezzo.v1.Task.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
+	18,  // 291: mezzo.v1.Environment.Variable.type:type_name -> mezzo.v1.Environment.Variable.Type
+	96,  // 292: mezzo.v1.Environment.Variable.secret:type_name -> mezzo.v1.Secret
+	111, // 293: mezzo.v1.Image.Appc.labels:type_name -> mezzo.v1.Labels
+	94,  // 294: mezzo.v1.Image.Docker.credential:type_name -> mezzo.v1.Credential
+	96,  // 295: mezzo.v1.Image.Docker.config:type_name -> mezzo.v1.Secret
+	23,  // 296: mezzo.v1.Volume.Source.type:type_name -> mezzo.v1.Volume.Source.Type
+	186, // 297: mezzo.v1.Volume.Source.docker_volume:type_name -> mezzo.v1.Volume.Source.DockerVolume
+	188, // 298: mezzo.v1.Volume.Source.sandbox_path:type_name -> mezzo.v1.Volume.Source.SandboxPath
+	96,  // 299: mezzo.v1.Volume.Source.secret:type_name -> mezzo.v1.Secret
+	187, // 300: mezzo.v1.Volume.Source.host_path:type_name -> mezzo.v1.Volume.Source.HostPath
+	189, // 301: mezzo.v1.Volume.Source.csi_volume:type_name -> mezzo.v1.Volume.Source.CSIVolume
+	93,  // 302: mezzo.v1.Volume.Source.DockerVolume.driver_options:type_name -> mezzo.v1.Parameters
+	100, // 303: mezzo.v1.Volume.Source.HostPath.mount_propagation:type_name -> mezzo.v1.MountPropagation
+	24,  // 304: mezzo.v1.Volume.Source.SandboxPath.type:type_name -> mezzo.v1.Volume.Source.SandboxPath.Type
+	191, // 305: mezzo.v1.Volume.Source.CSIVolume.static_provisioning:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning
+	192, // 306: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.block:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.BlockVolume
+	193, // 307: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.mount:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.MountVolume
+	194, // 308: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.access_mode:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode
+	190, // 309: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.volume_capability:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability
+	195, // 310: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.node_stage_secrets:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry
+	196, // 311: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.node_publish_secrets:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry
+	197, // 312: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.volume_context:type_name -> mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.VolumeContextEntry
+	25,  // 313: mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode.mode:type_name -> mezzo.v1.Volume.Source.CSIVolume.VolumeCapability.AccessMode.Mode
+	96,  // 314: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodeStageSecretsEntry.value:type_name -> mezzo.v1.Secret
+	96,  // 315: mezzo.v1.Volume.Source.CSIVolume.StaticProvisioning.NodePublishSecretsEntry.value:type_name -> mezzo.v1.Secret
+	26,  // 316: mezzo.v1.NetworkInfo.IPAddress.protocol:type_name -> mezzo.v1.NetworkInfo.Protocol
+	29,  // 317: mezzo.v1.RLimitInfo.RLimit.type:type_name -> mezzo.v1.RLimitInfo.RLimit.Type
+	32,  // 318: mezzo.v1.ContainerInfo.DockerInfo.network:type_name -> mezzo.v1.ContainerInfo.DockerInfo.Network
+	204, // 319: mezzo.v1.ContainerInfo.DockerInfo.port_mappings:type_name -> mezzo.v1.ContainerInfo.DockerInfo.PortMapping
+	92,  // 320: mezzo.v1.ContainerInfo.DockerInfo.parameters:type_name -> mezzo.v1.Parameter
+	99,  // 321: mezzo.v1.ContainerInfo.MesosInfo.image:type_name -> mezzo.v1.Image
+	33,  // 322: mezzo.v1.CgroupInfo.Blkio.Value.op:type_name -> mezzo.v1.CgroupInfo.Blkio.Operation
+	211, // 323: mezzo.v1.CgroupInfo.Blkio.Statistics.cfq:type_name -> mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
+	211, // 324: mezzo.v1.CgroupInfo.Blkio.Statistics.cfq_recursive:type_name -> mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics
+	212, // 325: mezzo.v1.CgroupInfo.Blkio.Statistics.throttling:type_name -> mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics
+	213, // 326: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.device:type_name -> mezzo.v1.Device.Number
+	207, // 327: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_serviced:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	207, // 328: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_service_bytes:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	207, // 329: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_service_time:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	207, // 330: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_wait_time:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	207, // 331: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_merged:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	207, // 332: mezzo.v1.CgroupInfo.Blkio.CFQ.Statistics.io_queued:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	213, // 333: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.device:type_name -> mezzo.v1.Device.Number
+	207, // 334: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.io_serviced:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	207, // 335: mezzo.v1.CgroupInfo.Blkio.Throttling.Statistics.io_service_bytes:type_name -> mezzo.v1.CgroupInfo.Blkio.Value
+	336, // [336:336] is the sub-list for method output_type
+	336, // [336:336] is the sub-list for method input_type
+	336, // [336:336] is the sub-list for extension type_name
+	336, // [336:336] is the sub-list for extension extendee
+	0,   // [0:336] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_v1_mezzo_proto_init() }
@@ -17381,7 +17466,7 @@ func file_mezzo_v1_mezzo_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_v1_mezzo_proto_rawDesc), len(file_mezzo_v1_mezzo_proto_rawDesc)),
-			NumEnums:      34,
+			NumEnums:      35,
 			NumMessages:   180,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -281,7 +281,9 @@ type Task struct {
 	Options *Options `protobuf:"bytes,17,opt,name=options" json:"options,omitempty"`
 	// Whether `user` was asked for by the task or its command, rather than taken
 	// from its framework.
-	OwnUser       bool `protobuf:"varint,18,opt,name=own_user,json=ownUser" json:"own_user,omitempty"`
+	OwnUser bool `protobuf:"varint,18,opt,name=own_user,json=ownUser" json:"own_user,omitempty"`
+	// With an image: its entrypoint stands before what the base spec's process says.
+	Entrypoint    bool `protobuf:"varint,19,opt,name=entrypoint" json:"entrypoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -438,6 +440,13 @@ func (x *Task) GetOptions() *Options {
 func (x *Task) GetOwnUser() bool {
 	if x != nil {
 		return x.OwnUser
+	}
+	return false
+}
+
+func (x *Task) GetEntrypoint() bool {
+	if x != nil {
+		return x.Entrypoint
 	}
 	return false
 }
@@ -3309,7 +3318,7 @@ var File_mezzo_isolator_v1_isolator_proto protoreflect.FileDescriptor
 
 const file_mezzo_isolator_v1_isolator_proto_rawDesc = "" +
 	"\n" +
-	" mezzo/isolator/v1/isolator.proto\x12\x11mezzo.isolator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mezzo/v1/mezzo.proto\"\xb0\x05\n" +
+	" mezzo/isolator/v1/isolator.proto\x12\x11mezzo.isolator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mezzo/v1/mezzo.proto\"\xd0\x05\n" +
 	"\x04Task\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x1f\n" +
 	"\vexecutor_id\x18\x02 \x01(\tR\n" +
@@ -3330,7 +3339,10 @@ const file_mezzo_isolator_v1_isolator_proto_rawDesc = "" +
 	"\x05image\x18\x0f \x01(\v2\x1c.mezzo.isolator.v1.TaskImageR\x05image\x124\n" +
 	"\anetwork\x18\x10 \x01(\v2\x1a.mezzo.isolator.v1.NetworkR\anetwork\x124\n" +
 	"\aoptions\x18\x11 \x01(\v2\x1a.mezzo.isolator.v1.OptionsR\aoptions\x12\x19\n" +
-	"\bown_user\x18\x12 \x01(\bR\aownUser\"\xd6\x01\n" +
+	"\bown_user\x18\x12 \x01(\bR\aownUser\x12\x1e\n" +
+	"\n" +
+	"entrypoint\x18\x13 \x01(\bR\n" +
+	"entrypoint\"\xd6\x01\n" +
 	"\tTaskImage\x12\x1c\n" +
 	"\treference\x18\x01 \x01(\tR\treference\x125\n" +
 	"\x04pull\x18\x02 \x01(\x0e2!.mezzo.isolator.v1.TaskImage.PullR\x04pull\x12#\n" +

@@ -49,9 +49,10 @@ type IsolatorClient interface {
 	// hurry: it has no deadline. It sends a message whenever it has got further,
 	// at least every 10 seconds while it does; the agent gives up one that is
 	// silent for two minutes. The stream's end is success: what the container
-	// needs is kept from then on until its Cleanup, which also follows a Provision
-	// that failed or was cut off. Asked again it goes on where it was. Only
-	// launchers are asked, for every container with an image.
+	// needs is kept from then on until its Cleanup. That follows a Provision that
+	// failed, too, and may come while one that was cut off has not returned yet.
+	// Asked again it goes on where it was. Only launchers are asked, for every
+	// container with an image.
 	Provision(ctx context.Context, in *ProvisionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProvisionProgress], error)
 	Prepare(ctx context.Context, in *PrepareRequest, opts ...grpc.CallOption) (*PrepareResponse, error)
 	Create(ctx context.Context, in *CreateRequest, opts ...grpc.CallOption) (*CreateResponse, error)
@@ -319,9 +320,10 @@ type IsolatorServer interface {
 	// hurry: it has no deadline. It sends a message whenever it has got further,
 	// at least every 10 seconds while it does; the agent gives up one that is
 	// silent for two minutes. The stream's end is success: what the container
-	// needs is kept from then on until its Cleanup, which also follows a Provision
-	// that failed or was cut off. Asked again it goes on where it was. Only
-	// launchers are asked, for every container with an image.
+	// needs is kept from then on until its Cleanup. That follows a Provision that
+	// failed, too, and may come while one that was cut off has not returned yet.
+	// Asked again it goes on where it was. Only launchers are asked, for every
+	// container with an image.
 	Provision(*ProvisionRequest, grpc.ServerStreamingServer[ProvisionProgress]) error
 	Prepare(context.Context, *PrepareRequest) (*PrepareResponse, error)
 	Create(context.Context, *CreateRequest) (*CreateResponse, error)
