@@ -96,6 +96,9 @@ func defaultMaster() Master {
 		AgentReregisterTimeout: 10 * time.Minute,
 		MaxCompletedFrameworks: 50,
 		MaxCompletedTasks:      1000,
+		MaxUnreachableTasks:    1000,
+		MaxAwayAgents:          102_400,
+		AgentForgetAfter:       14 * 24 * time.Hour,
 		Revocation:             Revocation{MinGrace: 10 * time.Second, MaxPerMinute: 60},
 	}
 }
@@ -105,7 +108,7 @@ var masterSchema = schema(
 		"rpc", "http", "insecure", "hostname", "offer_timeout", "batch_interval", "min_refuse", "max_decisions_per_second",
 		"min_allocatable", "filter_gpu_resources",
 		"agent_ping_interval", "agent_ping_timeouts", "agent_reregister_timeout", "agent_removals_per_minute",
-		"max_completed_frameworks", "max_completed_tasks",
+		"agent_forget_after", "max_away_agents", "max_completed_frameworks", "max_completed_tasks", "max_unreachable_tasks",
 	},
 	"revocation", "domain", "framework *")
 
@@ -129,8 +132,11 @@ func (m *masterBlock) decode(d *decoder, block *hcl.Block) {
 	s.count("agent_ping_timeouts", &m.AgentPingTimeouts, 1)
 	s.duration("agent_reregister_timeout", &m.AgentReregisterTimeout, time.Millisecond)
 	s.count("agent_removals_per_minute", &m.AgentRemovalsPerMinute, 0)
+	s.duration("agent_forget_after", &m.AgentForgetAfter, time.Minute)
+	s.count("max_away_agents", &m.MaxAwayAgents, 1)
 	s.count("max_completed_frameworks", &m.MaxCompletedFrameworks, 0)
 	s.count("max_completed_tasks", &m.MaxCompletedTasks, 0)
+	s.count("max_unreachable_tasks", &m.MaxUnreachableTasks, 1)
 	m.frameworks = d.plugins(blocks, KindFramework)
 	if block := d.single(blocks, "revocation"); block != nil {
 		s, _ := d.content(block.Body, revocationSchema)

@@ -96,6 +96,13 @@ type Master struct {
 	// framework.
 	MaxCompletedFrameworks int
 	MaxCompletedTasks      int
+	// MaxUnreachableTasks is how many tasks of a framework are remembered while
+	// they are unreachable.
+	MaxUnreachableTasks int
+	// Agents that are unreachable, and those that are gone, are remembered for
+	// AgentForgetAfter, MaxAwayAgents of each at most.
+	AgentForgetAfter time.Duration
+	MaxAwayAgents    int
 
 	Revocation Revocation
 	TLS        *TLS // nil: plain text

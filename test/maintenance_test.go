@@ -59,17 +59,18 @@ func TestPlannedUnavailability(t *testing.T) {
 	agent := offer.GetAgentId().GetValue()
 	start := time.Now().Add(time.Hour).Truncate(time.Millisecond)
 	window := &operatorv1.Unavailability{Start: timestamppb.New(start), DurationSeconds: 600}
-	set := func(id string, u *operatorv1.Unavailability) error {
-		_, err := operator.SetUnavailability(ctx, &operatorv1.SetUnavailabilityRequest{AgentId: id, Unavailability: u})
+	set := func(windows ...*operatorv1.MaintenanceWindow) error {
+		_, err := operator.SetMaintenanceSchedule(ctx, &operatorv1.SetMaintenanceScheduleRequest{Windows: windows})
 		return err
 	}
-	if err := set("nobody", window); status.Code(err) != codes.NotFound {
-		t.Errorf("of an agent that is not known: %v", err)
+	machines := []*operatorv1.Machine{{Hostname: strings.ToUpper(offer.GetHostname())}}
+	if err := set(&operatorv1.MaintenanceWindow{Unavailability: window}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("without a machine: %v", err)
 	}
-	if err := set(agent, &operatorv1.Unavailability{}); status.Code(err) != codes.InvalidArgument {
+	if err := set(&operatorv1.MaintenanceWindow{Machines: machines, Unavailability: &operatorv1.Unavailability{}}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("without a start: %v", err)
 	}
-	if err := set(agent, window); err != nil {
+	if err := set(&operatorv1.MaintenanceWindow{Machines: machines, Unavailability: window}); err != nil {
 		t.Fatal(err)
 	}
 	for offer = receive(t, "an offer with the window", offers); offer.GetUnavailability() == nil; offer = receive(t, "an offer with the window", offers) {
@@ -108,7 +109,7 @@ func TestPlannedUnavailability(t *testing.T) {
 		inverse = receive(t, "to be asked again", asked)
 	}
 	// No window, no wish. The offer's filter is not about that.
-	if err := set(agent, nil); err != nil {
+	if err := set(); err != nil {
 		t.Fatal(err)
 	}
 	list, err := operator.ListAgents(ctx, &operatorv1.ListAgentsRequest{})

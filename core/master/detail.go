@@ -19,7 +19,7 @@ func agentDetail(v *state.AgentView) *operatorv1.AgentDetail {
 		Registered: timestamp(v.Registered), Reregistered: timestamp(v.Reregistered), Unreachable: timestamp(v.Unreachable),
 		Awaited: v.Awaited, Unavailability: unavailabilityMessage(v.Unavailability), InverseOffers: inverseMessages(v.InverseOffers),
 	}
-	out.Endpoints = linkEndpoints(v.Endpoints)
+	out.Endpoints, out.Deactivated, out.Drain = linkEndpoints(v.Endpoints), v.Deactivated, drainMessage(v.Drain)
 	return out
 }
 

@@ -30,6 +30,7 @@ type mirror struct {
 	executors  map[state.ExecutorKey]*state.ExecutorView
 	operations map[string]*state.OperationView // by their UUID
 	roles      map[string]*state.RoleView
+	schedule   *state.ScheduleView // of maintenance; never nil
 	plugins    map[string]*operatorv1.Plugin
 	number     uint64 // of the last event
 	watchers   map[*watcher]struct{}
@@ -76,6 +77,7 @@ func (m *mirror) clear() {
 	m.executors = map[state.ExecutorKey]*state.ExecutorView{}
 	m.operations = map[string]*state.OperationView{}
 	m.roles = map[string]*state.RoleView{}
+	m.schedule = &state.ScheduleView{}
 	m.agentStates = map[state.AgentState]int{}
 	m.frameworkStates = map[state.FrameworkState]int{}
 	m.taskStates = map[mezzov1.TaskState]int{}
@@ -178,6 +180,9 @@ func (m *mirror) enter(c *change) (first uint64, watchers []*watcher) {
 	}
 	for _, uuid := range c.publish.OperationsRemoved {
 		delete(m.operations, uuid)
+	}
+	if s := c.publish.Schedule; s != nil {
+		m.schedule = s
 	}
 	for _, r := range c.publish.Roles {
 		m.roles[r.Name] = r
@@ -283,6 +288,9 @@ func (m *mirror) snapshot(w *watcher) (all change, plugins []*operatorv1.Plugin,
 		Agents: values(m.agents), Frameworks: values(m.frameworks), Tasks: values(m.tasks), Offers: values(m.offers), Roles: values(m.roles),
 		Executors: values(m.executors), Operations: values(m.operations),
 	}
+	if len(m.schedule.Windows) > 0 {
+		all.publish.Schedule = m.schedule
+	}
 	return all, values(m.plugins), m.number
 }
 
@@ -354,6 +362,12 @@ func (m *mirror) listOffers() []*state.OfferView {
 
 func (m *mirror) listRoles() []*state.RoleView {
 	return listed(m, &m.roles, nil, func(a, b *state.RoleView) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+func (m *mirror) maintenance() *state.ScheduleView {
+	m.view.RLock()
+	defer m.view.RUnlock()
+	return m.schedule
 }
 
 func (m *mirror) listPlugins() []*operatorv1.Plugin {

@@ -141,6 +141,7 @@ func merge(now, next *config.Master) *config.Master {
 	out.MinAllocatable, out.FilterGPUResources = next.MinAllocatable, next.FilterGPUResources
 	out.MaxDecisionsPerSecond, out.AgentRemovalsPerMinute = next.MaxDecisionsPerSecond, next.AgentRemovalsPerMinute
 	out.MaxCompletedFrameworks, out.MaxCompletedTasks = next.MaxCompletedFrameworks, next.MaxCompletedTasks
+	out.MaxUnreachableTasks, out.MaxAwayAgents = next.MaxUnreachableTasks, next.MaxAwayAgents
 	out.Revocation, out.Roles = next.Revocation, next.Roles
 	out.Allocator, out.PluginDir, out.LogLevel = next.Allocator, next.PluginDir, next.LogLevel
 	out.Frameworks = next.Frameworks
@@ -164,6 +165,8 @@ func compare(now, next *config.Master) (live, session, restart []*operatorv1.Rel
 	live = difference(live, "agent_removals_per_minute", now.AgentRemovalsPerMinute, next.AgentRemovalsPerMinute)
 	live = difference(live, "max_completed_frameworks", now.MaxCompletedFrameworks, next.MaxCompletedFrameworks)
 	live = difference(live, "max_completed_tasks", now.MaxCompletedTasks, next.MaxCompletedTasks)
+	live = difference(live, "max_unreachable_tasks", now.MaxUnreachableTasks, next.MaxUnreachableTasks)
+	live = difference(live, "max_away_agents", now.MaxAwayAgents, next.MaxAwayAgents)
 	live = difference(live, "revocation enabled", now.Revocation.Enabled, next.Revocation.Enabled)
 	live = difference(live, "revocation min_grace", now.Revocation.MinGrace, next.Revocation.MinGrace)
 	live = difference(live, "revocation max_per_minute", now.Revocation.MaxPerMinute, next.Revocation.MaxPerMinute)
@@ -184,6 +187,7 @@ func compare(now, next *config.Master) (live, session, restart []*operatorv1.Rel
 	restart = difference(restart, "agent_ping_interval", now.AgentPingInterval, next.AgentPingInterval)
 	restart = difference(restart, "agent_ping_timeouts", now.AgentPingTimeouts, next.AgentPingTimeouts)
 	restart = difference(restart, "agent_reregister_timeout", now.AgentReregisterTimeout, next.AgentReregisterTimeout)
+	restart = difference(restart, "agent_forget_after", now.AgentForgetAfter, next.AgentForgetAfter)
 	restart = difference(restart, "tls", tlsText(now.TLS), tlsText(next.TLS))
 	restart = difference(restart, "insecure", now.Insecure, next.Insecure)
 	restart = difference(restart, "log_json", now.LogJSON, next.LogJSON)

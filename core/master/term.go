@@ -116,6 +116,7 @@ func (m *Master) stateConfig(c *config.Master, t *term, seed uint64) state.Confi
 		OfferTimeout: c.OfferTimeout, PingInterval: c.AgentPingInterval, PingTimeouts: c.AgentPingTimeouts,
 		AgentReregisterTimeout: c.AgentReregisterTimeout, UnreachablePerMinute: c.AgentRemovalsPerMinute,
 		MaxCompletedFrameworks: c.MaxCompletedFrameworks, MaxCompletedTasks: c.MaxCompletedTasks,
+		MaxUnreachableTasks: c.MaxUnreachableTasks, MaxAwayAgents: c.MaxAwayAgents, AgentForgetAfter: c.AgentForgetAfter,
 		BatchInterval: c.BatchInterval, MinRefuse: c.MinRefuse, MaxDecisionsPerSecond: c.MaxDecisionsPerSecond,
 		MinAllocatable: c.MinAllocatableQuantities(), FilterGPUResources: c.FilterGPUResources, Region: c.Domain.Region,
 		HeartbeatInterval: m.options.HeartbeatInterval,

@@ -92,8 +92,8 @@ func agentMessage(v *state.AgentView) *operatorv1.Agent {
 		Attributes: attributeMessage(v.Attributes), Tasks: uint64(v.Tasks),
 		Registered: timestamp(v.Registered), Reregistered: timestamp(v.Reregistered),
 		Unavailability: unavailabilityMessage(v.Unavailability), InverseOffers: inverseMessages(v.InverseOffers),
-		Endpoints: linkEndpoints(v.Endpoints),
-		Reserved:  v.Total.Reserved().ToProto(),
+		Endpoints: linkEndpoints(v.Endpoints), Reserved: v.Total.Reserved().ToProto(),
+		Deactivated: v.Deactivated, Drain: drainMessage(v.Drain),
 	}
 }
 

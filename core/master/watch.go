@@ -211,6 +211,9 @@ func (c *change) events() int {
 	n := len(p.Roles) + len(p.Agents) + len(p.Frameworks) + len(p.Executors) + len(p.Tasks) + len(p.Offers) + len(p.OffersRemoved) +
 		len(p.TasksRemoved) + len(p.ExecutorsRemoved) + len(p.FrameworksRemoved) + len(p.AgentsRemoved) + len(p.RolesRemoved) +
 		len(p.Operations) + len(p.OperationsRemoved)
+	if p.Schedule != nil {
+		n++
+	}
 	if c.pluginRemoved != "" {
 		n++
 	}
@@ -277,6 +280,11 @@ func eventsOf(c *change) []maker {
 		out = append(out, onlyDetail(func() *operatorv1.WatchEvent {
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Operation{Operation: operationDetail(v)}}
 		}))
+	}
+	if p.Schedule != nil {
+		out = append(out, func(bool) *operatorv1.WatchEvent {
+			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Maintenance{Maintenance: maintenanceMessage(p.Schedule)}}
+		})
 	}
 	return append(out, removals(c)...)
 }

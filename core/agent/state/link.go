@@ -51,6 +51,10 @@ func (m *Machine) linkTick() {
 	}
 	switch l.state {
 	case down:
+		if m.ending != nil && m.ending.silent {
+			l.until = time.Time{}
+			return
+		}
 		m.connect()
 	case connecting:
 		m.disconnect(fmt.Sprintf("no stream to the master within %v", m.cfg.ConnectTimeout), 0)
@@ -236,6 +240,11 @@ func (m *Machine) refused(r *linkv1.Refused) {
 		return
 	}
 	pause := time.Duration(r.GetRetryMs()) * time.Millisecond
+	if r.GetShutdown() {
+		m.disconnect(r.GetReason(), pause)
+		m.endSilently(r.GetReason(), nil)
+		return
+	}
 	m.disconnect("the master refused the agent: "+r.GetReason(), pause)
 }
 
@@ -252,7 +261,7 @@ func (m *Machine) gone(reason string) {
 	was := m.id
 	m.id = ""
 	m.touch(agentEntity{m})
-	m.end(reason, fmt.Errorf("agent %s was marked gone (%s): it has ended its tasks and forgotten its id; start it again to have it register as a new agent", was, reason))
+	m.endSilently(reason, fmt.Errorf("agent %s was marked gone (%s): it has ended its tasks and forgotten its id; start it again to have it register as a new agent", was, reason))
 }
 
 // end ends all tasks, and then the agent.
@@ -266,6 +275,13 @@ func (m *Machine) end(reason string, err error) {
 		m.kill(t, m.grace(t, nil), byShutdown, "The agent is shutting down")
 	}
 	m.stopAll(func(*executor) bool { return true })
+}
+
+// endSilently is end, without another word to a master: one would take it for an
+// agent that is there, and its last word for that of one which never comes back.
+func (m *Machine) endSilently(reason string, err error) {
+	m.end(reason, err)
+	m.ending.silent = true
 }
 
 // stopAll asks custom executors to end.
@@ -321,6 +337,10 @@ func (m *Machine) shutdownExecutor(s *linkv1.ShutdownExecutor) {
 
 // drain ends all tasks, so that the machine can be looked after.
 func (m *Machine) drain(d *linkv1.Drain) {
+	if d.GetOver() {
+		m.draining = nil
+		return
+	}
 	m.draining = d
 	why := byDrain
 	if d.GetMarkGone() {

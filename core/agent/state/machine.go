@@ -74,6 +74,8 @@ type Machine struct {
 type ending struct {
 	reason string
 	err    error
+	// silent: masters are not spoken to any more; see endSilently.
+	silent bool
 }
 
 // held is an output that waits for a checkpoint.
@@ -357,7 +359,9 @@ func (m *Machine) finish() {
 	if m.ending == nil || m.exiting || len(m.containers) > 0 {
 		return
 	}
-	m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Unregister{Unregister: &linkv1.Unregister{}}})
+	if !m.ending.silent {
+		m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Unregister{Unregister: &linkv1.Unregister{}}})
+	}
 	m.effect(Exit{Reason: m.ending.reason, Err: m.ending.err})
 	m.exiting = true
 }

@@ -190,7 +190,7 @@ func command(t *testing.T, w *world, d *datadriven.TestData) {
 		}
 	case "refused":
 		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Refused{Refused: &linkv1.Refused{
-			Reason: arg(d, "reason", "no"), Gone: d.HasArg("gone"), RetryMs: int64(number(d, "retry", 0)),
+			Reason: arg(d, "reason", "no"), Gone: d.HasArg("gone"), Shutdown: d.HasArg("shutdown"), RetryMs: int64(number(d, "retry", 0)),
 		}}})
 		w.settle()
 	case "ping":
@@ -225,7 +225,7 @@ func command(t *testing.T, w *world, d *datadriven.TestData) {
 		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Reconcile{Reconcile: &linkv1.ReconcileTasks{Tasks: []*linkv1.TaskRef{ref(d)}}}})
 		settleUnlessHeld(w, d)
 	case "drain":
-		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Drain{Drain: &linkv1.Drain{MarkGone: d.HasArg("gone")}}})
+		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Drain{Drain: &linkv1.Drain{MarkGone: d.HasArg("gone"), Over: d.HasArg("over")}}})
 		settleUnlessHeld(w, d)
 	case "shutdown-framework":
 		tell(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_ShutdownFramework{ShutdownFramework: &linkv1.ShutdownFramework{FrameworkId: arg(d, "framework", "F1")}}})

@@ -51,6 +51,7 @@ type agent struct {
 	waiting  *link // one that waits for a registry write
 	arrival  *registration
 	hostname string
+	ip       string
 	info     *linkv1.Agent
 	url      *mezzov1.URL
 	// attributes as the allocator is told them.
@@ -69,11 +70,23 @@ type agent struct {
 	filters    map[filterKey]*filter
 	live       int // tasks that have not ended
 
+	// record is what the registry has of it, or is to have; see writeRecord.
+	record agentRecord
+	// deactivated: operators have taken it out of service; drain is nil unless it
+	// is being drained, or was.
+	deactivated bool
+	drain       *drain
+	// leaving: the registry is being told that it is gone.
+	leaving bool
+
 	// maintenance is nil unless an unavailability is planned.
 	maintenance *maintenance
 
 	heard time.Time // when the last message came
-	timer timer     // ping, timeout of recovery, or forgetting, by phase
+	// challenge runs while the agent of the link is asked whether it lives, since
+	// another waits that says it is the same.
+	challenge timer
+	timer     timer // ping, timeout of recovery, or forgetting, by phase
 	// marking: the registry is being told that it is unreachable.
 	marking      bool
 	registered   time.Time
@@ -93,7 +106,7 @@ func (a *agent) withheld() string { return a.info.GetWithheld() }
 
 // active is whether the agent may be offered.
 func (a *agent) active() bool {
-	return a.phase == present && a.link != nil && !a.marking && a.withheld() == ""
+	return a.phase == present && a.link != nil && !a.marking && !a.leaving && !a.deactivated && a.withheld() == ""
 }
 
 func (m *Machine) newAgent(id, hostname string) *agent {
@@ -103,23 +116,27 @@ func (m *Machine) newAgent(id, hostname string) *agent {
 		operations: map[string]*pendingOperation{},
 	}
 	a.timer.fire = func() { m.agentDeadline(a) }
+	a.challenge.fire = func() { m.twinStays(a) }
 	m.agents[id] = a
 	return a
 }
 
 func (m *Machine) recoverAgent(id string, rec agentRecord) error {
 	a := m.newAgent(id, rec.Hostname)
-	a.since = rec.Since
+	a.ip, a.since, a.record, a.deactivated = rec.IP, rec.Since, rec, rec.Deactivated
+	if rec.Drain != nil {
+		a.drain = &drain{record: *rec.Drain}
+	}
 	switch rec.Standing {
 	case standingAdmitted:
 		m.setPhase(a, recovering)
 		a.registered, a.since = rec.Since, time.Time{}
 		m.after(&a.timer, m.cfg.AgentReregisterTimeout)
 	case standingUnreachable:
-		a.phase = unreachable
+		m.setPhase(a, unreachable)
 		m.timers.schedule(&a.timer, rec.Since.Add(m.cfg.AgentForgetAfter))
 	case standingGone:
-		a.phase = gone
+		m.setPhase(a, gone)
 		m.timers.schedule(&a.timer, rec.Since.Add(m.cfg.AgentForgetAfter))
 	default:
 		return fmt.Errorf("registry entry %q has the unknown standing %q; it was written by a newer master", agentPrefix+id, rec.Standing)
@@ -130,8 +147,15 @@ func (m *Machine) recoverAgent(id string, rec agentRecord) error {
 	return nil
 }
 
-// setPhase moves an agent on and counts those that are still to come back.
+// setPhase moves an agent on and counts those that are still to come back, and
+// those that are away.
 func (m *Machine) setPhase(a *agent, p phase) {
+	if x := m.away[a.phase]; x != nil {
+		x.count--
+	}
+	if x := m.away[p]; x != nil {
+		x.count++
+	}
 	if a.phase == recovering {
 		m.recovering--
 	}
@@ -164,6 +188,9 @@ func (m *Machine) linkClosed(in LinkClosed) {
 	}
 	if a.link == l {
 		m.disconnectAgent(a, in.Reason)
+		if a.challenge.set() {
+			m.twinStays(a)
+		}
 	}
 }
 
@@ -197,6 +224,9 @@ func (m *Machine) refuse(l *link, r *linkv1.Refused) {
 
 // agentDeadline is what an agent's timer does, by its phase.
 func (m *Machine) agentDeadline(a *agent) {
+	if a.leaving {
+		return // what becomes of it is decided
+	}
 	switch a.phase {
 	case recovering:
 		m.giveUp(a, "did not come back after this master began to lead")
@@ -211,6 +241,10 @@ func (m *Machine) agentDeadline(a *agent) {
 		}
 		m.after(&a.timer, m.cfg.PingInterval)
 	case unreachable, gone:
+		if a.returning || a.phase == unreachable && m.schedule.isDown(a) {
+			m.after(&a.timer, m.cfg.AgentForgetAfter)
+			return
+		}
 		m.forgetAgent(a)
 	}
 }
@@ -221,28 +255,52 @@ func (m *Machine) giveUp(a *agent, why string) {
 		m.after(&a.timer, wait)
 		return
 	}
+	m.markUnreachable(a, why, nil)
+}
+
+// markUnreachable is giveUp, at once. done, if not nil, runs when it has
+// happened.
+func (m *Machine) markUnreachable(a *agent, why string, done func()) {
 	m.logf(Warn, "marking agent unreachable", "agent_id", a.id, "hostname", a.hostname, "reason", why)
 	a.marking = true
 	m.rescindAgent(a, "agent unreachable")
 	m.agentChanged(a)
-	m.writeAgent(a, standingUnreachable, func() { m.agentLost(a) })
+	m.writeAgent(a, standingUnreachable, func() {
+		if a.phase != gone {
+			m.agentLost(a)
+		}
+		if done != nil {
+			done()
+		}
+	})
 }
 
 // agentLost: the registry has it that the agent is unreachable. From here its
 // tasks do not count, until it comes back.
 func (m *Machine) agentLost(a *agent) {
 	a.marking = false
+	m.timers.cancel(&a.challenge)
 	m.setPhase(a, unreachable)
 	a.since = m.now
+	m.noteAway(a)
+	down := m.schedule.isDown(a)
 	if l := a.link; l != nil {
 		a.link = nil
-		m.closeLink(l, "the agent was marked unreachable; register again")
+		if down {
+			m.refuse(l, &linkv1.Refused{Reason: downReason(a), Shutdown: true})
+		} else {
+			m.closeLink(l, "the agent was marked unreachable; register again")
+		}
 	}
 	m.dropFilters(a)
 	m.dropInverse(a, "agent unreachable")
 	m.tellAgentRemoved(a)
-	m.loseTasks(a)
-	m.loseOperations(a)
+	if down {
+		m.endTasksOfDown(a)
+	} else {
+		m.loseTasks(a)
+		m.loseOperations(a)
+	}
 	m.booksRemoveAgent(a)
 	m.after(&a.timer, m.cfg.AgentForgetAfter)
 	m.logf(Warn, "agent is unreachable", "agent_id", a.id, "hostname", a.hostname, "tasks", len(a.tasks))
@@ -253,6 +311,7 @@ func (m *Machine) agentLost(a *agent) {
 		a.waiting, a.arrival = nil, nil
 		m.register(l, arrival)
 	}
+	m.forgetOldest(unreachable)
 }
 
 // tellFailure sends FAILURE for a lost agent to every framework.
@@ -269,7 +328,8 @@ func (m *Machine) tellFailure(a *agent) {
 
 // forgetAgent drops an agent that has been away for so long that nobody asks.
 func (m *Machine) forgetAgent(a *agent) {
-	m.logf(Info, "forgetting agent", "agent_id", a.id, "hostname", a.hostname, "unreachable_since", a.since)
+	m.logf(Info, "forgetting agent", "agent_id", a.id, "hostname", a.hostname, "away_since", a.since)
+	m.timers.cancel(&a.timer)
 	for _, t := range m.tasksOf(a) {
 		m.completeTask(t)
 	}
@@ -277,8 +337,9 @@ func (m *Machine) forgetAgent(a *agent) {
 		a.waiting = nil
 		m.refuse(l, &linkv1.Refused{Reason: unknownAgent(a.id)})
 	}
-	m.dropUnavailability(a)
+	m.dropWindow(a, "the agent is forgotten")
 	m.endOperations(a)
+	m.setPhase(a, admitting) // it is in no list any more
 	delete(m.agents, a.id)
 	m.write(agentPrefix+a.id, nil, nil)
 	m.dirty.agentsRemoved = append(m.dirty.agentsRemoved, a.id)
@@ -298,6 +359,7 @@ func (m *Machine) setInfo(a *agent, info *linkv1.Agent, peer string) {
 	a.hostname = info.GetHostname()
 	a.attributes = allocatorAttributes(info.GetAttributes())
 	a.url = agentURL(info, peer)
+	a.ip = a.url.GetAddress().GetIp()
 }
 
 // agentURL is where an agent serves HTTP. Clients count on an IP address in it:

@@ -132,7 +132,7 @@ func (m *Machine) auditAgent(a *agent, uses map[ledger.Key]bool, wrong func(stri
 	if !a.active() && len(a.offers) > 0 {
 		wrong("agent %s is not active and has %d offers", a.id, len(a.offers))
 	}
-	if a.phase == present && !a.marking && !a.timer.set() {
+	if a.phase == present && !a.marking && !a.leaving && !a.timer.set() {
 		wrong("agent %s is present and nobody watches it", a.id)
 	}
 }

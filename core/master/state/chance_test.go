@@ -61,7 +61,7 @@ func (c *cluster) act() {
 			c.swap()
 		}
 	case 19:
-		switch c.pick(13, "rare") {
+		switch c.pick(15, "rare") {
 		case 0:
 			c.takeOver()
 		case 1:
@@ -89,18 +89,48 @@ func (c *cluster) act() {
 		case 7:
 			c.resize(a)
 		case 8:
-			in := state.SetUnavailability{Request: 1, AgentID: a.id}
-			if c.pick(3, "planned") > 0 {
-				in.Window = &allocator.Unavailability{Start: epoch.Add(time.Duration(c.pick(100, "start")) * time.Minute), Duration: time.Hour}
-			}
-			c.do(in)
+			c.maintain()
 		case 9, 10:
 			c.decideOnWork(a, f)
 		case 11:
 			c.do(state.AdapterUp{Adapter: "mesos"})
 		case 12:
 			c.do(state.AdapterDown{Adapter: "mesos"})
+		case 13, 14:
+			c.serviceOrder(a)
 		}
+	}
+}
+
+// maintain changes the maintenance schedule, or takes a machine down, or up.
+func (c *cluster) maintain() {
+	machine := []state.MachineID{{Hostname: fmt.Sprintf("H%d", c.pick(len(c.agents), "machine"))}}
+	switch c.pick(3, "maintenance") {
+	case 0:
+		var windows []state.Window
+		for _, a := range c.agents {
+			if c.pick(3, "planned") > 0 {
+				start := epoch.Add(time.Duration(c.pick(100, "start")) * time.Minute)
+				windows = append(windows, state.Window{Machines: []state.MachineID{{Hostname: a.host}}, Start: start, Duration: time.Hour})
+			}
+		}
+		c.do(state.SetSchedule{Request: 1, Windows: windows})
+	default:
+		c.do(state.SetMaintenance{Request: 1, Machines: machine, Down: c.pick(3, "down") > 0})
+	}
+}
+
+// serviceOrder takes an agent out of service, or puts it back.
+func (c *cluster) serviceOrder(a *actorAgent) {
+	switch c.pick(6, "service") {
+	case 0, 1:
+		c.do(state.DrainAgent{Request: 1, AgentID: a.id, MarkGone: c.pick(4, "mark gone") == 0})
+	case 2:
+		c.do(state.DeactivateAgent{Request: 1, AgentID: a.id})
+	case 3, 4:
+		c.do(state.ReactivateAgent{Request: 1, AgentID: a.id})
+	case 5:
+		c.do(state.MarkAgentGone{Request: 1, AgentID: a.id})
 	}
 }
 
@@ -412,6 +442,10 @@ func (c *cluster) settle() {
 	c.do(state.Tick{})
 	c.look()
 	drain()
+	for _, a := range c.agents { // those that are not down are not up, which is no harm
+		c.do(state.SetMaintenance{Request: 1, Machines: []state.MachineID{{Hostname: a.host}}})
+	}
+	drain()
 	c.pass(time.Minute)
 	drain()
 	for _, f := range c.frameworks {
@@ -466,6 +500,11 @@ func (c *cluster) settle() {
 		for id, uuids := range f.ends {
 			if len(uuids)+f.masterEnds[id] != 1 {
 				c.rt.Fatalf("framework %s was told %d ends of task %s", f.id, len(uuids)+f.masterEnds[id], id)
+			}
+		}
+		for id, n := range f.masterEnds {
+			if n != 1 {
+				c.rt.Fatalf("framework %s was told %d times by the master that task %s has ended", f.id, n, id)
 			}
 		}
 		if f.gone || f.stream == "" {

@@ -51,6 +51,12 @@ type Config struct {
 	// framework) bound what is remembered of the past.
 	MaxCompletedFrameworks int
 	MaxCompletedTasks      int
+	// MaxUnreachableTasks bounds the tasks of each framework that are remembered
+	// as unreachable (1000), and MaxAwayAgents the agents that are remembered as
+	// unreachable, and those that are gone (102,400 each). What is too much is
+	// forgotten, the oldest first.
+	MaxUnreachableTasks int
+	MaxAwayAgents       int
 	// RegistryBatchBytes bounds one registry write (256 KiB).
 	RegistryBatchBytes int
 	// PublishInterval is how long changed views are collected before they are
@@ -122,6 +128,8 @@ func (c Config) withDefaults() Config {
 	number(&c.PingTimeouts, 5)
 	number(&c.MaxCompletedFrameworks, 50)
 	number(&c.MaxCompletedTasks, 1000)
+	number(&c.MaxUnreachableTasks, 1000)
+	number(&c.MaxAwayAgents, 102_400)
 	number(&c.RegistryBatchBytes, 256<<10)
 	number(&c.MaxDecisionsPerSecond, 100_000)
 	number(&c.SnapshotAgents, 256)

@@ -70,10 +70,25 @@ func describe(out state.Output) string {
 func standing(e state.Entry) string {
 	for _, s := range []string{"admitted", "unreachable", "gone"} {
 		if strings.Contains(string(e.Value), `"standing":"`+s+`"`) {
-			return s
+			return s + service(string(e.Value))
 		}
 	}
 	return "written"
+}
+
+// service is what an agent's record says of its being in service.
+func service(record string) string {
+	var out string
+	if strings.Contains(record, `"deactivated":true`) {
+		out += " deactivated"
+	}
+	switch {
+	case strings.Contains(record, `"drained":true`):
+		out += " drained"
+	case strings.Contains(record, `"drain":`):
+		out += " draining"
+	}
+	return out
 }
 
 func describeMaster(msg *linkv1.MasterMessage) string {
@@ -95,7 +110,11 @@ func describeMaster(msg *linkv1.MasterMessage) string {
 		}
 		return s
 	case *linkv1.MasterMessage_Refused:
-		return fmt.Sprintf("REFUSED gone=%v: %s", x.Refused.GetGone(), x.Refused.GetReason())
+		s := fmt.Sprintf("REFUSED gone=%v", x.Refused.GetGone())
+		if x.Refused.GetShutdown() {
+			s += " shutdown"
+		}
+		return s + ": " + x.Refused.GetReason()
 	case *linkv1.MasterMessage_Ping:
 		return "PING"
 	case *linkv1.MasterMessage_Run:
@@ -141,6 +160,18 @@ func describeMaster(msg *linkv1.MasterMessage) string {
 		return s
 	case *linkv1.MasterMessage_AcknowledgeOperation:
 		return "ACKNOWLEDGE OPERATION of " + x.AcknowledgeOperation.GetFrameworkId()
+	case *linkv1.MasterMessage_Drain:
+		s := "DRAIN"
+		if x.Drain.MaxGraceMs != nil {
+			s += fmt.Sprintf(" grace=%s", time.Duration(x.Drain.GetMaxGraceMs())*time.Millisecond)
+		}
+		if x.Drain.GetMarkGone() {
+			s += " mark_gone"
+		}
+		if x.Drain.GetOver() {
+			s += " over"
+		}
+		return s
 	case *linkv1.MasterMessage_UpdateFramework:
 		return "UPDATE FRAMEWORK " + x.UpdateFramework.GetFramework().GetId().GetValue()
 	}

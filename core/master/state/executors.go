@@ -52,6 +52,7 @@ func (m *Machine) addExecutor(a *agent, f *framework, info *mezzov1.ExecutorInfo
 // forgetExecutor drops an executor; the caller sees to the books.
 func (m *Machine) forgetExecutor(e *executor) {
 	delete(e.agent.executors, e.key)
+	m.recheckDrain(e.agent)
 	e.framework.executors--
 	e.held = false
 	m.dirty.executorsRemoved = append(m.dirty.executorsRemoved, e.viewKey())

@@ -57,6 +57,7 @@ type framework struct {
 	clock     timer
 	tasks     map[string]*task
 	past      []*task // completed, oldest first, bounded
+	lost      []*task // unreachable, oldest first, and some that are not any more
 	live      int     // tasks that have not ended
 	executors int
 	offers    []*offer // in no order

@@ -1,6 +1,8 @@
 package state
 
 import (
+	"time"
+
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 
@@ -168,21 +170,60 @@ type PublishNow struct{ Request Request }
 // counts what may change while a master leads: OfferTimeout, BatchInterval,
 // MinRefuse, MaxDecisionsPerSecond, MinAllocatable, FilterGPUResources (the
 // allocator learns of these five with its next session only, unlike TellTasks), Revocation, UnreachablePerMinute, MaxCompletedFrameworks,
-// MaxCompletedTasks, and the first values of roles. It is answered by Reply;
+// MaxCompletedTasks, MaxUnreachableTasks, MaxAwayAgents, and the first values of roles. It is answered by Reply;
 // with an error nothing has changed.
 type Reconfigure struct {
 	Request Request
 	Config  Config
 }
 
-// SetUnavailability is an operator's order: an agent will not be there in this
-// window, or, with nil, no window is planned any more. It is durable; the reply
-// comes when it is written. Offers of the agent tell of it, and frameworks that
-// hold something there are asked to leave; nothing is killed for it.
-type SetUnavailability struct {
+// DrainAgent is an operator's order: take an agent out of service and end its
+// tasks. It is durable; the reply comes when it is written and the agent has been
+// told, if it is there. How far it is, its view tells.
+type DrainAgent struct {
 	Request Request
 	AgentID string
-	Window  *allocator.Unavailability
+	// MaxGrace is the most time that a task is given; nil: its own kill policy.
+	MaxGrace *time.Duration
+	// MarkGone: when it is drained, it is gone for good.
+	MarkGone bool
+}
+
+// DeactivateAgent is an operator's order: do not offer an agent any more. It is
+// durable; its tasks run on.
+type DeactivateAgent struct {
+	Request Request
+	AgentID string
+}
+
+// ReactivateAgent is an operator's order: an agent that was deactivated, or is
+// drained, is in service again.
+type ReactivateAgent struct {
+	Request Request
+	AgentID string
+}
+
+// MarkAgentGone is an operator's order: give an agent up for good. Its tasks have
+// ended by it; should it be there, or come back, it is told to end them.
+type MarkAgentGone struct {
+	Request Request
+	AgentID string
+}
+
+// SetSchedule is an operator's order: replace the maintenance schedule, durably.
+// Offers of agents on its machines tell of the windows, and frameworks that hold
+// something there are asked to leave; nothing is killed for it.
+type SetSchedule struct {
+	Request Request
+	Windows []Window
+}
+
+// SetMaintenance is an operator's order: take machines of the schedule down, so
+// that their agents end, or up again, and out of the schedule.
+type SetMaintenance struct {
+	Request  Request
+	Machines []MachineID
+	Down     bool
 }
 
 // ApplyOperation is an operator's order: change what resources of an agent are.
@@ -277,5 +318,10 @@ func (SetQuota) input()           {}
 func (RemoveQuota) input()        {}
 func (Explain) input()            {}
 func (ApplyOperation) input()     {}
-func (SetUnavailability) input()  {}
+func (DrainAgent) input()         {}
+func (DeactivateAgent) input()    {}
+func (ReactivateAgent) input()    {}
+func (MarkAgentGone) input()      {}
+func (SetSchedule) input()        {}
+func (SetMaintenance) input()     {}
 func (SetWeights) input()         {}

@@ -53,6 +53,12 @@ type Machine struct {
 	maintained map[string]*agent
 	inverse    map[string]*inverseOffer
 	asked      []*inverseOffer
+	// schedule is the maintenance schedule that counts, wantedSchedule the newest that is
+	// written or is to be.
+	schedule, wantedSchedule *schedule
+	// emptied are draining agents that are to be looked at when the step ends.
+	emptied []*agent
+	away    map[phase]*away // of unreachable and gone
 	// offered are frameworks with offers that are to be sent in this step.
 	offered []*framework
 	// forms remembers how frameworks are told of lists of resources.
@@ -72,6 +78,7 @@ func New(cfg Config, recovered Recovered, now time.Time) (*Machine, error) {
 		finished: map[string]*framework{}, streams: map[Stream]*framework{},
 		offerPrefix: cfg.MasterID + "-O", roles: map[string]*role{}, books: ledger.New(),
 		maintained: map[string]*agent{}, inverse: map[string]*inverseOffer{},
+		schedule: &schedule{}, wantedSchedule: &schedule{}, away: map[phase]*away{unreachable: {}, gone: {}},
 	}
 	m.registry.retry.fire = func() {}
 	m.dirty.timer.fire = func() { m.dirty.ready = true }
@@ -85,6 +92,10 @@ func New(cfg Config, recovered Recovered, now time.Time) (*Machine, error) {
 		if err := m.recoverEntry(e); err != nil {
 			return nil, err
 		}
+	}
+	m.recoverAway()
+	for _, id := range sortedKeys(m.agents) {
+		m.takeWindow(m.agents[id])
 	}
 	m.sessions.init(m)
 	return m, nil
@@ -101,6 +112,7 @@ func (m *Machine) Step(now time.Time, in Input) []Output {
 	}
 	m.fireTimers()
 	m.take(in)
+	m.settleDrains()
 	m.expireFilters()
 	m.sendOffers()
 	m.sendInverseOffers()
@@ -165,8 +177,18 @@ func (m *Machine) take(in Input) {
 		m.orderOperation(in)
 	case Explain:
 		m.orderExplain(in)
-	case SetUnavailability:
-		m.orderUnavailability(in)
+	case DrainAgent:
+		m.orderDrain(in)
+	case DeactivateAgent:
+		m.orderDeactivate(in)
+	case ReactivateAgent:
+		m.orderReactivate(in)
+	case MarkAgentGone:
+		m.orderGone(in)
+	case SetSchedule:
+		m.orderSchedule(in)
+	case SetMaintenance:
+		m.orderMaintenance(in)
 	default:
 		panic(fmt.Sprintf("state: unknown input %T", in))
 	}

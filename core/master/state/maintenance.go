@@ -61,55 +61,6 @@ func unavailabilityProto(u *allocator.Unavailability) *mezzov1.Unavailability {
 	return out
 }
 
-// orderUnavailability is an operator's wish to plan an agent's unavailability,
-// which counts once it is durable.
-func (m *Machine) orderUnavailability(in SetUnavailability) {
-	a := m.agents[in.AgentID]
-	if a == nil || a.phase == admitting || a.phase == gone {
-		m.reply(in.Request, &OrderError{OrderNotFound, fmt.Sprintf("no agent %q is known", in.AgentID)})
-		return
-	}
-	var value []byte
-	if u := in.Window; u != nil {
-		if u.Duration < 0 || u.Start.IsZero() {
-			m.reply(in.Request, &OrderError{OrderInvalid, fmt.Sprintf("agent %s: a window needs a start, and its duration must not be negative", a.id)})
-			return
-		}
-		value = encodeRecord(unavailabilityRecord{Version: recordVersion, Start: u.Start.UTC(), Duration: u.Duration})
-	}
-	m.write(unavailabilityPrefix+a.id, value, func() {
-		if m.agents[a.id] == a { // else it is gone, and the entry with it
-			m.setUnavailability(a, in.Window)
-			m.logf(Info, "operator plans an agent's unavailability", "agent_id", a.id, "hostname", a.hostname, "planned", fmt.Sprint(in.Window != nil))
-		}
-		m.reply(in.Request, nil)
-	})
-}
-
-// setUnavailability takes over a window. Offers and inverse offers were made
-// with another in mind, so they are taken back.
-func (m *Machine) setUnavailability(a *agent, window *allocator.Unavailability) {
-	m.dropInverse(a, "the agent's planned unavailability changed")
-	a.maintenance = nil
-	delete(m.maintained, a.id)
-	if window != nil {
-		a.maintenance = &maintenance{window: *window, inverse: map[string]*inverseOffer{}}
-		m.maintained[a.id] = a
-	}
-	m.rescindAgent(a, "the agent's planned unavailability changed")
-	m.agentChanged(a)
-}
-
-// dropUnavailability forgets the window of an agent that will not come back.
-func (m *Machine) dropUnavailability(a *agent) {
-	if a.maintenance != nil {
-		m.dropInverse(a, "the agent is gone")
-		a.maintenance = nil
-		delete(m.maintained, a.id)
-		m.write(unavailabilityPrefix+a.id, nil, nil)
-	}
-}
-
 // makeInverseOffer asks a framework to leave an agent.
 func (m *Machine) makeInverseOffer(d *allocator.InverseOffer) *refusedDecision {
 	a, f := m.agents[d.Agent], m.frameworks[d.Framework]

@@ -292,6 +292,7 @@ func (m *Machine) addOperation(p *pendingOperation) {
 
 func (m *Machine) forgetOperation(p *pendingOperation) {
 	delete(p.agent.operations, p.uuid)
+	m.recheckDrain(p.agent)
 	m.dirty.operationsRemoved = append(m.dirty.operationsRemoved, p)
 	if f := p.framework; f != nil && f.operations[p.id] == p {
 		delete(f.operations, p.id)

@@ -103,6 +103,8 @@ type Publish struct {
 	OffersRemoved     []string
 	Roles             []*RoleView
 	RolesRemoved      []string
+	// Schedule is the maintenance schedule; nil: it has not changed.
+	Schedule *ScheduleView
 }
 
 // Reply answers an operator's order. Err is nil when it was carried out; then

@@ -73,6 +73,10 @@ type cluster struct {
 	watcher    watcher
 	recovered  state.Recovered
 	began      time.Time
+	// outOfService are agents that were shown as such; gone are ids of agents
+	// that were taken off the list of agents by an operator's order.
+	outOfService map[string]bool
+	gone         map[string]bool
 }
 
 type actorTask struct {
@@ -112,7 +116,7 @@ func newCluster(rt *rapid.T) *cluster {
 		Revocation: state.Revocation{Enabled: true, MinGrace: 5 * time.Second, MaxPerMinute: 3},
 		Roles:      []state.Role{{Name: "b", Limit: resource.MustParse("cpus:3").Quantities()}},
 	}
-	c := &cluster{world: newWorld(rt, cfg), rt: rt, began: epoch, watcher: watcher{}}
+	c := &cluster{world: newWorld(rt, cfg), rt: rt, began: epoch, watcher: watcher{}, outOfService: map[string]bool{}, gone: map[string]bool{}}
 	for i := range 3 {
 		c.agents = append(c.agents, &actorAgent{host: fmt.Sprintf("h%d", i), tasks: map[state.TaskKey]*actorTask{}, total: resource.MustParse(actorResources)})
 	}
@@ -142,6 +146,9 @@ func (c *cluster) do(in state.Input) {
 				c.allocatorHears(out)
 			case state.Publish:
 				c.watcher.see(out)
+				for _, v := range out.Agents {
+					c.outOfService[v.ID] = v.Deactivated
+				}
 			case state.SendAgent:
 				queue = append(queue, c.agentHears(out)...)
 			case state.CloseAgent:
@@ -180,7 +187,24 @@ func (c *cluster) agentHears(out state.SendAgent) []state.Input {
 		return nil
 	}
 	switch x := out.Message.GetMessage().(type) {
+	case *linkv1.MasterMessage_Refused:
+		switch {
+		case x.Refused.GetGone(): // it begins anew
+			c.gone[a.id] = true
+			a.id, a.tasks, a.total = "", map[state.TaskKey]*actorTask{}, resource.MustParse(actorResources)
+		case x.Refused.GetShutdown():
+			a.ready = false
+			return c.endAll(a, mezzov1.TaskState_TASK_KILLED)
+		}
+	case *linkv1.MasterMessage_Drain:
+		if x.Drain.GetMarkGone() {
+			return c.endAll(a, mezzov1.TaskState_TASK_GONE_BY_OPERATOR)
+		}
+		return c.endAll(a, mezzov1.TaskState_TASK_KILLED)
 	case *linkv1.MasterMessage_Registered:
+		if id := x.Registered.GetAgentId(); c.gone[id] {
+			c.rt.Fatalf("agent %s is gone, and is taken again", id)
+		}
 		a.id, a.ready = x.Registered.GetAgentId(), true
 		var ins []state.Input
 		for _, k := range x.Registered.GetKilled() {
@@ -297,6 +321,14 @@ func (c *cluster) end(a *actorAgent, key state.TaskKey, s mezzov1.TaskState) []s
 	return c.move(a, t, s)
 }
 
+func (c *cluster) endAll(a *actorAgent, s mezzov1.TaskState) []state.Input {
+	var ins []state.Input
+	for _, key := range a.sorted() {
+		ins = append(ins, c.end(a, key, s)...)
+	}
+	return ins
+}
+
 func (c *cluster) endFramework(a *actorAgent, id string) []state.Input {
 	var ins []state.Input
 	for _, key := range a.sorted() {
@@ -332,6 +364,11 @@ func (c *cluster) frameworkHears(out state.SendScheduler) []state.Input {
 	case schedulerv1.Event_SUBSCRIBED:
 		f.id = e.GetSubscribed().GetFrameworkId().GetValue()
 	case schedulerv1.Event_OFFERS:
+		for _, o := range e.GetOffers().GetOffers() {
+			if id := o.GetAgentId().GetValue(); c.outOfService[id] || c.gone[id] {
+				c.rt.Fatalf("agent %s is offered, and is out of service", id)
+			}
+		}
 		f.offers = append(f.offers, e.GetOffers().GetOffers()...)
 	case schedulerv1.Event_RESCIND:
 		before := len(f.offers)
@@ -361,7 +398,7 @@ func (c *cluster) frameworkHears(out state.SendScheduler) []state.Input {
 		st := e.GetUpdate().GetStatus()
 		id := st.GetTaskId().GetValue()
 		if len(st.GetUuid()) == 0 {
-			if r := st.GetReason(); r == mezzov1.TaskStatus_REASON_TASK_INVALID || r == mezzov1.TaskStatus_REASON_INVALID_OFFERS {
+			if r := st.GetReason(); r == mezzov1.TaskStatus_REASON_TASK_INVALID || r == mezzov1.TaskStatus_REASON_INVALID_OFFERS || r == mezzov1.TaskStatus_REASON_AGENT_REMOVED_BY_OPERATOR {
 				f.masterEnds[id]++
 			}
 			return nil

@@ -25,12 +25,14 @@ type dirty struct {
 	executorsRemoved  []ExecutorKey
 	operationsRemoved []*pendingOperation
 
+	schedule bool // the maintenance schedule
+
 	timer timer
 	ready bool // the interval has passed
 }
 
 func (d *dirty) empty() bool {
-	return len(d.agents)+len(d.frameworks)+len(d.tasks)+len(d.offers)+len(d.roles)+len(d.executors)+len(d.executorsRemoved)+
+	return !d.schedule && len(d.agents)+len(d.frameworks)+len(d.tasks)+len(d.offers)+len(d.roles)+len(d.executors)+len(d.executorsRemoved)+
 		len(d.agentsRemoved)+len(d.frameworksRemoved)+len(d.tasksRemoved)+len(d.offersRemoved)+len(d.operations)+len(d.operationsRemoved) == 0
 }
 
@@ -165,9 +167,12 @@ func (m *Machine) publish() {
 		r.dirty = false
 		m.publishRole(r, &p)
 	}
+	if d.schedule {
+		p.Schedule = m.scheduleView()
+	}
 	m.dirty = dirty{timer: d.timer}
 	m.dirty.timer.fire = d.timer.fire
-	if len(p.Agents)+len(p.AgentsRemoved)+len(p.Frameworks)+len(p.FrameworksRemoved)+len(p.Tasks)+len(p.TasksRemoved)+
+	if p.Schedule != nil || len(p.Agents)+len(p.AgentsRemoved)+len(p.Frameworks)+len(p.FrameworksRemoved)+len(p.Tasks)+len(p.TasksRemoved)+
 		len(p.Offers)+len(p.OffersRemoved)+len(p.Roles)+len(p.RolesRemoved)+len(p.Executors)+len(p.ExecutorsRemoved)+
 		len(p.Operations)+len(p.OperationsRemoved) > 0 {
 		m.emit(p)
@@ -244,6 +249,7 @@ func (m *Machine) agentView(a *agent) *AgentView {
 		HTTPAddress: a.info.GetHttpAddress(), Endpoints: a.info.GetEndpoints(), Attributes: a.info.GetAttributes(),
 		Domain: a.info.GetDomain(), Total: a.total, Tasks: a.live, Registered: a.registered, Reregistered: a.reregistered,
 		Unavailability: a.unavailability(), InverseOffers: a.inverseViews(),
+		IP: a.ip, Deactivated: a.deactivated, Drain: a.drainView(),
 	}
 	if b, ok := m.books.Agent(a.id); ok {
 		v.Used, v.Offered = b.Used, b.Offered
@@ -254,10 +260,21 @@ func (m *Machine) agentView(a *agent) *AgentView {
 		v.State, v.Reason = AgentDisconnected, "it has not come back since this master began to lead"
 	case a.phase == unreachable:
 		v.State, v.Unreachable = AgentUnreachable, a.since
+		if m.schedule.isDown(a) {
+			v.Reason = "its machine is down for maintenance"
+		}
+	case a.leaving:
+		v.State, v.Reason = AgentDisconnected, "it is being marked gone"
 	case a.marking:
 		v.State, v.Reason = AgentDisconnected, "it is being marked unreachable"
 	case a.link == nil:
 		v.State, v.Reason = AgentDisconnected, "its link is closed"
+	case a.drain != nil && a.drain.record.Drained:
+		v.State = AgentDrained
+	case a.drain != nil:
+		v.State, v.Reason = AgentDraining, a.drainReason()
+	case a.deactivated:
+		v.State = AgentDeactivated
 	case a.withheld() != "":
 		v.State, v.Reason = AgentWithheld, a.withheld()
 	default:

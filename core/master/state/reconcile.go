@@ -1,6 +1,8 @@
 package state
 
 import (
+	"time"
+
 	"google.golang.org/protobuf/proto"
 
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
@@ -103,7 +105,7 @@ func (m *Machine) learnTask(a *agent, f *framework, key TaskKey, r *reportedTask
 		resources: r.resources, detail: r.GetDetail(), latest: r.GetState(),
 		executor: a.executors[executorKey{f.id, r.GetExecutorId()}],
 	}
-	t.adopt(r)
+	t.adopt(r, m.now)
 	m.addTask(t)
 	if t.latest.Terminal() {
 		t.finished = m.now
@@ -120,7 +122,7 @@ func (m *Machine) learnTask(a *agent, f *framework, key TaskKey, r *reportedTask
 // adopt takes the state of a task from what the agent reports: that of the
 // update which waits for the framework, if one does, for that is the newest
 // which the framework has been told or will be.
-func (t *task) adopt(r *reportedTask) {
+func (t *task) adopt(r *reportedTask, now time.Time) {
 	state, status := r.GetState(), r.GetStatus()
 	if r.GetUnacknowledged() && r.UpdateState != nil && r.GetUpdateState() != state {
 		state = r.GetUpdateState()
@@ -136,14 +138,17 @@ func (t *task) adopt(r *reportedTask) {
 		t.state = state
 	}
 	if ts := r.GetStatus().GetTimestamp(); ts > 0 && t.state == mezzov1.TaskState_TASK_RUNNING && t.started.IsZero() {
-		t.started = fromSeconds(ts)
+		// The agent's clock may be ahead; nothing began in the future.
+		if t.started = fromSeconds(ts); t.started.After(now) {
+			t.started = now
+		}
 	}
 }
 
 // compareTask brings a task that both know to what the agent says.
 func (m *Machine) compareTask(t *task, r *reportedTask) {
 	if t.lost || !r.GetUnacknowledged() && !t.state.Terminal() {
-		t.adopt(r)
+		t.adopt(r, m.now)
 	}
 	if t.executor != nil {
 		if e := t.agent.executors[t.executor.key]; e != t.executor {
@@ -256,6 +261,8 @@ func (m *Machine) reconcileTask(f *framework, id *mezzov1.TaskID, agentID *mezzo
 		answer(mezzov1.TaskState_TASK_UNKNOWN, "Task is unknown, and so is its agent")
 	case a.phase == recovering:
 		// Nobody knows before it has come back.
+	case a.phase == unreachable && m.schedule.isDown(a):
+		answer(mezzov1.TaskState_TASK_UNKNOWN, "Task is unknown, and its agent's machine is down for maintenance")
 	case a.phase == unreachable:
 		st.UnreachableTime = &mezzov1.TimeInfo{Nanoseconds: proto.Int64(a.since.UnixNano())}
 		answer(mezzov1.TaskState_TASK_UNREACHABLE, "Task's agent is unreachable")

@@ -53,6 +53,7 @@ func (m *Machine) configure(c Config) {
 	}
 	m.cfg.UnreachablePerMinute = c.UnreachablePerMinute
 	m.cfg.MaxCompletedFrameworks, m.cfg.MaxCompletedTasks = c.MaxCompletedFrameworks, c.MaxCompletedTasks
+	m.cfg.MaxUnreachableTasks, m.cfg.MaxAwayAgents = c.MaxUnreachableTasks, c.MaxAwayAgents
 	if m.cfg.OfferTimeout != c.OfferTimeout {
 		m.cfg.OfferTimeout = c.OfferTimeout
 		m.rearmOffers()

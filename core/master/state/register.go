@@ -62,6 +62,9 @@ func (m *Machine) linkMessage(in LinkMessage) {
 		return
 	}
 	a.heard = m.now
+	if a.challenge.set() {
+		m.refuseTwin(a)
+	}
 	switch msg := in.Message.GetMessage().(type) {
 	case *linkv1.AgentMessage_Pong:
 	case *linkv1.AgentMessage_Update:
@@ -77,7 +80,7 @@ func (m *Machine) linkMessage(in LinkMessage) {
 	case *linkv1.AgentMessage_Operation:
 		m.operationUpdate(a, msg.Operation)
 	case *linkv1.AgentMessage_DrainDone:
-		m.logf(Warn, "agent sent what this master did not ask for", "agent_id", a.id, "message", fmt.Sprintf("%T", msg))
+		m.recheckDrain(a)
 	default:
 		m.logf(Warn, "agent sent a message of an unknown kind", "agent_id", a.id)
 	}
@@ -184,13 +187,19 @@ func (m *Machine) register(l *link, reg *registration) {
 		return
 	}
 	id := reg.agent.GetId()
-	if id == "" {
-		m.admit(l, reg)
-		return
-	}
 	a := m.agents[id]
-	if a == nil || a.phase == admitting {
+	switch {
+	case a != nil && a.phase == gone:
+	case id != "" && (a == nil || a.phase == admitting):
 		m.refuse(l, &linkv1.Refused{Reason: unknownAgent(id)})
+		return
+	case m.schedule.machine(reg.agent.GetHostname(), agentURL(reg.agent, l.peer).GetAddress().GetIp()).down:
+		m.refuse(l, &linkv1.Refused{
+			Reason: fmt.Sprintf("machine %s is down for maintenance: start the agent when it is up (mezzo maintenance up)", reg.agent.GetHostname()), Shutdown: true,
+		})
+		return
+	case id == "":
+		m.admit(l, reg)
 		return
 	}
 	if old := a.waiting; old != nil {
@@ -199,11 +208,14 @@ func (m *Machine) register(l *link, reg *registration) {
 	}
 	switch {
 	case a.phase == gone:
-		m.refuse(l, &linkv1.Refused{Reason: fmt.Sprintf("agent %s was marked gone by an operator", id), Gone: true})
-	case a.marking:
-		// The registry is just being told that the agent is unreachable. What
-		// has begun is finished: then it comes back as one that was lost.
+		m.refuse(l, &linkv1.Refused{Reason: goneReason(id), Gone: true})
+	case a.marking || a.leaving:
+		// The registry is just being told that the agent is unreachable, or gone.
+		// What has begun is finished: then it comes back as one that was lost, or
+		// is refused.
 		l.agent, a.waiting, a.arrival = a, l, reg
+	case a.link != nil && a.differs(reg.agent):
+		m.challenge(a, l, reg)
 	case a.phase == unreachable:
 		l.agent, a.waiting, a.arrival = a, l, reg
 		m.readmit(a)
@@ -276,11 +288,15 @@ func (m *Machine) arriveWaiting(a *agent) {
 	l, reg := a.waiting, a.arrival
 	a.waiting, a.arrival = nil, nil
 	m.arrive(a, l, reg)
+	if m.schedule.isDown(a) && !a.leaving { // its machine was taken down meanwhile
+		m.markUnreachable(a, "its machine is down for maintenance", nil)
+	}
 }
 
 // arrive completes a registration: the agent is present from now on.
 func (m *Machine) arrive(a *agent, l *link, reg *registration) {
 	was := a.phase
+	m.timers.cancel(&a.challenge)
 	returned := was == unreachable || was == recovering && !a.since.IsZero()
 	if old := a.link; old != nil && old != l {
 		a.link = nil
@@ -295,6 +311,7 @@ func (m *Machine) arrive(a *agent, l *link, reg *registration) {
 	}
 	a.total = reg.total
 	m.setInfo(a, reg.agent, l.peer)
+	m.takeWindow(a)
 	a.version++
 
 	if was == present {
@@ -327,6 +344,8 @@ func (m *Machine) arrive(a *agent, l *link, reg *registration) {
 	for _, t := range found.revoked {
 		m.sendRevoke(t)
 	}
+	m.sendDrain(a)
+	m.recheckDrain(a)
 	if len(found.missing) > 0 {
 		m.send(l, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Reconcile{
 			Reconcile: &linkv1.ReconcileTasks{Tasks: found.missing},
@@ -400,6 +419,7 @@ func (m *Machine) agentState(a *agent, s *linkv1.AgentState) {
 	before, withheld := a.total, a.withheld()
 	attributes := a.attributes
 	m.setInfo(a, s.GetAgent(), a.link.peer)
+	m.replaceWindow(a)
 	a.total = a.tookIn(s.GetOperations(), reg.total)
 	if s.GetOperations() > 0 && before.Equal(a.total) && withheld == a.withheld() && slices.EqualFunc(attributes, a.attributes, equalAttribute) {
 		m.touchAgent(a) // it took an operation in, as was expected
@@ -432,6 +452,11 @@ func equalAttribute(a, b allocator.Attribute) bool {
 // ended with it.
 func (m *Machine) unregister(a *agent) {
 	l := a.link
+	if a.leaving { // it is gone in a moment, with all that follows
+		m.disconnectAgent(a, "it unregistered")
+		m.closeLink(l, "the agent unregistered")
+		return
+	}
 	a.link = nil
 	m.logf(Info, "agent unregistered", "agent_id", a.id, "hostname", a.hostname)
 	m.rescindAgent(a, "agent unregistered")
@@ -439,12 +464,15 @@ func (m *Machine) unregister(a *agent) {
 	m.setPhase(a, gone)
 	a.since = m.now
 	m.dropFilters(a)
-	m.dropUnavailability(a)
+	m.dropWindow(a, "the agent unregistered")
 	m.tellAgentRemoved(a)
-	m.endTasks(a)
+	m.endTasks(a, ending{
+		aware: mezzov1.TaskState_TASK_LOST, reason: mezzov1.TaskStatus_REASON_AGENT_REMOVED, message: "Agent " + a.hostname + " unregistered",
+	})
 	m.endOperations(a)
 	m.booksRemoveAgent(a)
 	m.tellFailure(a)
+	m.setPhase(a, admitting) // it is in no list any more
 	delete(m.agents, a.id)
 	m.timers.cancel(&a.timer)
 	m.write(agentPrefix+a.id, nil, nil)

@@ -3,12 +3,12 @@ package state
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -19,8 +19,8 @@ const (
 	agentPrefix     = "agents/"
 	frameworkPrefix = "frameworks/"
 	rolePrefix      = "roles/"
-	// of agents; an entry whose agent has none is left over and ignored.
-	unavailabilityPrefix = "unavailability/"
+	// scheduleKey is the maintenance schedule's, which is one entry.
+	scheduleKey = "maintenance/schedule"
 )
 
 // recordVersion is written into every record. A record of a higher version was
@@ -37,10 +37,21 @@ const (
 )
 
 type agentRecord struct {
-	Version  int       `json:"version"`
-	Standing standing  `json:"standing"`
-	Hostname string    `json:"hostname"`
-	Since    time.Time `json:"since"`
+	Version  int      `json:"version"`
+	Standing standing `json:"standing"`
+	Hostname string   `json:"hostname"`
+	// IP is its address when it was last here, so that its machine is known.
+	IP    string    `json:"ip,omitempty"`
+	Since time.Time `json:"since"`
+	// What operators want of it, whatever its standing.
+	Deactivated bool         `json:"deactivated,omitempty"`
+	Drain       *drainRecord `json:"drain,omitempty"` // never changed, only replaced
+}
+
+type drainRecord struct {
+	MaxGrace *time.Duration `json:"max_grace,omitempty"` // nanoseconds; nil: the tasks' own
+	MarkGone bool           `json:"mark_gone,omitempty"`
+	Drained  bool           `json:"drained,omitempty"`
 }
 
 type frameworkRecord struct {
@@ -60,12 +71,6 @@ type roleRecord struct {
 type quotaRecord struct {
 	Guarantee map[string]int64 `json:"guarantee,omitempty"`
 	Limit     map[string]int64 `json:"limit,omitempty"` // empty: no limit
-}
-
-type unavailabilityRecord struct {
-	Version  int           `json:"version"`
-	Start    time.Time     `json:"start"`
-	Duration time.Duration `json:"duration"` // nanoseconds; 0: no end
 }
 
 // registry collects what is to be written and writes it in batches, one at a
@@ -160,10 +165,17 @@ func (m *Machine) registryWritten(in RegistryWritten) {
 	}
 }
 
+// writeAgent writes what an agent's standing is from now on.
 func (m *Machine) writeAgent(a *agent, s standing, done func()) {
-	m.write(agentPrefix+a.id, encodeRecord(agentRecord{
-		Version: recordVersion, Standing: s, Hostname: a.hostname, Since: m.now.UTC(),
-	}), done)
+	a.record.Standing, a.record.Since = s, m.now.UTC()
+	m.writeRecord(a, done)
+}
+
+// writeRecord writes an agent's record as it is wanted now, with all that waits
+// to be written before it.
+func (m *Machine) writeRecord(a *agent, done func()) {
+	a.record.Version, a.record.Hostname, a.record.IP = recordVersion, a.hostname, a.ip
+	m.write(agentPrefix+a.id, encodeRecord(a.record), done)
 }
 
 func (m *Machine) writeFramework(f *framework, done func()) {
@@ -238,15 +250,13 @@ func (m *Machine) recoverEntry(e Entry) error {
 		}
 		m.recoverFramework(e.Key[len(frameworkPrefix):], rec.Adapter, info, rec.Registered)
 		return nil
-	case strings.HasPrefix(e.Key, unavailabilityPrefix):
-		var rec unavailabilityRecord
+	case e.Key == scheduleKey:
+		var rec scheduleRecord
 		if err := read(&rec, &rec.Version); err != nil {
 			return err
 		}
-		// Entries of agents come before this one, by their keys.
-		if a := m.agents[e.Key[len(unavailabilityPrefix):]]; a != nil && a.phase != gone {
-			m.setUnavailability(a, &allocator.Unavailability{Start: rec.Start, Duration: rec.Duration})
-		}
+		m.schedule = newSchedule(rec.Windows, func(id MachineID) bool { return slices.Contains(rec.Down, id) })
+		m.wantedSchedule, m.dirty.schedule = m.schedule, true
 		return nil
 	case strings.HasPrefix(e.Key, rolePrefix):
 		var rec roleRecord

@@ -42,6 +42,8 @@ type task struct {
 	held bool
 	// lost: its agent is unreachable, or came back without it.
 	lost bool
+	// listed: it is in framework.lost.
+	listed bool
 	// kill is what to tell the agent when it comes back; killed alone: no
 	// policy.
 	killed bool
@@ -132,6 +134,7 @@ func (m *Machine) completeTask(t *task) {
 	}
 	f.past = append(f.past, t)
 	t.completed = true
+	m.recheckDrain(t.agent)
 	m.touchTask(t)
 	for len(f.past) > m.cfg.MaxCompletedTasks {
 		m.removeTaskView(f.past[0])
@@ -314,11 +317,31 @@ func (m *Machine) loseTasks(a *agent) {
 		t.lost = true
 		m.touchTask(t)
 		m.update(t.framework, st)
+		m.noteLost(t)
 	}
 }
 
-// endTasks: the agent is gone in order; its tasks have ended with it.
-func (m *Machine) endTasks(a *agent) {
+// ending is how tasks end with their agent: what frameworks that are aware of
+// partitions are told, and why. Others are told that they are LOST.
+type ending struct {
+	aware   mezzov1.TaskState
+	reason  mezzov1.TaskStatus_Reason
+	message string
+}
+
+// endTasksOfDown ends what an agent had whose machine was taken down.
+func (m *Machine) endTasksOfDown(a *agent) {
+	m.endTasks(a, ending{
+		aware: mezzov1.TaskState_TASK_LOST, reason: mezzov1.TaskStatus_REASON_AGENT_REMOVED,
+		message: "The machine of agent " + a.hostname + " is down for maintenance",
+	})
+	m.endOperations(a)
+}
+
+// endTasks: the agent is gone, and its tasks have ended with it. Of one that has
+// ended for its framework already, by a terminal update or as LOST, nothing more
+// is told.
+func (m *Machine) endTasks(a *agent, how ending) {
 	for _, e := range m.executorsOf(a) {
 		m.forgetExecutor(e)
 	}
@@ -327,7 +350,11 @@ func (m *Machine) endTasks(a *agent) {
 			m.unhold(t)
 		}
 		if !t.state.Terminal() && !t.framework.removed() {
-			t.setStatus(m.masterStatus(t, mezzov1.TaskState_TASK_LOST, mezzov1.TaskStatus_REASON_AGENT_REMOVED, "Agent "+a.hostname+" unregistered"))
+			state, reason := mezzov1.TaskState_TASK_LOST, mezzov1.TaskStatus_REASON_AGENT_REMOVED
+			if t.framework.partitionAware {
+				state, reason = how.aware, how.reason
+			}
+			t.setStatus(m.masterStatus(t, state, reason, how.message))
 			m.update(t.framework, t.status)
 		}
 		m.completeTask(t)

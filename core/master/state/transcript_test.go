@@ -83,6 +83,10 @@ func (s *script) master(d *datadriven.TestData) {
 			cfg.MaxCompletedFrameworks = s.number(v)
 		case "unreachable_per_minute":
 			cfg.UnreachablePerMinute = s.number(v)
+		case "max_unreachable_tasks":
+			cfg.MaxUnreachableTasks = s.number(v)
+		case "max_away_agents":
+			cfg.MaxAwayAgents = s.number(v)
 		case "role":
 			r := state.Role{Name: v}
 			if len(a.Vals) > 1 {
@@ -187,6 +191,9 @@ func (s *script) run(line string) string {
 	case "manual":
 		w.manual = true
 	case "written":
+		if len(w.writes) == 0 {
+			s.t.Fatalf("no write is under way")
+		}
 		in := w.writes[0]
 		w.writes = w.writes[1:]
 		if a.get("error", "") == "" {
@@ -203,7 +210,7 @@ func (s *script) run(line string) string {
 	case "open":
 		outs = w.step(state.LinkOpened{Link: link(), Peer: "peer"})
 	case "register":
-		w.step(state.LinkOpened{Link: link(), Peer: "peer"})
+		w.step(state.LinkOpened{Link: link(), Peer: a.get("peer", "peer")})
 		r := s.register(a)
 		s.registers(link(), r, a)
 		outs = w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{
@@ -220,6 +227,10 @@ func (s *script) run(line string) string {
 		outs = w.step(state.LinkClosed{Link: link(), Reason: "cut"})
 	case "pong":
 		outs = w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Pong{Pong: &linkv1.Pong{}}}})
+	case "drained":
+		outs = w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{Message: &linkv1.AgentMessage_DrainDone{DrainDone: &linkv1.DrainDone{}}}})
+	case "agents":
+		return head + s.listAgents()
 	case "unregister":
 		outs = w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Unregister{Unregister: &linkv1.Unregister{}}}})
 	case "update":
@@ -290,6 +301,7 @@ func (s *script) register(a args) *linkv1.Register {
 	r := register(a.get("id", ""), a.get("host", "h"), parseShort(a.get("total", "cpus:4;mem:4096;disk:1000")), tasks)
 	r.Agent.Withheld = a.get("withheld", "")
 	r.Agent.Version = a.get("version", "1.0")
+	r.Agent.BootId = a.get("boot", "")
 	return r
 }
 
@@ -434,12 +446,28 @@ func (s *script) operator(a args) []state.Output {
 			in.Guarantee = quantities(a.named["guarantee"])
 		}
 		return s.w.step(in)
-	case "unavailable": // AGENT [START DURATION]
-		in := state.SetUnavailability{Request: 7, AgentID: a.words[1]}
-		if len(a.words) > 2 {
-			in.Window = &allocator.Unavailability{Start: epoch.Add(s.duration(a.words[2])), Duration: s.duration(a.words[3])}
+	case "schedule": // MACHINE,…/START/DURATION …, START from the epoch
+		in := state.SetSchedule{Request: 7}
+		for _, w := range a.words[1:] {
+			p := strings.Split(w, "/")
+			in.Windows = append(in.Windows, state.Window{Machines: machines(p[0]), Start: epoch.Add(s.duration(p[1])), Duration: s.duration(p[2])})
 		}
 		return s.w.step(in)
+	case "down", "up":
+		return s.w.step(state.SetMaintenance{Request: 7, Machines: machines(strings.Join(a.words[1:], ",")), Down: a.words[0] == "down"})
+	case "drain":
+		in := state.DrainAgent{Request: 7, AgentID: a.words[1], MarkGone: a.get("gone", "") != ""}
+		if g := a.get("grace", ""); g != "" {
+			d := s.duration(g)
+			in.MaxGrace = &d
+		}
+		return s.w.step(in)
+	case "deactivate":
+		return s.w.step(state.DeactivateAgent{Request: 7, AgentID: a.words[1]})
+	case "reactivate":
+		return s.w.step(state.ReactivateAgent{Request: 7, AgentID: a.words[1]})
+	case "gone":
+		return s.w.step(state.MarkAgentGone{Request: 7, AgentID: a.words[1]})
 	case "reconfigure":
 		return s.w.step(state.Reconfigure{Request: 7, Config: *s.changed(a)})
 	case "unset":
@@ -454,6 +482,16 @@ func (s *script) operator(a args) []state.Output {
 	}
 	s.t.Fatalf("unknown order %q", a.words[0])
 	return nil
+}
+
+// machines reads "host", "@address" and "host@address", with commas between.
+func machines(text string) []state.MachineID {
+	var out []state.MachineID
+	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' }) {
+		host, ip, _ := strings.Cut(word, "@")
+		out = append(out, state.MachineID{Hostname: host, IP: ip})
+	}
+	return out
 }
 
 // quantities reads "cpus:4;gpus:0", zeros included; empty for none.
@@ -482,6 +520,31 @@ func (s *script) listTasks() string {
 		out = append(out, line)
 	}
 	return strings.Join(append(out, ""), "\n")
+}
+
+func (s *script) listAgents() string {
+	var b strings.Builder
+	for _, id := range sortedKeys(s.w.agents) {
+		v := s.w.agents[id]
+		fmt.Fprintf(&b, "%s %s", id, v.State)
+		if v.Deactivated {
+			b.WriteString(" deactivated")
+		}
+		if d := v.Drain; d != nil {
+			fmt.Fprintf(&b, " drained=%v mark_gone=%v", d.Drained, d.MarkGone)
+			if d.MaxGrace != nil {
+				fmt.Fprintf(&b, " max_grace=%s", *d.MaxGrace)
+			}
+			if !d.Started.IsZero() {
+				fmt.Fprintf(&b, " started=%s", d.Started.Sub(epoch))
+			}
+		}
+		if v.Reason != "" {
+			b.WriteString(": " + v.Reason)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
 }
 
 func (s *script) listFree() string {

@@ -14,13 +14,16 @@ import (
 // AgentState is an agent's state as others see it.
 type AgentState string
 
-// The states of an agent. Draining, drained and deactivated belong to a later
-// version of the contract and are reserved.
+// The states of an agent, the weightiest first: one that is disconnected may be
+// draining, and one that is draining may be withheld.
 const (
-	AgentActive       AgentState = "active"
-	AgentDisconnected AgentState = "disconnected"
 	AgentUnreachable  AgentState = "unreachable"
+	AgentDisconnected AgentState = "disconnected"
+	AgentDraining     AgentState = "draining"
+	AgentDrained      AgentState = "drained"
+	AgentDeactivated  AgentState = "deactivated"
 	AgentWithheld     AgentState = "withheld"
+	AgentActive       AgentState = "active"
 )
 
 // FrameworkState is a framework's state as others see it.
@@ -60,6 +63,25 @@ type AgentView struct {
 	// frameworks there were asked to leave, by their ids.
 	Unavailability *allocator.Unavailability
 	InverseOffers  []InverseOfferView
+	IP             string // empty when none is known
+	// Deactivated: operators have taken it out of service, whatever its state.
+	Deactivated bool
+	// Drain is how it is being drained, or was; nil: it is not.
+	Drain *DrainView
+}
+
+// DrainView is the draining of an agent. It is never changed.
+type DrainView struct {
+	Drained  bool
+	MaxGrace *time.Duration // nil: the tasks' own
+	MarkGone bool
+	Started  time.Time // when this master told the agent; zero: it is away
+}
+
+// ScheduleView is the maintenance schedule. It is never changed.
+type ScheduleView struct {
+	Windows []Window
+	Down    []MachineID // those of its machines that are down
 }
 
 // InverseOfferView is how a framework was asked to leave an agent. It is never

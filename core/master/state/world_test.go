@@ -42,8 +42,9 @@ type world struct {
 	preparing state.Session
 	sessions  state.Session // the last that was named
 	// views is what a watcher of Publish knows.
-	tasks map[state.TaskKey]*state.TaskView
-	seq   uint64
+	tasks  map[state.TaskKey]*state.TaskView
+	agents map[string]*state.AgentView
+	seq    uint64
 }
 
 func newWorld(t reporter, cfg state.Config) *world {
@@ -65,6 +66,7 @@ func (w *world) start() {
 	}
 	w.next, w.preparing = nil, 0
 	w.m, w.writes, w.mirror, w.tasks = m, nil, nil, map[state.TaskKey]*state.TaskView{}
+	w.agents = map[string]*state.AgentView{}
 	if err := m.Audit(); err != nil {
 		w.t.Fatalf("audit after recovery: %v", err)
 	}
@@ -92,6 +94,12 @@ func (w *world) step(in state.Input) []state.Output {
 			case state.AllocatorBegin, state.CloseAllocator, state.AllocatorCurrent, state.AllocatorBatch:
 				w.allocatorHears(out)
 			case state.Publish:
+				for _, v := range out.Agents {
+					w.agents[v.ID] = v
+				}
+				for _, id := range out.AgentsRemoved {
+					delete(w.agents, id)
+				}
 				for _, v := range out.Tasks {
 					w.tasks[v.TaskKey] = v
 				}

@@ -1210,7 +1210,10 @@ type Refused struct {
 	// Whether the agent must end its tasks and forget its id (it was marked gone).
 	Gone bool `protobuf:"varint,2,opt,name=gone" json:"gone,omitempty"`
 	// When to try again; 0: as the agent's back-off says.
-	RetryMs       int64 `protobuf:"varint,3,opt,name=retry_ms,json=retryMs" json:"retry_ms,omitempty"`
+	RetryMs int64 `protobuf:"varint,3,opt,name=retry_ms,json=retryMs" json:"retry_ms,omitempty"`
+	// The agent's machine is down for maintenance: it must end its tasks, and
+	// exit, and it keeps its id for when the machine is up again.
+	Shutdown      bool `protobuf:"varint,4,opt,name=shutdown" json:"shutdown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1264,6 +1267,13 @@ func (x *Refused) GetRetryMs() int64 {
 		return x.RetryMs
 	}
 	return 0
+}
+
+func (x *Refused) GetShutdown() bool {
+	if x != nil {
+		return x.Shutdown
+	}
+	return false
 }
 
 type Ping struct {
@@ -2274,11 +2284,15 @@ func (x *UpdateFramework) GetConstraints() *scheduler.OfferConstraints {
 	return nil
 }
 
+// Drain: end all tasks, and refuse those that are still on their way. An agent
+// forgets it with the link; the master says it again after each registration.
 type Drain struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The most time that a task is given; unset: its own kill policy.
-	MaxGraceMs    *int64 `protobuf:"varint,1,opt,name=max_grace_ms,json=maxGraceMs" json:"max_grace_ms,omitempty"`
-	MarkGone      bool   `protobuf:"varint,2,opt,name=mark_gone,json=markGone" json:"mark_gone,omitempty"`
+	MaxGraceMs *int64 `protobuf:"varint,1,opt,name=max_grace_ms,json=maxGraceMs" json:"max_grace_ms,omitempty"`
+	MarkGone   bool   `protobuf:"varint,2,opt,name=mark_gone,json=markGone" json:"mark_gone,omitempty"`
+	// The agent is in service again: it takes tasks.
+	Over          bool `protobuf:"varint,3,opt,name=over" json:"over,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2327,6 +2341,14 @@ func (x *Drain) GetMarkGone() bool {
 	return false
 }
 
+func (x *Drain) GetOver() bool {
+	if x != nil {
+		return x.Over
+	}
+	return false
+}
+
+// DrainDone: nothing is left to drain. The master counts for itself, too.
 type DrainDone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2575,11 +2597,12 @@ const file_mezzo_link_v1_link_proto_rawDesc = "" +
 	"\x10ping_interval_ms\x18\x02 \x01(\x03R\x0epingIntervalMs\x12&\n" +
 	"\x0fping_timeout_ms\x18\x03 \x01(\x03R\rpingTimeoutMs\x12.\n" +
 	"\x06killed\x18\x04 \x03(\v2\x16.mezzo.link.v1.TaskRefR\x06killed\x121\n" +
-	"\x14completed_frameworks\x18\x05 \x03(\tR\x13completedFrameworks\"P\n" +
+	"\x14completed_frameworks\x18\x05 \x03(\tR\x13completedFrameworks\"l\n" +
 	"\aRefused\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x12\n" +
 	"\x04gone\x18\x02 \x01(\bR\x04gone\x12\x19\n" +
-	"\bretry_ms\x18\x03 \x01(\x03R\aretryMs\"\x06\n" +
+	"\bretry_ms\x18\x03 \x01(\x03R\aretryMs\x12\x1a\n" +
+	"\bshutdown\x18\x04 \x01(\bR\bshutdown\"\x06\n" +
 	"\x04Ping\"\x06\n" +
 	"\x04Pong\"\xb0\x01\n" +
 	"\x03Run\x125\n" +
@@ -2649,11 +2672,12 @@ const file_mezzo_link_v1_link_proto_rawDesc = "" +
 	"\x05tasks\x18\x01 \x03(\v2\x16.mezzo.link.v1.TaskRefR\x05tasks\"\x90\x01\n" +
 	"\x0fUpdateFramework\x125\n" +
 	"\tframework\x18\x01 \x01(\v2\x17.mezzo.v1.FrameworkInfoR\tframework\x12F\n" +
-	"\vconstraints\x18\x02 \x01(\v2$.mezzo.v1.scheduler.OfferConstraintsR\vconstraints\"M\n" +
+	"\vconstraints\x18\x02 \x01(\v2$.mezzo.v1.scheduler.OfferConstraintsR\vconstraints\"a\n" +
 	"\x05Drain\x12'\n" +
 	"\fmax_grace_ms\x18\x01 \x01(\x03B\x05\xaa\x01\x02\b\x01R\n" +
 	"maxGraceMs\x12\x1b\n" +
-	"\tmark_gone\x18\x02 \x01(\bR\bmarkGone\"\v\n" +
+	"\tmark_gone\x18\x02 \x01(\bR\bmarkGone\x12\x12\n" +
+	"\x04over\x18\x03 \x01(\bR\x04over\"\v\n" +
 	"\tDrainDone\"\"\n" +
 	"\bShutdown\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"g\n" +

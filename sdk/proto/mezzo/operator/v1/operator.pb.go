@@ -461,7 +461,11 @@ type Agent struct {
 	// Those of its adapters.
 	Endpoints []*Endpoint `protobuf:"bytes,17,rep,name=endpoints" json:"endpoints,omitempty"`
 	// What of it is reserved, and to whom; volumes are among it.
-	Reserved      []*v1.Resource `protobuf:"bytes,18,rep,name=reserved" json:"reserved,omitempty"`
+	Reserved []*v1.Resource `protobuf:"bytes,18,rep,name=reserved" json:"reserved,omitempty"`
+	// An operator has taken it out of service, whatever its state.
+	Deactivated bool `protobuf:"varint,19,opt,name=deactivated" json:"deactivated,omitempty"`
+	// How it is being drained, or was; unset: it is not.
+	Drain         *AgentDrain `protobuf:"bytes,20,opt,name=drain" json:"drain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -622,6 +626,92 @@ func (x *Agent) GetReserved() []*v1.Resource {
 	return nil
 }
 
+func (x *Agent) GetDeactivated() bool {
+	if x != nil {
+		return x.Deactivated
+	}
+	return false
+}
+
+func (x *Agent) GetDrain() *AgentDrain {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+// AgentDrain is the draining of an agent.
+type AgentDrain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "draining" or "drained".
+	State string `protobuf:"bytes,1,opt,name=state" json:"state,omitempty"`
+	// The most time that a task is given; unset: its own kill policy.
+	MaxGraceSeconds *float64 `protobuf:"fixed64,2,opt,name=max_grace_seconds,json=maxGraceSeconds" json:"max_grace_seconds,omitempty"`
+	MarkGone        bool     `protobuf:"varint,3,opt,name=mark_gone,json=markGone" json:"mark_gone,omitempty"`
+	// When this master told the agent; unset: it is away.
+	Started       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=started" json:"started,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentDrain) Reset() {
+	*x = AgentDrain{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentDrain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentDrain) ProtoMessage() {}
+
+func (x *AgentDrain) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentDrain.ProtoReflect.Descriptor instead.
+func (*AgentDrain) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AgentDrain) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *AgentDrain) GetMaxGraceSeconds() float64 {
+	if x != nil && x.MaxGraceSeconds != nil {
+		return *x.MaxGraceSeconds
+	}
+	return 0
+}
+
+func (x *AgentDrain) GetMarkGone() bool {
+	if x != nil {
+		return x.MarkGone
+	}
+	return false
+}
+
+func (x *AgentDrain) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
 // Unavailability is a planned window.
 type Unavailability struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -634,7 +724,7 @@ type Unavailability struct {
 
 func (x *Unavailability) Reset() {
 	*x = Unavailability{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[7]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +736,7 @@ func (x *Unavailability) String() string {
 func (*Unavailability) ProtoMessage() {}
 
 func (x *Unavailability) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[7]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +749,7 @@ func (x *Unavailability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unavailability.ProtoReflect.Descriptor instead.
 func (*Unavailability) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{7}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Unavailability) GetStart() *timestamppb.Timestamp {
@@ -690,7 +780,7 @@ type InverseOffer struct {
 
 func (x *InverseOffer) Reset() {
 	*x = InverseOffer{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[8]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +792,7 @@ func (x *InverseOffer) String() string {
 func (*InverseOffer) ProtoMessage() {}
 
 func (x *InverseOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[8]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +805,7 @@ func (x *InverseOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InverseOffer.ProtoReflect.Descriptor instead.
 func (*InverseOffer) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{8}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *InverseOffer) GetFrameworkId() string {
@@ -756,7 +846,7 @@ type ListFrameworksRequest struct {
 
 func (x *ListFrameworksRequest) Reset() {
 	*x = ListFrameworksRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[9]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +858,7 @@ func (x *ListFrameworksRequest) String() string {
 func (*ListFrameworksRequest) ProtoMessage() {}
 
 func (x *ListFrameworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[9]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +871,7 @@ func (x *ListFrameworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFrameworksRequest.ProtoReflect.Descriptor instead.
 func (*ListFrameworksRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{9}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListFrameworksRequest) GetCompleted() bool {
@@ -800,7 +890,7 @@ type ListFrameworksResponse struct {
 
 func (x *ListFrameworksResponse) Reset() {
 	*x = ListFrameworksResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[10]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +902,7 @@ func (x *ListFrameworksResponse) String() string {
 func (*ListFrameworksResponse) ProtoMessage() {}
 
 func (x *ListFrameworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[10]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +915,7 @@ func (x *ListFrameworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFrameworksResponse.ProtoReflect.Descriptor instead.
 func (*ListFrameworksResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{10}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListFrameworksResponse) GetFrameworks() []*Framework {
@@ -862,7 +952,7 @@ type Framework struct {
 
 func (x *Framework) Reset() {
 	*x = Framework{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[11]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +964,7 @@ func (x *Framework) String() string {
 func (*Framework) ProtoMessage() {}
 
 func (x *Framework) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[11]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +977,7 @@ func (x *Framework) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Framework.ProtoReflect.Descriptor instead.
 func (*Framework) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{11}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Framework) GetId() string {
@@ -1030,7 +1120,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[12]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1042,7 +1132,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[12]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1145,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{12}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListTasksRequest) GetFrameworkId() string {
@@ -1095,7 +1185,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[13]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1197,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[13]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1210,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{13}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -1157,7 +1247,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[14]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1259,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[14]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1272,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{14}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Task) GetId() string {
@@ -1305,7 +1395,7 @@ type ListOffersRequest struct {
 
 func (x *ListOffersRequest) Reset() {
 	*x = ListOffersRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[15]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1407,7 @@ func (x *ListOffersRequest) String() string {
 func (*ListOffersRequest) ProtoMessage() {}
 
 func (x *ListOffersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[15]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1420,7 @@ func (x *ListOffersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffersRequest.ProtoReflect.Descriptor instead.
 func (*ListOffersRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{15}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{16}
 }
 
 type ListOffersResponse struct {
@@ -1342,7 +1432,7 @@ type ListOffersResponse struct {
 
 func (x *ListOffersResponse) Reset() {
 	*x = ListOffersResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[16]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1444,7 @@ func (x *ListOffersResponse) String() string {
 func (*ListOffersResponse) ProtoMessage() {}
 
 func (x *ListOffersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[16]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1457,7 @@ func (x *ListOffersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffersResponse.ProtoReflect.Descriptor instead.
 func (*ListOffersResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{16}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListOffersResponse) GetOffers() []*Offer {
@@ -1392,7 +1482,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[17]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1494,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[17]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1507,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{17}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Offer) GetId() string {
@@ -1477,7 +1567,7 @@ type ListRolesRequest struct {
 
 func (x *ListRolesRequest) Reset() {
 	*x = ListRolesRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[18]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1579,7 @@ func (x *ListRolesRequest) String() string {
 func (*ListRolesRequest) ProtoMessage() {}
 
 func (x *ListRolesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[18]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1592,7 @@ func (x *ListRolesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolesRequest.ProtoReflect.Descriptor instead.
 func (*ListRolesRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{18}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{19}
 }
 
 type ListRolesResponse struct {
@@ -1514,7 +1604,7 @@ type ListRolesResponse struct {
 
 func (x *ListRolesResponse) Reset() {
 	*x = ListRolesResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[19]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1616,7 @@ func (x *ListRolesResponse) String() string {
 func (*ListRolesResponse) ProtoMessage() {}
 
 func (x *ListRolesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[19]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1629,7 @@ func (x *ListRolesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolesResponse.ProtoReflect.Descriptor instead.
 func (*ListRolesResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{19}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListRolesResponse) GetRoles() []*Role {
@@ -1573,7 +1663,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[20]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +1675,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[20]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +1688,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{20}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Role) GetName() string {
@@ -1702,7 +1792,7 @@ type SetQuotaRequest struct {
 
 func (x *SetQuotaRequest) Reset() {
 	*x = SetQuotaRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[21]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +1804,7 @@ func (x *SetQuotaRequest) String() string {
 func (*SetQuotaRequest) ProtoMessage() {}
 
 func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[21]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +1817,7 @@ func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaRequest.ProtoReflect.Descriptor instead.
 func (*SetQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{21}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetQuotaRequest) GetRole() string {
@@ -1768,7 +1858,7 @@ type SetQuotaResponse struct {
 
 func (x *SetQuotaResponse) Reset() {
 	*x = SetQuotaResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[22]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1780,7 +1870,7 @@ func (x *SetQuotaResponse) String() string {
 func (*SetQuotaResponse) ProtoMessage() {}
 
 func (x *SetQuotaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[22]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1793,7 +1883,7 @@ func (x *SetQuotaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaResponse.ProtoReflect.Descriptor instead.
 func (*SetQuotaResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{22}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SetQuotaResponse) GetWarnings() []string {
@@ -1813,7 +1903,7 @@ type GetQuotaRequest struct {
 
 func (x *GetQuotaRequest) Reset() {
 	*x = GetQuotaRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[23]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1825,7 +1915,7 @@ func (x *GetQuotaRequest) String() string {
 func (*GetQuotaRequest) ProtoMessage() {}
 
 func (x *GetQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[23]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1838,7 +1928,7 @@ func (x *GetQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQuotaRequest.ProtoReflect.Descriptor instead.
 func (*GetQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{23}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetQuotaRequest) GetRole() string {
@@ -1857,7 +1947,7 @@ type GetQuotaResponse struct {
 
 func (x *GetQuotaResponse) Reset() {
 	*x = GetQuotaResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[24]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +1959,7 @@ func (x *GetQuotaResponse) String() string {
 func (*GetQuotaResponse) ProtoMessage() {}
 
 func (x *GetQuotaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[24]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +1972,7 @@ func (x *GetQuotaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQuotaResponse.ProtoReflect.Descriptor instead.
 func (*GetQuotaResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{24}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetQuotaResponse) GetQuotas() []*Quota {
@@ -1906,7 +1996,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[25]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2008,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[25]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2021,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{25}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Quota) GetRole() string {
@@ -1978,7 +2068,7 @@ type RemoveQuotaRequest struct {
 
 func (x *RemoveQuotaRequest) Reset() {
 	*x = RemoveQuotaRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[26]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2080,7 @@ func (x *RemoveQuotaRequest) String() string {
 func (*RemoveQuotaRequest) ProtoMessage() {}
 
 func (x *RemoveQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[26]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2093,7 @@ func (x *RemoveQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveQuotaRequest.ProtoReflect.Descriptor instead.
 func (*RemoveQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{26}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemoveQuotaRequest) GetRole() string {
@@ -2022,7 +2112,7 @@ type RemoveQuotaResponse struct {
 
 func (x *RemoveQuotaResponse) Reset() {
 	*x = RemoveQuotaResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[27]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2124,7 @@ func (x *RemoveQuotaResponse) String() string {
 func (*RemoveQuotaResponse) ProtoMessage() {}
 
 func (x *RemoveQuotaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[27]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2137,7 @@ func (x *RemoveQuotaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveQuotaResponse.ProtoReflect.Descriptor instead.
 func (*RemoveQuotaResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{27}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveQuotaResponse) GetWarnings() []string {
@@ -2066,7 +2156,7 @@ type SetWeightsRequest struct {
 
 func (x *SetWeightsRequest) Reset() {
 	*x = SetWeightsRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[28]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2168,7 @@ func (x *SetWeightsRequest) String() string {
 func (*SetWeightsRequest) ProtoMessage() {}
 
 func (x *SetWeightsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[28]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2181,7 @@ func (x *SetWeightsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWeightsRequest.ProtoReflect.Descriptor instead.
 func (*SetWeightsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{28}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SetWeightsRequest) GetWeights() []*RoleWeight {
@@ -2109,7 +2199,7 @@ type SetWeightsResponse struct {
 
 func (x *SetWeightsResponse) Reset() {
 	*x = SetWeightsResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[29]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2211,7 @@ func (x *SetWeightsResponse) String() string {
 func (*SetWeightsResponse) ProtoMessage() {}
 
 func (x *SetWeightsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[29]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2224,7 @@ func (x *SetWeightsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWeightsResponse.ProtoReflect.Descriptor instead.
 func (*SetWeightsResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{29}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{30}
 }
 
 type RoleWeight struct {
@@ -2148,7 +2238,7 @@ type RoleWeight struct {
 
 func (x *RoleWeight) Reset() {
 	*x = RoleWeight{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2250,7 @@ func (x *RoleWeight) String() string {
 func (*RoleWeight) ProtoMessage() {}
 
 func (x *RoleWeight) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[30]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2263,7 @@ func (x *RoleWeight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleWeight.ProtoReflect.Descriptor instead.
 func (*RoleWeight) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{30}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RoleWeight) GetRole() string {
@@ -2198,7 +2288,7 @@ type ListPluginsRequest struct {
 
 func (x *ListPluginsRequest) Reset() {
 	*x = ListPluginsRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2300,7 @@ func (x *ListPluginsRequest) String() string {
 func (*ListPluginsRequest) ProtoMessage() {}
 
 func (x *ListPluginsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[31]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2313,7 @@ func (x *ListPluginsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPluginsRequest.ProtoReflect.Descriptor instead.
 func (*ListPluginsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{31}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{32}
 }
 
 type ListPluginsResponse struct {
@@ -2235,7 +2325,7 @@ type ListPluginsResponse struct {
 
 func (x *ListPluginsResponse) Reset() {
 	*x = ListPluginsResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2337,7 @@ func (x *ListPluginsResponse) String() string {
 func (*ListPluginsResponse) ProtoMessage() {}
 
 func (x *ListPluginsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[32]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2350,7 @@ func (x *ListPluginsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPluginsResponse.ProtoReflect.Descriptor instead.
 func (*ListPluginsResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{32}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListPluginsResponse) GetPlugins() []*Plugin {
@@ -2297,7 +2387,7 @@ type Plugin struct {
 
 func (x *Plugin) Reset() {
 	*x = Plugin{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2309,7 +2399,7 @@ func (x *Plugin) String() string {
 func (*Plugin) ProtoMessage() {}
 
 func (x *Plugin) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[33]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2322,7 +2412,7 @@ func (x *Plugin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plugin.ProtoReflect.Descriptor instead.
 func (*Plugin) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{33}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Plugin) GetId() string {
@@ -2441,7 +2531,7 @@ type KillTaskRequest struct {
 
 func (x *KillTaskRequest) Reset() {
 	*x = KillTaskRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2453,7 +2543,7 @@ func (x *KillTaskRequest) String() string {
 func (*KillTaskRequest) ProtoMessage() {}
 
 func (x *KillTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[34]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2466,7 +2556,7 @@ func (x *KillTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillTaskRequest.ProtoReflect.Descriptor instead.
 func (*KillTaskRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{34}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *KillTaskRequest) GetTaskId() string {
@@ -2491,7 +2581,7 @@ type KillTaskResponse struct {
 
 func (x *KillTaskResponse) Reset() {
 	*x = KillTaskResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2593,7 @@ func (x *KillTaskResponse) String() string {
 func (*KillTaskResponse) ProtoMessage() {}
 
 func (x *KillTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[35]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2606,7 @@ func (x *KillTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillTaskResponse.ProtoReflect.Descriptor instead.
 func (*KillTaskResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{35}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{36}
 }
 
 type TeardownRequest struct {
@@ -2528,7 +2618,7 @@ type TeardownRequest struct {
 
 func (x *TeardownRequest) Reset() {
 	*x = TeardownRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2540,7 +2630,7 @@ func (x *TeardownRequest) String() string {
 func (*TeardownRequest) ProtoMessage() {}
 
 func (x *TeardownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[36]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2553,7 +2643,7 @@ func (x *TeardownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TeardownRequest.ProtoReflect.Descriptor instead.
 func (*TeardownRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{36}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TeardownRequest) GetFrameworkId() string {
@@ -2571,7 +2661,7 @@ type TeardownResponse struct {
 
 func (x *TeardownResponse) Reset() {
 	*x = TeardownResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[37]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2673,7 @@ func (x *TeardownResponse) String() string {
 func (*TeardownResponse) ProtoMessage() {}
 
 func (x *TeardownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[37]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,33 +2686,35 @@ func (x *TeardownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TeardownResponse.ProtoReflect.Descriptor instead.
 func (*TeardownResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{37}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{38}
 }
 
-type SetUnavailabilityRequest struct {
+type DrainAgentRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
-	// Unset: it will be there.
-	Unavailability *Unavailability `protobuf:"bytes,2,opt,name=unavailability" json:"unavailability,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The most time that a task is given to end; unset: its own kill policy.
+	MaxGraceSeconds *float64 `protobuf:"fixed64,2,opt,name=max_grace_seconds,json=maxGraceSeconds" json:"max_grace_seconds,omitempty"`
+	// Give the agent up for good once it is drained.
+	MarkGone      bool `protobuf:"varint,3,opt,name=mark_gone,json=markGone" json:"mark_gone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
-func (x *SetUnavailabilityRequest) Reset() {
-	*x = SetUnavailabilityRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
+func (x *DrainAgentRequest) Reset() {
+	*x = DrainAgentRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *SetUnavailabilityRequest) String() string {
+func (x *DrainAgentRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*SetUnavailabilityRequest) ProtoMessage() {}
+func (*DrainAgentRequest) ProtoMessage() {}
 
-func (x *SetUnavailabilityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[38]
+func (x *DrainAgentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,46 +2725,53 @@ func (x *SetUnavailabilityRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use SetUnavailabilityRequest.ProtoReflect.Descriptor instead.
-func (*SetUnavailabilityRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{38}
+// Deprecated: Use DrainAgentRequest.ProtoReflect.Descriptor instead.
+func (*DrainAgentRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{39}
 }
 
-func (x *SetUnavailabilityRequest) GetAgentId() string {
+func (x *DrainAgentRequest) GetAgentId() string {
 	if x != nil {
 		return x.AgentId
 	}
 	return ""
 }
 
-func (x *SetUnavailabilityRequest) GetUnavailability() *Unavailability {
-	if x != nil {
-		return x.Unavailability
+func (x *DrainAgentRequest) GetMaxGraceSeconds() float64 {
+	if x != nil && x.MaxGraceSeconds != nil {
+		return *x.MaxGraceSeconds
 	}
-	return nil
+	return 0
 }
 
-type SetUnavailabilityResponse struct {
+func (x *DrainAgentRequest) GetMarkGone() bool {
+	if x != nil {
+		return x.MarkGone
+	}
+	return false
+}
+
+type DrainAgentResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *SetUnavailabilityResponse) Reset() {
-	*x = SetUnavailabilityResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
+func (x *DrainAgentResponse) Reset() {
+	*x = DrainAgentResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *SetUnavailabilityResponse) String() string {
+func (x *DrainAgentResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*SetUnavailabilityResponse) ProtoMessage() {}
+func (*DrainAgentResponse) ProtoMessage() {}
 
-func (x *SetUnavailabilityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[39]
+func (x *DrainAgentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2683,9 +2782,811 @@ func (x *SetUnavailabilityResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use SetUnavailabilityResponse.ProtoReflect.Descriptor instead.
-func (*SetUnavailabilityResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{39}
+// Deprecated: Use DrainAgentResponse.ProtoReflect.Descriptor instead.
+func (*DrainAgentResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{40}
+}
+
+type DeactivateAgentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AgentId       string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeactivateAgentRequest) Reset() {
+	*x = DeactivateAgentRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeactivateAgentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeactivateAgentRequest) ProtoMessage() {}
+
+func (x *DeactivateAgentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeactivateAgentRequest.ProtoReflect.Descriptor instead.
+func (*DeactivateAgentRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *DeactivateAgentRequest) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+type DeactivateAgentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeactivateAgentResponse) Reset() {
+	*x = DeactivateAgentResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeactivateAgentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeactivateAgentResponse) ProtoMessage() {}
+
+func (x *DeactivateAgentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeactivateAgentResponse.ProtoReflect.Descriptor instead.
+func (*DeactivateAgentResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{42}
+}
+
+type ReactivateAgentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AgentId       string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReactivateAgentRequest) Reset() {
+	*x = ReactivateAgentRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReactivateAgentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReactivateAgentRequest) ProtoMessage() {}
+
+func (x *ReactivateAgentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReactivateAgentRequest.ProtoReflect.Descriptor instead.
+func (*ReactivateAgentRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ReactivateAgentRequest) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+type ReactivateAgentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReactivateAgentResponse) Reset() {
+	*x = ReactivateAgentResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReactivateAgentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReactivateAgentResponse) ProtoMessage() {}
+
+func (x *ReactivateAgentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReactivateAgentResponse.ProtoReflect.Descriptor instead.
+func (*ReactivateAgentResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{44}
+}
+
+type MarkAgentGoneRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AgentId       string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarkAgentGoneRequest) Reset() {
+	*x = MarkAgentGoneRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarkAgentGoneRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarkAgentGoneRequest) ProtoMessage() {}
+
+func (x *MarkAgentGoneRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarkAgentGoneRequest.ProtoReflect.Descriptor instead.
+func (*MarkAgentGoneRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *MarkAgentGoneRequest) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+type MarkAgentGoneResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarkAgentGoneResponse) Reset() {
+	*x = MarkAgentGoneResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarkAgentGoneResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarkAgentGoneResponse) ProtoMessage() {}
+
+func (x *MarkAgentGoneResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarkAgentGoneResponse.ProtoReflect.Descriptor instead.
+func (*MarkAgentGoneResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{46}
+}
+
+// Machine names machines: those whose agents have this host name, this address,
+// or both.
+type Machine struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hostname      string                 `protobuf:"bytes,1,opt,name=hostname" json:"hostname,omitempty"` // in any case
+	Ip            string                 `protobuf:"bytes,2,opt,name=ip" json:"ip,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Machine) Reset() {
+	*x = Machine{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Machine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Machine) ProtoMessage() {}
+
+func (x *Machine) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Machine.ProtoReflect.Descriptor instead.
+func (*Machine) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *Machine) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *Machine) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+// MaintenanceWindow is when machines are planned to be unavailable.
+type MaintenanceWindow struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Machines       []*Machine             `protobuf:"bytes,1,rep,name=machines" json:"machines,omitempty"`
+	Unavailability *Unavailability        `protobuf:"bytes,2,opt,name=unavailability" json:"unavailability,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *MaintenanceWindow) Reset() {
+	*x = MaintenanceWindow{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MaintenanceWindow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MaintenanceWindow) ProtoMessage() {}
+
+func (x *MaintenanceWindow) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MaintenanceWindow.ProtoReflect.Descriptor instead.
+func (*MaintenanceWindow) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *MaintenanceWindow) GetMachines() []*Machine {
+	if x != nil {
+		return x.Machines
+	}
+	return nil
+}
+
+func (x *MaintenanceWindow) GetUnavailability() *Unavailability {
+	if x != nil {
+		return x.Unavailability
+	}
+	return nil
+}
+
+// Maintenance is the maintenance schedule, and which of its machines are down.
+type Maintenance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Windows       []*MaintenanceWindow   `protobuf:"bytes,1,rep,name=windows" json:"windows,omitempty"`
+	Down          []*Machine             `protobuf:"bytes,2,rep,name=down" json:"down,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Maintenance) Reset() {
+	*x = Maintenance{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Maintenance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Maintenance) ProtoMessage() {}
+
+func (x *Maintenance) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Maintenance.ProtoReflect.Descriptor instead.
+func (*Maintenance) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *Maintenance) GetWindows() []*MaintenanceWindow {
+	if x != nil {
+		return x.Windows
+	}
+	return nil
+}
+
+func (x *Maintenance) GetDown() []*Machine {
+	if x != nil {
+		return x.Down
+	}
+	return nil
+}
+
+type GetMaintenanceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMaintenanceRequest) Reset() {
+	*x = GetMaintenanceRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMaintenanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMaintenanceRequest) ProtoMessage() {}
+
+func (x *GetMaintenanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMaintenanceRequest.ProtoReflect.Descriptor instead.
+func (*GetMaintenanceRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{50}
+}
+
+type GetMaintenanceResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Maintenance *Maintenance           `protobuf:"bytes,1,opt,name=maintenance" json:"maintenance,omitempty"`
+	// Every machine of the schedule, in its order.
+	Machines      []*MachineStatus `protobuf:"bytes,2,rep,name=machines" json:"machines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMaintenanceResponse) Reset() {
+	*x = GetMaintenanceResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMaintenanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMaintenanceResponse) ProtoMessage() {}
+
+func (x *GetMaintenanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMaintenanceResponse.ProtoReflect.Descriptor instead.
+func (*GetMaintenanceResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *GetMaintenanceResponse) GetMaintenance() *Maintenance {
+	if x != nil {
+		return x.Maintenance
+	}
+	return nil
+}
+
+func (x *GetMaintenanceResponse) GetMachines() []*MachineStatus {
+	if x != nil {
+		return x.Machines
+	}
+	return nil
+}
+
+// MachineStatus is how a machine of the schedule stands.
+type MachineStatus struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Machine *Machine               `protobuf:"bytes,1,opt,name=machine" json:"machine,omitempty"`
+	// "draining": its window is planned; "down".
+	Mode           string          `protobuf:"bytes,2,opt,name=mode" json:"mode,omitempty"`
+	Unavailability *Unavailability `protobuf:"bytes,3,opt,name=unavailability" json:"unavailability,omitempty"`
+	// The agents that are known there. Their inverse offers tell which frameworks
+	// were asked to leave and what they answered.
+	Agents        []*Agent `protobuf:"bytes,4,rep,name=agents" json:"agents,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MachineStatus) Reset() {
+	*x = MachineStatus{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MachineStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MachineStatus) ProtoMessage() {}
+
+func (x *MachineStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MachineStatus.ProtoReflect.Descriptor instead.
+func (*MachineStatus) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *MachineStatus) GetMachine() *Machine {
+	if x != nil {
+		return x.Machine
+	}
+	return nil
+}
+
+func (x *MachineStatus) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *MachineStatus) GetUnavailability() *Unavailability {
+	if x != nil {
+		return x.Unavailability
+	}
+	return nil
+}
+
+func (x *MachineStatus) GetAgents() []*Agent {
+	if x != nil {
+		return x.Agents
+	}
+	return nil
+}
+
+type SetMaintenanceScheduleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The whole schedule; none: nothing is planned any more.
+	Windows       []*MaintenanceWindow `protobuf:"bytes,1,rep,name=windows" json:"windows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetMaintenanceScheduleRequest) Reset() {
+	*x = SetMaintenanceScheduleRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMaintenanceScheduleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMaintenanceScheduleRequest) ProtoMessage() {}
+
+func (x *SetMaintenanceScheduleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetMaintenanceScheduleRequest.ProtoReflect.Descriptor instead.
+func (*SetMaintenanceScheduleRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *SetMaintenanceScheduleRequest) GetWindows() []*MaintenanceWindow {
+	if x != nil {
+		return x.Windows
+	}
+	return nil
+}
+
+type SetMaintenanceScheduleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetMaintenanceScheduleResponse) Reset() {
+	*x = SetMaintenanceScheduleResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMaintenanceScheduleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMaintenanceScheduleResponse) ProtoMessage() {}
+
+func (x *SetMaintenanceScheduleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetMaintenanceScheduleResponse.ProtoReflect.Descriptor instead.
+func (*SetMaintenanceScheduleResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{54}
+}
+
+type StartMaintenanceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Machines      []*Machine             `protobuf:"bytes,1,rep,name=machines" json:"machines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartMaintenanceRequest) Reset() {
+	*x = StartMaintenanceRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartMaintenanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartMaintenanceRequest) ProtoMessage() {}
+
+func (x *StartMaintenanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartMaintenanceRequest.ProtoReflect.Descriptor instead.
+func (*StartMaintenanceRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *StartMaintenanceRequest) GetMachines() []*Machine {
+	if x != nil {
+		return x.Machines
+	}
+	return nil
+}
+
+type StartMaintenanceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartMaintenanceResponse) Reset() {
+	*x = StartMaintenanceResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartMaintenanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartMaintenanceResponse) ProtoMessage() {}
+
+func (x *StartMaintenanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartMaintenanceResponse.ProtoReflect.Descriptor instead.
+func (*StartMaintenanceResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{56}
+}
+
+type StopMaintenanceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Machines      []*Machine             `protobuf:"bytes,1,rep,name=machines" json:"machines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopMaintenanceRequest) Reset() {
+	*x = StopMaintenanceRequest{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopMaintenanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopMaintenanceRequest) ProtoMessage() {}
+
+func (x *StopMaintenanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopMaintenanceRequest.ProtoReflect.Descriptor instead.
+func (*StopMaintenanceRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *StopMaintenanceRequest) GetMachines() []*Machine {
+	if x != nil {
+		return x.Machines
+	}
+	return nil
+}
+
+type StopMaintenanceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopMaintenanceResponse) Reset() {
+	*x = StopMaintenanceResponse{}
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopMaintenanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopMaintenanceResponse) ProtoMessage() {}
+
+func (x *StopMaintenanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopMaintenanceResponse.ProtoReflect.Descriptor instead.
+func (*StopMaintenanceResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{58}
 }
 
 type ApplyOperationRequest struct {
@@ -2700,7 +3601,7 @@ type ApplyOperationRequest struct {
 
 func (x *ApplyOperationRequest) Reset() {
 	*x = ApplyOperationRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +3613,7 @@ func (x *ApplyOperationRequest) String() string {
 func (*ApplyOperationRequest) ProtoMessage() {}
 
 func (x *ApplyOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[40]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +3626,7 @@ func (x *ApplyOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyOperationRequest.ProtoReflect.Descriptor instead.
 func (*ApplyOperationRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{40}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ApplyOperationRequest) GetAgentId() string {
@@ -2750,7 +3651,7 @@ type ApplyOperationResponse struct {
 
 func (x *ApplyOperationResponse) Reset() {
 	*x = ApplyOperationResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +3663,7 @@ func (x *ApplyOperationResponse) String() string {
 func (*ApplyOperationResponse) ProtoMessage() {}
 
 func (x *ApplyOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[41]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +3676,7 @@ func (x *ApplyOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyOperationResponse.ProtoReflect.Descriptor instead.
 func (*ApplyOperationResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{41}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{60}
 }
 
 type ListVolumesRequest struct {
@@ -2789,7 +3690,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2801,7 +3702,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[42]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2814,7 +3715,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{42}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListVolumesRequest) GetAgentId() string {
@@ -2840,7 +3741,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +3753,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[43]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +3766,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{43}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListVolumesResponse) GetVolumes() []*Volume {
@@ -2900,7 +3801,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2912,7 +3813,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[44]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2925,7 +3826,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{44}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Volume) GetId() string {
@@ -3012,7 +3913,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3024,7 +3925,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[45]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3037,7 +3938,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{45}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ExplainRequest) GetFrameworkId() string {
@@ -3075,7 +3976,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +3988,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[46]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +4001,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{46}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ExplainResponse) GetRoles() []*RoleExplanation {
@@ -3156,7 +4057,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3168,7 +4069,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[47]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3181,7 +4082,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{47}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Cause) GetKind() string {
@@ -3245,7 +4146,7 @@ type RoleExplanation struct {
 
 func (x *RoleExplanation) Reset() {
 	*x = RoleExplanation{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +4158,7 @@ func (x *RoleExplanation) String() string {
 func (*RoleExplanation) ProtoMessage() {}
 
 func (x *RoleExplanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[48]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +4171,7 @@ func (x *RoleExplanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleExplanation.ProtoReflect.Descriptor instead.
 func (*RoleExplanation) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{48}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RoleExplanation) GetRole() string {
@@ -3353,7 +4254,7 @@ type ReasonCount struct {
 
 func (x *ReasonCount) Reset() {
 	*x = ReasonCount{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3365,7 +4266,7 @@ func (x *ReasonCount) String() string {
 func (*ReasonCount) ProtoMessage() {}
 
 func (x *ReasonCount) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3378,7 +4279,7 @@ func (x *ReasonCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasonCount.ProtoReflect.Descriptor instead.
 func (*ReasonCount) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{49}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ReasonCount) GetReason() string {
@@ -3410,7 +4311,7 @@ type AgentExplanation struct {
 
 func (x *AgentExplanation) Reset() {
 	*x = AgentExplanation{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3422,7 +4323,7 @@ func (x *AgentExplanation) String() string {
 func (*AgentExplanation) ProtoMessage() {}
 
 func (x *AgentExplanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[50]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3435,7 +4336,7 @@ func (x *AgentExplanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentExplanation.ProtoReflect.Descriptor instead.
 func (*AgentExplanation) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{50}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *AgentExplanation) GetAgentId() string {
@@ -3488,7 +4389,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3500,7 +4401,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[51]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3513,7 +4414,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{51}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{70}
 }
 
 // ReloadResponse is what came of a Reload. With `failed` nothing has changed and
@@ -3533,7 +4434,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3545,7 +4446,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[52]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3558,7 +4459,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{52}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ReloadResponse) GetChanges() []*ReloadChange {
@@ -3602,7 +4503,7 @@ type ReloadChange struct {
 
 func (x *ReloadChange) Reset() {
 	*x = ReloadChange{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3614,7 +4515,7 @@ func (x *ReloadChange) String() string {
 func (*ReloadChange) ProtoMessage() {}
 
 func (x *ReloadChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[53]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3627,7 +4528,7 @@ func (x *ReloadChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadChange.ProtoReflect.Descriptor instead.
 func (*ReloadChange) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{53}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ReloadChange) GetWhat() string {
@@ -3666,7 +4567,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3678,7 +4579,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[54]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3691,7 +4592,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{54}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *SetLogLevelRequest) GetLevel() string {
@@ -3716,7 +4617,7 @@ type GetLogLevelRequest struct {
 
 func (x *GetLogLevelRequest) Reset() {
 	*x = GetLogLevelRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3728,7 +4629,7 @@ func (x *GetLogLevelRequest) String() string {
 func (*GetLogLevelRequest) ProtoMessage() {}
 
 func (x *GetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[55]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3741,7 +4642,7 @@ func (x *GetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*GetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{55}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{74}
 }
 
 // LogLevel is from which level on a process logs.
@@ -3759,7 +4660,7 @@ type LogLevel struct {
 
 func (x *LogLevel) Reset() {
 	*x = LogLevel{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3771,7 +4672,7 @@ func (x *LogLevel) String() string {
 func (*LogLevel) ProtoMessage() {}
 
 func (x *LogLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[56]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3784,7 +4685,7 @@ func (x *LogLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLevel.ProtoReflect.Descriptor instead.
 func (*LogLevel) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{56}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *LogLevel) GetLevel() string {
@@ -3816,7 +4717,7 @@ type GetMetricsRequest struct {
 
 func (x *GetMetricsRequest) Reset() {
 	*x = GetMetricsRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3828,7 +4729,7 @@ func (x *GetMetricsRequest) String() string {
 func (*GetMetricsRequest) ProtoMessage() {}
 
 func (x *GetMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[57]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3841,7 +4742,7 @@ func (x *GetMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{57}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{76}
 }
 
 type GetMetricsResponse struct {
@@ -3854,7 +4755,7 @@ type GetMetricsResponse struct {
 
 func (x *GetMetricsResponse) Reset() {
 	*x = GetMetricsResponse{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3866,7 +4767,7 @@ func (x *GetMetricsResponse) String() string {
 func (*GetMetricsResponse) ProtoMessage() {}
 
 func (x *GetMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[58]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3879,7 +4780,7 @@ func (x *GetMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{58}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *GetMetricsResponse) GetMetrics() []*Metric {
@@ -3907,7 +4808,7 @@ type Metric struct {
 
 func (x *Metric) Reset() {
 	*x = Metric{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3919,7 +4820,7 @@ func (x *Metric) String() string {
 func (*Metric) ProtoMessage() {}
 
 func (x *Metric) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[59]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3932,7 +4833,7 @@ func (x *Metric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metric.ProtoReflect.Descriptor instead.
 func (*Metric) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{59}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Metric) GetName() string {
@@ -3981,7 +4882,7 @@ type MetricBucket struct {
 
 func (x *MetricBucket) Reset() {
 	*x = MetricBucket{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3993,7 +4894,7 @@ func (x *MetricBucket) String() string {
 func (*MetricBucket) ProtoMessage() {}
 
 func (x *MetricBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[60]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4006,7 +4907,7 @@ func (x *MetricBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricBucket.ProtoReflect.Descriptor instead.
 func (*MetricBucket) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{60}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *MetricBucket) GetUpperBound() float64 {
@@ -4035,7 +4936,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4047,7 +4948,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[61]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4060,7 +4961,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{61}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *WatchRequest) GetDetail() bool {
@@ -4077,7 +4978,7 @@ func (x *WatchRequest) GetDetail() bool {
 // An object that changes several times within a tenth of a second is told once,
 // as it is then. Within one such time roles come first, then agents,
 // frameworks, executors, tasks, frameworks that have ended (after their tasks),
-// offers and operations, then what was removed.
+// offers, operations and the maintenance schedule, then what was removed.
 type WatchEvent struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Number uint64                 `protobuf:"varint,1,opt,name=number" json:"number,omitempty"`
@@ -4105,6 +5006,7 @@ type WatchEvent struct {
 	//	*WatchEvent_Batch
 	//	*WatchEvent_Operation
 	//	*WatchEvent_OperationRemoved
+	//	*WatchEvent_Maintenance
 	Event         isWatchEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4112,7 +5014,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4124,7 +5026,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[62]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4137,7 +5039,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{62}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *WatchEvent) GetNumber() uint64 {
@@ -4352,6 +5254,15 @@ func (x *WatchEvent) GetOperationRemoved() []byte {
 	return nil
 }
 
+func (x *WatchEvent) GetMaintenance() *Maintenance {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_Maintenance); ok {
+			return x.Maintenance
+		}
+	}
+	return nil
+}
+
 type isWatchEvent_Event interface {
 	isWatchEvent_Event()
 }
@@ -4449,6 +5360,11 @@ type WatchEvent_OperationRemoved struct {
 	OperationRemoved []byte `protobuf:"bytes,23,opt,name=operation_removed,json=operationRemoved,oneof"`
 }
 
+type WatchEvent_Maintenance struct {
+	// The maintenance schedule, as it is now. In a snapshot only if there is one.
+	Maintenance *Maintenance `protobuf:"bytes,24,opt,name=maintenance,oneof"`
+}
+
 func (*WatchEvent_SnapshotEnd) isWatchEvent_Event() {}
 
 func (*WatchEvent_Agent) isWatchEvent_Event() {}
@@ -4493,6 +5409,8 @@ func (*WatchEvent_Operation) isWatchEvent_Event() {}
 
 func (*WatchEvent_OperationRemoved) isWatchEvent_Event() {}
 
+func (*WatchEvent_Maintenance) isWatchEvent_Event() {}
+
 // WatchBatch is several events, each with its number; the batch itself has
 // none.
 type WatchBatch struct {
@@ -4504,7 +5422,7 @@ type WatchBatch struct {
 
 func (x *WatchBatch) Reset() {
 	*x = WatchBatch{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[63]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4516,7 +5434,7 @@ func (x *WatchBatch) String() string {
 func (*WatchBatch) ProtoMessage() {}
 
 func (x *WatchBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[63]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4529,7 +5447,7 @@ func (x *WatchBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBatch.ProtoReflect.Descriptor instead.
 func (*WatchBatch) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{63}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *WatchBatch) GetEvents() []*WatchEvent {
@@ -4566,13 +5484,15 @@ type AgentDetail struct {
 	Awaited        bool            `protobuf:"varint,17,opt,name=awaited" json:"awaited,omitempty"`
 	Unavailability *Unavailability `protobuf:"bytes,18,opt,name=unavailability" json:"unavailability,omitempty"`
 	InverseOffers  []*InverseOffer `protobuf:"bytes,19,rep,name=inverse_offers,json=inverseOffers" json:"inverse_offers,omitempty"`
+	Deactivated    bool            `protobuf:"varint,20,opt,name=deactivated" json:"deactivated,omitempty"`
+	Drain          *AgentDrain     `protobuf:"bytes,21,opt,name=drain" json:"drain,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *AgentDetail) Reset() {
 	*x = AgentDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[64]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4584,7 +5504,7 @@ func (x *AgentDetail) String() string {
 func (*AgentDetail) ProtoMessage() {}
 
 func (x *AgentDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[64]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4597,7 +5517,7 @@ func (x *AgentDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentDetail.ProtoReflect.Descriptor instead.
 func (*AgentDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{64}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *AgentDetail) GetId() string {
@@ -4733,6 +5653,20 @@ func (x *AgentDetail) GetInverseOffers() []*InverseOffer {
 	return nil
 }
 
+func (x *AgentDetail) GetDeactivated() bool {
+	if x != nil {
+		return x.Deactivated
+	}
+	return false
+}
+
+func (x *AgentDetail) GetDrain() *AgentDrain {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
 // FrameworkDetail is a framework with all that is known of it.
 type FrameworkDetail struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4754,7 +5688,7 @@ type FrameworkDetail struct {
 
 func (x *FrameworkDetail) Reset() {
 	*x = FrameworkDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[65]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4766,7 +5700,7 @@ func (x *FrameworkDetail) String() string {
 func (*FrameworkDetail) ProtoMessage() {}
 
 func (x *FrameworkDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[65]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4779,7 +5713,7 @@ func (x *FrameworkDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FrameworkDetail.ProtoReflect.Descriptor instead.
 func (*FrameworkDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{65}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *FrameworkDetail) GetInfo() *v1.FrameworkInfo {
@@ -4863,7 +5797,7 @@ type TaskDetail struct {
 
 func (x *TaskDetail) Reset() {
 	*x = TaskDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[66]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4875,7 +5809,7 @@ func (x *TaskDetail) String() string {
 func (*TaskDetail) ProtoMessage() {}
 
 func (x *TaskDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[66]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4888,7 +5822,7 @@ func (x *TaskDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskDetail.ProtoReflect.Descriptor instead.
 func (*TaskDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{66}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *TaskDetail) GetTask() *v1.Task {
@@ -4948,7 +5882,7 @@ type ExecutorDetail struct {
 
 func (x *ExecutorDetail) Reset() {
 	*x = ExecutorDetail{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[67]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4960,7 +5894,7 @@ func (x *ExecutorDetail) String() string {
 func (*ExecutorDetail) ProtoMessage() {}
 
 func (x *ExecutorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[67]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4973,7 +5907,7 @@ func (x *ExecutorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorDetail.ProtoReflect.Descriptor instead.
 func (*ExecutorDetail) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{67}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ExecutorDetail) GetFrameworkId() string {
@@ -5022,7 +5956,7 @@ type ExecutorKey struct {
 
 func (x *ExecutorKey) Reset() {
 	*x = ExecutorKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[68]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5034,7 +5968,7 @@ func (x *ExecutorKey) String() string {
 func (*ExecutorKey) ProtoMessage() {}
 
 func (x *ExecutorKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[68]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5047,7 +5981,7 @@ func (x *ExecutorKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorKey.ProtoReflect.Descriptor instead.
 func (*ExecutorKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{68}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ExecutorKey) GetFrameworkId() string {
@@ -5081,7 +6015,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[69]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5093,7 +6027,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[69]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5106,7 +6040,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{69}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *SnapshotEnd) GetNext() uint64 {
@@ -5126,7 +6060,7 @@ type TaskKey struct {
 
 func (x *TaskKey) Reset() {
 	*x = TaskKey{}
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[70]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5138,7 +6072,7 @@ func (x *TaskKey) String() string {
 func (*TaskKey) ProtoMessage() {}
 
 func (x *TaskKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[70]
+	mi := &file_mezzo_operator_v1_operator_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5151,7 +6085,7 @@ func (x *TaskKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskKey.ProtoReflect.Descriptor instead.
 func (*TaskKey) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{70}
+	return file_mezzo_operator_v1_operator_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *TaskKey) GetFrameworkId() string {
@@ -5206,7 +6140,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\vunreachable\x18\x04 \x01(\x04R\vunreachable\"\x13\n" +
 	"\x11ListAgentsRequest\"F\n" +
 	"\x12ListAgentsResponse\x120\n" +
-	"\x06agents\x18\x01 \x03(\v2\x18.mezzo.operator.v1.AgentR\x06agents\"\xa9\x06\n" +
+	"\x06agents\x18\x01 \x03(\v2\x18.mezzo.operator.v1.AgentR\x06agents\"\x80\a\n" +
 	"\x05Agent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x14\n" +
@@ -5231,7 +6165,15 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x0eunavailability\x18\x0f \x01(\v2!.mezzo.operator.v1.UnavailabilityR\x0eunavailability\x12F\n" +
 	"\x0einverse_offers\x18\x10 \x03(\v2\x1f.mezzo.operator.v1.InverseOfferR\rinverseOffers\x129\n" +
 	"\tendpoints\x18\x11 \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\x12.\n" +
-	"\breserved\x18\x12 \x03(\v2\x12.mezzo.v1.ResourceR\breserved\"m\n" +
+	"\breserved\x18\x12 \x03(\v2\x12.mezzo.v1.ResourceR\breserved\x12 \n" +
+	"\vdeactivated\x18\x13 \x01(\bR\vdeactivated\x123\n" +
+	"\x05drain\x18\x14 \x01(\v2\x1d.mezzo.operator.v1.AgentDrainR\x05drain\"\xa8\x01\n" +
+	"\n" +
+	"AgentDrain\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x121\n" +
+	"\x11max_grace_seconds\x18\x02 \x01(\x01B\x05\xaa\x01\x02\b\x01R\x0fmaxGraceSeconds\x12\x1b\n" +
+	"\tmark_gone\x18\x03 \x01(\bR\bmarkGone\x124\n" +
+	"\astarted\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"m\n" +
 	"\x0eUnavailability\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12)\n" +
 	"\x10duration_seconds\x18\x02 \x01(\x01R\x0fdurationSeconds\"\x8b\x01\n" +
@@ -5379,11 +6321,48 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x10KillTaskResponse\"4\n" +
 	"\x0fTeardownRequest\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\"\x12\n" +
-	"\x10TeardownResponse\"\x80\x01\n" +
-	"\x18SetUnavailabilityRequest\x12\x19\n" +
-	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12I\n" +
-	"\x0eunavailability\x18\x02 \x01(\v2!.mezzo.operator.v1.UnavailabilityR\x0eunavailability\"\x1b\n" +
-	"\x19SetUnavailabilityResponse\"k\n" +
+	"\x10TeardownResponse\"~\n" +
+	"\x11DrainAgentRequest\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\x121\n" +
+	"\x11max_grace_seconds\x18\x02 \x01(\x01B\x05\xaa\x01\x02\b\x01R\x0fmaxGraceSeconds\x12\x1b\n" +
+	"\tmark_gone\x18\x03 \x01(\bR\bmarkGone\"\x14\n" +
+	"\x12DrainAgentResponse\"3\n" +
+	"\x16DeactivateAgentRequest\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\"\x19\n" +
+	"\x17DeactivateAgentResponse\"3\n" +
+	"\x16ReactivateAgentRequest\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\"\x19\n" +
+	"\x17ReactivateAgentResponse\"1\n" +
+	"\x14MarkAgentGoneRequest\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\"\x17\n" +
+	"\x15MarkAgentGoneResponse\"5\n" +
+	"\aMachine\x12\x1a\n" +
+	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x0e\n" +
+	"\x02ip\x18\x02 \x01(\tR\x02ip\"\x96\x01\n" +
+	"\x11MaintenanceWindow\x126\n" +
+	"\bmachines\x18\x01 \x03(\v2\x1a.mezzo.operator.v1.MachineR\bmachines\x12I\n" +
+	"\x0eunavailability\x18\x02 \x01(\v2!.mezzo.operator.v1.UnavailabilityR\x0eunavailability\"}\n" +
+	"\vMaintenance\x12>\n" +
+	"\awindows\x18\x01 \x03(\v2$.mezzo.operator.v1.MaintenanceWindowR\awindows\x12.\n" +
+	"\x04down\x18\x02 \x03(\v2\x1a.mezzo.operator.v1.MachineR\x04down\"\x17\n" +
+	"\x15GetMaintenanceRequest\"\x98\x01\n" +
+	"\x16GetMaintenanceResponse\x12@\n" +
+	"\vmaintenance\x18\x01 \x01(\v2\x1e.mezzo.operator.v1.MaintenanceR\vmaintenance\x12<\n" +
+	"\bmachines\x18\x02 \x03(\v2 .mezzo.operator.v1.MachineStatusR\bmachines\"\xd6\x01\n" +
+	"\rMachineStatus\x124\n" +
+	"\amachine\x18\x01 \x01(\v2\x1a.mezzo.operator.v1.MachineR\amachine\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\tR\x04mode\x12I\n" +
+	"\x0eunavailability\x18\x03 \x01(\v2!.mezzo.operator.v1.UnavailabilityR\x0eunavailability\x120\n" +
+	"\x06agents\x18\x04 \x03(\v2\x18.mezzo.operator.v1.AgentR\x06agents\"_\n" +
+	"\x1dSetMaintenanceScheduleRequest\x12>\n" +
+	"\awindows\x18\x01 \x03(\v2$.mezzo.operator.v1.MaintenanceWindowR\awindows\" \n" +
+	"\x1eSetMaintenanceScheduleResponse\"Q\n" +
+	"\x17StartMaintenanceRequest\x126\n" +
+	"\bmachines\x18\x01 \x03(\v2\x1a.mezzo.operator.v1.MachineR\bmachines\"\x1a\n" +
+	"\x18StartMaintenanceResponse\"P\n" +
+	"\x16StopMaintenanceRequest\x126\n" +
+	"\bmachines\x18\x01 \x03(\v2\x1a.mezzo.operator.v1.MachineR\bmachines\"\x19\n" +
+	"\x17StopMaintenanceResponse\"k\n" +
 	"\x15ApplyOperationRequest\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x127\n" +
 	"\toperation\x18\x02 \x01(\v2\x19.mezzo.v1.Offer.OperationR\toperation\"\x18\n" +
@@ -5484,7 +6463,8 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"upperBound\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\"&\n" +
 	"\fWatchRequest\x12\x16\n" +
-	"\x06detail\x18\x01 \x01(\bR\x06detail\"\xea\t\n" +
+	"\x06detail\x18\x01 \x01(\bR\x06detail\"\xae\n" +
+	"\n" +
 	"\n" +
 	"WatchEvent\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12C\n" +
@@ -5511,11 +6491,12 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x10executor_removed\x18\x14 \x01(\v2\x1e.mezzo.operator.v1.ExecutorKeyH\x00R\x0fexecutorRemoved\x125\n" +
 	"\x05batch\x18\x15 \x01(\v2\x1d.mezzo.operator.v1.WatchBatchH\x00R\x05batch\x123\n" +
 	"\toperation\x18\x16 \x01(\v2\x13.mezzo.v1.OperationH\x00R\toperation\x12-\n" +
-	"\x11operation_removed\x18\x17 \x01(\fH\x00R\x10operationRemovedB\a\n" +
+	"\x11operation_removed\x18\x17 \x01(\fH\x00R\x10operationRemoved\x12B\n" +
+	"\vmaintenance\x18\x18 \x01(\v2\x1e.mezzo.operator.v1.MaintenanceH\x00R\vmaintenanceB\a\n" +
 	"\x05event\"C\n" +
 	"\n" +
 	"WatchBatch\x125\n" +
-	"\x06events\x18\x01 \x03(\v2\x1d.mezzo.operator.v1.WatchEventR\x06events\"\xd4\x06\n" +
+	"\x06events\x18\x01 \x03(\v2\x1d.mezzo.operator.v1.WatchEventR\x06events\"\xab\a\n" +
 	"\vAgentDetail\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x14\n" +
@@ -5541,7 +6522,9 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\vunreachable\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\vunreachable\x12\x18\n" +
 	"\aawaited\x18\x11 \x01(\bR\aawaited\x12I\n" +
 	"\x0eunavailability\x18\x12 \x01(\v2!.mezzo.operator.v1.UnavailabilityR\x0eunavailability\x12F\n" +
-	"\x0einverse_offers\x18\x13 \x03(\v2\x1f.mezzo.operator.v1.InverseOfferR\rinverseOffers\"\xe1\x03\n" +
+	"\x0einverse_offers\x18\x13 \x03(\v2\x1f.mezzo.operator.v1.InverseOfferR\rinverseOffers\x12 \n" +
+	"\vdeactivated\x18\x14 \x01(\bR\vdeactivated\x123\n" +
+	"\x05drain\x18\x15 \x01(\v2\x1d.mezzo.operator.v1.AgentDrainR\x05drain\"\xe1\x03\n" +
 	"\x0fFrameworkDetail\x12+\n" +
 	"\x04info\x18\x01 \x01(\v2\x17.mezzo.v1.FrameworkInfoR\x04info\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1c\n" +
@@ -5577,7 +6560,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\x04next\x18\x01 \x01(\x04R\x04next\"E\n" +
 	"\aTaskKey\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x17\n" +
-	"\atask_id\x18\x02 \x01(\tR\x06taskId2\xb1\x0f\n" +
+	"\atask_id\x18\x02 \x01(\tR\x06taskId2\x91\x15\n" +
 	"\bOperator\x12K\n" +
 	"\tGetStatus\x12#.mezzo.operator.v1.GetStatusRequest\x1a\x19.mezzo.operator.v1.Status\x12Y\n" +
 	"\n" +
@@ -5589,8 +6572,16 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\tListRoles\x12#.mezzo.operator.v1.ListRolesRequest\x1a$.mezzo.operator.v1.ListRolesResponse\x12\\\n" +
 	"\vListPlugins\x12%.mezzo.operator.v1.ListPluginsRequest\x1a&.mezzo.operator.v1.ListPluginsResponse\x12S\n" +
 	"\bKillTask\x12\".mezzo.operator.v1.KillTaskRequest\x1a#.mezzo.operator.v1.KillTaskResponse\x12S\n" +
-	"\bTeardown\x12\".mezzo.operator.v1.TeardownRequest\x1a#.mezzo.operator.v1.TeardownResponse\x12n\n" +
-	"\x11SetUnavailability\x12+.mezzo.operator.v1.SetUnavailabilityRequest\x1a,.mezzo.operator.v1.SetUnavailabilityResponse\x12S\n" +
+	"\bTeardown\x12\".mezzo.operator.v1.TeardownRequest\x1a#.mezzo.operator.v1.TeardownResponse\x12Y\n" +
+	"\n" +
+	"DrainAgent\x12$.mezzo.operator.v1.DrainAgentRequest\x1a%.mezzo.operator.v1.DrainAgentResponse\x12h\n" +
+	"\x0fDeactivateAgent\x12).mezzo.operator.v1.DeactivateAgentRequest\x1a*.mezzo.operator.v1.DeactivateAgentResponse\x12h\n" +
+	"\x0fReactivateAgent\x12).mezzo.operator.v1.ReactivateAgentRequest\x1a*.mezzo.operator.v1.ReactivateAgentResponse\x12b\n" +
+	"\rMarkAgentGone\x12'.mezzo.operator.v1.MarkAgentGoneRequest\x1a(.mezzo.operator.v1.MarkAgentGoneResponse\x12e\n" +
+	"\x0eGetMaintenance\x12(.mezzo.operator.v1.GetMaintenanceRequest\x1a).mezzo.operator.v1.GetMaintenanceResponse\x12}\n" +
+	"\x16SetMaintenanceSchedule\x120.mezzo.operator.v1.SetMaintenanceScheduleRequest\x1a1.mezzo.operator.v1.SetMaintenanceScheduleResponse\x12k\n" +
+	"\x10StartMaintenance\x12*.mezzo.operator.v1.StartMaintenanceRequest\x1a+.mezzo.operator.v1.StartMaintenanceResponse\x12h\n" +
+	"\x0fStopMaintenance\x12).mezzo.operator.v1.StopMaintenanceRequest\x1a*.mezzo.operator.v1.StopMaintenanceResponse\x12S\n" +
 	"\bSetQuota\x12\".mezzo.operator.v1.SetQuotaRequest\x1a#.mezzo.operator.v1.SetQuotaResponse\x12S\n" +
 	"\bGetQuota\x12\".mezzo.operator.v1.GetQuotaRequest\x1a#.mezzo.operator.v1.GetQuotaResponse\x12\\\n" +
 	"\vRemoveQuota\x12%.mezzo.operator.v1.RemoveQuotaRequest\x1a&.mezzo.operator.v1.RemoveQuotaResponse\x12Y\n" +
@@ -5618,258 +6609,306 @@ func file_mezzo_operator_v1_operator_proto_rawDescGZIP() []byte {
 	return file_mezzo_operator_v1_operator_proto_rawDescData
 }
 
-var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
+var file_mezzo_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
 var file_mezzo_operator_v1_operator_proto_goTypes = []any{
-	(*GetStatusRequest)(nil),           // 0: mezzo.operator.v1.GetStatusRequest
-	(*Status)(nil),                     // 1: mezzo.operator.v1.Status
-	(*Endpoint)(nil),                   // 2: mezzo.operator.v1.Endpoint
-	(*Counts)(nil),                     // 3: mezzo.operator.v1.Counts
-	(*ListAgentsRequest)(nil),          // 4: mezzo.operator.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),         // 5: mezzo.operator.v1.ListAgentsResponse
-	(*Agent)(nil),                      // 6: mezzo.operator.v1.Agent
-	(*Unavailability)(nil),             // 7: mezzo.operator.v1.Unavailability
-	(*InverseOffer)(nil),               // 8: mezzo.operator.v1.InverseOffer
-	(*ListFrameworksRequest)(nil),      // 9: mezzo.operator.v1.ListFrameworksRequest
-	(*ListFrameworksResponse)(nil),     // 10: mezzo.operator.v1.ListFrameworksResponse
-	(*Framework)(nil),                  // 11: mezzo.operator.v1.Framework
-	(*ListTasksRequest)(nil),           // 12: mezzo.operator.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),          // 13: mezzo.operator.v1.ListTasksResponse
-	(*Task)(nil),                       // 14: mezzo.operator.v1.Task
-	(*ListOffersRequest)(nil),          // 15: mezzo.operator.v1.ListOffersRequest
-	(*ListOffersResponse)(nil),         // 16: mezzo.operator.v1.ListOffersResponse
-	(*Offer)(nil),                      // 17: mezzo.operator.v1.Offer
-	(*ListRolesRequest)(nil),           // 18: mezzo.operator.v1.ListRolesRequest
-	(*ListRolesResponse)(nil),          // 19: mezzo.operator.v1.ListRolesResponse
-	(*Role)(nil),                       // 20: mezzo.operator.v1.Role
-	(*SetQuotaRequest)(nil),            // 21: mezzo.operator.v1.SetQuotaRequest
-	(*SetQuotaResponse)(nil),           // 22: mezzo.operator.v1.SetQuotaResponse
-	(*GetQuotaRequest)(nil),            // 23: mezzo.operator.v1.GetQuotaRequest
-	(*GetQuotaResponse)(nil),           // 24: mezzo.operator.v1.GetQuotaResponse
-	(*Quota)(nil),                      // 25: mezzo.operator.v1.Quota
-	(*RemoveQuotaRequest)(nil),         // 26: mezzo.operator.v1.RemoveQuotaRequest
-	(*RemoveQuotaResponse)(nil),        // 27: mezzo.operator.v1.RemoveQuotaResponse
-	(*SetWeightsRequest)(nil),          // 28: mezzo.operator.v1.SetWeightsRequest
-	(*SetWeightsResponse)(nil),         // 29: mezzo.operator.v1.SetWeightsResponse
-	(*RoleWeight)(nil),                 // 30: mezzo.operator.v1.RoleWeight
-	(*ListPluginsRequest)(nil),         // 31: mezzo.operator.v1.ListPluginsRequest
-	(*ListPluginsResponse)(nil),        // 32: mezzo.operator.v1.ListPluginsResponse
-	(*Plugin)(nil),                     // 33: mezzo.operator.v1.Plugin
-	(*KillTaskRequest)(nil),            // 34: mezzo.operator.v1.KillTaskRequest
-	(*KillTaskResponse)(nil),           // 35: mezzo.operator.v1.KillTaskResponse
-	(*TeardownRequest)(nil),            // 36: mezzo.operator.v1.TeardownRequest
-	(*TeardownResponse)(nil),           // 37: mezzo.operator.v1.TeardownResponse
-	(*SetUnavailabilityRequest)(nil),   // 38: mezzo.operator.v1.SetUnavailabilityRequest
-	(*SetUnavailabilityResponse)(nil),  // 39: mezzo.operator.v1.SetUnavailabilityResponse
-	(*ApplyOperationRequest)(nil),      // 40: mezzo.operator.v1.ApplyOperationRequest
-	(*ApplyOperationResponse)(nil),     // 41: mezzo.operator.v1.ApplyOperationResponse
-	(*ListVolumesRequest)(nil),         // 42: mezzo.operator.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),        // 43: mezzo.operator.v1.ListVolumesResponse
-	(*Volume)(nil),                     // 44: mezzo.operator.v1.Volume
-	(*ExplainRequest)(nil),             // 45: mezzo.operator.v1.ExplainRequest
-	(*ExplainResponse)(nil),            // 46: mezzo.operator.v1.ExplainResponse
-	(*Cause)(nil),                      // 47: mezzo.operator.v1.Cause
-	(*RoleExplanation)(nil),            // 48: mezzo.operator.v1.RoleExplanation
-	(*ReasonCount)(nil),                // 49: mezzo.operator.v1.ReasonCount
-	(*AgentExplanation)(nil),           // 50: mezzo.operator.v1.AgentExplanation
-	(*ReloadRequest)(nil),              // 51: mezzo.operator.v1.ReloadRequest
-	(*ReloadResponse)(nil),             // 52: mezzo.operator.v1.ReloadResponse
-	(*ReloadChange)(nil),               // 53: mezzo.operator.v1.ReloadChange
-	(*SetLogLevelRequest)(nil),         // 54: mezzo.operator.v1.SetLogLevelRequest
-	(*GetLogLevelRequest)(nil),         // 55: mezzo.operator.v1.GetLogLevelRequest
-	(*LogLevel)(nil),                   // 56: mezzo.operator.v1.LogLevel
-	(*GetMetricsRequest)(nil),          // 57: mezzo.operator.v1.GetMetricsRequest
-	(*GetMetricsResponse)(nil),         // 58: mezzo.operator.v1.GetMetricsResponse
-	(*Metric)(nil),                     // 59: mezzo.operator.v1.Metric
-	(*MetricBucket)(nil),               // 60: mezzo.operator.v1.MetricBucket
-	(*WatchRequest)(nil),               // 61: mezzo.operator.v1.WatchRequest
-	(*WatchEvent)(nil),                 // 62: mezzo.operator.v1.WatchEvent
-	(*WatchBatch)(nil),                 // 63: mezzo.operator.v1.WatchBatch
-	(*AgentDetail)(nil),                // 64: mezzo.operator.v1.AgentDetail
-	(*FrameworkDetail)(nil),            // 65: mezzo.operator.v1.FrameworkDetail
-	(*TaskDetail)(nil),                 // 66: mezzo.operator.v1.TaskDetail
-	(*ExecutorDetail)(nil),             // 67: mezzo.operator.v1.ExecutorDetail
-	(*ExecutorKey)(nil),                // 68: mezzo.operator.v1.ExecutorKey
-	(*SnapshotEnd)(nil),                // 69: mezzo.operator.v1.SnapshotEnd
-	(*TaskKey)(nil),                    // 70: mezzo.operator.v1.TaskKey
-	nil,                                // 71: mezzo.operator.v1.Metric.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 72: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),            // 73: google.protobuf.Struct
-	(*v1.Resource)(nil),                // 74: mezzo.v1.Resource
-	(v1.TaskState)(0),                  // 75: mezzo.v1.TaskState
-	(v1.TaskStatus_Reason)(0),          // 76: mezzo.v1.TaskStatus.Reason
-	(*v1.Offer_Operation)(nil),         // 77: mezzo.v1.Offer.Operation
-	(*v1.Offer)(nil),                   // 78: mezzo.v1.Offer
-	(*v1.Operation)(nil),               // 79: mezzo.v1.Operation
-	(*v1.Attribute)(nil),               // 80: mezzo.v1.Attribute
-	(*v1.DomainInfo)(nil),              // 81: mezzo.v1.DomainInfo
-	(*v1.FrameworkInfo)(nil),           // 82: mezzo.v1.FrameworkInfo
-	(*scheduler.OfferConstraints)(nil), // 83: mezzo.v1.scheduler.OfferConstraints
-	(*v1.Task)(nil),                    // 84: mezzo.v1.Task
-	(*v1.ExecutorInfo)(nil),            // 85: mezzo.v1.ExecutorInfo
+	(*GetStatusRequest)(nil),               // 0: mezzo.operator.v1.GetStatusRequest
+	(*Status)(nil),                         // 1: mezzo.operator.v1.Status
+	(*Endpoint)(nil),                       // 2: mezzo.operator.v1.Endpoint
+	(*Counts)(nil),                         // 3: mezzo.operator.v1.Counts
+	(*ListAgentsRequest)(nil),              // 4: mezzo.operator.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),             // 5: mezzo.operator.v1.ListAgentsResponse
+	(*Agent)(nil),                          // 6: mezzo.operator.v1.Agent
+	(*AgentDrain)(nil),                     // 7: mezzo.operator.v1.AgentDrain
+	(*Unavailability)(nil),                 // 8: mezzo.operator.v1.Unavailability
+	(*InverseOffer)(nil),                   // 9: mezzo.operator.v1.InverseOffer
+	(*ListFrameworksRequest)(nil),          // 10: mezzo.operator.v1.ListFrameworksRequest
+	(*ListFrameworksResponse)(nil),         // 11: mezzo.operator.v1.ListFrameworksResponse
+	(*Framework)(nil),                      // 12: mezzo.operator.v1.Framework
+	(*ListTasksRequest)(nil),               // 13: mezzo.operator.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),              // 14: mezzo.operator.v1.ListTasksResponse
+	(*Task)(nil),                           // 15: mezzo.operator.v1.Task
+	(*ListOffersRequest)(nil),              // 16: mezzo.operator.v1.ListOffersRequest
+	(*ListOffersResponse)(nil),             // 17: mezzo.operator.v1.ListOffersResponse
+	(*Offer)(nil),                          // 18: mezzo.operator.v1.Offer
+	(*ListRolesRequest)(nil),               // 19: mezzo.operator.v1.ListRolesRequest
+	(*ListRolesResponse)(nil),              // 20: mezzo.operator.v1.ListRolesResponse
+	(*Role)(nil),                           // 21: mezzo.operator.v1.Role
+	(*SetQuotaRequest)(nil),                // 22: mezzo.operator.v1.SetQuotaRequest
+	(*SetQuotaResponse)(nil),               // 23: mezzo.operator.v1.SetQuotaResponse
+	(*GetQuotaRequest)(nil),                // 24: mezzo.operator.v1.GetQuotaRequest
+	(*GetQuotaResponse)(nil),               // 25: mezzo.operator.v1.GetQuotaResponse
+	(*Quota)(nil),                          // 26: mezzo.operator.v1.Quota
+	(*RemoveQuotaRequest)(nil),             // 27: mezzo.operator.v1.RemoveQuotaRequest
+	(*RemoveQuotaResponse)(nil),            // 28: mezzo.operator.v1.RemoveQuotaResponse
+	(*SetWeightsRequest)(nil),              // 29: mezzo.operator.v1.SetWeightsRequest
+	(*SetWeightsResponse)(nil),             // 30: mezzo.operator.v1.SetWeightsResponse
+	(*RoleWeight)(nil),                     // 31: mezzo.operator.v1.RoleWeight
+	(*ListPluginsRequest)(nil),             // 32: mezzo.operator.v1.ListPluginsRequest
+	(*ListPluginsResponse)(nil),            // 33: mezzo.operator.v1.ListPluginsResponse
+	(*Plugin)(nil),                         // 34: mezzo.operator.v1.Plugin
+	(*KillTaskRequest)(nil),                // 35: mezzo.operator.v1.KillTaskRequest
+	(*KillTaskResponse)(nil),               // 36: mezzo.operator.v1.KillTaskResponse
+	(*TeardownRequest)(nil),                // 37: mezzo.operator.v1.TeardownRequest
+	(*TeardownResponse)(nil),               // 38: mezzo.operator.v1.TeardownResponse
+	(*DrainAgentRequest)(nil),              // 39: mezzo.operator.v1.DrainAgentRequest
+	(*DrainAgentResponse)(nil),             // 40: mezzo.operator.v1.DrainAgentResponse
+	(*DeactivateAgentRequest)(nil),         // 41: mezzo.operator.v1.DeactivateAgentRequest
+	(*DeactivateAgentResponse)(nil),        // 42: mezzo.operator.v1.DeactivateAgentResponse
+	(*ReactivateAgentRequest)(nil),         // 43: mezzo.operator.v1.ReactivateAgentRequest
+	(*ReactivateAgentResponse)(nil),        // 44: mezzo.operator.v1.ReactivateAgentResponse
+	(*MarkAgentGoneRequest)(nil),           // 45: mezzo.operator.v1.MarkAgentGoneRequest
+	(*MarkAgentGoneResponse)(nil),          // 46: mezzo.operator.v1.MarkAgentGoneResponse
+	(*Machine)(nil),                        // 47: mezzo.operator.v1.Machine
+	(*MaintenanceWindow)(nil),              // 48: mezzo.operator.v1.MaintenanceWindow
+	(*Maintenance)(nil),                    // 49: mezzo.operator.v1.Maintenance
+	(*GetMaintenanceRequest)(nil),          // 50: mezzo.operator.v1.GetMaintenanceRequest
+	(*GetMaintenanceResponse)(nil),         // 51: mezzo.operator.v1.GetMaintenanceResponse
+	(*MachineStatus)(nil),                  // 52: mezzo.operator.v1.MachineStatus
+	(*SetMaintenanceScheduleRequest)(nil),  // 53: mezzo.operator.v1.SetMaintenanceScheduleRequest
+	(*SetMaintenanceScheduleResponse)(nil), // 54: mezzo.operator.v1.SetMaintenanceScheduleResponse
+	(*StartMaintenanceRequest)(nil),        // 55: mezzo.operator.v1.StartMaintenanceRequest
+	(*StartMaintenanceResponse)(nil),       // 56: mezzo.operator.v1.StartMaintenanceResponse
+	(*StopMaintenanceRequest)(nil),         // 57: mezzo.operator.v1.StopMaintenanceRequest
+	(*StopMaintenanceResponse)(nil),        // 58: mezzo.operator.v1.StopMaintenanceResponse
+	(*ApplyOperationRequest)(nil),          // 59: mezzo.operator.v1.ApplyOperationRequest
+	(*ApplyOperationResponse)(nil),         // 60: mezzo.operator.v1.ApplyOperationResponse
+	(*ListVolumesRequest)(nil),             // 61: mezzo.operator.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),            // 62: mezzo.operator.v1.ListVolumesResponse
+	(*Volume)(nil),                         // 63: mezzo.operator.v1.Volume
+	(*ExplainRequest)(nil),                 // 64: mezzo.operator.v1.ExplainRequest
+	(*ExplainResponse)(nil),                // 65: mezzo.operator.v1.ExplainResponse
+	(*Cause)(nil),                          // 66: mezzo.operator.v1.Cause
+	(*RoleExplanation)(nil),                // 67: mezzo.operator.v1.RoleExplanation
+	(*ReasonCount)(nil),                    // 68: mezzo.operator.v1.ReasonCount
+	(*AgentExplanation)(nil),               // 69: mezzo.operator.v1.AgentExplanation
+	(*ReloadRequest)(nil),                  // 70: mezzo.operator.v1.ReloadRequest
+	(*ReloadResponse)(nil),                 // 71: mezzo.operator.v1.ReloadResponse
+	(*ReloadChange)(nil),                   // 72: mezzo.operator.v1.ReloadChange
+	(*SetLogLevelRequest)(nil),             // 73: mezzo.operator.v1.SetLogLevelRequest
+	(*GetLogLevelRequest)(nil),             // 74: mezzo.operator.v1.GetLogLevelRequest
+	(*LogLevel)(nil),                       // 75: mezzo.operator.v1.LogLevel
+	(*GetMetricsRequest)(nil),              // 76: mezzo.operator.v1.GetMetricsRequest
+	(*GetMetricsResponse)(nil),             // 77: mezzo.operator.v1.GetMetricsResponse
+	(*Metric)(nil),                         // 78: mezzo.operator.v1.Metric
+	(*MetricBucket)(nil),                   // 79: mezzo.operator.v1.MetricBucket
+	(*WatchRequest)(nil),                   // 80: mezzo.operator.v1.WatchRequest
+	(*WatchEvent)(nil),                     // 81: mezzo.operator.v1.WatchEvent
+	(*WatchBatch)(nil),                     // 82: mezzo.operator.v1.WatchBatch
+	(*AgentDetail)(nil),                    // 83: mezzo.operator.v1.AgentDetail
+	(*FrameworkDetail)(nil),                // 84: mezzo.operator.v1.FrameworkDetail
+	(*TaskDetail)(nil),                     // 85: mezzo.operator.v1.TaskDetail
+	(*ExecutorDetail)(nil),                 // 86: mezzo.operator.v1.ExecutorDetail
+	(*ExecutorKey)(nil),                    // 87: mezzo.operator.v1.ExecutorKey
+	(*SnapshotEnd)(nil),                    // 88: mezzo.operator.v1.SnapshotEnd
+	(*TaskKey)(nil),                        // 89: mezzo.operator.v1.TaskKey
+	nil,                                    // 90: mezzo.operator.v1.Metric.LabelsEntry
+	(*timestamppb.Timestamp)(nil),          // 91: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),                // 92: google.protobuf.Struct
+	(*v1.Resource)(nil),                    // 93: mezzo.v1.Resource
+	(v1.TaskState)(0),                      // 94: mezzo.v1.TaskState
+	(v1.TaskStatus_Reason)(0),              // 95: mezzo.v1.TaskStatus.Reason
+	(*v1.Offer_Operation)(nil),             // 96: mezzo.v1.Offer.Operation
+	(*v1.Offer)(nil),                       // 97: mezzo.v1.Offer
+	(*v1.Operation)(nil),                   // 98: mezzo.v1.Operation
+	(*v1.Attribute)(nil),                   // 99: mezzo.v1.Attribute
+	(*v1.DomainInfo)(nil),                  // 100: mezzo.v1.DomainInfo
+	(*v1.FrameworkInfo)(nil),               // 101: mezzo.v1.FrameworkInfo
+	(*scheduler.OfferConstraints)(nil),     // 102: mezzo.v1.scheduler.OfferConstraints
+	(*v1.Task)(nil),                        // 103: mezzo.v1.Task
+	(*v1.ExecutorInfo)(nil),                // 104: mezzo.v1.ExecutorInfo
 }
 var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
-	72,  // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
+	91,  // 0: mezzo.operator.v1.Status.elected:type_name -> google.protobuf.Timestamp
 	3,   // 1: mezzo.operator.v1.Status.agents:type_name -> mezzo.operator.v1.Counts
 	3,   // 2: mezzo.operator.v1.Status.frameworks:type_name -> mezzo.operator.v1.Counts
 	3,   // 3: mezzo.operator.v1.Status.tasks:type_name -> mezzo.operator.v1.Counts
-	73,  // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
-	73,  // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
-	73,  // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
-	33,  // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
+	92,  // 4: mezzo.operator.v1.Status.total:type_name -> google.protobuf.Struct
+	92,  // 5: mezzo.operator.v1.Status.allocated:type_name -> google.protobuf.Struct
+	92,  // 6: mezzo.operator.v1.Status.offered:type_name -> google.protobuf.Struct
+	34,  // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
 	2,   // 8: mezzo.operator.v1.Status.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	72,  // 9: mezzo.operator.v1.Status.started:type_name -> google.protobuf.Timestamp
+	91,  // 9: mezzo.operator.v1.Status.started:type_name -> google.protobuf.Timestamp
 	6,   // 10: mezzo.operator.v1.ListAgentsResponse.agents:type_name -> mezzo.operator.v1.Agent
-	73,  // 11: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
-	73,  // 12: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
-	73,  // 13: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
-	73,  // 14: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
-	72,  // 15: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
-	72,  // 16: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
-	7,   // 17: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	8,   // 18: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	92,  // 11: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
+	92,  // 12: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
+	92,  // 13: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
+	92,  // 14: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
+	91,  // 15: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
+	91,  // 16: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
+	8,   // 17: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	9,   // 18: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
 	2,   // 19: mezzo.operator.v1.Agent.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	74,  // 20: mezzo.operator.v1.Agent.reserved:type_name -> mezzo.v1.Resource
-	72,  // 21: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
-	72,  // 22: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
-	11,  // 23: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
-	73,  // 24: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
-	73,  // 25: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
-	72,  // 26: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
-	72,  // 27: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
-	72,  // 28: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
-	14,  // 29: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
-	75,  // 30: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
-	76,  // 31: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	73,  // 32: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
-	72,  // 33: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
-	72,  // 34: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
-	72,  // 35: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
-	17,  // 36: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
-	73,  // 37: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
-	72,  // 38: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
-	20,  // 39: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
-	73,  // 40: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
-	73,  // 41: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
-	73,  // 42: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
-	73,  // 43: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
-	73,  // 44: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
-	73,  // 45: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
-	73,  // 46: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
-	25,  // 47: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
-	73,  // 48: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
-	73,  // 49: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
-	73,  // 50: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
-	30,  // 51: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
-	33,  // 52: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	72,  // 53: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
-	2,   // 54: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	7,   // 55: mezzo.operator.v1.SetUnavailabilityRequest.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	77,  // 56: mezzo.operator.v1.ApplyOperationRequest.operation:type_name -> mezzo.v1.Offer.Operation
-	44,  // 57: mezzo.operator.v1.ListVolumesResponse.volumes:type_name -> mezzo.operator.v1.Volume
-	70,  // 58: mezzo.operator.v1.Volume.tasks:type_name -> mezzo.operator.v1.TaskKey
-	74,  // 59: mezzo.operator.v1.Volume.resource:type_name -> mezzo.v1.Resource
-	48,  // 60: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
-	11,  // 61: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
-	47,  // 62: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
-	49,  // 63: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
-	50,  // 64: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
-	47,  // 65: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
-	73,  // 66: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
-	53,  // 67: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
-	53,  // 68: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
-	72,  // 69: mezzo.operator.v1.LogLevel.until:type_name -> google.protobuf.Timestamp
-	59,  // 70: mezzo.operator.v1.GetMetricsResponse.metrics:type_name -> mezzo.operator.v1.Metric
-	71,  // 71: mezzo.operator.v1.Metric.labels:type_name -> mezzo.operator.v1.Metric.LabelsEntry
-	60,  // 72: mezzo.operator.v1.Metric.buckets:type_name -> mezzo.operator.v1.MetricBucket
-	69,  // 73: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
-	6,   // 74: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
-	11,  // 75: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
-	14,  // 76: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
-	70,  // 77: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
-	17,  // 78: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
-	20,  // 79: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
-	33,  // 80: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
-	64,  // 81: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
-	65,  // 82: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
-	66,  // 83: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
-	78,  // 84: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
-	67,  // 85: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
-	68,  // 86: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
-	63,  // 87: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
-	79,  // 88: mezzo.operator.v1.WatchEvent.operation:type_name -> mezzo.v1.Operation
-	62,  // 89: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
-	2,   // 90: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	80,  // 91: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
-	81,  // 92: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
-	74,  // 93: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
-	74,  // 94: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
-	74,  // 95: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
-	72,  // 96: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
-	72,  // 97: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
-	72,  // 98: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
-	7,   // 99: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	8,   // 100: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
-	82,  // 101: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
-	83,  // 102: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
-	72,  // 103: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
-	72,  // 104: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
-	72,  // 105: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
-	72,  // 106: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
-	84,  // 107: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
-	72,  // 108: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
-	72,  // 109: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
-	72,  // 110: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
-	85,  // 111: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
-	74,  // 112: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
-	0,   // 113: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
-	4,   // 114: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
-	9,   // 115: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
-	12,  // 116: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
-	15,  // 117: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
-	18,  // 118: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
-	31,  // 119: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
-	34,  // 120: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
-	36,  // 121: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
-	38,  // 122: mezzo.operator.v1.Operator.SetUnavailability:input_type -> mezzo.operator.v1.SetUnavailabilityRequest
-	21,  // 123: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
-	23,  // 124: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
-	26,  // 125: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
-	28,  // 126: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
-	40,  // 127: mezzo.operator.v1.Operator.ApplyOperation:input_type -> mezzo.operator.v1.ApplyOperationRequest
-	42,  // 128: mezzo.operator.v1.Operator.ListVolumes:input_type -> mezzo.operator.v1.ListVolumesRequest
-	45,  // 129: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
-	51,  // 130: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	57,  // 131: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
-	54,  // 132: mezzo.operator.v1.Operator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
-	55,  // 133: mezzo.operator.v1.Operator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
-	61,  // 134: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
-	1,   // 135: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
-	5,   // 136: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
-	10,  // 137: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
-	13,  // 138: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
-	16,  // 139: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
-	19,  // 140: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
-	32,  // 141: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
-	35,  // 142: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
-	37,  // 143: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
-	39,  // 144: mezzo.operator.v1.Operator.SetUnavailability:output_type -> mezzo.operator.v1.SetUnavailabilityResponse
-	22,  // 145: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
-	24,  // 146: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
-	27,  // 147: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
-	29,  // 148: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
-	41,  // 149: mezzo.operator.v1.Operator.ApplyOperation:output_type -> mezzo.operator.v1.ApplyOperationResponse
-	43,  // 150: mezzo.operator.v1.Operator.ListVolumes:output_type -> mezzo.operator.v1.ListVolumesResponse
-	46,  // 151: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
-	52,  // 152: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	58,  // 153: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
-	56,  // 154: mezzo.operator.v1.Operator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
-	56,  // 155: mezzo.operator.v1.Operator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
-	62,  // 156: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
-	135, // [135:157] is the sub-list for method output_type
-	113, // [113:135] is the sub-list for method input_type
-	113, // [113:113] is the sub-list for extension type_name
-	113, // [113:113] is the sub-list for extension extendee
-	0,   // [0:113] is the sub-list for field type_name
+	93,  // 20: mezzo.operator.v1.Agent.reserved:type_name -> mezzo.v1.Resource
+	7,   // 21: mezzo.operator.v1.Agent.drain:type_name -> mezzo.operator.v1.AgentDrain
+	91,  // 22: mezzo.operator.v1.AgentDrain.started:type_name -> google.protobuf.Timestamp
+	91,  // 23: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
+	91,  // 24: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
+	12,  // 25: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
+	92,  // 26: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
+	92,  // 27: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
+	91,  // 28: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
+	91,  // 29: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
+	91,  // 30: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
+	15,  // 31: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
+	94,  // 32: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
+	95,  // 33: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	92,  // 34: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
+	91,  // 35: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
+	91,  // 36: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
+	91,  // 37: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
+	18,  // 38: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
+	92,  // 39: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
+	91,  // 40: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
+	21,  // 41: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
+	92,  // 42: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
+	92,  // 43: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
+	92,  // 44: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
+	92,  // 45: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
+	92,  // 46: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
+	92,  // 47: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
+	92,  // 48: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
+	26,  // 49: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
+	92,  // 50: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
+	92,  // 51: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
+	92,  // 52: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
+	31,  // 53: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
+	34,  // 54: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
+	91,  // 55: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
+	2,   // 56: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	47,  // 57: mezzo.operator.v1.MaintenanceWindow.machines:type_name -> mezzo.operator.v1.Machine
+	8,   // 58: mezzo.operator.v1.MaintenanceWindow.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	48,  // 59: mezzo.operator.v1.Maintenance.windows:type_name -> mezzo.operator.v1.MaintenanceWindow
+	47,  // 60: mezzo.operator.v1.Maintenance.down:type_name -> mezzo.operator.v1.Machine
+	49,  // 61: mezzo.operator.v1.GetMaintenanceResponse.maintenance:type_name -> mezzo.operator.v1.Maintenance
+	52,  // 62: mezzo.operator.v1.GetMaintenanceResponse.machines:type_name -> mezzo.operator.v1.MachineStatus
+	47,  // 63: mezzo.operator.v1.MachineStatus.machine:type_name -> mezzo.operator.v1.Machine
+	8,   // 64: mezzo.operator.v1.MachineStatus.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	6,   // 65: mezzo.operator.v1.MachineStatus.agents:type_name -> mezzo.operator.v1.Agent
+	48,  // 66: mezzo.operator.v1.SetMaintenanceScheduleRequest.windows:type_name -> mezzo.operator.v1.MaintenanceWindow
+	47,  // 67: mezzo.operator.v1.StartMaintenanceRequest.machines:type_name -> mezzo.operator.v1.Machine
+	47,  // 68: mezzo.operator.v1.StopMaintenanceRequest.machines:type_name -> mezzo.operator.v1.Machine
+	96,  // 69: mezzo.operator.v1.ApplyOperationRequest.operation:type_name -> mezzo.v1.Offer.Operation
+	63,  // 70: mezzo.operator.v1.ListVolumesResponse.volumes:type_name -> mezzo.operator.v1.Volume
+	89,  // 71: mezzo.operator.v1.Volume.tasks:type_name -> mezzo.operator.v1.TaskKey
+	93,  // 72: mezzo.operator.v1.Volume.resource:type_name -> mezzo.v1.Resource
+	67,  // 73: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
+	12,  // 74: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
+	66,  // 75: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
+	68,  // 76: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
+	69,  // 77: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
+	66,  // 78: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
+	92,  // 79: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
+	72,  // 80: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
+	72,  // 81: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
+	91,  // 82: mezzo.operator.v1.LogLevel.until:type_name -> google.protobuf.Timestamp
+	78,  // 83: mezzo.operator.v1.GetMetricsResponse.metrics:type_name -> mezzo.operator.v1.Metric
+	90,  // 84: mezzo.operator.v1.Metric.labels:type_name -> mezzo.operator.v1.Metric.LabelsEntry
+	79,  // 85: mezzo.operator.v1.Metric.buckets:type_name -> mezzo.operator.v1.MetricBucket
+	88,  // 86: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
+	6,   // 87: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
+	12,  // 88: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
+	15,  // 89: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
+	89,  // 90: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
+	18,  // 91: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
+	21,  // 92: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
+	34,  // 93: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
+	83,  // 94: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
+	84,  // 95: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
+	85,  // 96: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
+	97,  // 97: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
+	86,  // 98: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
+	87,  // 99: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
+	82,  // 100: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
+	98,  // 101: mezzo.operator.v1.WatchEvent.operation:type_name -> mezzo.v1.Operation
+	49,  // 102: mezzo.operator.v1.WatchEvent.maintenance:type_name -> mezzo.operator.v1.Maintenance
+	81,  // 103: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
+	2,   // 104: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	99,  // 105: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
+	100, // 106: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
+	93,  // 107: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
+	93,  // 108: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
+	93,  // 109: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
+	91,  // 110: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
+	91,  // 111: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
+	91,  // 112: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
+	8,   // 113: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	9,   // 114: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	7,   // 115: mezzo.operator.v1.AgentDetail.drain:type_name -> mezzo.operator.v1.AgentDrain
+	101, // 116: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
+	102, // 117: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
+	91,  // 118: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
+	91,  // 119: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
+	91,  // 120: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
+	91,  // 121: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
+	103, // 122: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
+	91,  // 123: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
+	91,  // 124: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
+	91,  // 125: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
+	104, // 126: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
+	93,  // 127: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
+	0,   // 128: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
+	4,   // 129: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
+	10,  // 130: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
+	13,  // 131: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
+	16,  // 132: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
+	19,  // 133: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
+	32,  // 134: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
+	35,  // 135: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
+	37,  // 136: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
+	39,  // 137: mezzo.operator.v1.Operator.DrainAgent:input_type -> mezzo.operator.v1.DrainAgentRequest
+	41,  // 138: mezzo.operator.v1.Operator.DeactivateAgent:input_type -> mezzo.operator.v1.DeactivateAgentRequest
+	43,  // 139: mezzo.operator.v1.Operator.ReactivateAgent:input_type -> mezzo.operator.v1.ReactivateAgentRequest
+	45,  // 140: mezzo.operator.v1.Operator.MarkAgentGone:input_type -> mezzo.operator.v1.MarkAgentGoneRequest
+	50,  // 141: mezzo.operator.v1.Operator.GetMaintenance:input_type -> mezzo.operator.v1.GetMaintenanceRequest
+	53,  // 142: mezzo.operator.v1.Operator.SetMaintenanceSchedule:input_type -> mezzo.operator.v1.SetMaintenanceScheduleRequest
+	55,  // 143: mezzo.operator.v1.Operator.StartMaintenance:input_type -> mezzo.operator.v1.StartMaintenanceRequest
+	57,  // 144: mezzo.operator.v1.Operator.StopMaintenance:input_type -> mezzo.operator.v1.StopMaintenanceRequest
+	22,  // 145: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
+	24,  // 146: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
+	27,  // 147: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
+	29,  // 148: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
+	59,  // 149: mezzo.operator.v1.Operator.ApplyOperation:input_type -> mezzo.operator.v1.ApplyOperationRequest
+	61,  // 150: mezzo.operator.v1.Operator.ListVolumes:input_type -> mezzo.operator.v1.ListVolumesRequest
+	64,  // 151: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
+	70,  // 152: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	76,  // 153: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
+	73,  // 154: mezzo.operator.v1.Operator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
+	74,  // 155: mezzo.operator.v1.Operator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
+	80,  // 156: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
+	1,   // 157: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
+	5,   // 158: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
+	11,  // 159: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
+	14,  // 160: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
+	17,  // 161: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
+	20,  // 162: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
+	33,  // 163: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
+	36,  // 164: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
+	38,  // 165: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
+	40,  // 166: mezzo.operator.v1.Operator.DrainAgent:output_type -> mezzo.operator.v1.DrainAgentResponse
+	42,  // 167: mezzo.operator.v1.Operator.DeactivateAgent:output_type -> mezzo.operator.v1.DeactivateAgentResponse
+	44,  // 168: mezzo.operator.v1.Operator.ReactivateAgent:output_type -> mezzo.operator.v1.ReactivateAgentResponse
+	46,  // 169: mezzo.operator.v1.Operator.MarkAgentGone:output_type -> mezzo.operator.v1.MarkAgentGoneResponse
+	51,  // 170: mezzo.operator.v1.Operator.GetMaintenance:output_type -> mezzo.operator.v1.GetMaintenanceResponse
+	54,  // 171: mezzo.operator.v1.Operator.SetMaintenanceSchedule:output_type -> mezzo.operator.v1.SetMaintenanceScheduleResponse
+	56,  // 172: mezzo.operator.v1.Operator.StartMaintenance:output_type -> mezzo.operator.v1.StartMaintenanceResponse
+	58,  // 173: mezzo.operator.v1.Operator.StopMaintenance:output_type -> mezzo.operator.v1.StopMaintenanceResponse
+	23,  // 174: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
+	25,  // 175: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
+	28,  // 176: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
+	30,  // 177: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
+	60,  // 178: mezzo.operator.v1.Operator.ApplyOperation:output_type -> mezzo.operator.v1.ApplyOperationResponse
+	62,  // 179: mezzo.operator.v1.Operator.ListVolumes:output_type -> mezzo.operator.v1.ListVolumesResponse
+	65,  // 180: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
+	71,  // 181: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	77,  // 182: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
+	75,  // 183: mezzo.operator.v1.Operator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	75,  // 184: mezzo.operator.v1.Operator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	81,  // 185: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
+	157, // [157:186] is the sub-list for method output_type
+	128, // [128:157] is the sub-list for method input_type
+	128, // [128:128] is the sub-list for extension type_name
+	128, // [128:128] is the sub-list for extension extendee
+	0,   // [0:128] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_operator_proto_init() }
@@ -5877,7 +6916,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 	if File_mezzo_operator_v1_operator_proto != nil {
 		return
 	}
-	file_mezzo_operator_v1_operator_proto_msgTypes[62].OneofWrappers = []any{
+	file_mezzo_operator_v1_operator_proto_msgTypes[81].OneofWrappers = []any{
 		(*WatchEvent_SnapshotEnd)(nil),
 		(*WatchEvent_Agent)(nil),
 		(*WatchEvent_AgentRemoved)(nil),
@@ -5900,6 +6939,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 		(*WatchEvent_Batch)(nil),
 		(*WatchEvent_Operation)(nil),
 		(*WatchEvent_OperationRemoved)(nil),
+		(*WatchEvent_Maintenance)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -5907,7 +6947,7 @@ func file_mezzo_operator_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_operator_proto_rawDesc), len(file_mezzo_operator_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   72,
+			NumMessages:   91,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,28 +19,35 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Operator_GetStatus_FullMethodName         = "/mezzo.operator.v1.Operator/GetStatus"
-	Operator_ListAgents_FullMethodName        = "/mezzo.operator.v1.Operator/ListAgents"
-	Operator_ListFrameworks_FullMethodName    = "/mezzo.operator.v1.Operator/ListFrameworks"
-	Operator_ListTasks_FullMethodName         = "/mezzo.operator.v1.Operator/ListTasks"
-	Operator_ListOffers_FullMethodName        = "/mezzo.operator.v1.Operator/ListOffers"
-	Operator_ListRoles_FullMethodName         = "/mezzo.operator.v1.Operator/ListRoles"
-	Operator_ListPlugins_FullMethodName       = "/mezzo.operator.v1.Operator/ListPlugins"
-	Operator_KillTask_FullMethodName          = "/mezzo.operator.v1.Operator/KillTask"
-	Operator_Teardown_FullMethodName          = "/mezzo.operator.v1.Operator/Teardown"
-	Operator_SetUnavailability_FullMethodName = "/mezzo.operator.v1.Operator/SetUnavailability"
-	Operator_SetQuota_FullMethodName          = "/mezzo.operator.v1.Operator/SetQuota"
-	Operator_GetQuota_FullMethodName          = "/mezzo.operator.v1.Operator/GetQuota"
-	Operator_RemoveQuota_FullMethodName       = "/mezzo.operator.v1.Operator/RemoveQuota"
-	Operator_SetWeights_FullMethodName        = "/mezzo.operator.v1.Operator/SetWeights"
-	Operator_ApplyOperation_FullMethodName    = "/mezzo.operator.v1.Operator/ApplyOperation"
-	Operator_ListVolumes_FullMethodName       = "/mezzo.operator.v1.Operator/ListVolumes"
-	Operator_Explain_FullMethodName           = "/mezzo.operator.v1.Operator/Explain"
-	Operator_Reload_FullMethodName            = "/mezzo.operator.v1.Operator/Reload"
-	Operator_GetMetrics_FullMethodName        = "/mezzo.operator.v1.Operator/GetMetrics"
-	Operator_SetLogLevel_FullMethodName       = "/mezzo.operator.v1.Operator/SetLogLevel"
-	Operator_GetLogLevel_FullMethodName       = "/mezzo.operator.v1.Operator/GetLogLevel"
-	Operator_Watch_FullMethodName             = "/mezzo.operator.v1.Operator/Watch"
+	Operator_GetStatus_FullMethodName              = "/mezzo.operator.v1.Operator/GetStatus"
+	Operator_ListAgents_FullMethodName             = "/mezzo.operator.v1.Operator/ListAgents"
+	Operator_ListFrameworks_FullMethodName         = "/mezzo.operator.v1.Operator/ListFrameworks"
+	Operator_ListTasks_FullMethodName              = "/mezzo.operator.v1.Operator/ListTasks"
+	Operator_ListOffers_FullMethodName             = "/mezzo.operator.v1.Operator/ListOffers"
+	Operator_ListRoles_FullMethodName              = "/mezzo.operator.v1.Operator/ListRoles"
+	Operator_ListPlugins_FullMethodName            = "/mezzo.operator.v1.Operator/ListPlugins"
+	Operator_KillTask_FullMethodName               = "/mezzo.operator.v1.Operator/KillTask"
+	Operator_Teardown_FullMethodName               = "/mezzo.operator.v1.Operator/Teardown"
+	Operator_DrainAgent_FullMethodName             = "/mezzo.operator.v1.Operator/DrainAgent"
+	Operator_DeactivateAgent_FullMethodName        = "/mezzo.operator.v1.Operator/DeactivateAgent"
+	Operator_ReactivateAgent_FullMethodName        = "/mezzo.operator.v1.Operator/ReactivateAgent"
+	Operator_MarkAgentGone_FullMethodName          = "/mezzo.operator.v1.Operator/MarkAgentGone"
+	Operator_GetMaintenance_FullMethodName         = "/mezzo.operator.v1.Operator/GetMaintenance"
+	Operator_SetMaintenanceSchedule_FullMethodName = "/mezzo.operator.v1.Operator/SetMaintenanceSchedule"
+	Operator_StartMaintenance_FullMethodName       = "/mezzo.operator.v1.Operator/StartMaintenance"
+	Operator_StopMaintenance_FullMethodName        = "/mezzo.operator.v1.Operator/StopMaintenance"
+	Operator_SetQuota_FullMethodName               = "/mezzo.operator.v1.Operator/SetQuota"
+	Operator_GetQuota_FullMethodName               = "/mezzo.operator.v1.Operator/GetQuota"
+	Operator_RemoveQuota_FullMethodName            = "/mezzo.operator.v1.Operator/RemoveQuota"
+	Operator_SetWeights_FullMethodName             = "/mezzo.operator.v1.Operator/SetWeights"
+	Operator_ApplyOperation_FullMethodName         = "/mezzo.operator.v1.Operator/ApplyOperation"
+	Operator_ListVolumes_FullMethodName            = "/mezzo.operator.v1.Operator/ListVolumes"
+	Operator_Explain_FullMethodName                = "/mezzo.operator.v1.Operator/Explain"
+	Operator_Reload_FullMethodName                 = "/mezzo.operator.v1.Operator/Reload"
+	Operator_GetMetrics_FullMethodName             = "/mezzo.operator.v1.Operator/GetMetrics"
+	Operator_SetLogLevel_FullMethodName            = "/mezzo.operator.v1.Operator/SetLogLevel"
+	Operator_GetLogLevel_FullMethodName            = "/mezzo.operator.v1.Operator/GetLogLevel"
+	Operator_Watch_FullMethodName                  = "/mezzo.operator.v1.Operator/Watch"
 )
 
 // OperatorClient is the client API for Operator service.
@@ -58,11 +65,38 @@ type OperatorClient interface {
 	KillTask(ctx context.Context, in *KillTaskRequest, opts ...grpc.CallOption) (*KillTaskResponse, error)
 	// Teardown ends a framework and all its tasks.
 	Teardown(ctx context.Context, in *TeardownRequest, opts ...grpc.CallOption) (*TeardownResponse, error)
-	// SetUnavailability plans when an agent will not be there, durably, or that it
-	// will. Its offers tell of it, frameworks that hold something there are asked
-	// to leave by inverse offers, and nothing is killed for it. It fails with
-	// NOT_FOUND for an agent that is not known.
-	SetUnavailability(ctx context.Context, in *SetUnavailabilityRequest, opts ...grpc.CallOption) (*SetUnavailabilityResponse, error)
+	// DrainAgent takes an agent out of service and ends its tasks, durably: it is
+	// not offered any more, its tasks are killed, each with its own grace or the
+	// most that is given here, and once the last has ended and its end is
+	// acknowledged, the agent is drained, or gone if that is asked for. An agent
+	// that is away is drained when it is back. NOT_FOUND for an agent that is not
+	// known, INVALID_ARGUMENT for one whose machine is in the maintenance
+	// schedule, FAILED_PRECONDITION for one that is being marked gone.
+	DrainAgent(ctx context.Context, in *DrainAgentRequest, opts ...grpc.CallOption) (*DrainAgentResponse, error)
+	// DeactivateAgent has an agent not offered any more, durably. Its tasks run on.
+	DeactivateAgent(ctx context.Context, in *DeactivateAgentRequest, opts ...grpc.CallOption) (*DeactivateAgentResponse, error)
+	// ReactivateAgent puts an agent that was deactivated or drained back into
+	// service. FAILED_PRECONDITION when it was not, or is still draining.
+	ReactivateAgent(ctx context.Context, in *ReactivateAgentRequest, opts ...grpc.CallOption) (*ReactivateAgentResponse, error)
+	// MarkAgentGone gives an agent up for good: its tasks have ended, what is
+	// reserved there is free, and should it ever come back, it is told to end its
+	// tasks and is not taken. It succeeds for an agent that is gone already.
+	MarkAgentGone(ctx context.Context, in *MarkAgentGoneRequest, opts ...grpc.CallOption) (*MarkAgentGoneResponse, error)
+	// GetMaintenance is the maintenance schedule, and how its machines stand.
+	GetMaintenance(ctx context.Context, in *GetMaintenanceRequest, opts ...grpc.CallOption) (*GetMaintenanceResponse, error)
+	// SetMaintenanceSchedule replaces the whole schedule, durably. Agents on its
+	// machines are offered with their window, and frameworks that hold something
+	// there are asked to leave by inverse offers; nothing is killed for it.
+	// INVALID_ARGUMENT for a schedule that makes no sense, or one without a machine
+	// that is down.
+	SetMaintenanceSchedule(ctx context.Context, in *SetMaintenanceScheduleRequest, opts ...grpc.CallOption) (*SetMaintenanceScheduleResponse, error)
+	// StartMaintenance takes machines down that are in the schedule: their agents
+	// are told to end their tasks and to exit, and are not taken again before the
+	// machines are up.
+	StartMaintenance(ctx context.Context, in *StartMaintenanceRequest, opts ...grpc.CallOption) (*StartMaintenanceResponse, error)
+	// StopMaintenance has machines that are down up again, and takes them out of
+	// the schedule. Their agents have to be started.
+	StopMaintenance(ctx context.Context, in *StopMaintenanceRequest, opts ...grpc.CallOption) (*StopMaintenanceResponse, error)
 	// SetQuota sets a role's guarantee, limit or both, durably. It fails with
 	// INVALID_ARGUMENT when they make no sense in the tree of roles, and with
 	// FAILED_PRECONDITION when the role uses more than the limit already and
@@ -201,10 +235,80 @@ func (c *operatorClient) Teardown(ctx context.Context, in *TeardownRequest, opts
 	return out, nil
 }
 
-func (c *operatorClient) SetUnavailability(ctx context.Context, in *SetUnavailabilityRequest, opts ...grpc.CallOption) (*SetUnavailabilityResponse, error) {
+func (c *operatorClient) DrainAgent(ctx context.Context, in *DrainAgentRequest, opts ...grpc.CallOption) (*DrainAgentResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(SetUnavailabilityResponse)
-	err := c.cc.Invoke(ctx, Operator_SetUnavailability_FullMethodName, in, out, cOpts...)
+	out := new(DrainAgentResponse)
+	err := c.cc.Invoke(ctx, Operator_DrainAgent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) DeactivateAgent(ctx context.Context, in *DeactivateAgentRequest, opts ...grpc.CallOption) (*DeactivateAgentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeactivateAgentResponse)
+	err := c.cc.Invoke(ctx, Operator_DeactivateAgent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) ReactivateAgent(ctx context.Context, in *ReactivateAgentRequest, opts ...grpc.CallOption) (*ReactivateAgentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReactivateAgentResponse)
+	err := c.cc.Invoke(ctx, Operator_ReactivateAgent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) MarkAgentGone(ctx context.Context, in *MarkAgentGoneRequest, opts ...grpc.CallOption) (*MarkAgentGoneResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MarkAgentGoneResponse)
+	err := c.cc.Invoke(ctx, Operator_MarkAgentGone_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) GetMaintenance(ctx context.Context, in *GetMaintenanceRequest, opts ...grpc.CallOption) (*GetMaintenanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetMaintenanceResponse)
+	err := c.cc.Invoke(ctx, Operator_GetMaintenance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) SetMaintenanceSchedule(ctx context.Context, in *SetMaintenanceScheduleRequest, opts ...grpc.CallOption) (*SetMaintenanceScheduleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetMaintenanceScheduleResponse)
+	err := c.cc.Invoke(ctx, Operator_SetMaintenanceSchedule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) StartMaintenance(ctx context.Context, in *StartMaintenanceRequest, opts ...grpc.CallOption) (*StartMaintenanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartMaintenanceResponse)
+	err := c.cc.Invoke(ctx, Operator_StartMaintenance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) StopMaintenance(ctx context.Context, in *StopMaintenanceRequest, opts ...grpc.CallOption) (*StopMaintenanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StopMaintenanceResponse)
+	err := c.cc.Invoke(ctx, Operator_StopMaintenance_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -355,11 +459,38 @@ type OperatorServer interface {
 	KillTask(context.Context, *KillTaskRequest) (*KillTaskResponse, error)
 	// Teardown ends a framework and all its tasks.
 	Teardown(context.Context, *TeardownRequest) (*TeardownResponse, error)
-	// SetUnavailability plans when an agent will not be there, durably, or that it
-	// will. Its offers tell of it, frameworks that hold something there are asked
-	// to leave by inverse offers, and nothing is killed for it. It fails with
-	// NOT_FOUND for an agent that is not known.
-	SetUnavailability(context.Context, *SetUnavailabilityRequest) (*SetUnavailabilityResponse, error)
+	// DrainAgent takes an agent out of service and ends its tasks, durably: it is
+	// not offered any more, its tasks are killed, each with its own grace or the
+	// most that is given here, and once the last has ended and its end is
+	// acknowledged, the agent is drained, or gone if that is asked for. An agent
+	// that is away is drained when it is back. NOT_FOUND for an agent that is not
+	// known, INVALID_ARGUMENT for one whose machine is in the maintenance
+	// schedule, FAILED_PRECONDITION for one that is being marked gone.
+	DrainAgent(context.Context, *DrainAgentRequest) (*DrainAgentResponse, error)
+	// DeactivateAgent has an agent not offered any more, durably. Its tasks run on.
+	DeactivateAgent(context.Context, *DeactivateAgentRequest) (*DeactivateAgentResponse, error)
+	// ReactivateAgent puts an agent that was deactivated or drained back into
+	// service. FAILED_PRECONDITION when it was not, or is still draining.
+	ReactivateAgent(context.Context, *ReactivateAgentRequest) (*ReactivateAgentResponse, error)
+	// MarkAgentGone gives an agent up for good: its tasks have ended, what is
+	// reserved there is free, and should it ever come back, it is told to end its
+	// tasks and is not taken. It succeeds for an agent that is gone already.
+	MarkAgentGone(context.Context, *MarkAgentGoneRequest) (*MarkAgentGoneResponse, error)
+	// GetMaintenance is the maintenance schedule, and how its machines stand.
+	GetMaintenance(context.Context, *GetMaintenanceRequest) (*GetMaintenanceResponse, error)
+	// SetMaintenanceSchedule replaces the whole schedule, durably. Agents on its
+	// machines are offered with their window, and frameworks that hold something
+	// there are asked to leave by inverse offers; nothing is killed for it.
+	// INVALID_ARGUMENT for a schedule that makes no sense, or one without a machine
+	// that is down.
+	SetMaintenanceSchedule(context.Context, *SetMaintenanceScheduleRequest) (*SetMaintenanceScheduleResponse, error)
+	// StartMaintenance takes machines down that are in the schedule: their agents
+	// are told to end their tasks and to exit, and are not taken again before the
+	// machines are up.
+	StartMaintenance(context.Context, *StartMaintenanceRequest) (*StartMaintenanceResponse, error)
+	// StopMaintenance has machines that are down up again, and takes them out of
+	// the schedule. Their agents have to be started.
+	StopMaintenance(context.Context, *StopMaintenanceRequest) (*StopMaintenanceResponse, error)
 	// SetQuota sets a role's guarantee, limit or both, durably. It fails with
 	// INVALID_ARGUMENT when they make no sense in the tree of roles, and with
 	// FAILED_PRECONDITION when the role uses more than the limit already and
@@ -435,8 +566,29 @@ func (UnimplementedOperatorServer) KillTask(context.Context, *KillTaskRequest) (
 func (UnimplementedOperatorServer) Teardown(context.Context, *TeardownRequest) (*TeardownResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Teardown not implemented")
 }
-func (UnimplementedOperatorServer) SetUnavailability(context.Context, *SetUnavailabilityRequest) (*SetUnavailabilityResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method SetUnavailability not implemented")
+func (UnimplementedOperatorServer) DrainAgent(context.Context, *DrainAgentRequest) (*DrainAgentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainAgent not implemented")
+}
+func (UnimplementedOperatorServer) DeactivateAgent(context.Context, *DeactivateAgentRequest) (*DeactivateAgentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeactivateAgent not implemented")
+}
+func (UnimplementedOperatorServer) ReactivateAgent(context.Context, *ReactivateAgentRequest) (*ReactivateAgentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReactivateAgent not implemented")
+}
+func (UnimplementedOperatorServer) MarkAgentGone(context.Context, *MarkAgentGoneRequest) (*MarkAgentGoneResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MarkAgentGone not implemented")
+}
+func (UnimplementedOperatorServer) GetMaintenance(context.Context, *GetMaintenanceRequest) (*GetMaintenanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMaintenance not implemented")
+}
+func (UnimplementedOperatorServer) SetMaintenanceSchedule(context.Context, *SetMaintenanceScheduleRequest) (*SetMaintenanceScheduleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetMaintenanceSchedule not implemented")
+}
+func (UnimplementedOperatorServer) StartMaintenance(context.Context, *StartMaintenanceRequest) (*StartMaintenanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartMaintenance not implemented")
+}
+func (UnimplementedOperatorServer) StopMaintenance(context.Context, *StopMaintenanceRequest) (*StopMaintenanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StopMaintenance not implemented")
 }
 func (UnimplementedOperatorServer) SetQuota(context.Context, *SetQuotaRequest) (*SetQuotaResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetQuota not implemented")
@@ -657,20 +809,146 @@ func _Operator_Teardown_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Operator_SetUnavailability_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(SetUnavailabilityRequest)
+func _Operator_DrainAgent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainAgentRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(OperatorServer).SetUnavailability(ctx, in)
+		return srv.(OperatorServer).DrainAgent(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: Operator_SetUnavailability_FullMethodName,
+		FullMethod: Operator_DrainAgent_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(OperatorServer).SetUnavailability(ctx, req.(*SetUnavailabilityRequest))
+		return srv.(OperatorServer).DrainAgent(ctx, req.(*DrainAgentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_DeactivateAgent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeactivateAgentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).DeactivateAgent(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_DeactivateAgent_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).DeactivateAgent(ctx, req.(*DeactivateAgentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_ReactivateAgent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReactivateAgentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).ReactivateAgent(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_ReactivateAgent_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).ReactivateAgent(ctx, req.(*ReactivateAgentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_MarkAgentGone_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MarkAgentGoneRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).MarkAgentGone(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_MarkAgentGone_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).MarkAgentGone(ctx, req.(*MarkAgentGoneRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_GetMaintenance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMaintenanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).GetMaintenance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_GetMaintenance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).GetMaintenance(ctx, req.(*GetMaintenanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_SetMaintenanceSchedule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetMaintenanceScheduleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).SetMaintenanceSchedule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_SetMaintenanceSchedule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).SetMaintenanceSchedule(ctx, req.(*SetMaintenanceScheduleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_StartMaintenance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartMaintenanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).StartMaintenance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_StartMaintenance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).StartMaintenance(ctx, req.(*StartMaintenanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_StopMaintenance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StopMaintenanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).StopMaintenance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_StopMaintenance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).StopMaintenance(ctx, req.(*StopMaintenanceRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -928,8 +1206,36 @@ var Operator_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Operator_Teardown_Handler,
 		},
 		{
-			MethodName: "SetUnavailability",
-			Handler:    _Operator_SetUnavailability_Handler,
+			MethodName: "DrainAgent",
+			Handler:    _Operator_DrainAgent_Handler,
+		},
+		{
+			MethodName: "DeactivateAgent",
+			Handler:    _Operator_DeactivateAgent_Handler,
+		},
+		{
+			MethodName: "ReactivateAgent",
+			Handler:    _Operator_ReactivateAgent_Handler,
+		},
+		{
+			MethodName: "MarkAgentGone",
+			Handler:    _Operator_MarkAgentGone_Handler,
+		},
+		{
+			MethodName: "GetMaintenance",
+			Handler:    _Operator_GetMaintenance_Handler,
+		},
+		{
+			MethodName: "SetMaintenanceSchedule",
+			Handler:    _Operator_SetMaintenanceSchedule_Handler,
+		},
+		{
+			MethodName: "StartMaintenance",
+			Handler:    _Operator_StartMaintenance_Handler,
+		},
+		{
+			MethodName: "StopMaintenance",
+			Handler:    _Operator_StopMaintenance_Handler,
 		},
 		{
 			MethodName: "SetQuota",
