@@ -21,13 +21,23 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/core/agent"
+	"github.com/mezzo-os/mezzo/core/agent/fetcher"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == fetcher.Verb {
+		if err := fetcher.Work(context.Background(), os.Stdin, os.Stdout); err != nil {
+			println(err.Error())
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience is how long a test waits for what must come.
 const patience = 20 * time.Second
@@ -64,6 +74,12 @@ type kernel struct {
 	calls      []string
 	fail       map[string]error // by call
 	changed    chan struct{}
+
+	// What its plugins answer where it is not what the rig answers by itself.
+	claim     func(*isolatorv1.Task) *isolatorv1.ClaimResponse
+	provision func(context.Context, *isolatorv1.ProvisionRequest, func(string) error) error
+	created   *isolatorv1.CreateResponse
+	images    map[string]string // by name, what was imported; nil: it keeps none
 }
 
 type box struct {
@@ -141,7 +157,11 @@ type plugin struct {
 func (p *plugin) Claim(_ context.Context, r *isolatorv1.ClaimRequest) (*isolatorv1.ClaimResponse, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return &isolatorv1.ClaimResponse{Claim: isolatorv1.ClaimResponse_CLAIM_LAUNCH}, p.note("claim", r.Container)
+	answer := &isolatorv1.ClaimResponse{Claim: isolatorv1.ClaimResponse_CLAIM_LAUNCH}
+	if p.claim != nil {
+		answer = p.claim(r.Task)
+	}
+	return answer, p.note("claim", r.Container)
 }
 
 func (p *plugin) Prepare(_ context.Context, r *isolatorv1.PrepareRequest) (*isolatorv1.PrepareResponse, error) {
@@ -154,7 +174,11 @@ func (p *plugin) Create(_ context.Context, r *isolatorv1.CreateRequest) (*isolat
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.containers[r.Container] = &box{spec: r.Spec, sandbox: r.Sandbox, task: r.Task, state: isolatorv1.Recovered_STATE_CREATED, ended: make(chan struct{}), request: r}
-	return &isolatorv1.CreateResponse{Pid: 4711, Handle: []byte("handle of " + r.Container)}, p.note("create", r.Container)
+	answer := &isolatorv1.CreateResponse{Pid: 4711, Handle: []byte("handle of " + r.Container)}
+	if p.created != nil {
+		answer.Netns, answer.Networks, answer.CgroupInfo = p.created.Netns, p.created.Networks, p.created.CgroupInfo
+	}
+	return answer, p.note("create", r.Container)
 }
 
 func (p *plugin) Start(_ context.Context, r *isolatorv1.StartRequest) (*isolatorv1.StartResponse, error) {

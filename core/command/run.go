@@ -31,13 +31,15 @@ type runOptions struct {
 	cpus, gpus       float64
 	mem, disk        string
 	name, role, user string
+	ownUser          bool // the command's, rather than the image's
 	env, uri         []string
-	timeout          time.Duration
-	instances        int
-	command          []string
-	resources        resource.Resources // of one instance
-	environment      *mezzov1.Environment
-	uris             []*mezzov1.CommandInfo_URI
+	containerOptions
+	timeout     time.Duration
+	instances   int
+	command     []string
+	resources   resource.Resources // of one instance
+	environment *mezzov1.Environment
+	uris        []*mezzov1.CommandInfo_URI
 }
 
 func (c *cli) runCommand() *cobra.Command {
@@ -52,9 +54,11 @@ exits with its status: 128 plus the signal if one ended it, 124 on --timeout,
 		Example: `  mezzo run -- sh -c 'echo hello; exit 3'
   mezzo run --cpus 2 --mem 512MiB --env MODE=fast -- ./train --epochs 3
   mezzo run --uri https://example.org/app.tar.gz,cache -- ./app/start
-  mezzo run --instances 50 -- sleep 1`,
+  mezzo run --instances 50 -- sleep 1
+  mezzo run --image busybox --volume /srv/data:/data:ro -- ls /data
+  mezzo run --image nginx --publish 31080:80`,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
+			if len(args) == 0 && o.image == "" {
 				return usage("run: give a command after --, as in: mezzo run -- echo hello")
 			}
 			return nil
@@ -80,6 +84,7 @@ exits with its status: 128 plus the signal if one ended it, 124 on --timeout,
 	f.StringArrayVar(&o.uri, "uri", nil, "a file to fetch first: URL[,executable][,cache][,extract=false][,output=NAME][,checksum=sha256:…]; may be repeated")
 	f.DurationVar(&o.timeout, "timeout", 0, "end it after this long, waiting for offers included")
 	f.IntVar(&o.instances, "instances", 1, "how many to run")
+	o.containerOptions.add(f)
 	c.addClientFlags(cmd)
 	return cmd
 }
@@ -119,9 +124,18 @@ func (o *runOptions) check() error {
 	if o.uris, err = uris(o.uri); err != nil {
 		return err
 	}
-	if o.name == "" {
-		o.name = filepath.Base(o.command[0])
+	if err := o.containerOptions.check(); err != nil {
+		return err
 	}
+	o.resources = o.resources.Add(o.ports)
+	switch {
+	case o.name != "":
+	case len(o.command) > 0:
+		o.name = filepath.Base(o.command[0])
+	default:
+		o.name = imageName(o.image)
+	}
+	o.ownUser = o.user != "" || o.image == ""
 	if o.user == "" {
 		me, err := user.Current()
 		if err != nil {

@@ -207,11 +207,7 @@ func (j *job) task(in *instance, agent *mezzov1.AgentID, resources resource.Reso
 	j.byTask[in.taskID] = in
 	return &mezzov1.TaskInfo{
 		Name: proto.String(j.o.name), TaskId: &mezzov1.TaskID{Value: proto.String(in.taskID)}, AgentId: agent,
-		Resources: resources.ToProto(),
-		Command: &mezzov1.CommandInfo{
-			Shell: proto.Bool(false), Value: proto.String(j.o.command[0]), Arguments: j.o.command,
-			User: proto.String(j.o.user), Environment: j.o.environment, Uris: j.o.uris,
-		},
+		Resources: resources.ToProto(), Command: j.o.commandInfo(), Container: j.o.container,
 	}
 }
 
@@ -251,7 +247,11 @@ func (j *job) update(_ *framework.Scheduler, status *mezzov1.TaskStatus) {
 	switch status.GetState() {
 	case mezzov1.TaskState_TASK_RUNNING, mezzov1.TaskState_TASK_KILLING:
 		j.output.follow(in.index, in.taskID, j.scheduler.FrameworkID(), in.agentID)
-	case mezzov1.TaskState_TASK_STAGING, mezzov1.TaskState_TASK_STARTING, mezzov1.TaskState_TASK_UNREACHABLE, mezzov1.TaskState_TASK_UNKNOWN:
+	case mezzov1.TaskState_TASK_STARTING:
+		if j.o.image != "" && j.o.instances == 1 && status.GetMessage() != "" {
+			fmt.Fprintf(j.c.err, "mezzo: %s\n", status.GetMessage()) // how far the pull is
+		}
+	case mezzov1.TaskState_TASK_STAGING, mezzov1.TaskState_TASK_UNREACHABLE, mezzov1.TaskState_TASK_UNKNOWN:
 	case mezzov1.TaskState_TASK_DROPPED, mezzov1.TaskState_TASK_LOST:
 		if !j.stopping && neverStarted(status) {
 			j.requeue(in)

@@ -1670,6 +1670,449 @@ func (x *ContainerUsage) GetStatistics() *v1.ResourceStatistics {
 	return nil
 }
 
+// Image is an image on an agent.
+type Image struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In full: "docker.io/library/busybox:1.36".
+	Name string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	// "sha256:…"
+	Digest string `protobuf:"bytes,2,opt,name=digest" json:"digest,omitempty"`
+	// Compressed, as far as it is there.
+	Bytes uint64 `protobuf:"varint,3,opt,name=bytes" json:"bytes,omitempty"`
+	// Imported, or named by the operator: not collected for lack of use.
+	Pinned bool `protobuf:"varint,4,opt,name=pinned" json:"pinned,omitempty"`
+	// How many containers use it.
+	Containers uint32                 `protobuf:"varint,5,opt,name=containers" json:"containers,omitempty"`
+	Created    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created" json:"created,omitempty"`
+	Used       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=used" json:"used,omitempty"`
+	// The isolator that has it.
+	Isolator      string `protobuf:"bytes,8,opt,name=isolator" json:"isolator,omitempty"`
+	AgentId       string `protobuf:"bytes,9,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Image) Reset() {
+	*x = Image{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Image) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Image) ProtoMessage() {}
+
+func (x *Image) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Image.ProtoReflect.Descriptor instead.
+func (*Image) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Image) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Image) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Image) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Image) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
+func (x *Image) GetContainers() uint32 {
+	if x != nil {
+		return x.Containers
+	}
+	return 0
+}
+
+func (x *Image) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Image) GetUsed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+func (x *Image) GetIsolator() string {
+	if x != nil {
+		return x.Isolator
+	}
+	return ""
+}
+
+func (x *Image) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+type ListImagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: all that keep images.
+	Isolator      string `protobuf:"bytes,1,opt,name=isolator" json:"isolator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListImagesRequest) Reset() {
+	*x = ListImagesRequest{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListImagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListImagesRequest) ProtoMessage() {}
+
+func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
+func (*ListImagesRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListImagesRequest) GetIsolator() string {
+	if x != nil {
+		return x.Isolator
+	}
+	return ""
+}
+
+type ListImagesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Images        []*Image               `protobuf:"bytes,1,rep,name=images" json:"images,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListImagesResponse) Reset() {
+	*x = ListImagesResponse{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListImagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListImagesResponse) ProtoMessage() {}
+
+func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
+func (*ListImagesResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListImagesResponse) GetImages() []*Image {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+type ImportImageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         *ImportImageStart      `protobuf:"bytes,1,opt,name=start" json:"start,omitempty"` // in the first message only
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportImageRequest) Reset() {
+	*x = ImportImageRequest{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportImageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportImageRequest) ProtoMessage() {}
+
+func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportImageRequest.ProtoReflect.Descriptor instead.
+func (*ImportImageRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ImportImageRequest) GetStart() *ImportImageStart {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ImportImageRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type ImportImageStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: the first that keeps images.
+	Isolator string `protobuf:"bytes,1,opt,name=isolator" json:"isolator,omitempty"`
+	// The image's name, for an archive with one; empty: the archive's own names.
+	Name          string `protobuf:"bytes,2,opt,name=name" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportImageStart) Reset() {
+	*x = ImportImageStart{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportImageStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportImageStart) ProtoMessage() {}
+
+func (x *ImportImageStart) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportImageStart.ProtoReflect.Descriptor instead.
+func (*ImportImageStart) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ImportImageStart) GetIsolator() string {
+	if x != nil {
+		return x.Isolator
+	}
+	return ""
+}
+
+func (x *ImportImageStart) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ImportImageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Images        []*Image               `protobuf:"bytes,1,rep,name=images" json:"images,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportImageResponse) Reset() {
+	*x = ImportImageResponse{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportImageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportImageResponse) ProtoMessage() {}
+
+func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportImageResponse.ProtoReflect.Descriptor instead.
+func (*ImportImageResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ImportImageResponse) GetImages() []*Image {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+type RemoveImageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	// Empty: the first that has it.
+	Isolator      string `protobuf:"bytes,2,opt,name=isolator" json:"isolator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveImageRequest) Reset() {
+	*x = RemoveImageRequest{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveImageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveImageRequest) ProtoMessage() {}
+
+func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveImageRequest.ProtoReflect.Descriptor instead.
+func (*RemoveImageRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RemoveImageRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemoveImageRequest) GetIsolator() string {
+	if x != nil {
+		return x.Isolator
+	}
+	return ""
+}
+
+type RemoveImageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveImageResponse) Reset() {
+	*x = RemoveImageResponse{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveImageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveImageResponse) ProtoMessage() {}
+
+func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveImageResponse.ProtoReflect.Descriptor instead.
+func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{30}
+}
+
 var File_mezzo_operator_v1_agent_operator_proto protoreflect.FileDescriptor
 
 const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
@@ -1807,11 +2250,40 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\x06parent\x18\v \x01(\tR\x06parent\x12<\n" +
 	"\n" +
 	"statistics\x18\f \x01(\v2\x1c.mezzo.v1.ResourceStatisticsR\n" +
-	"statistics*U\n" +
+	"statistics\"\x9e\x02\n" +
+	"\x05Image\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06pinned\x18\x04 \x01(\bR\x06pinned\x12\x1e\n" +
+	"\n" +
+	"containers\x18\x05 \x01(\rR\n" +
+	"containers\x124\n" +
+	"\acreated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12.\n" +
+	"\x04used\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04used\x12\x1a\n" +
+	"\bisolator\x18\b \x01(\tR\bisolator\x12\x19\n" +
+	"\bagent_id\x18\t \x01(\tR\aagentId\"/\n" +
+	"\x11ListImagesRequest\x12\x1a\n" +
+	"\bisolator\x18\x01 \x01(\tR\bisolator\"F\n" +
+	"\x12ListImagesResponse\x120\n" +
+	"\x06images\x18\x01 \x03(\v2\x18.mezzo.operator.v1.ImageR\x06images\"c\n" +
+	"\x12ImportImageRequest\x129\n" +
+	"\x05start\x18\x01 \x01(\v2#.mezzo.operator.v1.ImportImageStartR\x05start\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"B\n" +
+	"\x10ImportImageStart\x12\x1a\n" +
+	"\bisolator\x18\x01 \x01(\tR\bisolator\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"G\n" +
+	"\x13ImportImageResponse\x120\n" +
+	"\x06images\x18\x01 \x03(\v2\x18.mezzo.operator.v1.ImageR\x06images\"D\n" +
+	"\x12RemoveImageRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bisolator\x18\x02 \x01(\tR\bisolator\"\x15\n" +
+	"\x13RemoveImageResponse*U\n" +
 	"\tLogStream\x12\x1a\n" +
 	"\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n" +
-	"\x11LOG_STREAM_STDERR\x10\x022\xf9\a\n" +
+	"\x11LOG_STREAM_STDERR\x10\x022\x92\n" +
+	"\n" +
 	"\rAgentOperator\x12Z\n" +
 	"\bGetState\x12'.mezzo.operator.v1.GetAgentStateRequest\x1a%.mezzo.operator.v1.AgentStateResponse\x12F\n" +
 	"\x04Logs\x12\x1e.mezzo.operator.v1.LogsRequest\x1a\x1c.mezzo.operator.v1.LogsChunk0\x01\x12\\\n" +
@@ -1825,7 +2297,11 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\n" +
 	"GetMetrics\x12$.mezzo.operator.v1.GetMetricsRequest\x1a%.mezzo.operator.v1.GetMetricsResponse\x12Q\n" +
 	"\vSetLogLevel\x12%.mezzo.operator.v1.SetLogLevelRequest\x1a\x1b.mezzo.operator.v1.LogLevel\x12Q\n" +
-	"\vGetLogLevel\x12%.mezzo.operator.v1.GetLogLevelRequest\x1a\x1b.mezzo.operator.v1.LogLevelBGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
+	"\vGetLogLevel\x12%.mezzo.operator.v1.GetLogLevelRequest\x1a\x1b.mezzo.operator.v1.LogLevel\x12Y\n" +
+	"\n" +
+	"ListImages\x12$.mezzo.operator.v1.ListImagesRequest\x1a%.mezzo.operator.v1.ListImagesResponse\x12^\n" +
+	"\vImportImage\x12%.mezzo.operator.v1.ImportImageRequest\x1a&.mezzo.operator.v1.ImportImageResponse(\x01\x12\\\n" +
+	"\vRemoveImage\x12%.mezzo.operator.v1.RemoveImageRequest\x1a&.mezzo.operator.v1.RemoveImageResponseBGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
 	file_mezzo_operator_v1_agent_operator_proto_rawDescOnce sync.Once
@@ -1840,7 +2316,7 @@ func file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP() []byte {
 }
 
 var file_mezzo_operator_v1_agent_operator_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mezzo_operator_v1_agent_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_mezzo_operator_v1_agent_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_mezzo_operator_v1_agent_operator_proto_goTypes = []any{
 	(LogStream)(0),                 // 0: mezzo.operator.v1.LogStream
 	(*GetAgentStateRequest)(nil),   // 1: mezzo.operator.v1.GetAgentStateRequest
@@ -1866,83 +2342,102 @@ var file_mezzo_operator_v1_agent_operator_proto_goTypes = []any{
 	(*ContainerUsageRequest)(nil),  // 21: mezzo.operator.v1.ContainerUsageRequest
 	(*ContainerUsageResponse)(nil), // 22: mezzo.operator.v1.ContainerUsageResponse
 	(*ContainerUsage)(nil),         // 23: mezzo.operator.v1.ContainerUsage
-	(*structpb.Struct)(nil),        // 24: google.protobuf.Struct
-	(*Task)(nil),                   // 25: mezzo.operator.v1.Task
-	(*Plugin)(nil),                 // 26: mezzo.operator.v1.Plugin
-	(*Endpoint)(nil),               // 27: mezzo.operator.v1.Endpoint
-	(*v1.AgentInfo)(nil),           // 28: mezzo.v1.AgentInfo
-	(*timestamppb.Timestamp)(nil),  // 29: google.protobuf.Timestamp
-	(*v1.FrameworkInfo)(nil),       // 30: mezzo.v1.FrameworkInfo
-	(*v1.Operation)(nil),           // 31: mezzo.v1.Operation
-	(*v1.ExecutorInfo)(nil),        // 32: mezzo.v1.ExecutorInfo
-	(*v1.Task)(nil),                // 33: mezzo.v1.Task
-	(v1.TaskState)(0),              // 34: mezzo.v1.TaskState
-	(*v1.FileInfo)(nil),            // 35: mezzo.v1.FileInfo
-	(*v1.CommandInfo)(nil),         // 36: mezzo.v1.CommandInfo
-	(*v1.ResourceStatistics)(nil),  // 37: mezzo.v1.ResourceStatistics
-	(*ReloadRequest)(nil),          // 38: mezzo.operator.v1.ReloadRequest
-	(*GetMetricsRequest)(nil),      // 39: mezzo.operator.v1.GetMetricsRequest
-	(*SetLogLevelRequest)(nil),     // 40: mezzo.operator.v1.SetLogLevelRequest
-	(*GetLogLevelRequest)(nil),     // 41: mezzo.operator.v1.GetLogLevelRequest
-	(*ReloadResponse)(nil),         // 42: mezzo.operator.v1.ReloadResponse
-	(*GetMetricsResponse)(nil),     // 43: mezzo.operator.v1.GetMetricsResponse
-	(*LogLevel)(nil),               // 44: mezzo.operator.v1.LogLevel
+	(*Image)(nil),                  // 24: mezzo.operator.v1.Image
+	(*ListImagesRequest)(nil),      // 25: mezzo.operator.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),     // 26: mezzo.operator.v1.ListImagesResponse
+	(*ImportImageRequest)(nil),     // 27: mezzo.operator.v1.ImportImageRequest
+	(*ImportImageStart)(nil),       // 28: mezzo.operator.v1.ImportImageStart
+	(*ImportImageResponse)(nil),    // 29: mezzo.operator.v1.ImportImageResponse
+	(*RemoveImageRequest)(nil),     // 30: mezzo.operator.v1.RemoveImageRequest
+	(*RemoveImageResponse)(nil),    // 31: mezzo.operator.v1.RemoveImageResponse
+	(*structpb.Struct)(nil),        // 32: google.protobuf.Struct
+	(*Task)(nil),                   // 33: mezzo.operator.v1.Task
+	(*Plugin)(nil),                 // 34: mezzo.operator.v1.Plugin
+	(*Endpoint)(nil),               // 35: mezzo.operator.v1.Endpoint
+	(*v1.AgentInfo)(nil),           // 36: mezzo.v1.AgentInfo
+	(*timestamppb.Timestamp)(nil),  // 37: google.protobuf.Timestamp
+	(*v1.FrameworkInfo)(nil),       // 38: mezzo.v1.FrameworkInfo
+	(*v1.Operation)(nil),           // 39: mezzo.v1.Operation
+	(*v1.ExecutorInfo)(nil),        // 40: mezzo.v1.ExecutorInfo
+	(*v1.Task)(nil),                // 41: mezzo.v1.Task
+	(v1.TaskState)(0),              // 42: mezzo.v1.TaskState
+	(*v1.FileInfo)(nil),            // 43: mezzo.v1.FileInfo
+	(*v1.CommandInfo)(nil),         // 44: mezzo.v1.CommandInfo
+	(*v1.ResourceStatistics)(nil),  // 45: mezzo.v1.ResourceStatistics
+	(*ReloadRequest)(nil),          // 46: mezzo.operator.v1.ReloadRequest
+	(*GetMetricsRequest)(nil),      // 47: mezzo.operator.v1.GetMetricsRequest
+	(*SetLogLevelRequest)(nil),     // 48: mezzo.operator.v1.SetLogLevelRequest
+	(*GetLogLevelRequest)(nil),     // 49: mezzo.operator.v1.GetLogLevelRequest
+	(*ReloadResponse)(nil),         // 50: mezzo.operator.v1.ReloadResponse
+	(*GetMetricsResponse)(nil),     // 51: mezzo.operator.v1.GetMetricsResponse
+	(*LogLevel)(nil),               // 52: mezzo.operator.v1.LogLevel
 }
 var file_mezzo_operator_v1_agent_operator_proto_depIdxs = []int32{
-	24, // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
-	25, // 1: mezzo.operator.v1.AgentStateResponse.tasks:type_name -> mezzo.operator.v1.Task
-	26, // 2: mezzo.operator.v1.AgentStateResponse.plugins:type_name -> mezzo.operator.v1.Plugin
+	32, // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
+	33, // 1: mezzo.operator.v1.AgentStateResponse.tasks:type_name -> mezzo.operator.v1.Task
+	34, // 2: mezzo.operator.v1.AgentStateResponse.plugins:type_name -> mezzo.operator.v1.Plugin
 	11, // 3: mezzo.operator.v1.AgentStateResponse.containers:type_name -> mezzo.operator.v1.Container
-	27, // 4: mezzo.operator.v1.AgentStateResponse.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	35, // 4: mezzo.operator.v1.AgentStateResponse.endpoints:type_name -> mezzo.operator.v1.Endpoint
 	3,  // 5: mezzo.operator.v1.AgentStateResponse.detail:type_name -> mezzo.operator.v1.AgentStateDetail
-	28, // 6: mezzo.operator.v1.AgentStateDetail.info:type_name -> mezzo.v1.AgentInfo
-	29, // 7: mezzo.operator.v1.AgentStateDetail.started:type_name -> google.protobuf.Timestamp
-	30, // 8: mezzo.operator.v1.AgentStateDetail.frameworks:type_name -> mezzo.v1.FrameworkInfo
+	36, // 6: mezzo.operator.v1.AgentStateDetail.info:type_name -> mezzo.v1.AgentInfo
+	37, // 7: mezzo.operator.v1.AgentStateDetail.started:type_name -> google.protobuf.Timestamp
+	38, // 8: mezzo.operator.v1.AgentStateDetail.frameworks:type_name -> mezzo.v1.FrameworkInfo
 	4,  // 9: mezzo.operator.v1.AgentStateDetail.executors:type_name -> mezzo.operator.v1.AgentExecutor
 	5,  // 10: mezzo.operator.v1.AgentStateDetail.tasks:type_name -> mezzo.operator.v1.AgentTask
 	6,  // 11: mezzo.operator.v1.AgentStateDetail.ended:type_name -> mezzo.operator.v1.EndedTasks
-	31, // 12: mezzo.operator.v1.AgentStateDetail.operations:type_name -> mezzo.v1.Operation
-	32, // 13: mezzo.operator.v1.AgentExecutor.info:type_name -> mezzo.v1.ExecutorInfo
-	33, // 14: mezzo.operator.v1.AgentTask.task:type_name -> mezzo.v1.Task
-	34, // 15: mezzo.operator.v1.EndedTasks.state:type_name -> mezzo.v1.TaskState
-	35, // 16: mezzo.operator.v1.ListFilesResponse.files:type_name -> mezzo.v1.FileInfo
+	39, // 12: mezzo.operator.v1.AgentStateDetail.operations:type_name -> mezzo.v1.Operation
+	40, // 13: mezzo.operator.v1.AgentExecutor.info:type_name -> mezzo.v1.ExecutorInfo
+	41, // 14: mezzo.operator.v1.AgentTask.task:type_name -> mezzo.v1.Task
+	42, // 15: mezzo.operator.v1.EndedTasks.state:type_name -> mezzo.v1.TaskState
+	43, // 16: mezzo.operator.v1.ListFilesResponse.files:type_name -> mezzo.v1.FileInfo
 	13, // 17: mezzo.operator.v1.ExecRequest.start:type_name -> mezzo.operator.v1.ExecStart
 	16, // 18: mezzo.operator.v1.ExecRequest.resize:type_name -> mezzo.operator.v1.WindowSize
-	36, // 19: mezzo.operator.v1.ExecStart.command:type_name -> mezzo.v1.CommandInfo
+	44, // 19: mezzo.operator.v1.ExecStart.command:type_name -> mezzo.v1.CommandInfo
 	16, // 20: mezzo.operator.v1.ExecStart.size:type_name -> mezzo.operator.v1.WindowSize
 	18, // 21: mezzo.operator.v1.ExecResponse.end:type_name -> mezzo.operator.v1.ExecEnd
 	0,  // 22: mezzo.operator.v1.LogsRequest.stream:type_name -> mezzo.operator.v1.LogStream
 	23, // 23: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
-	37, // 24: mezzo.operator.v1.ContainerUsage.statistics:type_name -> mezzo.v1.ResourceStatistics
-	1,  // 25: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
-	19, // 26: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
-	21, // 27: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
-	7,  // 28: mezzo.operator.v1.AgentOperator.ListFiles:input_type -> mezzo.operator.v1.ListFilesRequest
-	9,  // 29: mezzo.operator.v1.AgentOperator.ReadFile:input_type -> mezzo.operator.v1.ReadFileRequest
-	12, // 30: mezzo.operator.v1.AgentOperator.Exec:input_type -> mezzo.operator.v1.ExecRequest
-	12, // 31: mezzo.operator.v1.AgentOperator.Attach:input_type -> mezzo.operator.v1.ExecRequest
-	14, // 32: mezzo.operator.v1.AgentOperator.Signal:input_type -> mezzo.operator.v1.SignalRequest
-	38, // 33: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	39, // 34: mezzo.operator.v1.AgentOperator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
-	40, // 35: mezzo.operator.v1.AgentOperator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
-	41, // 36: mezzo.operator.v1.AgentOperator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
-	2,  // 37: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
-	20, // 38: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
-	22, // 39: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
-	8,  // 40: mezzo.operator.v1.AgentOperator.ListFiles:output_type -> mezzo.operator.v1.ListFilesResponse
-	10, // 41: mezzo.operator.v1.AgentOperator.ReadFile:output_type -> mezzo.operator.v1.ReadFileResponse
-	17, // 42: mezzo.operator.v1.AgentOperator.Exec:output_type -> mezzo.operator.v1.ExecResponse
-	17, // 43: mezzo.operator.v1.AgentOperator.Attach:output_type -> mezzo.operator.v1.ExecResponse
-	15, // 44: mezzo.operator.v1.AgentOperator.Signal:output_type -> mezzo.operator.v1.SignalResponse
-	42, // 45: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	43, // 46: mezzo.operator.v1.AgentOperator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
-	44, // 47: mezzo.operator.v1.AgentOperator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
-	44, // 48: mezzo.operator.v1.AgentOperator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
-	37, // [37:49] is the sub-list for method output_type
-	25, // [25:37] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	45, // 24: mezzo.operator.v1.ContainerUsage.statistics:type_name -> mezzo.v1.ResourceStatistics
+	37, // 25: mezzo.operator.v1.Image.created:type_name -> google.protobuf.Timestamp
+	37, // 26: mezzo.operator.v1.Image.used:type_name -> google.protobuf.Timestamp
+	24, // 27: mezzo.operator.v1.ListImagesResponse.images:type_name -> mezzo.operator.v1.Image
+	28, // 28: mezzo.operator.v1.ImportImageRequest.start:type_name -> mezzo.operator.v1.ImportImageStart
+	24, // 29: mezzo.operator.v1.ImportImageResponse.images:type_name -> mezzo.operator.v1.Image
+	1,  // 30: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
+	19, // 31: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
+	21, // 32: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
+	7,  // 33: mezzo.operator.v1.AgentOperator.ListFiles:input_type -> mezzo.operator.v1.ListFilesRequest
+	9,  // 34: mezzo.operator.v1.AgentOperator.ReadFile:input_type -> mezzo.operator.v1.ReadFileRequest
+	12, // 35: mezzo.operator.v1.AgentOperator.Exec:input_type -> mezzo.operator.v1.ExecRequest
+	12, // 36: mezzo.operator.v1.AgentOperator.Attach:input_type -> mezzo.operator.v1.ExecRequest
+	14, // 37: mezzo.operator.v1.AgentOperator.Signal:input_type -> mezzo.operator.v1.SignalRequest
+	46, // 38: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	47, // 39: mezzo.operator.v1.AgentOperator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
+	48, // 40: mezzo.operator.v1.AgentOperator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
+	49, // 41: mezzo.operator.v1.AgentOperator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
+	25, // 42: mezzo.operator.v1.AgentOperator.ListImages:input_type -> mezzo.operator.v1.ListImagesRequest
+	27, // 43: mezzo.operator.v1.AgentOperator.ImportImage:input_type -> mezzo.operator.v1.ImportImageRequest
+	30, // 44: mezzo.operator.v1.AgentOperator.RemoveImage:input_type -> mezzo.operator.v1.RemoveImageRequest
+	2,  // 45: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
+	20, // 46: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
+	22, // 47: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
+	8,  // 48: mezzo.operator.v1.AgentOperator.ListFiles:output_type -> mezzo.operator.v1.ListFilesResponse
+	10, // 49: mezzo.operator.v1.AgentOperator.ReadFile:output_type -> mezzo.operator.v1.ReadFileResponse
+	17, // 50: mezzo.operator.v1.AgentOperator.Exec:output_type -> mezzo.operator.v1.ExecResponse
+	17, // 51: mezzo.operator.v1.AgentOperator.Attach:output_type -> mezzo.operator.v1.ExecResponse
+	15, // 52: mezzo.operator.v1.AgentOperator.Signal:output_type -> mezzo.operator.v1.SignalResponse
+	50, // 53: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	51, // 54: mezzo.operator.v1.AgentOperator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
+	52, // 55: mezzo.operator.v1.AgentOperator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	52, // 56: mezzo.operator.v1.AgentOperator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	26, // 57: mezzo.operator.v1.AgentOperator.ListImages:output_type -> mezzo.operator.v1.ListImagesResponse
+	29, // 58: mezzo.operator.v1.AgentOperator.ImportImage:output_type -> mezzo.operator.v1.ImportImageResponse
+	31, // 59: mezzo.operator.v1.AgentOperator.RemoveImage:output_type -> mezzo.operator.v1.RemoveImageResponse
+	45, // [45:60] is the sub-list for method output_type
+	30, // [30:45] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_agent_operator_proto_init() }
@@ -1957,7 +2452,7 @@ func file_mezzo_operator_v1_agent_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_agent_operator_proto_rawDesc), len(file_mezzo_operator_v1_agent_operator_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

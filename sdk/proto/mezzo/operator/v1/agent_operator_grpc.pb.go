@@ -31,6 +31,9 @@ const (
 	AgentOperator_GetMetrics_FullMethodName  = "/mezzo.operator.v1.AgentOperator/GetMetrics"
 	AgentOperator_SetLogLevel_FullMethodName = "/mezzo.operator.v1.AgentOperator/SetLogLevel"
 	AgentOperator_GetLogLevel_FullMethodName = "/mezzo.operator.v1.AgentOperator/GetLogLevel"
+	AgentOperator_ListImages_FullMethodName  = "/mezzo.operator.v1.AgentOperator/ListImages"
+	AgentOperator_ImportImage_FullMethodName = "/mezzo.operator.v1.AgentOperator/ImportImage"
+	AgentOperator_RemoveImage_FullMethodName = "/mezzo.operator.v1.AgentOperator/RemoveImage"
 )
 
 // AgentOperatorClient is the client API for AgentOperator service.
@@ -69,6 +72,15 @@ type AgentOperatorClient interface {
 	// SetLogLevel changes for a while how much the agent and its plugins log.
 	SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*LogLevel, error)
 	GetLogLevel(ctx context.Context, in *GetLogLevelRequest, opts ...grpc.CallOption) (*LogLevel, error)
+	// The images that the agent's isolators keep. UNIMPLEMENTED, as the other two,
+	// when none of them keeps any.
+	ListImages(ctx context.Context, in *ListImagesRequest, opts ...grpc.CallOption) (*ListImagesResponse, error)
+	// ImportImage keeps the images of an archive: an OCI layout, or what `docker
+	// save` writes, plain or compressed. The first message has `start`, the others
+	// the archive's bytes. A stream that is broken off leaves nothing.
+	ImportImage(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportImageRequest, ImportImageResponse], error)
+	// RemoveImage forgets an image. FAILED_PRECONDITION while containers use it.
+	RemoveImage(ctx context.Context, in *RemoveImageRequest, opts ...grpc.CallOption) (*RemoveImageResponse, error)
 }
 
 type agentOperatorClient struct {
@@ -214,6 +226,39 @@ func (c *agentOperatorClient) GetLogLevel(ctx context.Context, in *GetLogLevelRe
 	return out, nil
 }
 
+func (c *agentOperatorClient) ListImages(ctx context.Context, in *ListImagesRequest, opts ...grpc.CallOption) (*ListImagesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListImagesResponse)
+	err := c.cc.Invoke(ctx, AgentOperator_ListImages_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentOperatorClient) ImportImage(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportImageRequest, ImportImageResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentOperator_ServiceDesc.Streams[3], AgentOperator_ImportImage_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ImportImageRequest, ImportImageResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentOperator_ImportImageClient = grpc.ClientStreamingClient[ImportImageRequest, ImportImageResponse]
+
+func (c *agentOperatorClient) RemoveImage(ctx context.Context, in *RemoveImageRequest, opts ...grpc.CallOption) (*RemoveImageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveImageResponse)
+	err := c.cc.Invoke(ctx, AgentOperator_RemoveImage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentOperatorServer is the server API for AgentOperator service.
 // All implementations must embed UnimplementedAgentOperatorServer
 // for forward compatibility.
@@ -250,6 +295,15 @@ type AgentOperatorServer interface {
 	// SetLogLevel changes for a while how much the agent and its plugins log.
 	SetLogLevel(context.Context, *SetLogLevelRequest) (*LogLevel, error)
 	GetLogLevel(context.Context, *GetLogLevelRequest) (*LogLevel, error)
+	// The images that the agent's isolators keep. UNIMPLEMENTED, as the other two,
+	// when none of them keeps any.
+	ListImages(context.Context, *ListImagesRequest) (*ListImagesResponse, error)
+	// ImportImage keeps the images of an archive: an OCI layout, or what `docker
+	// save` writes, plain or compressed. The first message has `start`, the others
+	// the archive's bytes. A stream that is broken off leaves nothing.
+	ImportImage(grpc.ClientStreamingServer[ImportImageRequest, ImportImageResponse]) error
+	// RemoveImage forgets an image. FAILED_PRECONDITION while containers use it.
+	RemoveImage(context.Context, *RemoveImageRequest) (*RemoveImageResponse, error)
 	mustEmbedUnimplementedAgentOperatorServer()
 }
 
@@ -295,6 +349,15 @@ func (UnimplementedAgentOperatorServer) SetLogLevel(context.Context, *SetLogLeve
 }
 func (UnimplementedAgentOperatorServer) GetLogLevel(context.Context, *GetLogLevelRequest) (*LogLevel, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetLogLevel not implemented")
+}
+func (UnimplementedAgentOperatorServer) ListImages(context.Context, *ListImagesRequest) (*ListImagesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListImages not implemented")
+}
+func (UnimplementedAgentOperatorServer) ImportImage(grpc.ClientStreamingServer[ImportImageRequest, ImportImageResponse]) error {
+	return status.Error(codes.Unimplemented, "method ImportImage not implemented")
+}
+func (UnimplementedAgentOperatorServer) RemoveImage(context.Context, *RemoveImageRequest) (*RemoveImageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveImage not implemented")
 }
 func (UnimplementedAgentOperatorServer) mustEmbedUnimplementedAgentOperatorServer() {}
 func (UnimplementedAgentOperatorServer) testEmbeddedByValue()                       {}
@@ -504,6 +567,49 @@ func _AgentOperator_GetLogLevel_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentOperator_ListImages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListImagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentOperatorServer).ListImages(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentOperator_ListImages_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentOperatorServer).ListImages(ctx, req.(*ListImagesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentOperator_ImportImage_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AgentOperatorServer).ImportImage(&grpc.GenericServerStream[ImportImageRequest, ImportImageResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentOperator_ImportImageServer = grpc.ClientStreamingServer[ImportImageRequest, ImportImageResponse]
+
+func _AgentOperator_RemoveImage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveImageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentOperatorServer).RemoveImage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentOperator_RemoveImage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentOperatorServer).RemoveImage(ctx, req.(*RemoveImageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentOperator_ServiceDesc is the grpc.ServiceDesc for AgentOperator service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -547,6 +653,14 @@ var AgentOperator_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "GetLogLevel",
 			Handler:    _AgentOperator_GetLogLevel_Handler,
 		},
+		{
+			MethodName: "ListImages",
+			Handler:    _AgentOperator_ListImages_Handler,
+		},
+		{
+			MethodName: "RemoveImage",
+			Handler:    _AgentOperator_RemoveImage_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -564,6 +678,11 @@ var AgentOperator_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Attach",
 			Handler:       _AgentOperator_Attach_Handler,
 			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "ImportImage",
+			Handler:       _AgentOperator_ImportImage_Handler,
 			ClientStreams: true,
 		},
 	},

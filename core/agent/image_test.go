@@ -1,0 +1,359 @@
+package agent_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mezzo-os/mezzo/core/agent"
+	"github.com/mezzo-os/mezzo/core/agent/fetcher"
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+)
+
+func (p *plugin) Provision(r *isolatorv1.ProvisionRequest, stream isolatorv1.Isolator_ProvisionServer) error {
+	p.mu.Lock()
+	err, provision := p.note("provision", r.Container), p.provision
+	p.mu.Unlock()
+	if err != nil || provision == nil {
+		return err
+	}
+	return provision(stream.Context(), r, func(text string) error { return stream.Send(&isolatorv1.ProvisionProgress{Message: text}) })
+}
+
+func (p *plugin) ListImages(ctx context.Context, r *isolatorv1.ListImagesRequest) (*isolatorv1.ListImagesResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.images == nil {
+		return p.UnimplementedIsolatorServer.ListImages(ctx, r)
+	}
+	answer := &isolatorv1.ListImagesResponse{}
+	for name, content := range p.images {
+		answer.Images = append(answer.Images, &isolatorv1.Image{Name: name, Bytes: uint64(len(content))})
+	}
+	return answer, nil
+}
+
+func (p *plugin) ImportImage(stream isolatorv1.Isolator_ImportImageServer) error {
+	name, content := "", ""
+	for {
+		r, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			p.mu.Lock()
+			_ = p.note("import broken off", name)
+			p.mu.Unlock()
+			return err
+		}
+		if r.GetStart() != nil {
+			name = r.GetStart().GetName()
+			p.mu.Lock()
+			_ = p.note("import", name)
+			p.mu.Unlock()
+		}
+		content += string(r.GetData())
+		if content == "garbage" {
+			return status.Error(codes.InvalidArgument, "this is no archive")
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.images[name] = content
+	return stream.SendAndClose(&isolatorv1.ImportImageResponse{Images: []*isolatorv1.Image{{Name: name, Bytes: uint64(len(content))}}})
+}
+
+func (p *plugin) RemoveImage(_ context.Context, r *isolatorv1.RemoveImageRequest) (*isolatorv1.RemoveImageResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, there := p.images[r.Name]; !there {
+		return nil, status.Error(codes.NotFound, "no such image")
+	}
+	delete(p.images, r.Name)
+	return &isolatorv1.RemoveImageResponse{}, nil
+}
+
+func withImage(id, image string) *mezzov1.TaskInfo {
+	t := task(id)
+	t.Container = &mezzov1.ContainerInfo{
+		Type:  mezzov1.ContainerInfo_MESOS.Enum(),
+		Mesos: &mezzov1.ContainerInfo_MesosInfo{Image: &mezzov1.Image{Type: mezzov1.Image_DOCKER.Enum(), Docker: &mezzov1.Image_Docker{Name: proto.String(image)}}},
+	}
+	return t
+}
+
+// pair is two isolators: one for the host's processes, one that has images.
+func pair(t *testing.T) (host, oci *isolator) {
+	host, oci = newIsolator(t, newKernel()), newIsolator(t, newKernel())
+	host.name, oci.name = "host", "oci"
+	host.kernel.claim = func(task *isolatorv1.Task) *isolatorv1.ClaimResponse {
+		if task.GetImage() != nil {
+			return &isolatorv1.ClaimResponse{Claim: isolatorv1.ClaimResponse_CLAIM_NONE, Reason: "it has no images"}
+		}
+		return &isolatorv1.ClaimResponse{Claim: isolatorv1.ClaimResponse_CLAIM_LAUNCH}
+	}
+	oci.kernel.images = map[string]string{}
+	return host.up(), oci.up()
+}
+
+// The first isolator that launches is the default; an image goes to one that has
+// images, wherever it stands.
+func TestTaskDecidesWhoLaunches(t *testing.T) {
+	for _, c := range []struct {
+		name, plain string
+		order       func(host, oci agent.Isolator) []agent.Isolator
+	}{
+		{"host first", "host", func(host, oci agent.Isolator) []agent.Isolator { return []agent.Isolator{host, oci} }},
+		{"images first", "oci", func(host, oci agent.Isolator) []agent.Isolator { return []agent.Isolator{oci, host} }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMaster(t)
+			host, oci := pair(t)
+			o := options(t, m, host)
+			o.Isolators = c.order(host, oci)
+			start(t, o)
+			m.registered()
+			m.ready()
+			kernels := map[string]*kernel{"host": host.kernel, "oci": oci.kernel}
+			m.run(task("plain"))
+			id := m.update(mezzov1.TaskState_TASK_RUNNING).GetContainerStatus().GetContainerId().GetValue()
+			if kernels[c.plain].get(id) == nil {
+				t.Errorf("a task without an image was not launched by %s", c.plain)
+			}
+			m.run(withImage("imaged", "busybox"))
+			id = m.update(mezzov1.TaskState_TASK_RUNNING).GetContainerStatus().GetContainerId().GetValue()
+			if oci.kernel.get(id) == nil {
+				t.Error("a task with an image was not launched by the isolator that has images")
+			}
+		})
+	}
+}
+
+func TestImageWithoutAnIsolatorForIt(t *testing.T) {
+	m := newMaster(t)
+	host, _ := pair(t)
+	start(t, options(t, m, host))
+	m.registered()
+	m.ready()
+	m.run(withImage("t1", "busybox"))
+	s := m.update(mezzov1.TaskState_TASK_FAILED)
+	if s.GetReason() != mezzov1.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED || !strings.Contains(s.GetMessage(), "host: it has no images") {
+		t.Errorf("status %v", s)
+	}
+	// What no isolator could honour is wrong with the task itself.
+	wrong := task("t2")
+	wrong.Container = &mezzov1.ContainerInfo{Type: mezzov1.ContainerInfo_DOCKER.Enum(), Docker: &mezzov1.ContainerInfo_DockerInfo{
+		Image: proto.String("busybox"), Parameters: []*mezzov1.Parameter{{Key: proto.String("link"), Value: proto.String("db")}},
+	}}
+	m.run(wrong)
+	s = m.update(mezzov1.TaskState_TASK_ERROR)
+	if s.GetReason() != mezzov1.TaskStatus_REASON_TASK_INVALID || !strings.Contains(s.GetMessage(), `docker parameter "link"`) {
+		t.Errorf("status %v", s)
+	}
+}
+
+// imageAgent is an agent with one isolator, which has images.
+func imageAgent(t *testing.T, change func(*agent.Options)) (*master, *isolator, *process) {
+	m := newMaster(t)
+	_, oci := pair(t)
+	o := options(t, m, oci)
+	if change != nil {
+		change(&o)
+	}
+	p := start(t, o)
+	m.registered()
+	m.ready()
+	return m, oci, p
+}
+
+func TestImageIsProvisioned(t *testing.T) {
+	m, oci, _ := imageAgent(t, nil)
+	told := make(chan struct{})
+	oci.kernel.provision = func(_ context.Context, r *isolatorv1.ProvisionRequest, tell func(string) error) error {
+		if r.GetTask().GetImage().GetReference() != "busybox" {
+			return status.Errorf(codes.InvalidArgument, "image %v", r.GetTask().GetImage())
+		}
+		err := tell("pulling layer 1 of 2")
+		<-told // the framework knows
+		return err
+	}
+	oci.kernel.created = &isolatorv1.CreateResponse{
+		Netns: "/proc/self/ns/net", CgroupInfo: &mezzov1.CgroupInfo{NetCls: &mezzov1.CgroupInfo_NetCls{Classid: proto.Uint32(7)}},
+		Networks: []*mezzov1.NetworkInfo{{Name: proto.String("blue"), IpAddresses: []*mezzov1.NetworkInfo_IPAddress{{IpAddress: proto.String("10.9.0.2")}}}},
+	}
+	m.run(withImage("t1", "busybox"))
+	if s := m.update(mezzov1.TaskState_TASK_STARTING); s.GetMessage() != "pulling layer 1 of 2" {
+		t.Errorf("status %v", s)
+	}
+	close(told)
+	s := m.update(mezzov1.TaskState_TASK_RUNNING).GetContainerStatus()
+	if n := s.GetNetworkInfos(); len(n) != 1 || n[0].GetName() != "blue" || n[0].GetIpAddresses()[0].GetIpAddress() != "10.9.0.2" {
+		t.Errorf("networks %v", n)
+	}
+	if s.GetExecutorPid() != 4711 || s.GetCgroupInfo().GetNetCls().GetClassid() != 7 {
+		t.Errorf("container status %v", s)
+	}
+	var spec specs.Spec
+	box := oci.kernel.get(s.GetContainerId().GetValue())
+	if err := json.Unmarshal(box.spec, &spec); err != nil {
+		t.Fatal(err)
+	}
+	if spec.Root != nil || spec.Process.Cwd != "/mnt/mesos/sandbox" || len(spec.Mounts) != 1 || spec.Mounts[0].Source != box.sandbox {
+		t.Errorf("spec %s", box.spec)
+	}
+	for _, v := range spec.Process.Env {
+		if name, value, _ := strings.Cut(v, "="); slices.Contains([]string{"PATH", "HOME", "LANG"}, name) || name == "MESOS_SANDBOX" && value != "/mnt/mesos/sandbox" {
+			t.Errorf("the environment has %s, which is the host's", v)
+		}
+	}
+}
+
+// A pull may take longer than any call, while it gets further, and no longer than
+// the bound when it does not.
+func TestImageThatStalls(t *testing.T) {
+	m, oci, _ := imageAgent(t, func(o *agent.Options) { o.ProvisionStall = 200 * time.Millisecond })
+	given := make(chan struct{})
+	oci.kernel.provision = func(ctx context.Context, _ *isolatorv1.ProvisionRequest, _ func(string) error) error {
+		<-ctx.Done()
+		close(given)
+		return ctx.Err()
+	}
+	m.run(withImage("t1", "busybox"))
+	s := m.update(mezzov1.TaskState_TASK_FAILED)
+	if s.GetReason() != mezzov1.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED || !strings.Contains(s.GetMessage(), "nothing was heard of the image") {
+		t.Errorf("status %v", s)
+	}
+	<-given
+	oci.kernel.await(t, "cleanup", oci.kernel.called("cleanup"))
+}
+
+func TestImageKilledWhileItIsPulled(t *testing.T) {
+	m, oci, _ := imageAgent(t, nil)
+	begun, given := make(chan struct{}), make(chan struct{})
+	oci.kernel.provision = func(ctx context.Context, _ *isolatorv1.ProvisionRequest, _ func(string) error) error {
+		close(begun)
+		<-ctx.Done()
+		close(given)
+		return ctx.Err()
+	}
+	m.run(withImage("t1", "busybox"))
+	<-begun
+	m.kill("t1", time.Second)
+	if s := m.update(mezzov1.TaskState_TASK_KILLED); s.GetReason() != mezzov1.TaskStatus_REASON_TASK_KILLED_DURING_LAUNCH {
+		t.Errorf("status %v", s)
+	}
+	<-given
+	oci.kernel.await(t, "cleanup", oci.kernel.called("cleanup"))
+	oci.kernel.mu.Lock()
+	defer oci.kernel.mu.Unlock()
+	if oci.kernel.called("create")(oci.kernel) {
+		t.Error("the container was made all the same")
+	}
+}
+
+// An image may be an archive, which the agent fetches.
+func TestImageOfAnArchive(t *testing.T) {
+	content := make(chan string, 1)
+	m, oci, p := imageAgent(t, func(o *agent.Options) {
+		f, err := fetcher.New(fetcher.Options{MaxBytes: 1 << 20, Stall: patience})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Fetcher = f
+	})
+	archive := filepath.Join(t.TempDir(), "web.tar")
+	if err := os.WriteFile(archive, []byte("an archive"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	oci.kernel.provision = func(_ context.Context, r *isolatorv1.ProvisionRequest, _ func(string) error) error {
+		text, err := os.ReadFile(r.GetArchive())
+		content <- string(text)
+		return err
+	}
+	m.run(withImage("t1", "file://"+archive))
+	m.update(mezzov1.TaskState_TASK_RUNNING)
+	if got := <-content; got != "an archive" {
+		t.Errorf("the isolator was given %q", got)
+	}
+	left, err := os.ReadDir(filepath.Join(p.options.DataDir, "archives"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("archives are left: %v, %v", left, err)
+	}
+}
+
+func TestImagesOfAnAgent(t *testing.T) {
+	_, oci, p := imageAgent(t, func(o *agent.Options) {
+		host, _ := pair(t)
+		o.Isolators = append([]agent.Isolator{host}, o.Isolators...)
+	})
+	address, stop := serve(t, func(s *grpc.Server) { operatorv1.RegisterAgentOperatorServer(s, p) })
+	t.Cleanup(stop)
+	conn, err := dial(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	c, ctx := operatorv1.NewAgentOperatorClient(conn), within(t)
+	send := func(parts ...string) (*operatorv1.ImportImageResponse, error) {
+		stream, err := c.ImportImage(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&operatorv1.ImportImageRequest{Start: &operatorv1.ImportImageStart{Name: "web:1"}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range parts {
+			if stream.Send(&operatorv1.ImportImageRequest{Data: []byte(part)}) != nil {
+				break
+			}
+		}
+		return stream.CloseAndRecv()
+	}
+	if got, err := send("one", "two"); err != nil || len(got.GetImages()) != 1 || got.GetImages()[0].GetIsolator() != "oci" || got.GetImages()[0].GetAgentId() != "A1" {
+		t.Errorf("imported: %v, %v", got, err)
+	}
+	if _, err := send("garbage", "more"); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "isolator oci: this is no archive") {
+		t.Errorf("of garbage: %v", err)
+	}
+	if got, err := c.ListImages(ctx, &operatorv1.ListImagesRequest{}); err != nil || len(got.GetImages()) != 1 || got.GetImages()[0].GetBytes() != 6 {
+		t.Errorf("list: %v, %v", got, err)
+	}
+	if _, err := c.ListImages(ctx, &operatorv1.ListImagesRequest{Isolator: "host"}); status.Code(err) != codes.Unimplemented {
+		t.Errorf("list of an isolator without images: %v", err)
+	}
+	if _, err := c.RemoveImage(ctx, &operatorv1.RemoveImageRequest{Name: "web:2"}); status.Code(err) != codes.NotFound {
+		t.Errorf("remove of what is not there: %v", err)
+	}
+	if _, err := c.RemoveImage(ctx, &operatorv1.RemoveImageRequest{Name: "web:1"}); err != nil {
+		t.Error(err)
+	}
+	broken, cancel := context.WithCancel(ctx)
+	stream, err := c.ImportImage(broken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&operatorv1.ImportImageRequest{Start: &operatorv1.ImportImageStart{Name: "half"}}); err != nil {
+		t.Fatal(err)
+	}
+	oci.kernel.await(t, "the import", oci.kernel.called("import half"))
+	cancel()
+	oci.kernel.await(t, "the end of the import", oci.kernel.called("import broken off half"))
+	if got, err := c.ListImages(ctx, &operatorv1.ListImagesRequest{}); err != nil || len(got.GetImages()) != 0 {
+		t.Errorf("after all: %v, %v", got, err)
+	}
+}
