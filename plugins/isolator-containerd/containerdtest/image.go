@@ -67,7 +67,8 @@ func (i Image) Build(t testing.TB) Built {
 		i.Platform = ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	}
 	out := Built{Image: i}
-	out.plain = append(out.plain, base(t))
+	first, compressed := base(t)
+	out.plain = append(out.plain, first)
 	if len(i.Files) > 0 {
 		out.plain = append(out.plain, layer(t, i.Files))
 	}
@@ -76,9 +77,12 @@ func (i Image) Build(t testing.TB) Built {
 	}
 	config := ocispec.Image{Platform: i.Platform, Config: i.Config, RootFS: ocispec.RootFS{Type: "layers"}}
 	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
-	for _, l := range out.plain {
+	for n, l := range out.plain {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.FromBytes(l))
-		b := blob(ocispec.MediaTypeImageLayerGzip, compress(t, l))
+		if n > 0 {
+			compressed = compress(t, l)
+		}
+		b := blob(ocispec.MediaTypeImageLayerGzip, compressed)
 		out.Layers = append(out.Layers, b)
 		manifest.Layers = append(manifest.Layers, b.Descriptor)
 	}
@@ -134,15 +138,22 @@ func (i Image) WriteDocker(t testing.TB) string {
 	return archive(t, files)
 }
 
-// base is the layer with busybox; made once, for it is large.
-func base(t testing.TB) []byte {
+// base is the layer with busybox, plain and compressed; made once, for it is
+// large.
+func base(t testing.TB) (plain, compressed []byte) {
 	t.Helper()
 	layer, err := busybox()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return layer
+	once.Do(func() { small = compress(t, layer) })
+	return layer, small
 }
+
+var (
+	once  sync.Once
+	small []byte
+)
 
 var busybox = sync.OnceValues(func() ([]byte, error) {
 	program, err := exec.LookPath("busybox")

@@ -41,13 +41,13 @@ func (s *Store) list(ctx context.Context, sizes bool) ([]Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	held, err := s.Held(ctx)
+	holds, err := s.holds(ctx)
 	if err != nil {
 		return nil, err
 	}
 	holders := map[string]int{}
-	for _, name := range held {
-		holders[name]++
+	for _, l := range holds {
+		holders[l.Labels[labelImage]]++
 	}
 	records, err := c.ImageService().List(ctx)
 	if err != nil {

@@ -28,6 +28,9 @@ type Options struct {
 	// containerd is back. The store closes nothing.
 	Client    func() (*client.Client, error)
 	Namespace string
+	// Owner tells the holds of this agent from those of others that use the same
+	// namespace; Held returns those of the same owner.
+	Owner string
 	// Snapshotter is what images are unpacked into; "": overlayfs.
 	Snapshotter string
 	Config      Config
@@ -127,6 +130,7 @@ type Image struct {
 const (
 	labelImage     = "mezzo.image"     // of a lease: the image's name
 	labelContainer = "mezzo.container" // of a lease: who holds it
+	labelOwner     = "mezzo.owner"     // of a lease: the agent of who holds it
 	labelUsed      = "mezzo.used"      // of an image: when it was last used
 	labelPinned    = "mezzo.pinned"    // of an image: it is not collected
 )
@@ -245,7 +249,7 @@ func (s *Store) hold(ctx context.Context, c *client.Client, container, name stri
 	s.names.RLock()
 	defer s.names.RUnlock()
 	lease := leaseOf(container)
-	lease.Labels = map[string]string{labelImage: name, labelContainer: container}
+	lease.Labels = map[string]string{labelImage: name, labelContainer: container, labelOwner: s.o.Owner}
 	make := func() error {
 		_, err := c.LeasesService().Create(ctx, leases.WithID(lease.ID), leases.WithLabels(lease.Labels))
 		return err
@@ -339,22 +343,29 @@ func (s *Store) Release(ctx context.Context, container string) error {
 	return nil
 }
 
-// Held returns the containers that hold images, by id, with the image's name.
+// Held returns the containers of this owner that hold images, by id, with the
+// image's name.
 func (s *Store) Held(ctx context.Context) (map[string]string, error) {
-	ctx = s.in(ctx)
-	c, err := s.o.Client()
-	if err != nil {
-		return nil, err
-	}
-	list, err := c.LeasesService().List(ctx, fmt.Sprintf("labels.%q", labelContainer))
+	list, err := s.holds(ctx)
 	if err != nil {
 		return nil, err
 	}
 	out := map[string]string{}
 	for _, l := range list {
-		out[l.Labels[labelContainer]] = l.Labels[labelImage]
+		if l.Labels[labelOwner] == s.o.Owner {
+			out[l.Labels[labelContainer]] = l.Labels[labelImage]
+		}
 	}
 	return out, nil
+}
+
+// holds are the leases of all containers, whoever's they are.
+func (s *Store) holds(ctx context.Context) ([]leases.Lease, error) {
+	c, err := s.o.Client()
+	if err != nil {
+		return nil, err
+	}
+	return c.LeasesService().List(s.in(ctx), fmt.Sprintf("labels.%q", labelContainer))
 }
 
 // absolute refuses a path that depends on where the plugin was started.

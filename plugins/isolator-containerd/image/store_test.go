@@ -196,6 +196,17 @@ func TestPullPolicies(t *testing.T) {
 	if err != nil || len(held) != 5 || held["c1"] != name {
 		t.Errorf("held: %v %v", held, err)
 	}
+	other, err := image.New(image.Options{Client: func() (*client.Client, error) { return b.client, nil }, Namespace: b.d.Namespace, Owner: "another"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if held, err := other.Held(b.ctx()); err != nil || len(held) > 0 {
+		t.Errorf("another agent's: %v %v", held, err)
+	}
+	if list, err := other.List(b.ctx()); err != nil || len(list) != 1 || list[0].Containers != 5 {
+		t.Errorf("another agent sees %+v %v", list, err)
+	}
 	if i, err := b.Image(b.ctx(), "c5"); err != nil || i.Config.Cmd[0] != "two" {
 		t.Errorf("the image of a container: %v %v", i, err)
 	}
