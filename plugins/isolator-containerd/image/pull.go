@@ -37,7 +37,7 @@ type Progress struct {
 	Unpacking  bool // all is here
 }
 
-// String is a short sentence for the task's owner.
+// String is a short sentence for the task's owner, to which bytes may be added.
 func (p Progress) String() string {
 	switch {
 	case p.Archive:
@@ -49,8 +49,7 @@ func (p Progress) String() string {
 	case p.Unpacking:
 		return fmt.Sprintf("image %s: unpacking %d layers", p.Image, p.Layers)
 	}
-	const mib = 1 << 20
-	return fmt.Sprintf("image %s: pulling, %d of %d layers, %.1f of %.1f MiB", p.Image, p.LayersDone, p.Layers, float64(p.Bytes)/mib, float64(p.TotalBytes)/mib)
+	return fmt.Sprintf("image %s: pulling, %d of %d layers", p.Image, p.LayersDone, p.Layers)
 }
 
 // flight is a pull that goes on, for all who wait for it.
