@@ -55,7 +55,8 @@ func baseSpec(p *state.Plan, sandbox string, who *account, endpoint, hostname st
 			Env:      environment(p, cwd, who, endpoint, hostname),
 			Cwd:      cwd,
 		}
-		if p.Task.GetContainer().GetType() == mezzov1.ContainerInfo_DOCKER && !p.Command.GetShell() {
+		// DOCKER is also what a task without a container seems to have.
+		if c := p.Task.GetContainer(); c != nil && c.GetType() == mezzov1.ContainerInfo_DOCKER && !p.Command.GetShell() {
 			spec.Process.Args = dockerArguments(p.Command)
 		}
 		limits, err := rlimits(p.Task.GetContainer().GetRlimitInfo())

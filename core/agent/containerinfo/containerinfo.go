@@ -204,7 +204,7 @@ func (w *Wish) options() *isolatorv1.Options {
 
 // Entrypoint says whether an image's entrypoint stands before a command.
 func Entrypoint(info *mezzov1.ContainerInfo, command *mezzov1.CommandInfo) bool {
-	return !command.GetShell() && (info.GetType() == mezzov1.ContainerInfo_DOCKER || command.GetValue() == "")
+	return !command.GetShell() && (info != nil && info.GetType() == mezzov1.ContainerInfo_DOCKER || command.GetValue() == "")
 }
 
 // own returns the info as a copy that may be changed.

@@ -213,7 +213,7 @@ func (m *Machine) commandError(f *framework, c *mezzov1.CommandInfo, container *
 	if c.GetShell() && c.Value == nil {
 		return "its command is for a shell and has no value"
 	}
-	image := container.GetType() == mezzov1.ContainerInfo_DOCKER || container.GetMesos().GetImage() != nil
+	image := container != nil && container.GetType() == mezzov1.ContainerInfo_DOCKER || container.GetMesos().GetImage() != nil
 	if !c.GetShell() && c.GetValue() == "" && !image {
 		return "its command names no program"
 	}
