@@ -4,6 +4,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/core/secret"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
@@ -33,7 +34,7 @@ func frameworkDetail(v *state.FrameworkView) *operatorv1.FrameworkDetail {
 
 func executorDetail(v *state.ExecutorView) *operatorv1.ExecutorDetail {
 	return &operatorv1.ExecutorDetail{
-		FrameworkId: v.FrameworkID, AgentId: v.AgentID, Info: v.Info, Role: v.Role, Resources: v.Resources.Allocate(v.Role).ToProto(),
+		FrameworkId: v.FrameworkID, AgentId: v.AgentID, Info: secret.Executor(v.Info), Role: v.Role, Resources: v.Resources.Allocate(v.Role).ToProto(),
 	}
 }
 
@@ -60,7 +61,7 @@ func taskDetail(v *state.TaskView) *operatorv1.TaskDetail {
 // describeTask fills in what was said of a task when it was launched.
 func describeTask(task *mezzov1.Task, v *state.TaskView) {
 	if info := v.Info; info != nil {
-		task.Labels, task.Discovery, task.Container = info.Labels, info.Discovery, info.Container
+		task.Labels, task.Discovery, task.Container = info.Labels, info.Discovery, secret.Container(info.Container)
 		task.HealthCheck, task.KillPolicy, task.Limits = info.HealthCheck, info.KillPolicy, info.Limits
 		if command := info.Command; command != nil {
 			task.User = command.User
@@ -73,7 +74,7 @@ func describeTask(task *mezzov1.Task, v *state.TaskView) {
 	if len(v.Detail) == 0 || (proto.UnmarshalOptions{AllowPartial: true}).Unmarshal(v.Detail, &told) != nil {
 		return // the rest is worth more than nothing
 	}
-	task.Labels, task.Discovery, task.Container = told.Labels, told.Discovery, told.Container
+	task.Labels, task.Discovery, task.Container = told.Labels, told.Discovery, secret.Container(told.Container)
 	task.HealthCheck, task.KillPolicy, task.Limits, task.User = told.HealthCheck, told.KillPolicy, told.Limits, told.User
 	if proto.CheckInitialized(task) != nil { // it could not be sent
 		task.Labels, task.Discovery, task.Container, task.HealthCheck, task.KillPolicy, task.Limits = nil, nil, nil, nil, nil, nil

@@ -19,7 +19,7 @@ const module = "github.com/mezzo-os/mezzo"
 
 // pure packages decide and do no I/O: the simulator and every scenario test
 // stand on it.
-var pure = []string{"core/master/state", "core/agent/state", "core/agent/containerinfo", "core/ledger", "core/operation", "sdk/allocator/engine", "sdk/allocator/model"}
+var pure = []string{"core/master/state", "core/agent/state", "core/agent/containerinfo", "core/secret", "core/ledger", "core/operation", "sdk/allocator/engine", "sdk/allocator/model"}
 
 // heavy modules may not reach a plugin author through the SDK.
 var heavy = []string{

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/core/secret"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
@@ -115,7 +116,7 @@ func (m *Machine) operationDetail(p *pending) *mezzov1.Operation {
 }
 
 func (m *Machine) executorDetail(e *executor) ExecutorDetail {
-	d := ExecutorDetail{FrameworkID: e.framework.id, Info: e.info, Role: e.role, Container: e.run, Command: e.info == nil}
+	d := ExecutorDetail{FrameworkID: e.framework.id, Info: secret.Executor(e.info), Role: e.role, Container: e.run, Command: e.info == nil}
 	if d.Info == nil {
 		d.Info = bareExecutor(e.framework.id, e.id)
 	}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	corelink "github.com/mezzo-os/mezzo/core/link"
+	"github.com/mezzo-os/mezzo/core/secret"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
@@ -464,7 +465,7 @@ func (m *Machine) detail(t *task) *mezzov1.Task {
 	d := &mezzov1.Task{
 		Name: t.info.Name, TaskId: t.info.TaskId, FrameworkId: t.framework.info.GetId(), AgentId: t.info.AgentId,
 		ExecutorId: &mezzov1.ExecutorID{Value: proto.String(t.executorID)}, State: t.status.State,
-		Labels: t.info.Labels, Discovery: t.info.Discovery, Container: t.info.Container, HealthCheck: t.info.HealthCheck,
+		Labels: t.info.Labels, Discovery: t.info.Discovery, Container: secret.Container(t.info.Container), HealthCheck: t.info.HealthCheck,
 		KillPolicy: t.info.KillPolicy, Limits: t.info.Limits, User: proto.String(userOf(t)),
 	}
 	return d
