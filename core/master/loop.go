@@ -42,7 +42,6 @@ type loop struct {
 	orders   map[state.Request]chan<- state.Reply
 	sessions map[state.Session]*session
 	request  state.Request
-	offers   offerEncoder
 	// allocator is the one that is current; takeOver makes another one that.
 	allocator func() *allocatorRun
 	takeOver  func(*allocatorRun)
@@ -203,7 +202,9 @@ func (l *loop) carryOut(output state.Output) {
 			link.close(out.Reason)
 		}
 	case state.SendScheduler:
-		l.sendScheduler(out.Stream, out.Event)
+		l.sendScheduler(out.Stream, out.Event, proto.Size(out.Event))
+	case state.SendOffers:
+		l.sendScheduler(out.Stream, out.Event(), len(out.Offers)+eventFrame)
 	case state.CloseScheduler:
 		if stream, open := l.streams[out.Stream]; open {
 			delete(l.streams, out.Stream)
@@ -272,33 +273,25 @@ func (l *loop) sendAgent(out state.SendAgent) {
 	l.later = append(l.later, state.LinkClosed{Link: out.Link, Reason: err.Error()})
 }
 
-// chunk is the size above which a message goes in parts.
-const chunk = 256 << 10
+// eventFrame is about what an event takes beside its contents.
+const eventFrame = 8
 
-func (l *loop) sendScheduler(id state.Stream, event *schedulerv1.Event) {
+func (l *loop) sendScheduler(id state.Stream, event *schedulerv1.Event, size int) {
 	stream, open := l.streams[id]
 	if !open {
 		return
 	}
 	l.metrics.traffic.event(event)
-	parts, err := l.offers.parts(event)
-	if err != nil {
-		l.logger.Error("an event cannot be encoded, and is not sent", "framework", stream.name, "event", event.GetType(), "error", err)
-		return
+	class := rpc.Control
+	if event.GetType() == schedulerv1.Event_MESSAGE {
+		class = rpc.Bulk
 	}
-	for _, part := range parts {
-		class := rpc.Control
-		if event.GetType() == schedulerv1.Event_MESSAGE {
-			class = rpc.Bulk
-		}
-		if err := stream.sender.Push(part.event, part.size, class); err != nil {
-			l.metrics.cut.WithLabelValues("scheduler").Inc()
-			l.logger.Warn("a scheduler is disconnected", "framework", stream.name, "peer", stream.peer, "reason", err)
-			delete(l.streams, id)
-			stream.tooSlow(err)
-			l.later = append(l.later, state.StreamClosed{Stream: id, Reason: err.Error()})
-			return
-		}
+	if err := stream.sender.Push(event, size, class); err != nil {
+		l.metrics.cut.WithLabelValues("scheduler").Inc()
+		l.logger.Warn("a scheduler is disconnected", "framework", stream.name, "peer", stream.peer, "reason", err)
+		delete(l.streams, id)
+		stream.tooSlow(err)
+		l.later = append(l.later, state.StreamClosed{Stream: id, Reason: err.Error()})
 	}
 }
 

@@ -19,6 +19,11 @@ func (w *world) wire(m proto.Message) proto.Message {
 	if !w.cfg.Wire {
 		return m
 	}
+	return w.decoded(m)
+}
+
+// decoded is the message as whoever gets it reads it.
+func (w *world) decoded(m proto.Message) proto.Message {
 	b, err := proto.MarshalOptions{AllowPartial: true, Deterministic: true}.Marshal(m)
 	if err != nil {
 		w.fail(w.lastSubjects(), "%T does not encode: %v", m, err)

@@ -118,6 +118,10 @@ func (m *master) carryOut(output state.Output) {
 		if s := m.streams[out.Stream]; s != nil {
 			s.events.send(w.wire(out.Event))
 		}
+	case state.SendOffers:
+		if s := m.streams[out.Stream]; s != nil {
+			s.events.send(w.decoded(out.Event()))
+		}
 	case state.CloseScheduler:
 		if s := m.streams[out.Stream]; s != nil {
 			delete(m.streams, out.Stream)

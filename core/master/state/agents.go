@@ -43,12 +43,27 @@ type link struct {
 }
 
 // agent is a machine that the registry knows, or is about to.
+//
+// What an offer reads comes first and together, so that it takes few reads of
+// memory: see Machine.approach.
 type agent struct {
-	id       string
+	id    string
+	phase phase
+	dirty bool
+	// told is the allocator session that knows of the agent; queued: the
+	// snapshot under way will come to it.
+	queued [2]bool
+	told   [2]Session
+	offers []*offer
+	text   []byte // what offers say of it, encoded; nil: it cannot be
+	// executors that run on it.
+	executors map[executorKey]*executor
+	// maintenance is nil unless an unavailability is planned.
+	maintenance *maintenance
+
 	pid      *mezzov1.AgentID // the id as messages carry it
-	phase    phase
-	link     *link // the registered one; nil while disconnected
-	waiting  *link // one that waits for a registry write
+	link     *link            // the registered one; nil while disconnected
+	waiting  *link            // one that waits for a registry write
 	arrival  *registration
 	hostname string
 	ip       string
@@ -58,15 +73,13 @@ type agent struct {
 	attributes []allocator.Attribute
 	total      resource.Resources
 	// version rises with every change of total, attributes or activity.
-	version   uint64
-	tasks     map[TaskKey]*task
-	executors map[executorKey]*executor
+	version uint64
+	tasks   map[TaskKey]*task
 	// operations by their uuid. sent counts those sent on the link, flights are
 	// those of them that the agent has not said it took in, in order.
 	operations map[string]*pendingOperation
 	sent       uint64
 	flights    []flight
-	offers     []*offer
 	filters    map[filterKey]*filter
 	live       int // tasks that have not ended
 
@@ -78,9 +91,6 @@ type agent struct {
 	drain       *drain
 	// leaving: the registry is being told that it is gone.
 	leaving bool
-
-	// maintenance is nil unless an unavailability is planned.
-	maintenance *maintenance
 
 	heard time.Time // when the last message came
 	// challenge runs while the agent of the link is asked whether it lives, since
@@ -94,11 +104,6 @@ type agent struct {
 	since        time.Time // unreachable or gone since
 	// returning: the registry is being told that it is back.
 	returning bool
-	// told is the allocator session that knows of the agent; queued: the
-	// snapshot under way will come to it.
-	told   [2]Session
-	queued [2]bool
-	dirty  bool
 }
 
 // withheld says why the agent must not be offered; empty: it may.
@@ -360,6 +365,8 @@ func (m *Machine) setInfo(a *agent, info *linkv1.Agent, peer string) {
 	a.attributes = allocatorAttributes(info.GetAttributes())
 	a.url = agentURL(info, peer)
 	a.ip = a.url.GetAddress().GetIp()
+	// What cannot be encoded is tried again, and complained of, with an offer.
+	a.text, _ = a.encode()
 }
 
 // agentURL is where an agent serves HTTP. Clients count on an IP address in it:

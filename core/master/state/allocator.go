@@ -338,9 +338,36 @@ func (m *Machine) allocatorDecisions(in AllocatorDecisions) {
 	}
 	m.allocatorSeen(AllocatorSeen{Session: in.Session, EventsSeen: in.EventsSeen})
 	s.handled = true
+	m.approach(in.Decisions)
 	for _, d := range in.Decisions {
 		m.decide(s, d)
 	}
+}
+
+// approach reads what offers will read of their agents, for the same reason as
+// ledger.Approach, and changes nothing.
+func (m *Machine) approach(decisions []allocator.Decision) {
+	ids, near := m.nearIDs[:0], m.near[:0]
+	for _, d := range decisions {
+		if o, is := d.(*allocator.Offer); is {
+			ids = append(ids, o.Agent)
+		}
+	}
+	for _, id := range ids {
+		if a := m.agents[id]; a != nil {
+			near = append(near, a)
+		}
+	}
+	read := 0
+	for _, a := range near {
+		if read += len(a.executors) + int(a.phase); a.maintenance != nil {
+			read++
+		}
+	}
+	m.read = read + m.books.Approach(ids)
+	clear(ids)
+	clear(near)
+	m.nearIDs, m.near = ids, near
 }
 
 func (m *Machine) decide(s *session, d allocator.Decision) {

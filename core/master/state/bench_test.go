@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -134,51 +135,73 @@ func BenchmarkReregister(b *testing.B) {
 
 // BenchmarkOffers is a cycle of offers, of 10,000 agents to 200 frameworks, and
 // their return: what the machine itself costs of a cycle. With "few", every
-// twelfth agent only.
+// twelfth agent only, which has seven tasks, and nothing of the machine is in
+// the processor's caches, as when the master has done other things meanwhile.
 func BenchmarkOffers(b *testing.B) {
-	for name, every := range map[string]int{"all": 1, "few": 12} {
-		b.Run(name, func(b *testing.B) { benchmarkOffers(b, every) })
-	}
+	b.Run("all", func(b *testing.B) { benchmarkOffers(b, 1, 0, nil) })
+	b.Run("few", func(b *testing.B) { benchmarkOffers(b, 12, 7, make([]byte, 64<<20)) })
 }
 
-func benchmarkOffers(b *testing.B, every int) {
+func benchmarkOffers(b *testing.B, every, tasks int, other []byte) {
 	w := newBare(b, state.Recovered{})
 	const agents, frameworks = 10_000, 200
 	total := resource.MustParse("cpus:24;mem:4096;disk:4096;ports:[31000-32000]")
-	for i := range agents {
-		w.step(state.LinkOpened{Link: state.Link(i + 1)})
-		w.step(message(state.Link(i+1), &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Register{Register: register("", fmt.Sprintf("h%d", i), total, nil)}}))
-	}
 	for i := range frameworks {
 		w.step(state.Subscribe{Stream: state.Stream(fmt.Sprint("s", i)), Call: &schedulerv1.Call_Subscribe{FrameworkInfo: framework(fmt.Sprint("f", i), "", []string{"*"}, 1000)}})
+	}
+	for i := range agents {
+		var held []reported
+		for t := range tasks {
+			held = append(held, reported{
+				framework: fmt.Sprintf("m-%04d", (i*tasks+t)%frameworks), id: fmt.Sprintf("t%d-%d", i, t), role: "*", state: mezzov1.TaskState_TASK_RUNNING,
+				resources: resource.MustParse(fmt.Sprintf("cpus:3;mem:512;disk:512;ports:[%d-%d]", 31000+125*t, 31000+125*t+124)),
+			})
+		}
+		w.step(state.LinkOpened{Link: state.Link(i + 1)})
+		w.step(message(state.Link(i+1), &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Register{Register: register("", fmt.Sprintf("h%d", i), total, held)}}))
 	}
 	w.step(state.AllocatorOpened{Session: 1})
 	for range agents {
 		w.step(state.Tick{})
 	}
 	w.step(state.AllocatorReady{Session: 1})
-	var offering, declining time.Duration
+	free := total
+	if tasks > 0 {
+		free = resource.MustParse(fmt.Sprintf("cpus:%d;mem:%d;disk:%d;ports:[%d-32000]", 24-3*tasks, 4096-512*tasks, 4096-512*tasks, 31000+125*tasks))
+	}
+	var offering, declining []time.Duration
 	serial := uint64(0)
 	b.ReportAllocs()
-	n := 0
 	for b.Loop() {
 		b.StopTimer()
 		var decisions []allocator.Decision
 		byFramework := make([][]*mezzov1.OfferID, frameworks)
-		for i := 0; i < agents; i += every {
-			f := i / every % frameworks
-			byFramework[f] = append(byFramework[f], offerIDs(fmt.Sprintf("m-O%d", serial))...)
-			serial++
-			decisions = append(decisions, &allocator.Offer{
-				Number: serial, Agent: fmt.Sprintf("m-S%d", i), Framework: fmt.Sprintf("m-%04d", f), Role: "*", Resources: total,
-			})
+		// They come framework by framework.
+		for f := range frameworks {
+			for i := f * every; i < agents; i += frameworks * every {
+				byFramework[f] = append(byFramework[f], offerIDs(fmt.Sprintf("m-O%d", serial))...)
+				serial++
+				decisions = append(decisions, &allocator.Offer{
+					Number: serial, Agent: fmt.Sprintf("m-S%d", i), Framework: fmt.Sprintf("m-%04d", f), Role: "*", Resources: free,
+				})
+			}
+		}
+		for i := 0; i < len(other); i += 64 {
+			other[i]++
 		}
 		b.StartTimer()
 		began := time.Now()
-		outs := w.step(state.AllocatorDecisions{Session: 1, Decisions: decisions})
-		offering += time.Since(began)
-		if len(outs) < frameworks {
-			b.Fatalf("%d outputs, want an event for each framework", len(outs))
+		told := 0
+		for some := range slices.Chunk(decisions, 256) { // as plugins send them
+			for _, o := range w.step(state.AllocatorDecisions{Session: 1, Decisions: some}) {
+				if _, is := o.(state.SendOffers); is {
+					told++
+				}
+			}
+		}
+		offering = append(offering, time.Since(began))
+		if told < frameworks {
+			b.Fatalf("%d events, want one for each framework", told)
 		}
 		b.StopTimer()
 		calls := make([]state.Input, 0, frameworks)
@@ -192,13 +215,19 @@ func benchmarkOffers(b *testing.B, every int) {
 		for _, c := range calls {
 			w.step(c)
 		}
-		declining += time.Since(began)
-		n += len(decisions)
+		declining = append(declining, time.Since(began))
 	}
-	b.ReportMetric(float64(offering.Nanoseconds())/float64(n), "ns/offer")
-	b.ReportMetric(float64(declining.Nanoseconds())/float64(n), "ns/decline")
+	n := (agents + every - 1) / every
+	// The machine may have other things to do: the median tells more than the mean.
+	b.ReportMetric(float64(middle(offering))/float64(n), "ns/offer")
+	b.ReportMetric(float64(middle(declining))/float64(n), "ns/decline")
 	b.ReportMetric(0, "ns/op")
 	if err := w.m.Audit(); err != nil {
 		b.Fatal(err)
 	}
+}
+
+func middle(list []time.Duration) time.Duration {
+	slices.Sort(list)
+	return list[len(list)/2]
 }

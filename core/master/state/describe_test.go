@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/mezzo-os/mezzo/core/master/state"
@@ -29,6 +30,8 @@ func describe(out state.Output) string {
 		return fmt.Sprintf("agent link %d closed: %s", out.Link, out.Reason)
 	case state.SendScheduler:
 		return fmt.Sprintf("scheduler %s <- %s", out.Stream, describeEvent(out.Event))
+	case state.SendOffers:
+		return fmt.Sprintf("scheduler %s <- %s", out.Stream, describeEvent(read(out)))
 	case state.CloseScheduler:
 		return fmt.Sprintf("scheduler %s closed: %s", out.Stream, out.Reason)
 	case state.CallResult:
@@ -176,6 +179,19 @@ func describeMaster(msg *linkv1.MasterMessage) string {
 		return "UPDATE FRAMEWORK " + x.UpdateFramework.GetFramework().GetId().GetValue()
 	}
 	return fmt.Sprintf("%T", msg.GetMessage())
+}
+
+// read is an event of offers as a scheduler reads it.
+func read(out state.SendOffers) *schedulerv1.Event {
+	event := new(schedulerv1.Event)
+	data, err := proto.Marshal(out.Event())
+	if err == nil {
+		err = proto.Unmarshal(data, event)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("offers that nobody can read: %v", err))
+	}
+	return event
 }
 
 func describeEvent(e *schedulerv1.Event) string {

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/mezzo-os/mezzo/core/ledger"
-
-	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 // Machine is the master's state. It is not safe for concurrent use.
@@ -61,9 +59,11 @@ type Machine struct {
 	away    map[phase]*away // of unreachable and gone
 	// offered are frameworks with offers that are to be sent in this step.
 	offered []*framework
-	// forms remembers how frameworks are told of lists of resources.
-	forms      map[offeredForm][]*mezzov1.Resource
-	allocation *mezzov1.Resource_AllocationInfo
+	writer  offerWriter
+	// Memory of approach, and what it has read.
+	near    []*agent
+	nearIDs []string
+	read    int
 }
 
 // New makes a machine from what the registry holds. It fails if that cannot be

@@ -152,100 +152,21 @@ func (m *Machine) withdrawAll(f *framework) {
 // sendOffers sends what was decided in this step, one event a framework.
 func (m *Machine) sendOffers() {
 	for _, f := range m.offered {
-		list, slabs := make([]*mezzov1.Offer, 0, len(f.pending)), make([]offerSlab, len(f.pending))
-		for i, o := range f.pending {
-			if !o.over {
-				o.sent = true
-				list = append(list, m.offerProto(o, &slabs[i]))
-			}
+		events, err := m.writer.write(f.pending)
+		if err != nil {
+			m.logf(Error, "offers cannot be encoded, and are not sent", "framework_id", f.id, "error", err.Error())
 		}
 		clear(f.pending)
 		f.pending = f.pending[:0]
-		if len(list) > 0 && f.connected() {
-			m.event(f, &schedulerv1.Event{Type: schedulerv1.Event_OFFERS.Enum(), Offers: &schedulerv1.Event_Offers{Offers: list}})
+		if !f.connected() {
+			continue
+		}
+		for _, event := range events {
+			m.emit(SendOffers{Stream: f.stream, Offers: event})
 		}
 	}
 	clear(m.offered)
 	m.offered = m.offered[:0]
-}
-
-// offeredForm names a list of resources in a role. The list is known by where
-// it lies: it is never changed, and kept from being used again by the map that
-// has it as a key.
-type offeredForm struct {
-	first  *resource.Resource
-	length int
-	role   string
-}
-
-// formsLimit bounds what is remembered of offers' resources.
-const formsLimit = 4096
-
-// offerResources is what an offer has, as frameworks are told of it. Agents are
-// alike, so that most offers have the same list.
-func (m *Machine) offerResources(o *offer) []*mezzov1.Resource {
-	if len(o.resources) == 0 {
-		return nil
-	}
-	key := offeredForm{&o.resources[0], len(o.resources), o.role}
-	form, known := m.forms[key]
-	if !known {
-		form = o.resources.Allocate(o.role).ToProto()
-		if m.forms == nil || len(m.forms) >= formsLimit {
-			m.forms = map[offeredForm][]*mezzov1.Resource{}
-		}
-		m.forms[key] = form
-	}
-	return form
-}
-
-// offerSlab is the memory of one offer as a framework is told of it.
-type offerSlab struct {
-	offer          mezzov1.Offer
-	id             mezzov1.OfferID
-	text, hostname string
-}
-
-// offerProto is the offer as a framework is told of it, in the inner form. What
-// it shares with others is never changed.
-func (m *Machine) offerProto(o *offer, slab *offerSlab) *mezzov1.Offer {
-	a, f := o.agent, o.framework
-	slab.text, slab.hostname = o.id, a.hostname
-	slab.id.Value = &slab.text
-	p := &slab.offer
-	p.Id, p.FrameworkId, p.AgentId = &slab.id, f.pid, a.pid
-	p.Hostname, p.Url, p.Attributes, p.Domain = &slab.hostname, a.url, a.info.GetAttributes(), a.info.GetDomain()
-	p.Resources, p.AllocationInfo = m.offerResources(o), m.allocationInfo(o.role)
-	p.Unavailability = unavailabilityProto(a.unavailability())
-	if len(a.executors) > 0 {
-		p.ExecutorIds = a.executorsOf(f)
-	}
-	return p
-}
-
-// executorsOf returns the ids of a framework's executors on the agent, sorted.
-func (a *agent) executorsOf(f *framework) []*mezzov1.ExecutorID {
-	var ids []string
-	for key := range a.executors {
-		if key.framework == f.id {
-			ids = append(ids, key.id)
-		}
-	}
-	slices.Sort(ids)
-	var out []*mezzov1.ExecutorID
-	for _, id := range ids {
-		out = append(out, &mezzov1.ExecutorID{Value: proto.String(id)})
-	}
-	return out
-}
-
-// allocationInfo says in which role something is offered. The last is
-// remembered, since it is the next as a rule.
-func (m *Machine) allocationInfo(role string) *mezzov1.Resource_AllocationInfo {
-	if m.allocation.GetRole() != role || m.allocation == nil {
-		m.allocation = &mezzov1.Resource_AllocationInfo{Role: proto.String(role)}
-	}
-	return m.allocation
 }
 
 // decline gives offers back, each with the filter.

@@ -23,10 +23,27 @@ type CloseAgent struct {
 	Reason string
 }
 
-// SendScheduler: send the event on the stream.
+// SendScheduler: send the event on the stream. Offers go by SendOffers.
 type SendScheduler struct {
 	Stream Stream
 	Event  *schedulerv1.Event
+}
+
+// SendOffers: send an event of type OFFERS on the stream.
+type SendOffers struct {
+	Stream Stream
+	// Offers is the event's field of offers, as it goes over the wire. It is
+	// never changed.
+	Offers []byte
+}
+
+// Event returns the event to be sent. Its offers are there as a field of which
+// nothing is known, which is sent as it is; who wants to read them decodes the
+// encoded event.
+func (o SendOffers) Event() *schedulerv1.Event {
+	event := &schedulerv1.Event{Type: schedulerv1.Event_OFFERS.Enum()}
+	event.ProtoReflect().SetUnknown(o.Offers)
+	return event
 }
 
 // CloseScheduler: end the stream, after what was sent. No StreamClosed is
@@ -161,6 +178,7 @@ type Log struct {
 func (SendAgent) output()        {}
 func (CloseAgent) output()       {}
 func (SendScheduler) output()    {}
+func (SendOffers) output()       {}
 func (CloseScheduler) output()   {}
 func (CallResult) output()       {}
 func (AllocatorBegin) output()   {}

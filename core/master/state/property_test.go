@@ -159,6 +159,8 @@ func (c *cluster) do(in state.Input) {
 				}
 			case state.SendScheduler:
 				queue = append(queue, c.frameworkHears(out)...)
+			case state.SendOffers:
+				queue = append(queue, c.frameworkHears(state.SendScheduler{Stream: out.Stream, Event: read(out)})...)
 			case state.CloseScheduler:
 				for _, f := range c.frameworks {
 					if f.stream == string(out.Stream) {
