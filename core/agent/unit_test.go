@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/core/agent/state"
@@ -123,5 +125,30 @@ func TestNestedSandboxStaysInItsParent(t *testing.T) {
 	}
 	if _, err := w.make(&state.Plan{Sandbox: "../x"}, who); err == nil {
 		t.Error("a sandbox outside the work directory was made")
+	}
+}
+
+// A message that is not there says DOCKER when it is asked for its type.
+func TestArgumentsWithoutAContainer(t *testing.T) {
+	command := &mezzov1.CommandInfo{Shell: proto.Bool(false), Value: proto.String("/bin/ls"), Arguments: []string{"ls", "-l"}}
+	for _, c := range []struct {
+		container *mezzov1.ContainerInfo
+		want      []string
+	}{
+		{nil, []string{"/bin/ls", "-l"}},
+		{&mezzov1.ContainerInfo{Type: mezzov1.ContainerInfo_MESOS.Enum()}, []string{"/bin/ls", "-l"}},
+		{&mezzov1.ContainerInfo{Type: mezzov1.ContainerInfo_DOCKER.Enum()}, []string{"/bin/ls", "ls", "-l"}},
+	} {
+		text, err := baseSpec(&state.Plan{Command: command, Task: &isolatorv1.Task{Container: c.container}}, "/box", &account{}, "", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var spec specs.Spec
+		if err := json.Unmarshal(text, &spec); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want, spec.Process.Args); diff != "" {
+			t.Errorf("%v: %s", c.container, diff)
+		}
 	}
 }

@@ -44,6 +44,8 @@ func isolatorRules() []rule {
 		{"attach-slow", "Who is attached and does not read holds up nobody, and is not told that what was sent is all.", playAttachSlow},
 		{"attach-terminal", "What is sent to one who is attached is typed, where the process has a terminal.", playAttachTerminal},
 		{"recover", "When the plugin is killed containers run on, and the next one knows how they are; orphans are named.", playRecover},
+		{"images", "ImportImage keeps the image of an archive and nothing of what is none; ListImages and RemoveImage agree. (capability images)", playImages},
+		{"provision", "Provision has an image that is here ready, and kept, until Cleanup; one that is not is an error. (capabilities provision, images)", playProvision},
 		{"cold-cleanup", "Cleanup in a process that has just started ends and removes a container.", playColdCleanup},
 	}
 }

@@ -17,7 +17,7 @@ func TestBrokenIsolators(t *testing.T) {
 		"claims-unexplained":   {"claim"},
 		"claims-by-turns":      {"claim"},
 		"loses-annotations":    {"prepare"},
-		"cleanup-complains":    {"cleanup"},
+		"cleanup-complains":    {"cleanup", "provision"},             // which cleans up what was never created
 		"leaves-processes":     {"cleanup", "usage", "cold-cleanup"}, // they are still there
 		"cleans-what-it-knows": {"cold-cleanup"},
 		"runs-at-once":         {"start"},
@@ -43,6 +43,10 @@ func TestBrokenIsolators(t *testing.T) {
 		"attach-holds-up":      {"attach-slow"},
 		"attach-skips":         {"attach-slow"},
 		"attach-is-deaf":       {"attach-terminal"},
+		"imports-garbage":      {"images"},
+		"forgets-nothing":      {"images"},
+		"provisions-nothing":   {"provision"},
+		"keeps-no-image":       {"provision"},
 	}
 	for _, fault := range broken.IsolatorFaults() {
 		if _, known := tests[fault]; !known {

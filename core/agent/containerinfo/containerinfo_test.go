@@ -162,7 +162,7 @@ func TestEntrypoint(t *testing.T) {
 	} {
 		command := &mezzov1.CommandInfo{}
 		read(t, c.command, command)
-		if got := containerinfo.Entrypoint(info(t, c.info), command); got != c.want {
+		if got := containerinfo.Entrypoint(info(t, c.info), command); got != c.want || containerinfo.Entrypoint(nil, command) != (command.GetValue() == "") {
 			t.Errorf("%s, %s: %v", c.info, c.command, got)
 		}
 	}

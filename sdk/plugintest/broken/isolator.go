@@ -29,8 +29,10 @@ import (
 type Isolator struct {
 	fault isolatorFault
 
-	mu    sync.Mutex
-	boxes map[string]*box
+	mu     sync.Mutex
+	boxes  map[string]*box
+	images map[string]bool
+	needs  map[string]string // the image that a container needs
 	// What Exec runs: how to end each process, and all that have not ended.
 	execs   map[*execution]func()
 	running sync.WaitGroup
@@ -41,7 +43,7 @@ func IsolatorFaults() []string { return slices.Sorted(maps.Keys(isolatorFaults))
 
 // NewIsolator returns one with this fault.
 func NewIsolator(fault string) *Isolator {
-	return &Isolator{fault: isolatorFaults[fault], boxes: map[string]*box{}, execs: map[*execution]func(){}}
+	return &Isolator{fault: isolatorFaults[fault], boxes: map[string]*box{}, execs: map[*execution]func(){}, images: map[string]bool{}, needs: map[string]string{}}
 }
 
 // Open starts an instance of the plugin.
@@ -99,6 +101,8 @@ type isolatorFault struct {
 	execIsFine, execStays, execIsBlind                          bool
 	attachRemembers, attachTakes, attachHolds, attachSkips      bool
 	attachIsDeaf                                                bool
+	importsGarbage, forgetsNothing                              bool
+	provisionsNothing, keepsNoImage                             bool
 }
 
 var isolatorFaults = map[string]isolatorFault{
@@ -132,6 +136,10 @@ var isolatorFaults = map[string]isolatorFault{
 	"attach-holds-up":      {attachHolds: true},
 	"attach-skips":         {attachSkips: true},
 	"attach-is-deaf":       {attachIsDeaf: true},
+	"imports-garbage":      {importsGarbage: true},
+	"forgets-nothing":      {forgetsNothing: true},
+	"provisions-nothing":   {provisionsNothing: true},
+	"keeps-no-image":       {keepsNoImage: true},
 }
 
 // box is a container: a process group, held back by a pipe until Start.
@@ -360,6 +368,7 @@ func (i *instance) Limitations(ctx context.Context, send func(*isolatorv1.Limita
 func (i *instance) Cleanup(_ context.Context, r *isolatorv1.CleanupRequest) (*isolatorv1.CleanupResponse, error) {
 	i.mu.Lock()
 	b, knows := i.boxes[r.GetContainer()], i.knows[r.GetContainer()]
+	delete(i.needs, r.GetContainer())
 	i.mu.Unlock()
 	switch {
 	case b == nil && i.fault.cleanupComplains:
