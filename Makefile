@@ -24,6 +24,7 @@ build: ## bin/mezzo and bin/plugins/mezzo-*
 	$(GOBUILD) -o $(BIN)/mezzo .
 	@for p in $(PLUGINS); do echo "go build plugins/$$p"; $(GOBUILD) -o $(BIN)/plugins/mezzo-$$p ./plugins/$$p; done
 	$(GOBUILD) -o $(BIN)/plugins/mezzo-shim ./plugins/isolator-cgroups/shim
+	$(GOBUILD) -o $(BIN)/plugins/mezzo-init ./plugins/isolator-containerd/init
 
 .PHONY: demo
 demo: build ## Starts a small cluster and shows dominant resource fairness at work, in under a minute

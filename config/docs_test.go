@@ -132,6 +132,12 @@ func TestManualKnowsPluginSettings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// Settings that a part of the plugin has in a package of its own.
+		parts, err := filepath.Glob(filepath.Join(folder, "*", "config.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources = append(sources, parts...)
 		var known, blocks []string
 		for _, source := range sources {
 			src, err := os.ReadFile(source)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc/codes"
@@ -156,7 +155,6 @@ func shimRecord(r *isolatorv1.CreateRequest, s *specs.Spec) (config, walls recor
 	if network, err = namespaceRecord(&config, s); err != nil {
 		return nil, nil, false, err
 	}
-	config.Add(record.Sandbox, r.GetSandbox())
 	if !config.Has(record.NoProcess) {
 		if err := wallRecord(&walls, s); err != nil {
 			return nil, nil, false, err
@@ -167,15 +165,7 @@ func shimRecord(r *isolatorv1.CreateRequest, s *specs.Spec) (config, walls recor
 			}
 		}
 	}
-	config.AddInt(record.LogBytes, int64(r.GetLogs().GetMaxBytes()))
-	config.AddInt(record.LogFiles, int64(r.GetLogs().GetMaxFiles()))
-	if r.GetLogs().GetTty() || s.Process != nil && s.Process.Terminal {
-		config.AddInt(record.TTY, 1)
-	}
-	if at := r.GetDeadline(); at != nil {
-		config.AddInt(record.Deadline, at.AsTime().UnixNano())
-		config.AddInt(record.DeadlineGrace, int64(time.Duration(r.GetDeadlineGraceMs())*time.Millisecond))
-	}
+	holder.AddKeeping(&config, r, s.Process)
 	return config, walls, network, nil
 }
 

@@ -26,7 +26,7 @@ func (p *cgroups) asked(t *isolatorv1.Task, sandbox string, s *specs.Spec) error
 		s.Linux.ReadonlyPaths = append(s.Linux.ReadonlyPaths, p.config.Readonly...)
 	}
 	for _, v := range t.GetContainer().GetVolumes() {
-		m, err := p.Volume(v, t.GetParent(), sandbox)
+		m, err := p.Volume(v, t.GetParent(), sandbox, sandbox)
 		if err != nil {
 			return err
 		}

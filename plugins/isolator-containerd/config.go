@@ -6,6 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/mezzo-os/mezzo/plugins/internal/capability"
+	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
+	"github.com/mezzo-os/mezzo/plugins/internal/holder"
+	"github.com/mezzo-os/mezzo/plugins/internal/seccomp"
+	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/image"
 	"github.com/mezzo-os/mezzo/sdk/isolator"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
@@ -23,6 +28,18 @@ type Config struct {
 	Swap         bool   `hcl:"swap" default:"false" help:"Whether containers may swap. Otherwise memory and swap together are limited to a container's memory."`
 	PidsMax      int64  `hcl:"pids_max" default:"8192" help:"How many processes and threads a container may have; 0: as many as the host."`
 	RuntimeDir   string `hcl:"runtime_dir" help:"Where the state of containers is kept; an absolute path. By default the plugin's data directory."`
+
+	Privileged bool     `hcl:"allow_privileged" default:"false" help:"Whether tasks may ask to be privileged, for the host's pid or IPC namespace, for any device, and for no seccomp or AppArmor profile."`
+	Effective  []string `hcl:"effective_capabilities" help:"The capabilities of a task that asks for none; none: no capability. By default those that containerd and Docker give."`
+	Bounding   []string `hcl:"bounding_capabilities" help:"The capabilities that tasks may have at most; none: no capability. A task that asks for more is refused. By default all."`
+	NoNewPrivs bool     `hcl:"no_new_privs" default:"false" help:"Whether tasks can gain no privileges by running a program (set-user-ID programs such as sudo then have no effect)."`
+	Seccomp    string   `hcl:"seccomp_profile" default:"default" help:"The system calls that tasks may make: default (containerd's default profile), unconfined, or the name of a profile in seccomp_dir. A task may name another profile of seccomp_dir."`
+	SeccompDir string   `hcl:"seccomp_dir" help:"A directory with seccomp profiles in Docker's JSON form, which tasks and seccomp_profile name; an absolute path."`
+	AppArmor   string   `hcl:"apparmor_profile" help:"The AppArmor profile of tasks that name none, or unconfined. By default one like Docker's, on a host that has AppArmor."`
+	Devices    []string `hcl:"allowed_devices" help:"Devices that tasks may ask for: paths such as /dev/fuse, and kinds or names of the Container Device Interface such as nvidia.com/gpu."`
+	CDIDirs    []string `hcl:"cdi_dirs" help:"Where the specifications of the Container Device Interface are; absolute paths. By default /etc/cdi and /var/run/cdi."`
+
+	image.Config
 }
 
 // Validate finds what can never work, on any host.
@@ -43,6 +60,35 @@ func (c *Config) Validate() []plugin.Diagnostic {
 	if c.RuntimeDir != "" && !filepath.IsAbs(c.RuntimeDir) {
 		ds = append(ds, plugin.Errorf("relative path", "runtime_dir", "%q: want an absolute path.", c.RuntimeDir))
 	}
+	for _, x := range []struct {
+		name  string
+		paths []string
+	}{{"cdi_dirs", c.CDIDirs}, {"seccomp_dir", []string{c.SeccompDir}}} {
+		for _, path := range x.paths {
+			if path != "" && !filepath.IsAbs(path) {
+				ds = append(ds, plugin.Errorf("relative path", x.name, "%q: want an absolute path.", path))
+			}
+		}
+	}
+	for _, x := range []struct {
+		name  string
+		names []string
+	}{{"effective_capabilities", c.Effective}, {"bounding_capabilities", c.Bounding}} {
+		if _, err := capability.Parse(x.names); err != nil {
+			ds = append(ds, plugin.Errorf("unknown capability", x.name, "%v.", err))
+		}
+	}
+	if c.Seccomp != unconfined && c.Seccomp != seccomp.Default {
+		if _, err := seccomp.Path(c.SeccompDir, c.Seccomp); err != nil {
+			ds = append(ds, plugin.Errorf("unknown seccomp profile", "seccomp_profile", "%v.", err))
+		}
+	}
+	if c.DefaultImage != "" {
+		if _, err := image.Parse(c.DefaultImage); err != nil {
+			ds = append(ds, plugin.Errorf("no image", "default_image", "%v.", err))
+		}
+	}
+	ds = append(ds, c.Config.Validate()...)
 	if c.DefaultImage != "" && !c.Default {
 		ds = append(ds, plugin.Errorf("no effect", "default_image", "default_image is for tasks without an image, which this isolator runs only with default = true."))
 	}
@@ -55,24 +101,84 @@ const minPidsMax = 32
 func (p *plug) definition() isolator.Definition {
 	return isolator.Definition{
 		Name: "containerd", Version: version,
-		Summary:   "Runs tasks as containerd containers, from images.",
-		NewConfig: func() any { return new(Config) },
-		Configure: p.configure,
-		Shutdown:  p.shutdown,
+		Summary:    "Runs tasks as containerd containers, from images.",
+		Companions: []string{holder.ShimName, initName},
+		NewConfig:  func() any { return new(Config) },
+		Configure:  p.configure,
+		Shutdown:   p.shutdown,
 	}
 }
 
+// initName is the first process of every container.
+const initName = "mezzo-init"
+
+// controllers limit containers.
+var controllers = []string{"cpu", "memory", "pids"}
+
 func (p *plug) configure(_ context.Context, config any, env plugin.Environment) []plugin.Diagnostic {
-	p.config, p.logger = *config.(*Config), env.Logger
+	p.config, p.Logger = *config.(*Config), env.Logger
+	for _, companion := range []struct {
+		name string
+		path *string
+	}{{holder.ShimName, &p.Shim}, {initName, &p.init}} {
+		if *companion.path != "" {
+			continue
+		}
+		path, err := plugin.Companion(companion.name)
+		if err != nil {
+			return []plugin.Diagnostic{plugin.Errorf(companion.name+" is missing", "", "%v.", err)}
+		}
+		*companion.path = path
+	}
+	if os.Geteuid() != 0 {
+		return []plugin.Diagnostic{plugin.Errorf("not without root", "", "The agent runs as user id %d; containerd needs an agent that runs as root.", os.Geteuid())}
+	}
 	dir := p.config.RuntimeDir
 	if dir == "" {
 		dir = env.DataDir
 	}
-	p.dir = filepath.Join(dir, "containers")
-	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+	p.Dir = filepath.Join(dir, "containers")
+	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
 		return []plugin.Diagnostic{plugin.Errorf("the runtime directory cannot be made", "runtime_dir", "%v.", err)}
 	}
+	if ds := p.config.Config.Check(); len(ds) > 0 {
+		return ds
+	}
+	host, err := cgroup.Detect(p.config.Root, controllers)
+	if err == nil {
+		_, err = host.Root()
+	}
+	if err != nil {
+		return []plugin.Diagnostic{plugin.Errorf("limits cannot be enforced on this host", "", "%v.", err)}
+	}
+	p.Host = host
+	if p.cdi, err = newCDI(p.config.CDIDirs); err != nil {
+		return []plugin.Diagnostic{plugin.Errorf("CDI specifications cannot be read", "cdi_dirs", "%v.", err)}
+	}
 	p.connection = newConnection(p.config.Address, p.config.Namespace, env.Logger, env.Health)
-	p.running.Go(func() { p.connection.watch(p.connection.in(p.closing)) })
+	p.images, err = image.New(image.Options{
+		Client: p.connection.get, Namespace: p.config.Namespace, Snapshotter: p.config.Snapshotter, Config: p.config.Config, Logger: env.Logger,
+	})
+	if err != nil {
+		return []plugin.Diagnostic{plugin.Errorf("images cannot be kept", "", "%v.", err)}
+	}
+	if err := p.Load(); err != nil {
+		return []plugin.Diagnostic{plugin.Errorf("the runtime directory cannot be read", "runtime_dir", "%v.", err)}
+	}
+	p.running.Go(func() { p.connection.watch(p.connection.in(p.Closing())) })
+	p.running.Go(func() { p.images.Run(p.Closing()) })
 	return nil
+}
+
+// shutdown ends what goes on in this process. Containers live on.
+func (p *plug) shutdown(context.Context) {
+	p.Close()
+	p.running.Wait()
+	if p.images != nil {
+		p.images.Close()
+		p.connection.close()
+	}
+	if p.Host != nil && len(p.All()) == 0 {
+		p.Host.SweepRoot()
+	}
 }

@@ -4,7 +4,9 @@
 // mezzo-init, the first process in the container.
 package main
 
-import "github.com/mezzo-os/mezzo/sdk/isolator"
+import (
+	"github.com/mezzo-os/mezzo/sdk/isolator"
+)
 
 // version is the plugin's own; a release build sets it.
 var version = "0.1.0"

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -382,4 +383,38 @@ func (h *Host) Exists(path string) bool {
 		_, err := os.Stat(dir)
 		return err == nil
 	})
+}
+
+// RuntimePath is where an OCI runtime puts the processes of a container whose
+// groups Create has made.
+func (h *Host) RuntimePath(path string) string {
+	if h.v2Limits {
+		return h.relative(path) + "/" + leaf
+	}
+	return h.group(path)
+}
+
+// Sweep removes a container's group, and those below it, in every hierarchy of
+// this host where nothing is in them: an OCI runtime makes them also where there
+// are no limits.
+func (h *Host) Sweep(path string) {
+	everywhere(func(mount string) { _ = removeTree(filepath.Join(mount, h.RuntimePath(path))) })
+}
+
+// SweepRoot is Sweep for the root group.
+func (h *Host) SweepRoot() {
+	everywhere(func(mount string) { _ = unix.Rmdir(filepath.Join(mount, h.root)) })
+}
+
+func everywhere(do func(mount string)) {
+	m, err := readMounts()
+	if err != nil {
+		return
+	}
+	for _, dir := range slices.Compact(slices.Sorted(maps.Values(m.v1))) {
+		do(dir)
+	}
+	if m.v2 != "" {
+		do(m.v2)
+	}
 }

@@ -339,6 +339,17 @@ func (h *Holder) Cleanup(ctx context.Context, r *isolatorv1.CleanupRequest) (*is
 	if err != nil {
 		return &isolatorv1.CleanupResponse{}, nil
 	}
+	if err := h.Discard(ctx, c); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, status.Errorf(codes.Unavailable, "container %s: %s", c.ID, Message(err))
+	}
+	return &isolatorv1.CleanupResponse{}, nil
+}
+
+// Discard ends a container and removes it.
+func (h *Holder) Discard(ctx context.Context, c *Container) error {
 	if !c.Ended() {
 		if err := c.kill(ctx, unix.SIGKILL, 0); err != nil {
 			h.Logger.Warn("a shim does not answer; ending it", "container", c.ID, "error", err)
@@ -347,15 +358,12 @@ func (h *Holder) Cleanup(ctx context.Context, r *isolatorv1.CleanupRequest) (*is
 		select {
 		case <-c.done:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		case <-time.After(shimPatience):
 			c.killShim()
 		}
 	}
-	if err := h.Remove(ctx, c); err != nil {
-		return nil, status.Errorf(codes.Unavailable, "container %s: %v", c.ID, err)
-	}
-	return &isolatorv1.CleanupResponse{}, nil
+	return h.Remove(ctx, c)
 }
 
 // Remove takes away what there is of a container, its state directory last: as
@@ -395,6 +403,33 @@ func (h *Holder) Relimit(c *Container, resources *specs.LinuxResources) error {
 		return status.Errorf(codes.Internal, "container %s: change its limits: %v", c.ID, err)
 	}
 	return nil
+}
+
+// Adopt tells the shim of a container whose first process is a guest's which one
+// that is.
+func (h *Holder) Adopt(ctx context.Context, c *Container, pid int64) error {
+	if _, err := c.ask(ctx, "adopt", field(record.Pid, pid)); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pid = pid
+	return nil
+}
+
+// AddKeeping tells a shim how to keep a container: where its output goes and
+// when its time is over.
+func AddKeeping(config *record.Record, r *isolatorv1.CreateRequest, process *specs.Process) {
+	config.Add(record.Sandbox, r.GetSandbox())
+	config.AddInt(record.LogBytes, int64(r.GetLogs().GetMaxBytes()))
+	config.AddInt(record.LogFiles, int64(r.GetLogs().GetMaxFiles()))
+	if r.GetLogs().GetTty() || process != nil && process.Terminal {
+		config.AddInt(record.TTY, 1)
+	}
+	if at := r.GetDeadline(); at != nil {
+		config.AddInt(record.Deadline, at.AsTime().UnixNano())
+		config.AddInt(record.DeadlineGrace, int64(time.Duration(r.GetDeadlineGraceMs())*time.Millisecond))
+	}
 }
 
 // AddDirectories tells a shim of the container's cgroups.

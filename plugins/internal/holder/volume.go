@@ -17,8 +17,8 @@ import (
 
 // Volume is the mount for a directory or file of the host, of the sandbox, or of
 // the sandbox of the container that this one is nested in. The last is what the
-// tasks of a group share.
-func (h *Holder) Volume(v *v1.Volume, parent, sandbox string) (m specs.Mount, err error) {
+// tasks of a group share. The container finds its own sandbox at inside.
+func (h *Holder) Volume(v *v1.Volume, parent, sandbox, inside string) (m specs.Mount, err error) {
 	source, from := v.GetHostPath(), sandbox
 	switch {
 	case v.GetImage() != nil:
@@ -52,7 +52,7 @@ func (h *Holder) Volume(v *v1.Volume, parent, sandbox string) (m specs.Mount, er
 		if !filepath.IsLocal(target) {
 			return m, status.Errorf(codes.InvalidArgument, "volume %s leaves the sandbox", target)
 		}
-		target = filepath.Join(sandbox, target)
+		target = filepath.Join(inside, target)
 	}
 	options := []string{"rbind"}
 	if v.GetMode() == v1.Volume_RO {

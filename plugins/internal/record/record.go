@@ -48,6 +48,7 @@ const (
 	Rows       = "rows"
 	Columns    = "columns"
 	// …and how it is held.
+	Guest     = "guest" // its first process is mezzo-init, started by another runtime
 	Sandbox   = "sandbox"
 	LogBytes  = "log_bytes"
 	LogFiles  = "log_files"
@@ -88,6 +89,11 @@ const (
 	DeadlineGrace  = "deadline_grace"
 	KillAt         = "kill_at"
 	All            = "all"
+	Terminal       = "terminal" // the path of the task's end of its terminal
+
+	// Of messages between a shim and mezzo-init.
+	ID    = "id"    // which process: 1 is the task
+	Ended = "ended" // its wait status, as the kernel has it
 )
 
 // The names of the files in a container's state directory.
@@ -100,6 +106,7 @@ const (
 	StatusFile    = "status"
 	DeadlinesFile = "deadlines"
 	ControlSocket = "control"
+	GuestSocket   = "guest" // for mezzo-init
 	LogFile       = "shim.log"
 )
 

@@ -120,17 +120,7 @@ func (p *conn) sendFile(r record.Record, f *os.File) error {
 	if err != nil {
 		return err
 	}
-	text := r.Marshal()
 	var failed error
-	err = raw.Control(func(file uintptr) {
-		rights := unix.UnixRights(int(file))
-		err := p.raw.Write(func(fd uintptr) bool {
-			failed = unix.Sendmsg(int(fd), text, rights, nil, unix.MSG_NOSIGNAL)
-			return !errors.Is(failed, unix.EAGAIN)
-		})
-		if failed == nil {
-			failed = err
-		}
-	})
+	err = raw.Control(func(file uintptr) { failed = p.sendFDs(r, []int{int(file)}) })
 	return errors.Join(err, failed)
 }

@@ -30,39 +30,49 @@ func newConn(fd int) (*conn, error) {
 	return &conn{file, raw}, nil
 }
 
-// listen opens the control socket, relative to the working directory since a
-// socket's path may have no more than 107 bytes.
-func listen() (*conn, error) {
+// listenAt opens a socket, relative to the working directory since its path may
+// have no more than 107 bytes.
+func listenAt(name string) (*conn, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, failure("open the control socket", err)
+		return nil, failure("open the socket "+name, err)
 	}
-	_ = os.Remove(record.ControlSocket)
-	err = unix.Bind(fd, &unix.SockaddrUnix{Name: record.ControlSocket})
+	_ = os.Remove(name)
+	err = unix.Bind(fd, &unix.SockaddrUnix{Name: name})
 	if err == nil {
 		err = unix.Listen(fd, 16)
 	}
 	if err != nil {
 		_ = unix.Close(fd)
-		return nil, failure("open the control socket", err)
+		return nil, failure("open the socket "+name, err)
 	}
 	return newConn(fd)
 }
 
-func (c *container) serve(listener *conn) {
+// accept returns the next connection; the error is that the listener was closed.
+func (p *conn) accept() (int, error) {
 	for {
 		fd := -1
 		var failed error
-		err := listener.raw.Read(func(l uintptr) bool {
+		err := p.raw.Read(func(l uintptr) bool {
 			fd, _, failed = unix.Accept4(int(l), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 			return !errors.Is(failed, unix.EAGAIN)
 		})
 		if err != nil {
-			return
+			return -1, err
 		}
-		if failed != nil {
-			time.Sleep(10 * time.Millisecond) // no descriptors; the peer went away
-			continue
+		if failed == nil {
+			return fd, nil
+		}
+		time.Sleep(10 * time.Millisecond) // no descriptors; the peer went away
+	}
+}
+
+func (c *container) serve(listener *conn) {
+	for {
+		fd, err := listener.accept()
+		if err != nil {
+			return
 		}
 		if peer, err := newConn(fd); err == nil {
 			go c.talk(peer)
@@ -100,11 +110,18 @@ func (p *conn) receive() (record.Record, []int, error) {
 	return r, fds, err
 }
 
-func (p *conn) send(r record.Record) error {
+func (p *conn) send(r record.Record) error { return p.sendFDs(r, nil) }
+
+// sendFDs sends a record with open files.
+func (p *conn) sendFDs(r record.Record, fds []int) error {
 	text := r.Marshal()
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
 	var failed error
 	err := p.raw.Write(func(fd uintptr) bool {
-		failed = unix.Sendmsg(int(fd), text, nil, nil, unix.MSG_NOSIGNAL)
+		failed = unix.Sendmsg(int(fd), text, rights, nil, unix.MSG_NOSIGNAL)
 		return !errors.Is(failed, unix.EAGAIN)
 	})
 	if err == nil {
@@ -177,6 +194,11 @@ func (c *container) handle(p *conn, r record.Record) record.Record {
 		return answer(nil)
 	case "watch":
 		return c.watch(p)
+	case "adopt":
+		if c.guest == nil {
+			return answer(errors.New("the container has a first process of its own"))
+		}
+		return answer(c.guest.adopt(int(r.Int(record.Pid))))
 	default:
 		return answer(errors.New("this shim does not know the request " + strconv.Quote(request)))
 	}
@@ -214,9 +236,7 @@ func (c *container) watch(p *conn) record.Record {
 		state = "running"
 	}
 	r.Add(record.State, state)
-	if c.main != nil {
-		r.AddInt(record.Pid, int64(c.main.pid))
-	}
+	r.AddInt(record.Pid, int64(c.firstPid()))
 	if c.exceeded != nil {
 		r.AddInt(record.OOM, 1)
 		c.exceeded.add(&r)
@@ -288,7 +308,11 @@ func (c *container) exec(p *conn, r record.Record, fds []int) {
 func (c *container) signalGroup(ch *child, sig unix.Signal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !ch.dead {
+	switch {
+	case ch.dead:
+	case ch.guest != nil:
+		ch.guest.signal(ch, sig, true)
+	default:
 		_ = unix.Kill(-ch.pid, sig)
 	}
 }
@@ -306,6 +330,9 @@ func (c *container) enter(file string, stdio [3]int) (*child, error) {
 	if !ready {
 		closeAll(stdio)
 		return nil, errors.New("the container is not running")
+	}
+	if c.guest != nil {
+		return c.guest.exec(file, stdio)
 	}
 	if c.main != nil {
 		c.addNamespaces(&r)

@@ -49,6 +49,9 @@ func (c *container) kill(sig unix.Signal, grace time.Duration) error {
 	c.mu.Unlock()
 	c.noteDeadlines()
 	switch {
+	case c.main == nil && c.guest != nil && !started:
+		c.guest.kill()
+		go c.endWhenEmpty()
 	case c.main == nil:
 		c.signalAll(sig)
 		go c.endWhenEmpty()

@@ -141,10 +141,10 @@ func pump(from *os.File, to *output, attached *tap, done chan<- struct{}) {
 }
 
 // openTerminal returns a new pseudo-terminal.
-func openTerminal(rows, columns uint16) (master *os.File, slave int, err error) {
+func openTerminal(rows, columns uint16) (master *os.File, slave int, path string, err error) {
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, 0, failure("open a terminal", err)
+		return nil, 0, "", failure("open a terminal", err)
 	}
 	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
 	if err == nil {
@@ -154,11 +154,12 @@ func openTerminal(rows, columns uint16) (master *os.File, slave int, err error) 
 		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns})
 	}
 	if err == nil {
-		slave, err = unix.Open("/dev/pts/"+strconv.Itoa(n), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		path = "/dev/pts/" + strconv.Itoa(n)
+		slave, err = unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	}
 	if err != nil {
 		_ = unix.Close(fd)
-		return nil, 0, failure("open a terminal", err)
+		return nil, 0, "", failure("open a terminal", err)
 	}
-	return os.NewFile(uintptr(fd), "terminal"), slave, nil
+	return os.NewFile(uintptr(fd), "terminal"), slave, path, nil
 }

@@ -29,11 +29,13 @@ type container struct {
 	memory  memory
 	grace   time.Duration // from SIGTERM to SIGKILL at the deadline
 
-	main     *child        // nil: a container without a process
-	taps     [2]tap        // of stdout and stderr
-	terminal *os.File      // nil: it has none
-	reports  chan struct{} // one message for each output that reached its end
-	outputs  int
+	main         *child        // nil: a container without a process
+	guest        *guest        // nil: the shim starts the container's processes
+	taps         [2]tap        // of stdout and stderr
+	terminal     *os.File      // nil: it has none
+	terminalPath string        // the task's end of it
+	reports      chan struct{} // one message for each output that reached its end
+	outputs      int
 
 	starting sync.Mutex // held while the task is being let go
 	// A task may end before the request that started it has been answered; the
@@ -72,9 +74,8 @@ func run(dir string) error {
 	}
 	answer := record.Record{}
 	answer.Add(record.State, "created")
-	if c.main != nil {
-		answer.AddInt(record.Pid, int64(c.main.pid))
-	}
+	answer.AddInt(record.Pid, int64(c.firstPid()))
+	answer.Add(record.Terminal, c.terminalPath)
 	_, _ = os.Stdout.Write(answer.Marshal())
 	if err := releaseStdout(); err != nil {
 		warn(err.Error())
@@ -124,9 +125,14 @@ func create(dir string) (*container, error) {
 		watchers: map[*conn]bool{},
 	}
 	c.forked = sync.NewCond(&c.mu)
-	listener, err := listen()
+	listener, err := listenAt(record.ControlSocket)
 	if err != nil {
 		return nil, err
+	}
+	if r.Has(record.Guest) {
+		if c.guest, err = newGuest(c); err != nil {
+			return nil, err
+		}
 	}
 	go c.reap()
 	if err := c.startMain(r); err != nil {
@@ -151,11 +157,24 @@ func (c *container) note() error {
 	r := record.Record{}
 	r.AddInt(record.ShimPid, int64(os.Getpid()))
 	r.Add(record.ShimStart, startTime(os.Getpid()))
-	if c.main != nil {
-		r.AddInt(record.Pid, int64(c.main.pid))
-		r.Add(record.PidStart, startTime(c.main.pid))
+	if pid := c.firstPid(); pid != 0 {
+		r.AddInt(record.Pid, int64(pid))
+		r.Add(record.PidStart, startTime(pid))
 	}
 	return record.Write(record.ShimFile, r, false)
+}
+
+// firstPid is the container's first process; 0: it has none, or none yet.
+func (c *container) firstPid() int {
+	switch {
+	case c.guest != nil:
+		c.guest.mu.Lock()
+		defer c.guest.mu.Unlock()
+		return c.guest.pid
+	case c.main != nil:
+		return c.main.pid
+	}
+	return 0
 }
 
 // startTime is a process's start, in clock ticks since boot; with its pid it
@@ -201,10 +220,11 @@ func (c *container) startMain(r record.Record) error {
 	}
 	var stdio [3]int
 	if r.Has(record.TTY) {
-		master, slave, err := openTerminal(uint16(r.Int(record.Rows)), uint16(r.Int(record.Columns)))
+		master, slave, path, err := openTerminal(uint16(r.Int(record.Rows)), uint16(r.Int(record.Columns)))
 		if err != nil {
 			return err
 		}
+		c.terminalPath = path
 		stdio = [3]int{slave, slave, slave}
 		c.outputs = 1
 		c.terminal = master
@@ -228,6 +248,10 @@ func (c *container) startMain(r record.Record) error {
 		go pump(out, stdout, &c.taps[0], c.reports)
 		go pump(errs, stderr, &c.taps[1], c.reports)
 	}
+	if c.guest != nil {
+		c.main = c.guest.task(stdio, int(r.Int(record.UID)), int(r.Int(record.GID)))
+		return nil
+	}
 	c.main, err = c.spawn(record.ConfigFile, r, stdio)
 	return err
 }
@@ -243,8 +267,10 @@ func (c *container) start() error {
 	switch {
 	case gone:
 		return errors.New("the container has been killed")
-	case started, c.main == nil:
+	case started, c.main == nil && c.guest == nil:
 		return nil
+	case c.main == nil:
+		return c.guest.letGo()
 	}
 	err := c.main.letGo()
 	// It may hold secrets, and nobody needs it from here on.

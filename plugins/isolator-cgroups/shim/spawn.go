@@ -16,6 +16,10 @@ import (
 // an exec.
 type child struct {
 	pid     int
+	guest   *guest   // nil: it is a child of the shim
+	id      int64    // among the guest's
+	stdio   [3]int   // of the guest's exec, until it is started
+	file    int      // likewise: what to run
 	release int      // write end: the byte that lets it go
 	report  *os.File // read end: what initialize reports
 	exited  chan unix.WaitStatus
@@ -165,6 +169,12 @@ func (ch *child) awaitReady() error {
 
 // letGo releases the process and returns once the task's program runs.
 func (ch *child) letGo() error {
+	if ch.guest != nil {
+		if ch.id == taskID {
+			return ch.guest.letGo()
+		}
+		return ch.guest.run(ch)
+	}
 	_, err := unix.Write(ch.release, []byte{1})
 	_ = unix.Close(ch.release)
 	ch.release = -1
@@ -192,6 +202,9 @@ func (ch *child) reported(first []byte) error {
 
 // abandon ends a process that could not be set up.
 func (c *container) abandon(ch *child) {
+	if ch.guest != nil {
+		return // the container has ended: it was never begun
+	}
 	if ch.release >= 0 {
 		_ = unix.Close(ch.release)
 	}
@@ -208,6 +221,9 @@ func (c *container) signalChild(ch *child, sig unix.Signal) bool {
 	defer c.mu.Unlock()
 	if ch.dead {
 		return false
+	}
+	if ch.guest != nil {
+		return ch.guest.signal(ch, sig, false)
 	}
 	return unix.Kill(ch.pid, sig) == nil
 }
