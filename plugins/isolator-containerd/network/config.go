@@ -10,9 +10,9 @@ import (
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
 
-// Config is what the operator says of networks; it is part of the plugin's
+// Settings are what the operator says of networks; they are part of the plugin's
 // config block.
-type Config struct {
+type Settings struct {
 	ConfDir   string   `hcl:"cni_conf_dir" default:"/etc/cni/net.d" help:"Where the configurations of CNI networks are; an absolute path. It is read for each container."`
 	BinDirs   []string `hcl:"cni_bin_dirs" default:"[\"/opt/cni/bin\",\"/usr/lib/cni\"]" help:"Where CNI plugins are; absolute paths."`
 	Bridge    string   `hcl:"bridge" default:"mezzo0" help:"The bridge that containers of the network BRIDGE are on; it is made when it is first needed."`
@@ -28,7 +28,7 @@ var validDevice = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}$`)
 const minHosts = 8
 
 // Validate finds what can never work, on any host.
-func (c *Config) Validate() (ds []plugin.Diagnostic) {
+func (c *Settings) Validate() (ds []plugin.Diagnostic) {
 	if !filepath.IsAbs(c.ConfDir) {
 		ds = append(ds, plugin.Errorf("relative path", "cni_conf_dir", "%q: want an absolute path.", c.ConfDir))
 	}

@@ -65,7 +65,7 @@ func newHost(t *testing.T) *host {
 	dir := t.TempDir()
 	h.options = network.Options{
 		Dir: filepath.Join(dir, "net"), LeaseDir: filepath.Join(dir, "leases"), Logger: hclog.NewNullLogger(),
-		Config: network.Config{
+		Config: network.Settings{
 			ConfDir: filepath.Join(dir, "conf"), BinDirs: []string{filepath.Join(dir, "bin"), "/usr/lib/cni"}, Bridge: "mezzo-test", Subnet: "10.90.0.0/24",
 		},
 	}

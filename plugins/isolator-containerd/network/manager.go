@@ -35,7 +35,7 @@ type Options struct {
 	// Dir is the manager's own; an absolute path of at most some 60 bytes below
 	// which mounts are made.
 	Dir    string
-	Config Config
+	Config Settings
 	Logger hclog.Logger
 	// LeaseDir is where the bridge's addresses are noted down; "": where CNI's
 	// host-local does, for all agents of a host.

@@ -437,15 +437,15 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	for want, change := range map[string]func(*network.Config){
-		"":               func(c *network.Config) { c.DNS = []string{"::1"} },
-		"cni_conf_dir":   func(c *network.Config) { c.ConfDir = "x" },
-		"cni_bin_dirs.1": func(c *network.Config) { c.BinDirs = append(c.BinDirs, "x") },
-		"bridge":         func(c *network.Config) { c.Bridge = "a name that is too long" },
-		"bridge_subnet":  func(c *network.Config) { c.Subnet = "10.0.0.1/24" },
-		"dns.0":          func(c *network.Config) { c.DNS = []string{"x"} },
+	for want, change := range map[string]func(*network.Settings){
+		"":               func(c *network.Settings) { c.DNS = []string{"::1"} },
+		"cni_conf_dir":   func(c *network.Settings) { c.ConfDir = "x" },
+		"cni_bin_dirs.1": func(c *network.Settings) { c.BinDirs = append(c.BinDirs, "x") },
+		"bridge":         func(c *network.Settings) { c.Bridge = "a name that is too long" },
+		"bridge_subnet":  func(c *network.Settings) { c.Subnet = "10.0.0.1/24" },
+		"dns.0":          func(c *network.Settings) { c.DNS = []string{"x"} },
 	} {
-		c := network.Config{ConfDir: "/c", BinDirs: []string{"/b"}, Bridge: "mezzo0", Subnet: "10.90.0.0/16"}
+		c := network.Settings{ConfDir: "/c", BinDirs: []string{"/b"}, Bridge: "mezzo0", Subnet: "10.90.0.0/16"}
 		change(&c)
 		ds := c.Validate()
 		if want == "" && len(ds) > 0 || want != "" && (len(ds) != 1 || strings.Join(ds[0].Path, ".") != want) {
