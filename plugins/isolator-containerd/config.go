@@ -11,6 +11,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	"github.com/mezzo-os/mezzo/plugins/internal/seccomp"
 	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/image"
+	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/network"
 	"github.com/mezzo-os/mezzo/sdk/isolator"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
@@ -40,6 +41,7 @@ type Config struct {
 	CDIDirs    []string `hcl:"cdi_dirs" help:"Where the specifications of the Container Device Interface are; absolute paths. By default /etc/cdi and /var/run/cdi."`
 
 	image.Config
+	network.Settings
 }
 
 // Validate finds what can never work, on any host.
@@ -89,6 +91,7 @@ func (c *Config) Validate() []plugin.Diagnostic {
 		}
 	}
 	ds = append(ds, c.Config.Validate()...)
+	ds = append(ds, c.Settings.Validate()...)
 	if c.DefaultImage != "" && !c.Default {
 		ds = append(ds, plugin.Errorf("no effect", "default_image", "default_image is for tasks without an image, which this isolator runs only with default = true."))
 	}
@@ -157,10 +160,14 @@ func (p *plug) configure(_ context.Context, config any, env plugin.Environment) 
 	}
 	p.connection = newConnection(p.config.Address, p.config.Namespace, env.Logger, env.Health)
 	p.images, err = image.New(image.Options{
-		Client: p.connection.get, Namespace: p.config.Namespace, Snapshotter: p.config.Snapshotter, Config: p.config.Config, Logger: env.Logger,
+		Client: p.connection.get, Namespace: p.config.Namespace, Owner: p.Dir, Snapshotter: p.config.Snapshotter, Config: p.config.Config, Logger: env.Logger,
 	})
 	if err != nil {
 		return []plugin.Diagnostic{plugin.Errorf("images cannot be kept", "", "%v.", err)}
+	}
+	p.networks, err = network.New(network.Options{Dir: filepath.Join(dir, "networks"), Config: p.config.Settings, Logger: env.Logger})
+	if err != nil {
+		return []plugin.Diagnostic{plugin.Errorf("the runtime directory cannot be made", "runtime_dir", "%v.", err)}
 	}
 	if err := p.Load(); err != nil {
 		return []plugin.Diagnostic{plugin.Errorf("the runtime directory cannot be read", "runtime_dir", "%v.", err)}

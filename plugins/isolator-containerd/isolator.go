@@ -15,6 +15,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	"github.com/mezzo-os/mezzo/plugins/internal/seccomp"
 	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/image"
+	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/network"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
 
@@ -27,6 +28,7 @@ type plug struct {
 	init       string // the path of mezzo-init
 	connection *connection
 	images     *image.Store
+	networks   *network.Manager
 	cdi        *cdi.Cache
 
 	running sync.WaitGroup
@@ -86,6 +88,9 @@ func (p *plug) unable(t *isolatorv1.Task) string {
 		case slices.Contains(o.GetSecurity(), "apparmor=unconfined"):
 			return "the task asks for no AppArmor profile, which this agent does not allow (allow_privileged)"
 		}
+	}
+	if err := p.networks.Check(wantedNetwork("", t)); err != nil {
+		return err.Error()
 	}
 	if _, err := p.capabilities(t); err != nil {
 		return holder.Message(err)

@@ -109,17 +109,20 @@ func (p *plug) Recover(ctx context.Context, r *isolatorv1.RecoverRequest) (*isol
 	return response, nil
 }
 
-// kept are the containers that containerd has something of, and that are this
-// plugin's.
+// kept are the containers that containerd has something of, or the network, and
+// that are this plugin's.
 func (p *plug) kept(ctx context.Context) []string {
 	ctx, cancel := context.WithTimeout(ctx, probePatience)
 	defer cancel()
+	ids, err := p.networks.Containers()
+	if err != nil {
+		p.Logger.Warn("the records of networks cannot be read", "error", err)
+	}
 	client, err := p.connection.get()
 	if err != nil {
 		p.Logger.Warn("containerd cannot be asked for containers that nobody knows", "error", err)
-		return nil
+		return ids
 	}
-	var ids []string
 	list, err := client.ContainerService().List(ctx, fmt.Sprintf("labels.%q==%q", labelDirectory, p.Dir))
 	for _, c := range list {
 		ids = append(ids, c.Labels[labelContainer])
@@ -132,5 +135,5 @@ func (p *plug) kept(ctx context.Context) []string {
 		p.Logger.Warn("containerd cannot be asked for containers that nobody knows", "error", err)
 	}
 	slices.Sort(ids)
-	return ids
+	return slices.Compact(ids)
 }
