@@ -28,12 +28,15 @@ type agentFlags struct {
 func (c *cli) agentCommand() *cobra.Command {
 	var f agentFlags
 	cmd := &cobra.Command{
-		Use: "agent", Short: "Run an agent", Args: cobra.NoArgs,
+		Use: "agent", Short: "Run an agent; or, with a verb, take one out of service", Args: cobra.NoArgs,
 		Long: `Runs an agent. When it is stopped its tasks run on, and the next agent on the
-same data directory recovers them; with --end-tasks they end with it.`,
+same data directory recovers them; with --end-tasks they end with it.
+
+The verbs are for operators: they speak to the master.`,
 		Example: "  mezzo agent --config /etc/mezzo.d\n  mezzo agent --data-dir /tmp/a --master 127.0.0.1:5061",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.agent(cmd.Context(), f) },
 	}
+	cmd.AddCommand(c.agentOrders()...)
 	f.add(cmd)
 	flags := cmd.Flags()
 	flags.StringSliceVar(&f.masters, "master", nil, "the masters' rpc addresses")
