@@ -75,6 +75,12 @@ func (c *cli) agentsCommand() *cobra.Command {
 		header: []string{"ID", "HOSTNAME", "STATE", "CPUS", "MEM", "DISK", "TASKS", "ADDRESS"},
 		row: func(a *operatorv1.Agent) []string {
 			state := a.State
+			switch away := a.State == "disconnected" || a.State == "unreachable"; {
+			case away && a.Drain != nil:
+				state += ", " + a.Drain.State
+			case away && a.Deactivated:
+				state += ", deactivated"
+			}
 			if a.Reason != "" {
 				state += " (" + a.Reason + ")"
 			}

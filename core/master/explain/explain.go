@@ -146,6 +146,9 @@ func (f Facts) inactive() []*operatorv1.Cause {
 		}
 		if n == len(f.Agents) {
 			cause.Advice = "bring an agent back; mezzo agents shows them"
+			if !slices.ContainsFunc(f.Agents, func(a *state.AgentView) bool { return !a.Deactivated }) {
+				cause.Advice = "put an agent back into service: mezzo agent activate AGENT"
+			}
 		}
 		out = append(out, cause)
 	}
