@@ -2,8 +2,10 @@ package test
 
 import (
 	"context"
+	"os"
 	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -29,7 +31,13 @@ type database struct {
 
 func newDatabase(t *testing.T, master string) *database {
 	t.Helper()
-	me, err := user.Current()
+	return newDatabaseAs(t, master, os.Getuid())
+}
+
+// newDatabaseAs is one whose tasks run as a user.
+func newDatabaseAs(t *testing.T, master string, uid int) *database {
+	t.Helper()
+	me, err := user.LookupId(strconv.Itoa(uid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,8 +81,11 @@ func (d *database) offers(s *framework.Scheduler, offers []*mezzov1.Offer) {
 		}
 		d.wanted = nil
 		for _, op := range ops {
-			for _, task := range op.GetLaunch().GetTaskInfos() {
+			for _, task := range append(op.GetLaunch().GetTaskInfos(), op.GetLaunchGroup().GetTaskGroup().GetTasks()...) {
 				task.AgentId = o.GetAgentId()
+			}
+			if group := op.GetLaunchGroup(); group != nil {
+				group.Executor.FrameworkId = o.GetFrameworkId()
 			}
 		}
 		_ = s.Accept(context.Background(), []*mezzov1.OfferID{o.GetId()}, ops, refuse(0))

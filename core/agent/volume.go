@@ -202,7 +202,7 @@ func (v *volumes) give(ctx context.Context, work *workDir, p *state.Plan, who *a
 		if err := own(path, who, volume.Shared); err != nil {
 			return fmt.Errorf("%s cannot be given to user %s: %w", volume, who.name, err)
 		}
-		if !link || filepath.IsAbs(volume.ContainerPath) {
+		if !link || volume.Mounted || filepath.IsAbs(volume.ContainerPath) {
 			continue
 		}
 		if err := linkVolume(work, p.Sandbox, volume.ContainerPath, path); err != nil {
@@ -229,7 +229,8 @@ func own(path string, who *account, shared bool) error {
 	return os.Chown(path, int(who.uid), int(who.gid))
 }
 
-// linkVolume makes a link in a sandbox; what is there already stays.
+// linkVolume makes a link in a sandbox. One that leads elsewhere was made for a
+// volume that is not used here any more.
 func linkVolume(work *workDir, sandbox, at, target string) error {
 	root, err := work.open(sandbox)
 	if err != nil {
@@ -237,8 +238,16 @@ func linkVolume(work *workDir, sandbox, at, target string) error {
 	}
 	defer root.Close()
 	at = filepath.Clean(at)
-	if _, err := root.Lstat(at); err == nil {
-		return nil // mounted there, or linked before
+	if info, err := root.Lstat(at); err == nil {
+		if info.Mode()&fs.ModeSymlink == 0 {
+			return errors.New("something else is there already")
+		}
+		if to, err := root.Readlink(at); err == nil && to == target {
+			return nil
+		}
+		if err := root.Remove(at); err != nil {
+			return err
+		}
 	}
 	if err := root.MkdirAll(filepath.Dir(at), 0o755); err != nil {
 		return err

@@ -149,7 +149,7 @@ func TestVolumeIsLinked(t *testing.T) {
 		t.Fatal(err)
 	}
 	plan := &state.Plan{Container: "c", Sandbox: "agents/A/frameworks/F/executors/E/runs/c", Volumes: []state.Volume{
-		{VolumePlace: dataVolume, ContainerPath: "var/data"}, {VolumePlace: dataVolume, ContainerPath: "taken"},
+		{VolumePlace: dataVolume, ContainerPath: "var/data"}, {VolumePlace: dataVolume, ContainerPath: "taken", Mounted: true},
 	}}
 	sandbox, err := work.make(plan, who)
 	if err != nil {
@@ -166,6 +166,22 @@ func TestVolumeIsLinked(t *testing.T) {
 	}
 	if text, err := os.ReadFile(filepath.Join(sandbox, "taken")); err != nil || string(text) != "mine" {
 		t.Errorf("the task's own file is %q (%v)", text, err)
+	}
+	// What is in the way is not taken away, but for the link to a volume that was
+	// there before.
+	plan.Volumes[1].Mounted = false
+	if err := r.give(context.Background(), work, plan, who, true); err == nil || !strings.Contains(err.Error(), "something else is there") {
+		t.Errorf("a volume at the task's own file: %v", err)
+	}
+	other := state.VolumePlace{Role: "db", ID: "other"}
+	r.make(state.MakeVolume{Chore: "2", Place: other})
+	r.finished("2")
+	plan.Volumes = []state.Volume{{VolumePlace: other, ContainerPath: "var/data"}}
+	if err := r.give(context.Background(), work, plan, who, true); err != nil {
+		t.Fatal(err)
+	}
+	if target, err := os.Readlink(filepath.Join(sandbox, "var/data")); err != nil || target != r.path(other) {
+		t.Errorf("the link leads to %q (%v), want %q", target, err, r.path(other))
 	}
 	// Out of the sandbox by a link of the task's: no.
 	if err := os.Symlink(t.TempDir(), filepath.Join(sandbox, "out")); err != nil {

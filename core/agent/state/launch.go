@@ -145,6 +145,7 @@ func (m *Machine) launchProgram(l *launch) {
 	e := l.executor
 	delete(m.launches, l.id)
 	e.root.launch = nil
+	m.noteMounted(e)
 	m.noteProgram(e)
 	e.covered, e.waiting = e.waiting, nil
 	m.effect(Launch{Plan: m.plan(e.root)})

@@ -131,6 +131,7 @@ func (m *Machine) resumeChores() {
 
 func (m *Machine) begin(c *chore) {
 	if c.remove {
+		m.unmounted(c.place)
 		m.effect(RemoveVolume{Chore: c.key, Place: c.place})
 		return
 	}

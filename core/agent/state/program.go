@@ -35,10 +35,13 @@ type program struct {
 	stopBy time.Time
 	// escalateBy is when a task must have ended whose end cannot be left to it.
 	escalateBy time.Time
-	killed     bool      // SIGKILL is on its way
-	exited     bool      // its process has ended
-	end        *end      // why the agent killed it; checkpointed
-	queue      []*launch // ready to be delivered
+	killed     bool // SIGKILL is on its way
+	exited     bool // its process has ended
+	end        *end // why the agent killed it; checkpointed
+	// mounted are the volumes that its container was launched with, by path; the
+	// zero place: one that is no more. Checkpointed.
+	mounted map[string]VolumePlace
+	queue   []*launch // ready to be delivered
 }
 
 // end is why the agent ended an executor, as its tasks' statuses say it.

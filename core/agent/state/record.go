@@ -168,6 +168,8 @@ type programRecord struct {
 	Used    bool      `json:"used,omitempty"`
 	StopBy  time.Time `json:"stop_by,omitzero"`
 	End     *end      `json:"end,omitempty"`
+	// Mounted are volumes by their paths.
+	Mounted map[string]VolumePlace `json:"mounted,omitempty"`
 }
 
 func (e *executor) records() []Record {
@@ -176,7 +178,7 @@ func (e *executor) records() []Record {
 		r.Info = wire(e.info)
 	}
 	if p := e.program; p != nil {
-		r.Program = &programRecord{Adapter: p.adapter, Known: p.known, Used: p.used, StopBy: p.stopBy, End: p.end}
+		r.Program = &programRecord{Adapter: p.adapter, Known: p.known, Used: p.used, StopBy: p.stopBy, End: p.end, Mounted: p.mounted}
 	}
 	return []Record{{bucketExecutors, e.run, encode(r)}}
 }
@@ -435,7 +437,7 @@ func (m *Machine) readExecutor(d *decoder) {
 		d.message(r.Info, e.info)
 	}
 	if p := r.Program; p != nil {
-		e.program = &program{adapter: p.Adapter, known: p.Known, used: p.Used, stopBy: p.StopBy, end: p.End}
+		e.program = &program{adapter: p.Adapter, known: p.Known, used: p.Used, stopBy: p.StopBy, end: p.End, mounted: p.Mounted}
 	}
 	f.uses++
 	m.executors[e.run] = e

@@ -160,6 +160,8 @@ type Volume struct {
 	// ContainerPath is where the task finds it: in the sandbox if it is relative.
 	ContainerPath string
 	Shared        bool
+	// Mounted: the container was launched with it.
+	Mounted bool
 	// SizeMB is how much it may hold.
 	SizeMB float64
 }
@@ -215,6 +217,80 @@ func (m *Machine) volumeError(list []*mezzov1.Resource) string {
 	return ""
 }
 
+// joinError says why tasks cannot have their volumes in the container of a custom
+// executor, which its tasks share; empty: they can. e is nil when it is to be
+// launched for them. What is mounted in a container stays as it was launched: a
+// volume that comes later is a link in the sandbox.
+func (m *Machine) joinError(e *executor, info *mezzov1.ExecutorInfo, tasks []*mezzov1.TaskInfo) string {
+	held := slices.Clone(info.GetResources())
+	var p *program
+	if e != nil {
+		for _, t := range e.tasks {
+			held = append(held, t.info.GetResources()...)
+		}
+		if e.root != nil && e.root.phase != claiming {
+			p = e.program
+		}
+	}
+	places := map[string]VolumePlace{}
+	for _, v := range VolumesOf(held) {
+		places[path.Clean(v.ContainerPath)] = v.VolumePlace
+	}
+	c := info.GetContainer()
+	image := c.GetMesos().GetImage() != nil || c != nil && c.GetType() == mezzov1.ContainerInfo_DOCKER
+	for _, t := range tasks {
+		for _, v := range VolumesOf(t.GetResources()) {
+			at := path.Clean(v.ContainerPath)
+			if other, taken := places[at]; taken && other != v.VolumePlace {
+				return fmt.Sprintf("task %q: two volumes are to be mounted at %q of one executor: %s and %s", t.GetTaskId().GetValue(), at, other, v)
+			}
+			places[at] = v.VolumePlace
+			if p == nil {
+				continue
+			}
+			switch there, mounted := p.mounted[at]; {
+			case mounted && there == v.VolumePlace:
+			case mounted:
+				return fmt.Sprintf("task %q: its executor, which runs already, has another volume at %q until it ends; use another path, or another executor", t.GetTaskId().GetValue(), at)
+			case path.IsAbs(at), image:
+				return fmt.Sprintf("task %q: its %s cannot be mounted at %s, since its executor runs already: what comes later can only be put into the sandbox of an executor without an image, at a relative path; use such a path, or another executor",
+					t.GetTaskId().GetValue(), v, at)
+			}
+		}
+	}
+	return ""
+}
+
+// noteMounted keeps what is mounted in a custom executor's container when it is
+// launched.
+func (m *Machine) noteMounted(e *executor) {
+	if !m.cfg.Root {
+		return // all are links
+	}
+	for _, v := range m.volumesOf(e.root) {
+		if e.program.mounted == nil {
+			e.program.mounted = map[string]VolumePlace{}
+		}
+		e.program.mounted[path.Clean(v.ContainerPath)] = v.VolumePlace
+	}
+}
+
+// unmounted notes that a volume is removed: where it was mounted there is none
+// now, also when another of its name is made.
+func (m *Machine) unmounted(place VolumePlace) {
+	for _, e := range m.sortedExecutors() {
+		if e.program == nil {
+			continue
+		}
+		for at, there := range e.program.mounted {
+			if there == place {
+				e.program.mounted[at] = VolumePlace{}
+				m.touch(e)
+			}
+		}
+	}
+}
+
 // volumesOf are the volumes that a container is given.
 func (m *Machine) volumesOf(c *container) []Volume {
 	e := c.executor
@@ -227,7 +303,13 @@ func (m *Machine) volumesOf(c *container) []Volume {
 			list = append(list, t.info.GetResources()...)
 		}
 	}
-	return VolumesOf(list)
+	all := VolumesOf(list)
+	for i, v := range all {
+		if e.program != nil && v.VolumePlace == e.program.mounted[path.Clean(v.ContainerPath)] {
+			all[i].Mounted = true
+		}
+	}
+	return all
 }
 
 func stringOf(text string) *string {

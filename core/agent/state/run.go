@@ -136,6 +136,11 @@ func (m *Machine) refusal(f *framework, r *linkv1.Run) *refusal {
 			return m.notHere(f, "task "+id, unknown)
 		}
 	}
+	if e := r.GetExecutor(); custom(e) {
+		if why := m.joinError(m.live[executorKey{f.id, e.GetExecutorId().GetValue()}], e, r.GetTasks()); why != "" {
+			return wrong("%s", why)
+		}
+	}
 	return nil
 }
 
