@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os/user"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/sdk/framework"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
@@ -27,12 +29,13 @@ type runner struct {
 	waiting []*mezzov1.TaskInfo
 	group   *mezzov1.Offer_Operation_LaunchGroup // waits, too
 	heard   map[string][]*mezzov1.TaskStatus
+	fails   map[string][]*schedulerv1.Event_Failure // by executor
 	s       *framework.Scheduler
 }
 
 func newRunner(t *testing.T, master string) *runner {
 	t.Helper()
-	r := &runner{t: t, heard: map[string][]*mezzov1.TaskStatus{}}
+	r := &runner{t: t, heard: map[string][]*mezzov1.TaskStatus{}, fails: map[string][]*schedulerv1.Event_Failure{}}
 	me, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +43,7 @@ func newRunner(t *testing.T, master string) *runner {
 	s, err := framework.New(framework.Options{
 		Masters:   []string{master},
 		Info:      &mezzov1.FrameworkInfo{User: proto.String(me.Username), Name: proto.String(t.Name())},
-		Callbacks: framework.Callbacks{Offers: r.offers, Update: r.update},
+		Callbacks: framework.Callbacks{Offers: r.offers, Update: r.update, Failure: r.failure},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -88,6 +91,20 @@ func (r *runner) update(_ *framework.Scheduler, s *mezzov1.TaskStatus) {
 	defer r.mu.Unlock()
 	id := s.GetTaskId().GetValue()
 	r.heard[id] = append(r.heard[id], s)
+}
+
+func (r *runner) failure(_ *framework.Scheduler, f *schedulerv1.Event_Failure) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id := f.GetExecutorId().GetValue()
+	r.fails[id] = append(r.fails[id], f)
+}
+
+// failures are what was told of the ends of an executor.
+func (r *runner) failures(executor string) []*schedulerv1.Event_Failure {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.fails[executor])
 }
 
 // launch launches tasks with the next offer.

@@ -41,6 +41,10 @@ func TestGroupRunsAndEndsTogether(t *testing.T) {
 	if s := r.ends("server", mezzov1.TaskState_TASK_KILLED); !strings.Contains(s.GetMessage(), `task "broken" of its group ended in TASK_FAILED`) {
 		t.Errorf("the one that was ended: %v", s)
 	}
+	eventually(t, "the executor's end to be told", func() bool { return len(r.failures("group")) > 0 })
+	if f := r.failures("group")[0]; f.GetStatus() != 0 || f.GetAgentId().GetValue() == "" {
+		t.Errorf("the executor's end: %v", f)
+	}
 	if r := c.mezzo("logs", "server"); r.stdout != "written\n" {
 		t.Errorf("what the server read: %+v", r)
 	}

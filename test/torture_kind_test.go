@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -133,9 +132,8 @@ func (k kind) job(n, round int) job {
 // for what keeps data. It launches what it is given, and keeps what it hears.
 type crowd struct {
 	*runner
-	jobs  []job
-	fails map[string][]*schedulerv1.Event_Failure // by executor
-	data  *stores                                 // get what is offered to "db"
+	jobs []job
+	data *stores // get what is offered to "db"
 }
 
 func newCrowd(t *testing.T, master string, data *stores) *crowd {
@@ -145,7 +143,7 @@ func newCrowd(t *testing.T, master string, data *stores) *crowd {
 		t.Fatal(err)
 	}
 	c := &crowd{
-		runner: &runner{t: t, heard: map[string][]*mezzov1.TaskStatus{}}, fails: map[string][]*schedulerv1.Event_Failure{}, data: data,
+		runner: &runner{t: t, heard: map[string][]*mezzov1.TaskStatus{}, fails: map[string][]*schedulerv1.Event_Failure{}}, data: data,
 	}
 	info := &mezzov1.FrameworkInfo{User: proto.String(me.Username), Name: proto.String(t.Name()), Roles: []string{"*", "db"}}
 	for _, capability := range []mezzov1.FrameworkInfo_Capability_Type{
@@ -168,19 +166,6 @@ func newCrowd(t *testing.T, master string, data *stores) *crowd {
 	}()
 	t.Cleanup(func() { stop(); <-ended })
 	return c
-}
-
-func (c *crowd) failure(_ *framework.Scheduler, f *schedulerv1.Event_Failure) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	id := f.GetExecutorId().GetValue()
-	c.fails[id] = append(c.fails[id], f)
-}
-
-func (c *crowd) failures(executor string) []*schedulerv1.Event_Failure {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Clone(c.fails[executor])
 }
 
 func (c *crowd) operated(_ *framework.Scheduler, s *mezzov1.OperationStatus) {

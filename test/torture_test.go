@@ -62,7 +62,7 @@ func TestAgentTorture(t *testing.T) {
 	}
 	x.startAgent()
 	// Executors look for the agent where it was.
-	x.agentArgs = append(x.agentArgs, "--rpc", x.agents[0].fields["rpc"])
+	x.agentArgs = append(x.agentArgs, "--rpc", x.agents[0].fields["agent"])
 	x.stores = &stores{t: t, dir: filepath.Join(dir, "a"), all: []*store{{id: "red"}, {id: "green"}, {id: "blue"}}}
 	x.stores.of = func(task string) { x.of[task] = member{ends: killed} } // the mutex is held
 	x.crowd = newCrowd(t, master.fields["rpc"], x.stores)

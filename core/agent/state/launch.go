@@ -474,6 +474,11 @@ func (m *Machine) cleanup(c *container) {
 }
 
 func (m *Machine) cleanedUp(in CleanedUp) {
+	if m.orphans[in.Container] {
+		before := m.withheld()
+		delete(m.orphans, in.Container)
+		m.withheldMayChange(before)
+	}
 	c := m.containers[in.Container]
 	if c == nil || c.phase != cleaning {
 		return

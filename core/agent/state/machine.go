@@ -55,6 +55,7 @@ type Machine struct {
 	isolators []*isolator // configured ones in order, then retired ones by name
 	recovered bool        // all of them have answered once
 	deferred  []*container
+	orphans   map[string]bool // containers that nothing was known of, until they are cleaned up
 	draining  *linkv1.Drain
 
 	link   link
@@ -160,6 +161,7 @@ type container struct {
 	limitation *isolatorv1.Limitation
 	failure    string // why its start failed, while its task has not ended yet
 	waited     bool   // Wait was asked for
+	lost       bool   // a root that is no more, though containers are nested in it
 }
 
 func (c *container) parent() string {
@@ -212,6 +214,7 @@ func New(cfg Config) *Machine {
 		containers: map[string]*container{},
 		tasks:      map[taskKey]*task{},
 		launches:   map[uint64]*launch{},
+		orphans:    map[string]bool{},
 		streams:    map[uint64]*executor{},
 	}
 	for _, name := range m.cfg.Isolators {

@@ -552,6 +552,23 @@ func (m *Machine) tellExited(e *executor, exit *isolatorv1.ExitStatus) {
 	}
 }
 
+// tellGroupsEnded tells the master that an executor of task groups ends, since it
+// has no more tasks. It is no process: it has ended well when its container ran
+// and did not exceed what it may use.
+func (m *Machine) tellGroupsEnded(e *executor) {
+	if e.info == nil || e.program != nil || len(e.tasks) > 0 {
+		return
+	}
+	exit := &isolatorv1.ExitStatus{}
+	if root := e.root; root != nil && root.phase == running && !root.lost {
+		exit.Known = true
+		if root.limitation != nil {
+			exit.Signal = sigkill
+		}
+	}
+	m.tellExited(e, exit)
+}
+
 // waitStatus is how a process ended in the form of wait(2), which is what
 // schedulers expect; -1: nobody knows.
 func waitStatus(exit *isolatorv1.ExitStatus) int32 {

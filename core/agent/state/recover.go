@@ -189,7 +189,7 @@ func (m *Machine) lostContainer(c *container) {
 	if c.task == nil {
 		m.log(Warn, "the root container of a task group is lost", "container", c.id, "executor", c.executor.id)
 		m.failLaunches(c, "the executor's root container is lost")
-		c.phase = running // what is nested in it says itself what became of it
+		c.phase, c.lost = running, true // what is nested in it says itself what became of it
 		m.retireExecutor(c.executor)
 		return
 	}
@@ -250,6 +250,7 @@ func (m *Machine) allAnswered() {
 	for _, id := range slices.Sorted(maps.Keys(orphans)) {
 		if orphans[id] {
 			m.log(Warn, "cleaning up a container that the agent knows nothing of", "container", id)
+			m.orphans[id] = true
 			m.effect(Cleanup{Container: id, Chain: chain})
 		}
 	}
@@ -278,6 +279,9 @@ func (m *Machine) withheld() string {
 		case !i.up:
 			return fmt.Sprintf("isolator %s: has not recovered yet", i.name)
 		}
+	}
+	if n := len(m.orphans); n > 0 { // they still use what would be offered
+		return fmt.Sprintf("containers that the agent knows nothing of are being cleaned up: %d", n)
 	}
 	return m.missingAdapter()
 }

@@ -222,6 +222,7 @@ func (m *Machine) finishTask(t *task, s *mezzov1.TaskStatus) {
 	e := t.executor
 	if e != nil {
 		e.tasks = slices.DeleteFunc(e.tasks, func(o *task) bool { return o == t })
+		m.tellGroupsEnded(e) // before the update, with which the master forgets it
 	}
 	m.update(t, s)
 	if e == nil {

@@ -95,8 +95,9 @@ func (m *Machine) executorsOf(a *agent) []*executor {
 	return out
 }
 
-// executorExited: an executor's process has ended; the agent tells of its tasks
-// by updates.
+// executorExited: an executor has ended; the agent tells of its tasks by updates.
+// One of task groups is dropped with the last of these: a launch that is on its
+// way may have it begin anew.
 func (m *Machine) executorExited(a *agent, x *linkv1.ExecutorExited) {
 	e := a.executors[executorKey{x.GetFrameworkId(), x.GetExecutorId()}]
 	if e == nil {
@@ -104,7 +105,9 @@ func (m *Machine) executorExited(a *agent, x *linkv1.ExecutorExited) {
 	}
 	f := e.framework
 	m.logf(Info, "executor exited", "agent_id", a.id, "framework_id", f.id, "executor_id", e.key.id, "status", int(x.GetStatus()))
-	m.removeExecutor(e)
+	if e.info.GetType() != mezzov1.ExecutorInfo_DEFAULT {
+		m.removeExecutor(e)
+	}
 	if f.connected() {
 		m.event(f, &schedulerv1.Event{Type: schedulerv1.Event_FAILURE.Enum(), Failure: &schedulerv1.Event_Failure{
 			AgentId: a.pid, ExecutorId: e.info.GetExecutorId(), Status: proto.Int32(x.GetStatus()),

@@ -1654,11 +1654,15 @@ func (x *Acknowledge) GetUuid() []byte {
 	return nil
 }
 
+// ExecutorExited: an executor, custom or of task groups, is no more. It may come
+// before the last updates of its tasks.
 type ExecutorExited struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	FrameworkId   string                 `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
-	ExecutorId    string                 `protobuf:"bytes,2,opt,name=executor_id,json=executorId" json:"executor_id,omitempty"`
-	Status        int32                  `protobuf:"varint,3,opt,name=status" json:"status,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	FrameworkId string                 `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
+	ExecutorId  string                 `protobuf:"bytes,2,opt,name=executor_id,json=executorId" json:"executor_id,omitempty"`
+	// As of wait(2); -1: nobody knows. An executor of task groups is no process: 0
+	// when its last task has ended, 9 when its container exceeded what it may use.
+	Status        int32 `protobuf:"varint,3,opt,name=status" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
