@@ -54,6 +54,7 @@ func (c *core) GetState(_ context.Context, q *operatorv1.GetAgentStateRequest, _
 	events := mirrortest.Sample()
 	a, f := events[1].GetAgentDetail(), events[4].GetFrameworkDetail()
 	running, over := mirrortest.NewTask("t-running", 20, mezzov1.TaskState_TASK_RUNNING), mirrortest.NewTask("t-over", 22, mezzov1.TaskState_TASK_FINISHED)
+	over.Task.Statuses[len(over.Task.Statuses)-1].ExitCode = proto.Int32(0)
 	over.Task.FrameworkId = &mezzov1.FrameworkID{Value: proto.String("m-1-0007")}
 	running.Task.Statuses[0].ContainerStatus = &mezzov1.ContainerStatus{ContainerId: &mezzov1.ContainerID{Value: proto.String("c1")}, ExecutorPid: proto.Uint32(7)}
 	bare := func(framework, id string) *mezzov1.ExecutorInfo {

@@ -139,7 +139,19 @@ func endedTask(state *operatorv1.AgentStateResponse, id *mezzov1.ContainerID) *a
 			continue
 		}
 		s := list[len(list)-1]
-		return &agentv1.Response_WaitContainer{State: s.State, Reason: s.Reason, Limitation: s.Limitation, Message: s.Message}
+		return &agentv1.Response_WaitContainer{ExitStatus: waitStatus(s), State: s.State, Reason: s.Reason, Limitation: s.Limitation, Message: s.Message}
+	}
+	return nil
+}
+
+// waitStatus is how a task's process ended, as wait(2) has it; nil: nobody knows.
+func waitStatus(s *mezzov1.TaskStatus) *int32 {
+	switch {
+	case s.ExitSignal != nil:
+		return s.ExitSignal
+	case s.ExitCode != nil:
+		raw := s.GetExitCode() << 8
+		return &raw
 	}
 	return nil
 }

@@ -236,7 +236,7 @@ func TestSessionOfTask(t *testing.T) {
 	}
 	r.want(200, "")(in.result())
 	// One that has ended, of which only the task's status is known.
-	r.want(200, `{"type":"WAIT_CONTAINER","wait_container":{"state":"TASK_FINISHED"`)(
+	r.want(200, `{"type":"WAIT_CONTAINER","wait_container":{"exit_status":0,"state":"TASK_FINISHED"`)(
 		r.do("POST", "/api/v1", `{"type":"WAIT_CONTAINER","wait_container":{"container_id":{"value":"c0"}}}`, "Content-Type", transport.JSON))
 }
 
