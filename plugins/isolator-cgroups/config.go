@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
@@ -49,6 +50,13 @@ func (p *cgroups) configure(_ context.Context, config any, env plugin.Environmen
 	}
 	if err := p.Load(); err != nil {
 		return []plugin.Diagnostic{plugin.Errorf("the runtime directory cannot be read", "runtime_dir", "%v.", err)}
+	}
+	if len(p.settings.processors) > 0 { // an earlier process may have ended in the middle of it
+		p.assigning.Lock()
+		defer p.assigning.Unlock()
+		if slices.ContainsFunc(p.All(), func(c *holder.Container) bool { return len(c.CPUs) > 0 }) {
+			p.rebalance()
+		}
 	}
 	return nil
 }

@@ -25,9 +25,16 @@ type cgroups struct {
 
 	classing  sync.Mutex
 	lastClass uint32
+	// assigning guards what containers have to themselves, until they are noted
+	// and what follows for others is done.
+	assigning sync.Mutex
 }
 
-func newPlugin() *cgroups { return &cgroups{Holder: holder.New("cgroups")} }
+func newPlugin() *cgroups {
+	p := &cgroups{Holder: holder.New("cgroups")}
+	p.Removed = p.removed
+	return p
+}
 
 // Claim launches everything that needs no image.
 func (p *cgroups) Claim(_ context.Context, r *isolatorv1.ClaimRequest) (*isolatorv1.ClaimResponse, error) {
@@ -42,6 +49,9 @@ func (p *cgroups) Claim(_ context.Context, r *isolatorv1.ClaimRequest) (*isolato
 		return none("isolator cgroups runs processes of the host and has no images; add an isolator that runs images, such as containerd")
 	}
 	if why := p.unable(r.GetTask()); why != "" {
+		return none(why)
+	}
+	if why := p.unassignable(r.GetTask()); why != "" {
 		return none(why)
 	}
 	return &isolatorv1.ClaimResponse{Claim: isolatorv1.ClaimResponse_CLAIM_LAUNCH}, nil
@@ -107,10 +117,6 @@ func (p *cgroups) Create(ctx context.Context, r *isolatorv1.CreateRequest) (*iso
 }
 
 func (p *cgroups) create(ctx context.Context, c *holder.Container, r *isolatorv1.CreateRequest, s *specs.Spec) (netns string, err error) {
-	config, walls, network, err := shimRecord(r, s)
-	if err != nil {
-		return "", err
-	}
 	if s.Linux.Resources == nil {
 		s.Linux.Resources = &specs.LinuxResources{}
 	}
@@ -119,15 +125,15 @@ func (p *cgroups) create(ctx context.Context, c *holder.Container, r *isolatorv1
 			return "", err
 		}
 	}
-	if err := c.Note(); err != nil {
+	if err := p.makeGroup(c, r, s); err != nil {
+		return "", err
+	}
+	config, walls, network, err := shimRecord(r, s)
+	if err != nil {
 		return "", err
 	}
 	if p.Host != nil {
-		d, err := p.Host.Create(c.Group, s.Linux.Resources)
-		if err != nil {
-			return "", err
-		}
-		holder.AddDirectories(&config, d)
+		holder.AddDirectories(&config, p.Host.Directories(c.Group))
 	}
 	if err := record.Write(c.File(record.WallsFile), walls, false); err != nil {
 		return "", err
@@ -142,6 +148,33 @@ func (p *cgroups) create(ctx context.Context, c *holder.Container, r *isolatorv1
 		netns = "new"
 	}
 	return netns, p.Follow(c)
+}
+
+// makeGroup notes the container, with the processors and GPUs that are its own,
+// and makes its cgroups.
+func (p *cgroups) makeGroup(c *holder.Container, r *isolatorv1.CreateRequest, s *specs.Spec) error {
+	p.assigning.Lock()
+	exclusive := len(p.settings.processors) > 0
+	if exclusive { // what others run on may follow of it
+		defer p.assigning.Unlock()
+	}
+	err := p.assign(c, r.GetTask(), s)
+	if !exclusive {
+		p.assigning.Unlock()
+	}
+	if err == nil {
+		err = c.Note()
+	}
+	if err != nil || p.Host == nil {
+		return err
+	}
+	if _, err := p.Host.Create(c.Group, s.Linux.Resources); err != nil {
+		return err
+	}
+	if len(c.CPUs) > 0 {
+		p.rebalance()
+	}
+	return nil
 }
 
 // shimRecord is what the shim is told of the container, and what of that binds
@@ -193,6 +226,16 @@ func (p *cgroups) Update(_ context.Context, r *isolatorv1.UpdateRequest) (*isola
 		}
 	}
 	p.limitsOf(r.GetTask(), resources)
+	if len(p.settings.processors) > 0 {
+		p.assigning.Lock()
+		defer p.assigning.Unlock()
+		if own := p.processorsFor(c); own != "" {
+			if resources.CPU == nil {
+				resources.CPU = &specs.LinuxCPU{}
+			}
+			resources.CPU.Cpus = own
+		}
+	}
 	if err := p.Relimit(c, resources); err != nil {
 		return nil, err
 	}

@@ -23,6 +23,10 @@ type settings struct {
 	throttles *specs.LinuxBlockIO
 	devices   []specs.LinuxDeviceCgroup
 	hugePages []specs.LinuxHugepageLimit
+	// processors are those that containers run on; none: nobody asks which.
+	processors  []int
+	gpus        []gpu
+	gpuControls []specs.LinuxDeviceCgroup
 }
 
 // provide works the configuration out on this host, and finds what of it the
@@ -45,8 +49,17 @@ func (p *cgroups) provide() (ds []plugin.Diagnostic) {
 			ds = append(ds, plugin.Errorf("unusable seccomp profile", "seccomp_profile", "%v.", err))
 		}
 	}
+	if err := p.gpuSettings(); err != nil {
+		ds = append(ds, plugin.Errorf("unusable GPU", "gpu_devices", "%v.", err))
+	}
 	if p.Host == nil {
 		return ds
+	}
+	if slices.Contains(c.Controllers, "cpuset") {
+		var err error
+		if p.settings.processors, err = p.findProcessors(); err != nil {
+			ds = append(ds, plugin.Errorf("the host's processors cannot be found out", "controllers", "%v.", err))
+		}
 	}
 	if err := p.Host.CanWeigh(); c.IOWeight != 0 && err != nil {
 		ds = append(ds, plugin.Errorf("this host cannot weigh block devices", "io_weight", "%v. Take io_weight away; throttle limits do not need it.", err))

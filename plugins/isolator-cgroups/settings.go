@@ -22,13 +22,15 @@ type Config struct {
 	RuntimeDir  string   `hcl:"runtime_dir" help:"Where the state of containers is kept; an absolute path. By default the plugin's data directory."`
 	Enforce     bool     `hcl:"enforce" default:"false" help:"Whether it is an error, at start, that limits cannot be enforced on this host. Otherwise tasks run without them, and the plugin says that it is degraded."`
 
-	CPUs        string       `hcl:"cpus" help:"The processors that containers run on, such as 2-7,12 (controller cpuset). By default all."`
-	MemoryNodes string       `hcl:"memory_nodes" help:"The NUMA nodes that containers' memory is on, such as 0 or 0-1 (controller cpuset). By default all."`
-	IOWeight    int64        `hcl:"io_weight" default:"0" help:"The weight of each container at block devices, 10 to 1000 (controller io); 0: the kernel's default. Needs a kernel and an I/O scheduler that weigh."`
-	Throttles   []Throttle   `hcl:"throttle,block" help:"How fast each container may read and write a block device (controller io)."`
-	Devices     []string     `hcl:"allowed_devices" help:"Devices that containers may use besides the harmless ones, such as /dev/fuse rw (controller devices). r: read, w: write, m: make the device file; none: all."`
-	HugePages   *plugin.Size `hcl:"hugetlb_limit" help:"How much memory each container may have in huge pages, of each size (controller hugetlb). By default as much as there is."`
-	NetClass    int64        `hcl:"net_cls_major" default:"0" help:"The major number of the class that marks a container's packets for traffic control, 1 to 65535; each container has a minor number of its own (controller net_cls). 0: they are not marked."`
+	CPUs          string       `hcl:"cpus" help:"The processors that containers run on, such as 2-7,12 (controller cpuset). By default all."`
+	ExclusiveCPUs bool         `hcl:"exclusive_cpus" default:"false" help:"Whether a task that asks for whole CPUs (2, and not 1.5) has so many processors to itself; all others run on the rest, of which one is always left (controller cpuset). Tasks of task groups and of custom executors share."`
+	MemoryNodes   string       `hcl:"memory_nodes" help:"The NUMA nodes that containers' memory is on, such as 0 or 0-1 (controller cpuset). By default all."`
+	IOWeight      int64        `hcl:"io_weight" default:"0" help:"The weight of each container at block devices, 10 to 1000 (controller io); 0: the kernel's default. Needs a kernel and an I/O scheduler that weigh."`
+	Throttles     []Throttle   `hcl:"throttle,block" help:"How fast each container may read and write a block device (controller io)."`
+	Devices       []string     `hcl:"allowed_devices" help:"Devices that containers may use besides the harmless ones, such as /dev/fuse rw (controller devices). r: read, w: write, m: make the device file; none: all."`
+	GPUs          []string     `hcl:"gpu_devices" help:"The GPUs of this host, by the paths of their devices. A task that asks for gpus is given so many, which nobody else has meanwhile, and finds their numbers in NVIDIA_VISIBLE_DEVICES; controller devices keeps it from the others. By default /dev/nvidia0 and so on, where there are such."`
+	HugePages     *plugin.Size `hcl:"hugetlb_limit" help:"How much memory each container may have in huge pages, of each size (controller hugetlb). By default as much as there is."`
+	NetClass      int64        `hcl:"net_cls_major" default:"0" help:"The major number of the class that marks a container's packets for traffic control, 1 to 65535; each container has a minor number of its own (controller net_cls). 0: they are not marked."`
 
 	Effective  []string `hcl:"effective_capabilities" help:"The capabilities of a task that asks for none, such as NET_BIND_SERVICE; none: no capability. By default those of bounding_capabilities."`
 	Bounding   []string `hcl:"bounding_capabilities" help:"The capabilities that tasks may have at most; none: no capability. A task that asks for more is refused. By default all, for tasks that run as root."`
@@ -102,7 +104,8 @@ func (c *Config) needed() (ds []plugin.Diagnostic) {
 		{"cpus", "cpuset", c.CPUs != ""}, {"memory_nodes", "cpuset", c.MemoryNodes != ""},
 		{"io_weight", "io", c.IOWeight != 0}, {"throttle", "io", len(c.Throttles) > 0},
 		{"allowed_devices", "devices", len(c.Devices) > 0}, {"hugetlb_limit", "hugetlb", c.HugePages != nil},
-		{"net_cls_major", "net_cls", c.NetClass != 0},
+		{"net_cls_major", "net_cls", c.NetClass != 0}, {"exclusive_cpus", "cpuset", c.ExclusiveCPUs},
+		{"gpu_devices", "devices", len(c.GPUs) > 0},
 	} {
 		if s.set && !slices.Contains(c.Controllers, s.controller) {
 			ds = append(ds, plugin.Errorf("controller missing", s.name, "%s has no effect without %q in controllers.", s.name, s.controller))
@@ -118,6 +121,11 @@ func (c *Config) needed() (ds []plugin.Diagnostic) {
 	}
 	if c.NetClass < 0 || c.NetClass > 65535 {
 		ds = append(ds, plugin.Errorf("class out of range", "net_cls_major", "%d: want 1 to 65535, or 0 for none.", c.NetClass))
+	}
+	for i, path := range c.GPUs {
+		if !filepath.IsAbs(path) || slices.Index(c.GPUs, path) != i {
+			ds = append(ds, plugin.Errorf("malformed device", "gpu_devices."+strconv.Itoa(i), "%q: want the absolute path of a device, and each once.", path))
+		}
 	}
 	for i, text := range c.Devices {
 		if _, _, err := parseDevice(text); err != nil {

@@ -284,6 +284,26 @@ func (h *Host) MemoryLimit(path string) uint64 {
 	return 0
 }
 
+// Processors are those that the root group has, as the kernel writes them: 0-3,8.
+// Only with controller cpuset.
+func (h *Host) Processors() (string, error) {
+	dir, file := h.v2, "cpuset.cpus.effective"
+	if !h.v2Limits {
+		dir, file = h.v1["cpuset"], "cpuset.cpus"
+	}
+	text, err := os.ReadFile(filepath.Join(dir, file))
+	return strings.TrimSpace(string(text)), err
+}
+
+// SetProcessors has a container run on certain processors only.
+func (h *Host) SetProcessors(path, list string) error {
+	dir := h.v2Dir(path)
+	if !h.v2Limits {
+		dir = h.v1Dir("cpuset", path)
+	}
+	return write(dir+"/cpuset.cpus", list)
+}
+
 // Root makes the root group where it is not there, and tells whether it did.
 func (h *Host) Root() (made bool, err error) {
 	for _, dir := range h.rootDirs() {

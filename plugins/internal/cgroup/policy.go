@@ -29,9 +29,9 @@ type Policy struct {
 // Shares tells whether a container is limited together with its parent.
 func Shares(t *isolatorv1.Task) bool { return t.GetParent() != "" && t.GetShareCgroups() }
 
-// amount adds up a task's scalar resource: all of it, and what of it is
+// Amount adds up a task's scalar resource: all of it, and what of it is
 // revocable.
-func amount(t *isolatorv1.Task, name string) (all, revocable float64) {
+func Amount(t *isolatorv1.Task, name string) (all, revocable float64) {
 	for _, r := range t.GetResources() {
 		if r.GetName() != name || r.GetScalar() == nil {
 			continue
@@ -62,7 +62,7 @@ func (p Policy) Limit(t *isolatorv1.Task, r *specs.LinuxResources) {
 		return
 	}
 	has := func(c string) bool { return slices.Contains(p.Controllers, c) }
-	if all, revocable := amount(t, "cpus"); has("cpu") && all > 0 {
+	if all, revocable := Amount(t, "cpus"); has("cpu") && all > 0 {
 		weight := uint64(max((all-revocable)*cpuShares+revocable*revocableCPUShares, minCPUShares))
 		if r.CPU == nil {
 			r.CPU = &specs.LinuxCPU{}
@@ -77,7 +77,7 @@ func (p Policy) Limit(t *isolatorv1.Task, r *specs.LinuxResources) {
 		}
 		r.CPU.Quota, r.CPU.Period = &quota, &period
 	}
-	if all, _ := amount(t, "mem"); has("memory") && all > 0 {
+	if all, _ := Amount(t, "mem"); has("memory") && all > 0 {
 		request := max(int64(all*mebibyte), minMemory)
 		hard := request
 		if limit, ok := limitOf(t, "mem"); ok {

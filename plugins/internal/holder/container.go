@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +29,9 @@ const (
 	metaParent = "parent"
 	metaGroup  = "cgroup"
 	metaClass  = "net_class"
+	metaCPUs   = "cpus"
+	metaPlaced = "placed"
+	metaGPUs   = "gpus"
 )
 
 // Container is one that the plugin launched. Its state directory and its shim
@@ -39,6 +43,9 @@ type Container struct {
 	Parent string
 	Group  string // its path in the cgroup hierarchies; "" without cgroups
 	Class  uint32 // its network class; 0: none of its own
+	CPUs   []int  // processors that it has to itself
+	Placed bool   // another isolator says which processors it runs on
+	GPUs   []int  // its GPUs, by their place among the host's
 
 	done chan struct{} // closed once status is set
 
@@ -65,6 +72,11 @@ func (c *Container) Note() error {
 	r.Add(metaParent, c.Parent)
 	r.Add(metaGroup, c.Group)
 	r.AddInt(metaClass, int64(c.Class))
+	r.Add(metaCPUs, numbers(c.CPUs))
+	r.Add(metaGPUs, numbers(c.GPUs))
+	if c.Placed {
+		r.AddInt(metaPlaced, 1)
+	}
 	return record.Write(c.File(metaFile), r, false)
 }
 
@@ -74,8 +86,27 @@ func readContainer(dir string) *Container {
 	c := &Container{ID: filepath.Base(dir), Dir: dir, done: make(chan struct{})}
 	if meta, err := record.Read(c.File(metaFile)); err == nil {
 		c.Parent, c.Group, c.Class = meta.Get(metaParent), meta.Get(metaGroup), uint32(meta.Int(metaClass))
+		c.CPUs, c.GPUs, c.Placed = parseNumbers(meta.Get(metaCPUs)), parseNumbers(meta.Get(metaGPUs)), meta.Has(metaPlaced)
 	}
 	return c
+}
+
+func numbers(list []int) string {
+	texts := make([]string, len(list))
+	for i, n := range list {
+		texts[i] = strconv.Itoa(n)
+	}
+	return strings.Join(texts, ",")
+}
+
+// parseNumbers reads what numbers wrote.
+func parseNumbers(text string) (list []int) {
+	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' }) {
+		if n, err := strconv.Atoi(word); err == nil {
+			list = append(list, n)
+		}
+	}
+	return list
 }
 
 // end notes how the container ended, once.

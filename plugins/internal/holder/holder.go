@@ -48,6 +48,8 @@ type Holder struct {
 	// Release gives back what the plugin itself made for a container that has
 	// ended; idempotent. Nil: there is nothing of the kind.
 	Release func(context.Context, *Container) error
+	// Removed is told of a container that is not known any more. Nil: nobody is.
+	Removed func(*Container)
 
 	closing  context.Context // ended by Close
 	cancel   context.CancelFunc
@@ -387,6 +389,9 @@ func (h *Holder) Remove(ctx context.Context, c *Container) error {
 	h.mu.Lock()
 	delete(h.containers, c.ID)
 	h.mu.Unlock()
+	if h.Removed != nil {
+		h.Removed(c)
+	}
 	return nil
 }
 
