@@ -275,26 +275,11 @@ func checkMaster(text string, of int) error {
 	if !strings.Contains(text, "://") {
 		return checkAddress(text, false)
 	}
-	switch {
-	case !strings.HasPrefix(text, "zk://"):
-		return fmt.Errorf(`%q is neither host:port nor "zk://host:port,…/path"`, text)
-	case of > 1:
+	if IsZooKeeper(text) && of > 1 {
 		return fmt.Errorf("%q must stand alone: it finds the leader by itself", text)
 	}
-	// Not net/url, which takes a list of hosts for one host with a bad port.
-	hosts, path, ok := strings.Cut(strings.TrimPrefix(text, "zk://"), "/")
-	if at := strings.LastIndex(hosts, "@"); at >= 0 {
-		hosts = hosts[at+1:]
-	}
-	if !ok || path == "" {
-		return fmt.Errorf(`%q names no path; write "zk://host:port,…/path"`, text)
-	}
-	for host := range strings.SplitSeq(hosts, ",") {
-		if err := checkAddress(host, false); err != nil {
-			return err
-		}
-	}
-	return checkNode("/" + path)
+	_, err := ParseZooKeeper(text)
+	return err
 }
 
 var attributeName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"strings"
@@ -16,11 +18,9 @@ import (
 // so neither refuses what the other takes.
 func (m *Master) Check() hcl.Diagnostics {
 	d := &decoder{}
-	if m.Election.Kind == zookeeper {
-		d.add(notYet(m.Election.DefRange, `Election "zookeeper"`, "Take the block out, for a master that is alone."))
-	}
-	if m.Registry.Kind == zookeeper {
-		d.add(notYet(m.Registry.DefRange, `Registry "zookeeper"`, "Take the block out, to keep the registry in data_dir."))
+	d.checkZooKeeperTLS(m.Election.TLS)
+	if m.Registry.TLS != m.Election.TLS {
+		d.checkZooKeeperTLS(m.Registry.TLS)
 	}
 	d.checkTLS(m.TLS)
 	return byPlace(d.diags)
@@ -30,20 +30,45 @@ func (m *Master) Check() hcl.Diagnostics {
 func (a *Agent) Check() hcl.Diagnostics {
 	d := &decoder{}
 	for _, text := range a.Masters {
-		if strings.HasPrefix(text, "zk://") {
-			d.add(notYet(a.MastersRange, "Finding masters by ZooKeeper", `Write their addresses: masters = ["host:5061"].`))
+		if strings.HasPrefix(text, "zks://") && a.TLS == nil {
+			diag := invalid(a.MastersRange, "TLS to ZooKeeper without files", `"zks://" speaks TLS with this process's own certificate: write a tls block, or zk://.`)
+			if a.MastersRange == (hcl.Range{}) {
+				diag.Subject = nil // it was a flag
+			}
+			d.add(diag)
 		}
 	}
 	d.checkTLS(a.TLS)
 	return byPlace(d.diags)
 }
 
-func notYet(rng hcl.Range, what, remedy string) *hcl.Diagnostic {
-	diag := invalid(rng, what+" is not in this version", "%s", remedy)
-	if rng == (hcl.Range{}) {
-		diag.Subject = nil // it was a flag
+// checkZooKeeperTLS is checkTLS for the files of TLS to ZooKeeper.
+func (d *decoder) checkZooKeeperTLS(t *ZooKeeperTLS) {
+	if t == nil {
+		return
 	}
-	return diag
+	if _, err := t.Client(); err != nil {
+		d.add(invalid(t.DefRange, "Unusable TLS files", "%s.", strings.TrimPrefix(err.Error(), "tls: ")))
+	}
+}
+
+// Client is the client's side of TLS to ZooKeeper. The files are read now.
+func (t *ZooKeeperTLS) Client() (*tls.Config, error) {
+	if t == nil {
+		return nil, nil
+	}
+	if t.Cert != "" {
+		return client.Files{CA: t.CA, Cert: t.Cert, Key: t.Key}.Client()
+	}
+	text, err := os.ReadFile(t.CA)
+	if err != nil {
+		return nil, fmt.Errorf("tls: ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("tls: ca %s holds no certificate in PEM form", t.CA)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}, nil
 }
 
 // checkTLS complains about each file that cannot be read, or about what the

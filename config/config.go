@@ -175,7 +175,18 @@ type Election struct {
 	Servers        []string      // zookeeper: host:port each
 	Path           string        // zookeeper: the node under which everything lies, "/mezzo"
 	SessionTimeout time.Duration // zookeeper
+	Auth           string        // zookeeper: "user:password"; empty: none
+	TLS            *ZooKeeperTLS // zookeeper; nil: plain text
 	DefRange       hcl.Range     // the zero range when no block was written
+}
+
+// ZooKeeperTLS names the files of TLS to ZooKeeper.
+type ZooKeeperTLS struct {
+	CA string
+	// Cert and Key are this process's own; both or none.
+	Cert     string
+	Key      string
+	DefRange hcl.Range
 }
 
 // Registry says where the master's durable state lies.
@@ -185,6 +196,8 @@ type Registry struct {
 	Servers        []string      // zookeeper: the election's unless written
 	Path           string        // zookeeper: the election's unless written
 	SessionTimeout time.Duration // zookeeper: the election's unless written
+	Auth           string        // zookeeper: the election's unless written
+	TLS            *ZooKeeperTLS // zookeeper: the election's unless written
 	DefRange       hcl.Range
 }
 
@@ -208,7 +221,8 @@ type Agent struct {
 	// WorkDir holds the sandboxes; by default `work` in DataDir.
 	WorkDir string
 
-	// Masters are "host:port" addresses or one "zk://host:port,…/path".
+	// Masters are "host:port" addresses or one "zk://host:port,…/path"; see
+	// ParseZooKeeper.
 	Masters []string
 	// MastersRange is where Masters was written; the zero range when it was not.
 	MastersRange hcl.Range

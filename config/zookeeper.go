@@ -29,8 +29,8 @@ func (d *decoder) election(blocks hcl.Blocks) *Election {
 		return e
 	}
 	e.Path, e.SessionTimeout = defaultNode, defaultSessionTimeout
-	s, _ := d.content(block.Body, zookeeperSchema)
-	s.zookeeper(&e.Servers, &e.Path, &e.SessionTimeout)
+	s, blocks := d.content(block.Body, zookeeperSchema)
+	s.zookeeper(blocks, zookeeperValues{&e.Servers, &e.Path, &e.SessionTimeout, &e.Auth, &e.TLS})
 	if s.attrs["servers"] == nil {
 		d.add(missing(block, "servers"))
 	}
@@ -59,10 +59,10 @@ func (d *decoder) registry(blocks hcl.Blocks, e *Election) *Registry {
 	}
 	r.Path, r.SessionTimeout = defaultNode, defaultSessionTimeout
 	if several {
-		r.Servers, r.Path, r.SessionTimeout = e.Servers, e.Path, e.SessionTimeout
+		r.Servers, r.Path, r.SessionTimeout, r.Auth, r.TLS = e.Servers, e.Path, e.SessionTimeout, e.Auth, e.TLS
 	}
-	s, _ := d.content(block.Body, zookeeperSchema)
-	s.zookeeper(&r.Servers, &r.Path, &r.SessionTimeout)
+	s, blocks := d.content(block.Body, zookeeperSchema)
+	s.zookeeper(blocks, zookeeperValues{&r.Servers, &r.Path, &r.SessionTimeout, &r.Auth, &r.TLS})
 	if s.attrs["servers"] == nil && !several {
 		d.add(missing(block, "servers"))
 	}
@@ -83,12 +83,25 @@ func missing(block *hcl.Block, name string) *hcl.Diagnostic {
 
 var bboltSchema = schema([]string{"file"})
 
-var zookeeperSchema = schema([]string{"servers", "path", "session_timeout"})
+var zookeeperSchema = schema([]string{"servers", "path", "session_timeout", "auth"}, "tls")
 
-func (s scope) zookeeper(servers *[]string, path *string, session *time.Duration) {
+var zookeeperTLSSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
+	{Name: "ca", Required: true}, {Name: "cert"}, {Name: "key"},
+}}
+
+// zookeeperValues are where the values of a block go.
+type zookeeperValues struct {
+	servers *[]string
+	path    *string
+	session *time.Duration
+	auth    *string
+	tls     **ZooKeeperTLS
+}
+
+func (s scope) zookeeper(blocks hcl.Blocks, to zookeeperValues) {
 	var list []string
 	if places, ok := s.texts("servers", &list); ok {
-		*servers = list
+		*to.servers = list
 		if len(list) == 0 {
 			s.d.add(invalid(s.attrs["servers"].Expr.Range(), "No servers", "servers must name at least one ZooKeeper server."))
 		}
@@ -98,12 +111,76 @@ func (s scope) zookeeper(servers *[]string, path *string, session *time.Duration
 			}
 		}
 	}
-	if rng, ok := s.text("path", path); ok {
-		if err := checkNode(*path); err != nil {
+	if rng, ok := s.text("path", to.path); ok {
+		if err := checkNode(*to.path); err != nil {
 			s.d.add(invalid(rng, "Bad path", "In path: %s.", err))
 		}
 	}
-	s.duration("session_timeout", session, time.Second)
+	s.duration("session_timeout", to.session, time.Second)
+	if rng, ok := s.text("auth", to.auth); ok {
+		*to.auth = strings.TrimSpace(*to.auth) // of a file, the last line ends
+		if user, password, both := strings.Cut(*to.auth, ":"); !both || user == "" || password == "" {
+			s.d.add(invalid(rng, "Bad credentials", `auth must be "user:password"; env("NAME") and file("path") keep it out of this file.`))
+		}
+	}
+	block := s.d.single(blocks, "tls")
+	if block == nil {
+		return
+	}
+	t, _ := s.d.content(block.Body, zookeeperTLSSchema)
+	files := &ZooKeeperTLS{DefRange: block.DefRange}
+	t.path("ca", &files.CA)
+	t.path("cert", &files.Cert)
+	t.path("key", &files.Key)
+	if (files.Cert == "") != (files.Key == "") {
+		s.d.add(invalid(block.DefRange, "Incomplete TLS files", "cert and key go together: write both, or neither."))
+	}
+	*to.tls = files
+}
+
+// ZooKeeperAddress is where an ensemble keeps a cluster's leader.
+type ZooKeeperAddress struct {
+	Servers []string // host:port each
+	Path    string   // "/mezzo"
+	Auth    string   // "user:password"; empty: none
+	TLS     bool
+}
+
+// IsZooKeeper is whether an address of masters is of the form that
+// ParseZooKeeper takes.
+func IsZooKeeper(text string) bool {
+	return strings.HasPrefix(text, "zk://") || strings.HasPrefix(text, "zks://")
+}
+
+// ParseZooKeeper reads "zk://[user:password@]host:port,…/path", or "zks://…" for
+// TLS.
+func ParseZooKeeper(text string) (a ZooKeeperAddress, err error) {
+	rest, plain := strings.CutPrefix(text, "zk://")
+	if !plain {
+		if rest, a.TLS = strings.CutPrefix(text, "zks://"); !a.TLS {
+			return a, fmt.Errorf(`%q is neither host:port nor "zk://host:port,…/path"`, text)
+		}
+	}
+	// Not net/url, which takes a list of hosts for one host with a bad port.
+	hosts, path, ok := strings.Cut(rest, "/")
+	if at := strings.LastIndex(rest, "@"); at >= 0 {
+		// The password may have slashes.
+		a.Auth = rest[:at]
+		hosts, path, ok = strings.Cut(rest[at+1:], "/")
+		if user, password, both := strings.Cut(a.Auth, ":"); !both || user == "" || password == "" {
+			return a, fmt.Errorf(`the address of ZooKeeper at %q has credentials that are not "user:password"`, hosts)
+		}
+	}
+	if !ok || path == "" {
+		return a, fmt.Errorf(`the address of ZooKeeper at %q names no path; write "zk://host:port,…/path"`, hosts)
+	}
+	a.Servers, a.Path = strings.Split(hosts, ","), "/"+path
+	for _, host := range a.Servers {
+		if err := checkAddress(host, false); err != nil {
+			return a, err
+		}
+	}
+	return a, checkNode(a.Path)
 }
 
 // checkNode complains about what is not the path of a ZooKeeper node below the

@@ -75,17 +75,17 @@ var badConfigs = map[string]struct {
 		text: "master {\n  rpc = \"0.0.0.0:0\"\n}\n",
 		says: []string{"on FILE line 4, column 9, in master", "Listener without TLS", "insecure = true"},
 	},
-	"what is still to come": {
-		text: "master {}\nelection \"zookeeper\" {\n  servers = [\"z1:2181\"]\n}\nregistry \"zookeeper\" {}\n",
-		says: []string{"on FILE line 4, column 1", "on FILE line 7, column 1", "not in this version"},
+	"TLS to ZooKeeper without its files": {
+		text: "master {}\nelection \"zookeeper\" {\n  servers = [\"z1:2181\"]\n  tls {\n    ca = \"ca.pem\"\n  }\n}\nregistry \"zookeeper\" {}\n",
+		says: []string{"on FILE line 6, column 3", "Unusable TLS files", "DIR/ca.pem: no such file"},
 	},
 	"adapter that anybody could reach": {
 		text: "master {}\nframework \"mesos\" {\n  config {\n    listen = \"0.0.0.0:0\"\n  }\n}\n",
 		says: []string{"on FILE line 6, column 14, in framework", "Listener without TLS", "insecure = true"},
 	},
-	"agent to find masters by ZooKeeper": {
-		text:  "agent {\n  masters = [\"zk://z1:2181/mezzo\"]\n}\n",
-		says:  []string{"on FILE line 4, column 13, in agent", "not in this version"},
+	"agent to find masters by ZooKeeper with TLS, without a certificate": {
+		text:  "agent {\n  masters = [\"zks://z1:2181/mezzo\"]\n}\n",
+		says:  []string{"on FILE line 4, column 13, in agent", "TLS to ZooKeeper without files"},
 		agent: true, notDev: true, // which finds the master itself
 	},
 }

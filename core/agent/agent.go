@@ -74,7 +74,7 @@ func New(options Options) (*Agent, error) {
 	switch {
 	case options.DataDir == "":
 		return nil, errors.New("agent: no data directory")
-	case len(options.Masters) == 0:
+	case len(options.Masters) == 0 && options.Leaders == nil:
 		return nil, errors.New("agent: no master's address")
 	case options.Dial == nil:
 		return nil, errors.New("agent: no way to dial a master")
@@ -167,7 +167,7 @@ func (a *Agent) build() error {
 		a.boxes.isolators[i.Name()] = newIsolatorClient(i.Name(), a.logger, a.post, a.run)
 	}
 	a.disk = &diskWatch{work: a.work, volumes: a.volumes, enforce: o.EnforceDisk, list: a.listContainers, post: a.post}
-	a.links = &links{dial: o.Dial, masters: o.Masters, post: a.post, run: a.run}
+	a.links = &links{dial: o.Dial, masters: o.Masters, detected: o.Leaders != nil, found: make(chan struct{}), post: a.post, run: a.run}
 	a.machine = state.New(config)
 	return nil
 }
@@ -234,6 +234,9 @@ func (a *Agent) serve(ctx context.Context) (err error) {
 		a.follow(a.boxes.client(i.Name()), i)
 	}
 	a.watchDisk()
+	if a.options.Leaders != nil {
+		a.run(func(ctx context.Context) { a.links.follow(ctx, a.options.Leaders(ctx)) })
+	}
 	close(a.running)
 	err = a.loop(ctx)
 	var over *exit

@@ -27,21 +27,52 @@ type links struct {
 	post    func(context.Context, state.Input)
 	run     func(func(context.Context)) // runs it as part of the agent
 
+	detected bool // the leader is detected: masters are not used
+
 	next int // the master to try; used by the loop only
 
 	mu      sync.Mutex
+	leader  string        // as detected, or as a master told; empty: unknown
+	found   chan struct{} // closed and replaced when leader changes
+	address string        // of the session
 	session uint64
 	sender  *rpc.Sender[*linkv1.AgentMessage]
 	cancel  context.CancelFunc
 }
 
-// connect opens the stream of a session to the next master. It does not wait.
+// follow learns from a detector who leads. A stream to another master is given
+// up: that one may not know yet that it does not lead.
+func (l *links) follow(ctx context.Context, leaders <-chan string) {
+	for leader := range leaders {
+		l.mu.Lock()
+		l.leader = leader
+		close(l.found)
+		l.found = make(chan struct{})
+		if leader != "" && l.address != "" && l.address != leader && l.cancel != nil {
+			l.cancel()
+		}
+		l.mu.Unlock()
+		if leader != "" {
+			l.post(ctx, state.LeaderFound{})
+		}
+	}
+}
+
+// connect opens the stream of a session to the leader, or else the next master.
+// It does not wait.
 func (l *links) connect(session uint64) {
 	l.close()
-	address := l.masters[l.next%len(l.masters)]
-	l.next++
+	address := ""
+	if !l.detected {
+		address = l.masters[l.next%len(l.masters)]
+		l.next++
+	}
 	l.mu.Lock()
-	l.session = session
+	l.session, l.address = session, ""
+	if !l.detected && l.leader != "" {
+		// A hint counts once: it may be old.
+		address, l.leader = l.leader, ""
+	}
 	l.mu.Unlock()
 	l.run(func(life context.Context) {
 		ctx, cancel := context.WithCancel(life)
@@ -53,11 +84,37 @@ func (l *links) connect(session uint64) {
 		}
 		l.cancel = cancel
 		l.mu.Unlock()
-		err := l.stream(ctx, session, address)
+		if address == "" {
+			address = l.await(ctx, session)
+		}
+		why := "no master leads"
+		if address != "" {
+			why = fmt.Sprintf("master %s: %s", address, reason(l.stream(ctx, session, address)))
+		}
 		// Not with ctx, which has ended when the stream has: the input must not be
 		// dropped.
-		l.post(life, state.LinkDown{Session: session, Reason: fmt.Sprintf("master %s: %s", address, reason(err))})
+		l.post(life, state.LinkDown{Session: session, Reason: why})
 	})
+}
+
+// await waits until there is a leader; empty: ctx has ended.
+func (l *links) await(ctx context.Context, session uint64) string {
+	for {
+		l.mu.Lock()
+		leader, found := l.leader, l.found
+		if leader != "" && l.session == session {
+			l.address = leader
+		}
+		l.mu.Unlock()
+		if leader != "" {
+			return leader
+		}
+		select {
+		case <-found:
+		case <-ctx.Done():
+			return ""
+		}
+	}
 }
 
 // reason is an error without gRPC's wrapping.
@@ -105,6 +162,11 @@ func (l *links) stream(ctx context.Context, session uint64, address string) erro
 	for {
 		message, err := stream.Recv()
 		if err != nil {
+			if told := stream.Trailer().Get(rpc.LeaderKey); len(told) > 0 && !l.detected {
+				l.mu.Lock()
+				l.leader = told[0]
+				l.mu.Unlock()
+			}
 			return err
 		}
 		l.post(ctx, state.LinkMessage{Session: session, Message: message})
@@ -150,5 +212,5 @@ func (l *links) close() {
 	if l.cancel != nil {
 		l.cancel()
 	}
-	l.cancel, l.sender, l.session = nil, nil, 0
+	l.cancel, l.sender, l.session, l.address = nil, nil, 0, ""
 }

@@ -29,8 +29,13 @@ type Options struct {
 	RPCAddress  string
 	HTTPAddress string
 
-	// Masters are tried one after the other.
+	// Masters are tried one after the other; one that does not lead may tell who
+	// does.
 	Masters []string
+	// Leaders, when set, is used instead of Masters: it sends the address of the
+	// leader whenever that changes, empty while there is none, until its context
+	// ends.
+	Leaders func(ctx context.Context) <-chan string
 	// Dial opens a connection to a master's address. It may return before the
 	// connection is made. A test gives its own.
 	Dial func(address string) (*grpc.ClientConn, error)

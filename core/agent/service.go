@@ -24,10 +24,12 @@ import (
 	"github.com/mezzo-os/mezzo/core/adapter"
 	"github.com/mezzo-os/mezzo/core/agent/fetcher"
 	"github.com/mezzo-os/mezzo/core/agent/state"
+	elect "github.com/mezzo-os/mezzo/core/election/zookeeper"
 	"github.com/mezzo-os/mezzo/core/http"
 	"github.com/mezzo-os/mezzo/core/loglevel"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/rpc"
+	"github.com/mezzo-os/mezzo/core/zookeeper"
 	"github.com/mezzo-os/mezzo/sdk/client"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -36,6 +38,8 @@ import (
 )
 
 const (
+	// detectorSession is that of the agent with ZooKeeper. It has no nodes there.
+	detectorSession = 10 * time.Second
 	// endTimeout bounds the end of all tasks, their grace periods included.
 	endTimeout = 15 * time.Second
 	closeGrace = 2 * time.Second
@@ -187,6 +191,10 @@ func (s *Service) newAgent(hostname string, isolators []Isolator) (*Agent, error
 	if err != nil {
 		return nil, err
 	}
+	leaders, err := s.detector()
+	if err != nil {
+		return nil, err
+	}
 	fetch, err := fetcher.New(fetcher.Options{
 		CacheDir: filepath.Join(c.DataDir, "fetch"), CacheBytes: c.Fetcher.CacheSize, MaxBytes: c.Fetcher.MaxSize, Stall: c.Fetcher.StallTimeout,
 	})
@@ -195,7 +203,7 @@ func (s *Service) newAgent(hostname string, isolators []Isolator) (*Agent, error
 	}
 	return New(Options{
 		DataDir: c.DataDir, WorkDir: c.WorkDir, Hostname: hostname, Version: s.o.Version,
-		RPCAddress: s.rpc.Address(), HTTPAddress: s.http.Address(), Masters: c.Masters, Dial: dial,
+		RPCAddress: s.rpc.Address(), HTTPAddress: s.http.Address(), Masters: c.Masters, Leaders: leaders, Dial: dial,
 		Resources: resources.ToProto(), Attributes: attributes(c.Attributes), Domain: c.Domain.Proto(), Isolators: isolators, Revive: s.revive,
 		Retire: s.retire, Adapters: blockNames(c.Frameworks),
 		Plugins: s.listPlugins, Authorizer: s.o.Authorizer, RegistrationBackoff: c.RegistrationBackoff, PingTimeout: c.PingTimeout,
@@ -206,6 +214,30 @@ func (s *Service) newAgent(hostname string, isolators []Isolator) (*Agent, error
 		GCDelay: c.GCDelay, GCDiskHeadroom: c.GCDiskHeadroom, GCInterval: c.GCInterval,
 		DiskWatchInterval: c.DiskWatchInterval, EnforceDisk: c.EnforceDisk, Logger: s.o.Logger,
 	})
+}
+
+// detector finds the leader by ZooKeeper; nil: the masters are listed.
+func (s *Service) detector() (func(context.Context) <-chan string, error) {
+	if len(s.o.Config.Masters) != 1 || !config.IsZooKeeper(s.o.Config.Masters[0]) {
+		return nil, nil
+	}
+	where, err := config.ParseZooKeeper(s.o.Config.Masters[0])
+	if err != nil {
+		return nil, err
+	}
+	o := elect.Options{Path: where.Path, Session: zookeeper.Options{
+		Servers: where.Servers, Timeout: detectorSession, Auth: where.Auth, Logger: s.o.Logger.Named("detector"),
+	}}
+	if where.TLS {
+		files := s.files()
+		if files == nil {
+			return nil, errors.New("zks:// speaks TLS with this process's own certificate: write a tls block, or zk://")
+		}
+		if o.Session.TLS, err = files.Client(); err != nil {
+			return nil, err
+		}
+	}
+	return func(ctx context.Context) <-chan string { return elect.Addresses(ctx, o, "rpc") }, nil
 }
 
 func (s *Service) dialer() (func(string) (*grpc.ClientConn, error), error) {

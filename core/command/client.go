@@ -14,6 +14,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/config"
+	elect "github.com/mezzo-os/mezzo/core/election/zookeeper"
+	"github.com/mezzo-os/mezzo/core/zookeeper"
 	"github.com/mezzo-os/mezzo/sdk/client"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	"github.com/mezzo-os/mezzo/sdk/wirejson"
@@ -24,6 +27,9 @@ const defaultAddress = "127.0.0.1:5061"
 // queryTimeout bounds one question to a master or an agent.
 const queryTimeout = 15 * time.Second
 
+// zookeeperTimeout bounds the question who leads.
+const zookeeperTimeout = 8 * time.Second
+
 // clientFlags say where the cluster is and who is calling.
 type clientFlags struct {
 	addresses     []string
@@ -31,12 +37,12 @@ type clientFlags struct {
 }
 
 func (c *cli) addClientFlags(cmd *cobra.Command) {
-	addresses := strings.FieldsFunc(os.Getenv("MEZZO_ADDRESS"), func(r rune) bool { return r == ',' || r == ' ' })
+	addresses := splitAddresses(os.Getenv("MEZZO_ADDRESS"))
 	if len(addresses) == 0 {
 		addresses = []string{defaultAddress}
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&c.client.addresses, "address", addresses, "the master's rpc address, or several; also MEZZO_ADDRESS")
+	f.StringSliceVar(&c.client.addresses, "address", addresses, "the rpc address of a master, or several, or zk://HOST:PORT,…/PATH; also MEZZO_ADDRESS")
 	f.StringVar(&c.client.ca, "tls-ca", os.Getenv("MEZZO_TLS_CA"), "file of the authority that signed the cluster's certificates; also MEZZO_TLS_CA")
 	f.StringVar(&c.client.cert, "tls-cert", os.Getenv("MEZZO_TLS_CERT"), "file of your certificate; also MEZZO_TLS_CERT")
 	f.StringVar(&c.client.key, "tls-key", os.Getenv("MEZZO_TLS_KEY"), "file of its key; also MEZZO_TLS_KEY")
@@ -66,13 +72,70 @@ func (f clientFlags) options() (client.Options, error) {
 	return client.Options{TLS: tls}, err
 }
 
+// splitAddresses takes a list apart. The commas of an address of ZooKeeper are
+// its own.
+func splitAddresses(text string) []string {
+	if text = strings.TrimSpace(text); config.IsZooKeeper(text) {
+		return []string{text}
+	}
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// masters are the addresses to ask who leads: those given, or the leader that
+// ZooKeeper names.
+func (f clientFlags) masters(ctx context.Context) ([]string, error) {
+	// The flag's list is split at commas, whatever it is.
+	text := strings.Join(f.addresses, ",")
+	if !config.IsZooKeeper(text) {
+		return f.addresses, nil
+	}
+	where, err := config.ParseZooKeeper(text)
+	if err != nil {
+		return nil, usage("--address: %v", err)
+	}
+	o := elect.Options{Path: where.Path, Session: zookeeper.Options{Servers: where.Servers, Timeout: queryTimeout, Auth: where.Auth}}
+	if where.TLS {
+		files, err := f.tls()
+		if err != nil {
+			return nil, err
+		}
+		if files == nil {
+			return nil, usage("--address zks://… speaks TLS: give --tls-ca, --tls-cert and --tls-key")
+		}
+		if o.Session.TLS, err = files.Client(); err != nil {
+			return nil, err
+		}
+	}
+	asking, cancel := context.WithTimeout(ctx, zookeeperTimeout)
+	defer cancel()
+	found := elect.Addresses(asking, o, "rpc")
+	address, known := <-found
+	cancel()
+	for range found { // until the session is closed
+	}
+	ensemble := strings.Join(where.Servers, ",")
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case !known:
+		return nil, fmt.Errorf("ZooKeeper at %s does not answer", ensemble)
+	case address == "":
+		return nil, fmt.Errorf("ZooKeeper at %s knows no leading master below %s (is one running? is it the path of election \"zookeeper\"?)", ensemble, where.Path)
+	}
+	return []string{address}, nil
+}
+
 // dial connects to the leading master.
 func (c *cli) dial(ctx context.Context) (*grpc.ClientConn, error) {
 	options, err := c.client.options()
 	if err != nil {
 		return nil, err
 	}
-	conn, err := client.Leader(ctx, c.client.addresses, options)
+	addresses, err := c.client.masters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := client.Leader(ctx, addresses, options)
 	if err != nil {
 		hint := "is it running? mezzo dev starts a cluster; --address or MEZZO_ADDRESS says where one is"
 		if options.TLS == nil && strings.Contains(err.Error(), "TLS") {

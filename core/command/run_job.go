@@ -71,7 +71,7 @@ func newJob(c *cli, o runOptions) (*job, error) {
 		j.waiting = append(j.waiting, i)
 	}
 	options := framework.Options{
-		Masters: c.client.addresses,
+		Resolve: c.client.masters,
 		Info: &mezzov1.FrameworkInfo{
 			Name: proto.String("run " + o.name), User: proto.String(o.user), Roles: []string{o.role},
 			FailoverTimeout: proto.Float64(runFailover.Seconds()),

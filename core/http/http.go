@@ -52,6 +52,8 @@ const (
 type Query struct {
 	One  func(ctx context.Context, values url.Values) (proto.Message, error)
 	List func(ctx context.Context, values url.Values) ([]proto.Message, error)
+	// Local queries are about this process, and never redirected.
+	Local bool
 }
 
 // Options of a server.
@@ -73,6 +75,10 @@ type Options struct {
 	Ready func() error
 	// Queries are served at /v1/<name>.
 	Queries map[string]Query
+	// Elsewhere is the address, host:port, of the process that can answer what
+	// this one cannot: queries are redirected there, but those that are Local.
+	// Empty, or nil: there is none.
+	Elsewhere func() string
 }
 
 // Server is an HTTP server and its listener.
@@ -192,6 +198,9 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 
 // query answers in one piece, so that an error never follows half an answer.
 func (s *Server) query(w http.ResponseWriter, r *http.Request, q Query) {
+	if !q.Local && s.redirected(w, r) {
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
 	defer cancel()
 	var body []byte
@@ -213,6 +222,23 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request, q Query) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(append(body, '\n')) // a client that is gone is no error
+}
+
+// redirected sends a client to where it is answered.
+func (s *Server) redirected(w http.ResponseWriter, r *http.Request) bool {
+	if s.options.Elsewhere == nil {
+		return false
+	}
+	address := s.options.Elsewhere()
+	if address == "" {
+		return false
+	}
+	there := url.URL{Scheme: "http", Host: address, Path: r.URL.Path, RawQuery: r.URL.RawQuery}
+	if s.options.TLS != nil {
+		there.Scheme = "https"
+	}
+	http.Redirect(w, r, there.String(), http.StatusTemporaryRedirect)
+	return true
 }
 
 func (s *Server) list(messages []proto.Message) ([]byte, error) {

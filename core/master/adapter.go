@@ -74,7 +74,11 @@ func (t *term) tellAdapter(name string, serves bool) {
 
 // candidate is the master as the election is told of it.
 func (m *Master) candidate() election.Candidate {
-	return election.Candidate{ID: m.rpc.Address(), Endpoints: m.Addresses()}
+	endpoints := m.Addresses()
+	for name, address := range endpoints {
+		endpoints[name] = m.reachable(address)
+	}
+	return election.Candidate{ID: m.id, Endpoints: endpoints}
 }
 
 // announce publishes where the master and its adapters are.

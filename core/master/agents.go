@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/core/master/state"
@@ -54,6 +55,9 @@ type agentService struct {
 func (s *agentService) Connect(stream grpc.BidiStreamingServer[linkv1.AgentMessage, linkv1.MasterMessage]) error {
 	term, err := s.master.leading()
 	if err != nil {
+		if leader := s.master.leadersRPC(); leader != "" {
+			stream.SetTrailer(metadata.Pairs(rpc.LeaderKey, leader))
+		}
 		return err
 	}
 	ctx := stream.Context()

@@ -11,7 +11,6 @@
 package master
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,12 +30,10 @@ import (
 	"github.com/mezzo-os/mezzo/config"
 	"github.com/mezzo-os/mezzo/core/adapter"
 	"github.com/mezzo-os/mezzo/core/election"
-	"github.com/mezzo-os/mezzo/core/election/standalone"
 	"github.com/mezzo-os/mezzo/core/http"
 	"github.com/mezzo-os/mezzo/core/loglevel"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/registry"
-	"github.com/mezzo-os/mezzo/core/registry/bolt"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	"github.com/mezzo-os/mezzo/sdk/client"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
@@ -93,7 +90,9 @@ type Master struct {
 	rpc        *rpc.Server
 	http       *http.Server
 
-	term     atomic.Pointer[term] // nil while it does not lead
+	id       string                             // of the candidate, fresh at every start
+	leader   atomic.Pointer[election.Candidate] // as the election tells it; nil: none
+	term     atomic.Pointer[term]               // nil while it does not lead
 	termMu   sync.Mutex
 	termNews chan struct{}   // closed and replaced when term or elected changes
 	elected  bool            // from the election's word to the term's end
@@ -131,7 +130,7 @@ func New(o Options) (m *Master, err error) {
 			return t.inbox.waiting()
 		}
 		return 0
-	})
+	}, func() bool { return m.term.Load() != nil })
 	m.config.Store(&o.Config)
 	defer func() {
 		if err != nil {
@@ -145,12 +144,15 @@ func New(o Options) (m *Master, err error) {
 	if err := os.MkdirAll(o.Config.DataDir, 0o755); err != nil {
 		return m, fmt.Errorf("data directory: %w", err)
 	}
-	m.election = standalone.New()
-	durable, err := bolt.Open(cmp.Or(o.Config.Registry.File, filepath.Join(o.Config.DataDir, bolt.File)))
-	if err != nil {
+	if m.id, err = randomID(); err != nil {
 		return m, err
 	}
-	m.registry = durable
+	if m.election, err = newElection(&o.Config, m.logger); err != nil {
+		return m, err
+	}
+	if m.registry, err = newRegistry(&o.Config, m.logger); err != nil {
+		return m, err
+	}
 	// A directory of its own: an agent on the same data_dir has one, too.
 	if m.host, err = pluginhost.New(pluginhost.Options{Logger: m.logger, DataDir: filepath.Join(o.Config.DataDir, "master")}); err != nil {
 		return m, err
@@ -183,7 +185,7 @@ func (m *Master) listen() (err error) {
 	schedulerv1.RegisterSchedulerServer(m.rpc, &schedulerService{master: m})
 	m.http, err = http.Listen(http.Options{
 		Title: "Mezzo master", Address: c.HTTP, TLS: tls, Insecure: c.Insecure, Logger: httpLogger,
-		Metrics: m.metrics.registry, Ready: m.readiness, Queries: queries(operator),
+		Metrics: m.metrics.registry, Ready: m.readiness, Queries: queries(operator), Elsewhere: m.leadersHTTP,
 	})
 	return err
 }
@@ -200,7 +202,8 @@ func (m *Master) readiness() error {
 }
 
 // Run campaigns, leads, and serves until ctx ends (it returns nil) or
-// something fails that only an operator can put right.
+// something fails that only an operator can put right. One of several masters
+// that loses its leadership throws its state away and campaigns again.
 func (m *Master) Run(ctx context.Context) error {
 	defer m.close()
 	outer := ctx
@@ -221,16 +224,8 @@ func (m *Master) Run(ctx context.Context) error {
 
 	fail("rpc", m.rpc.Serve)
 	fail("http", m.http.Serve)
-	fail("leadership", func() error {
-		err := m.lead(ctx)
-		if err == nil && ctx.Err() == nil {
-			err = errors.New("it was lost; start the master again, as a standby")
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	})
+	fail("leadership", func() error { return m.campaign(ctx) })
+	m.background.Go(func() { m.followLeader(ctx) })
 	err := m.startAllocator(ctx)
 	if err == nil {
 		c := m.config.Load()
@@ -251,9 +246,14 @@ func (m *Master) Run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// serve tells when the master is ready, and waits for the end.
+// serve tells when the master is ready, and waits for the end. One of several is
+// ready when it could lead.
 func (m *Master) serve(ctx context.Context) error {
-	if _, err := m.awaitTerm(ctx); err == nil {
+	err := ctx.Err()
+	if m.alone() {
+		_, err = m.awaitTerm(ctx)
+	}
+	if err == nil {
 		close(m.ready)
 		addresses := m.Addresses()
 		m.logger.Info("serving", "rpc", addresses["rpc"], "http", addresses["http"])
@@ -312,7 +312,7 @@ func (m *Master) Addresses() map[string]string {
 }
 
 // Ready is closed when the master leads, its allocator has started and its
-// adapters serve.
+// adapters serve; one of several need not lead for it.
 func (m *Master) Ready() <-chan struct{} { return m.ready }
 
 // leading returns the term, or an error for the caller.
@@ -320,7 +320,7 @@ func (m *Master) leading() (*term, error) {
 	if t := m.term.Load(); t != nil {
 		return t, nil
 	}
-	return nil, unavailable("this master does not lead")
+	return nil, unavailable(m.notLeading())
 }
 
 // setTerm says that the master leads, or, with nil, whether it is elected to.

@@ -556,10 +556,9 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 	}
 	defer taken.Close()
 	for name, change := range map[string]func(*master.Options){
-		"in use":                 func(o *master.Options) { o.Config.HTTP = taken.Addr().String() },
-		"not on loopback":        func(o *master.Options) { o.Config.RPC = "0.0.0.0:0" },
-		"Election \"zookeeper":   func(o *master.Options) { o.Config.Election.Kind = "zookeeper" },
-		"Registry \"zookeeper\"": func(o *master.Options) { o.Config.Registry.Kind = "zookeeper" },
+		"in use":             func(o *master.Options) { o.Config.HTTP = taken.Addr().String() },
+		"not on loopback":    func(o *master.Options) { o.Config.RPC = "0.0.0.0:0" },
+		"no server is named": func(o *master.Options) { o.Config.Registry.Kind = "zookeeper" },
 		"is not a directory": func(o *master.Options) {
 			o.Config.DataDir = filepath.Join(o.Config.DataDir, "file", "data")
 			if err := os.WriteFile(filepath.Dir(o.Config.DataDir), nil, 0o600); err != nil {

@@ -19,6 +19,7 @@ type metrics struct {
 	cycle    prometheus.Histogram
 	write    prometheus.Histogram
 	links    prometheus.Gauge
+	terms    prometheus.Counter
 	refused  *prometheus.CounterVec
 	cut      *prometheus.CounterVec
 	swaps    *prometheus.CounterVec
@@ -26,7 +27,7 @@ type metrics struct {
 	traffic  *traffic
 }
 
-func newMetrics(m *mirror, waiting func() int) *metrics {
+func newMetrics(m *mirror, waiting func() int, leading func() bool) *metrics {
 	histogram := func(name, help string) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(1e-5, 2, 21)})
 	}
@@ -36,6 +37,7 @@ func newMetrics(m *mirror, waiting func() int) *metrics {
 		cycle:    histogram("mezzo_master_allocator_cycle_seconds", "How long one cycle of the allocator took, by its own word."),
 		write:    histogram("mezzo_master_registry_write_seconds", "How long one write of the registry took."),
 		links:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "mezzo_master_agent_streams", Help: "Open streams of agents."}),
+		terms:    prometheus.NewCounter(prometheus.CounterOpts{Name: "mezzo_master_terms_total", Help: "How often this master has begun to lead."}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mezzo_master_allocator_decisions_refused_total", Help: "Decisions of the allocator that were refused, by reason.",
 		}, []string{"reason"}),
@@ -52,7 +54,13 @@ func newMetrics(m *mirror, waiting func() int) *metrics {
 	out.traffic = newTraffic(out.registry)
 	inbox := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mezzo_master_loop_queue_bytes", Help: "What waits for the event loop."},
 		func() float64 { return float64(waiting()) })
-	out.registry.MustRegister(inbox, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, out.swaps, out.revoked, &gauges{mirror: m},
+	leads := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mezzo_master_leading", Help: "1 while this master leads, else 0."}, func() float64 {
+		if leading() {
+			return 1
+		}
+		return 0
+	})
+	out.registry.MustRegister(inbox, leads, out.terms, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, out.swaps, out.revoked, &gauges{mirror: m},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return out
 }

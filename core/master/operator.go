@@ -40,6 +40,9 @@ func (s *operatorService) GetStatus(ctx context.Context, _ *operatorv1.GetStatus
 		out.Leadership, out.MasterId, out.Epoch, out.Elected = "leading", term.id, term.epoch, timestamp(term.elected)
 	}
 	out.Endpoints = endpointMessages(m.Addresses())
+	if leader := m.leader.Load(); leader != nil {
+		out.Leader = endpointMessages(leader.Endpoints)
+	}
 	m.mirror.counts(out)
 	sum := m.mirror.totals()
 	out.Total, out.Allocated, out.Offered = quantityMessage(sum.total), quantityMessage(sum.used), quantityMessage(sum.offered)

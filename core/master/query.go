@@ -14,7 +14,7 @@ import (
 // service gives.
 func queries(s *operatorService) map[string]http.Query {
 	return map[string]http.Query{
-		"status": {One: func(ctx context.Context, _ url.Values) (proto.Message, error) {
+		"status": {Local: true, One: func(ctx context.Context, _ url.Values) (proto.Message, error) {
 			return s.GetStatus(ctx, &operatorv1.GetStatusRequest{})
 		}},
 		"agents": {List: func(ctx context.Context, _ url.Values) ([]proto.Message, error) {
@@ -39,7 +39,7 @@ func queries(s *operatorService) map[string]http.Query {
 			answer, err := s.ListOffers(ctx, &operatorv1.ListOffersRequest{})
 			return list(answer.GetOffers()), err
 		}},
-		"plugins": {List: func(ctx context.Context, _ url.Values) ([]proto.Message, error) {
+		"plugins": {Local: true, List: func(ctx context.Context, _ url.Values) ([]proto.Message, error) {
 			answer, err := s.ListPlugins(ctx, &operatorv1.ListPluginsRequest{})
 			return list(answer.GetPlugins()), err
 		}},

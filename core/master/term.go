@@ -4,13 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"net"
 	"os"
 	"strconv"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,7 +16,6 @@ import (
 	"github.com/mezzo-os/mezzo/config"
 	"github.com/mezzo-os/mezzo/core/adapter"
 	"github.com/mezzo-os/mezzo/core/master/state"
-	"github.com/mezzo-os/mezzo/core/registry"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
@@ -35,46 +32,6 @@ type term struct {
 	writes  chan state.RegistryWrite
 	shelf   *adapter.Shelf // what adapters store
 	over    chan struct{}  // closed when the loop has ended
-}
-
-// lead waits to be elected, then leads until ctx ends or leadership is lost.
-func (m *Master) lead(ctx context.Context) error {
-	won, err := m.election.Campaign(ctx, m.candidate())
-	if err != nil {
-		return err
-	}
-	defer won.Resign()
-	m.announce() // an adapter may have come since
-	m.setTerm(nil, true)
-	defer m.setTerm(nil, false)
-	t, err := m.newTerm(ctx)
-	if err != nil {
-		return err
-	}
-	m.logger.Info("leading", "id", t.id, "epoch", t.epoch)
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var running sync.WaitGroup
-	running.Go(func() {
-		t.write(ctx, cancel)
-	})
-	running.Go(func() {
-		defer close(t.over)
-		t.loop.run(ctx)
-	})
-	m.setTerm(t, true)
-	select {
-	case <-won.Done():
-		cancel(errors.New("another master leads"))
-	case <-ctx.Done():
-	}
-	m.setTerm(nil, false)
-	running.Wait()
-	m.mirror.put(change{reset: true})
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return cause
-	}
-	return nil
 }
 
 // newTerm takes the epoch, reads the registry and makes the machine.
@@ -175,28 +132,4 @@ func (m *Master) masterInfo(id string) *mezzov1.MasterInfo {
 		info.Ip = proto.Uint32(binary.LittleEndian.Uint32(ip))
 	}
 	return info
-}
-
-// write carries out registry writes, one at a time, until the loop has ended.
-// Being superseded ends the term: nothing that this master decides counts any
-// more.
-func (t *term) write(ctx context.Context, cancel context.CancelCauseFunc) {
-	for w := range t.writes {
-		batch := make(registry.Batch, len(w.Entries))
-		for i, e := range w.Entries {
-			batch[i] = registry.Op{Key: e.Key, Value: e.Value, Delete: e.Value == nil, Expect: registry.Any}
-		}
-		began := time.Now()
-		_, err := t.master.registry.Commit(ctx, t.epoch, batch)
-		t.master.metrics.write.Observe(time.Since(began).Seconds())
-		if errors.Is(err, registry.ErrSuperseded) {
-			cancel(err)
-			continue
-		}
-		answer := state.RegistryWritten{ID: w.ID}
-		if err != nil {
-			answer.Err = err.Error()
-		}
-		_ = t.inbox.post(answer) // refused only when the term is over
-	}
 }

@@ -30,6 +30,10 @@ func Denied(who Principal, action Action, object Object) error {
 	return fmt.Errorf("%w: %s may not %s %s", ErrDenied, name, action, object.ID)
 }
 
+// LeaderKey is the trailer by which a master that does not lead tells an agent
+// where the leader is: its rpc address.
+const LeaderKey = "mezzo-leader"
+
 var kinds = []struct {
 	err  error
 	code codes.Code

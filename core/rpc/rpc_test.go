@@ -29,12 +29,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type operator struct {
 	operatorv1.UnimplementedOperatorServer
 	leadership string
+	leader     string
 	watch      func(grpc.ServerStreamingServer[operatorv1.WatchEvent]) error
 	teardown   func() error
 }
 
 func (o *operator) GetStatus(ctx context.Context, _ *operatorv1.GetStatusRequest) (*operatorv1.Status, error) {
-	return &operatorv1.Status{Leadership: o.leadership, MasterId: rpc.PrincipalFrom(ctx).Name}, nil
+	status := &operatorv1.Status{Leadership: o.leadership, MasterId: rpc.PrincipalFrom(ctx).Name}
+	if o.leader != "" {
+		status.Leader = []*operatorv1.Endpoint{{Name: "http", Address: "h:1"}, {Name: "rpc", Address: o.leader}}
+	}
+	return status, nil
 }
 
 func (o *operator) Watch(_ *operatorv1.WatchRequest, stream grpc.ServerStreamingServer[operatorv1.WatchEvent]) error {
@@ -340,11 +345,21 @@ func TestLeader(t *testing.T) {
 	if !strings.HasSuffix(conn.Target(), leader.Address()) {
 		t.Errorf("the leader is %s, want %s", conn.Target(), leader.Address())
 	}
+	// A master that does not lead tells who does.
+	knowing := serve(t, &operator{leadership: "standby", leader: leader.Address()}, rpc.Options{})
+	conn, err = client.Leader(context.Background(), []string{knowing.Address(), gone.Addr().String()}, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if !strings.HasSuffix(conn.Target(), leader.Address()) {
+		t.Errorf("the leader is %s, want %s", conn.Target(), leader.Address())
+	}
 	_, err = client.Leader(context.Background(), []string{gone.Addr().String(), standby.Address(), "zk://a/mezzo"}, client.Options{})
 	if !errors.Is(err, client.ErrNoLeader) {
 		t.Fatalf("got %v, want ErrNoLeader", err)
 	}
-	for _, part := range []string{"standby", "refused", "zk addresses are not supported"} {
+	for _, part := range []string{"standby", "refused", "zk:// address cannot be dialed"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("the error does not say %q: %v", part, err)
 		}

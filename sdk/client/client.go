@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,7 +95,7 @@ func Dial(address string, o Options) (*grpc.ClientConn, error) {
 
 func check(address string) error {
 	if scheme, _, ok := strings.Cut(address, "://"); ok {
-		return fmt.Errorf("address %s: %s addresses are not supported by this version; write host:port", address, scheme)
+		return fmt.Errorf("a %s:// address cannot be dialed; write host:port, of any master", scheme)
 	}
 	if _, _, err := net.SplitHostPort(address); err != nil {
 		return fmt.Errorf("address %q is not host:port: %w", address, err)
@@ -119,32 +120,50 @@ func Reason(err error) string {
 	return message
 }
 
-// Leader returns a connection to the leading master among addresses. All are
-// asked at once; a master that is still recovering after its election leads
-// too. The error says of each address why it was not it, and wraps
-// ErrNoLeader; it is an ordinary event while masters change, so try again.
+// Leader returns a connection to the leading master. All addresses are asked at
+// once; a master that is still recovering after its election leads too, and one
+// that does not lead tells who does. The error says of each address why it was
+// not it, and wraps ErrNoLeader; it is an ordinary event while masters change,
+// so try again.
 func Leader(ctx context.Context, addresses []string, o Options) (*grpc.ClientConn, error) {
 	if len(addresses) == 0 {
 		return nil, errors.New("no master's address given")
 	}
+	conn, told, err := leaderAmong(ctx, addresses, o)
+	if conn != nil || len(told) == 0 {
+		return conn, err
+	}
+	conn, _, again := leaderAmong(ctx, told, o)
+	if conn != nil {
+		return conn, nil
+	}
+	return nil, fmt.Errorf("%w: %w", err, again)
+}
+
+// leaderAmong asks all addresses. told are leaders that others name and that
+// were not asked.
+func leaderAmong(ctx context.Context, addresses []string, o Options) (leader *grpc.ClientConn, told []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	type answer struct {
 		place int
 		conn  *grpc.ClientConn
+		told  string
 		err   error
 	}
 	answers := make(chan answer, len(addresses))
 	for i, address := range addresses {
 		go func() {
-			conn, err := ask(ctx, address, o)
-			answers <- answer{i, conn, err}
+			conn, told, err := ask(ctx, address, o)
+			answers <- answer{i, conn, told, err}
 		}()
 	}
 	reasons := make([]error, len(addresses))
-	var leader *grpc.ClientConn
 	for range addresses {
 		a := <-answers
+		if a.told != "" && !slices.Contains(addresses, a.told) && !slices.Contains(told, a.told) {
+			told = append(told, a.told)
+		}
 		switch {
 		case a.err != nil:
 			reasons[a.place] = a.err
@@ -156,28 +175,34 @@ func Leader(ctx context.Context, addresses []string, o Options) (*grpc.ClientCon
 		}
 	}
 	if leader != nil {
-		return leader, nil
+		return leader, nil, nil
 	}
-	return nil, fmt.Errorf("%w: %w", ErrNoLeader, errors.Join(reasons...))
+	return nil, told, fmt.Errorf("%w: %w", ErrNoLeader, errors.Join(reasons...))
 }
 
-// ask returns a connection to the master at address if it leads.
-func ask(ctx context.Context, address string, o Options) (*grpc.ClientConn, error) {
-	conn, err := Dial(address, o)
+// ask returns a connection to the master at address if it leads, or else the
+// address of the leader, if it knows one.
+func ask(ctx context.Context, address string, o Options) (conn *grpc.ClientConn, told string, err error) {
+	conn, err = Dial(address, o)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	answer, err := operatorv1.NewOperatorClient(conn).GetStatus(ctx, &operatorv1.GetStatusRequest{})
 	if err == nil && (answer.Leadership == "leading" || answer.Leadership == "recovering") {
-		return conn, nil
+		return conn, "", nil
 	}
 	conn.Close()
 	switch {
 	case err == nil:
-		return nil, fmt.Errorf("%s: its leadership is %q", address, answer.Leadership)
+		for _, e := range answer.Leader {
+			if e.Name == "rpc" {
+				told = e.Address
+			}
+		}
+		return nil, told, fmt.Errorf("%s: its leadership is %q", address, answer.Leadership)
 	case status.Code(err) == codes.Unimplemented:
-		return nil, fmt.Errorf("%s: it is not a Mezzo master", address)
+		return nil, "", fmt.Errorf("%s: it is not a Mezzo master", address)
 	default:
-		return nil, fmt.Errorf("%s: %s", address, Reason(err))
+		return nil, "", fmt.Errorf("%s: %s", address, Reason(err))
 	}
 }

@@ -103,8 +103,13 @@ type Callbacks struct {
 
 // Options of a Scheduler.
 type Options struct {
-	// Masters are the addresses, host:port, of all masters.
+	// Masters are the addresses, host:port, of all masters, or of some: one that
+	// does not lead tells who does.
 	Masters []string
+	// Resolve, when set, is used instead of Masters: it is asked for their
+	// addresses before each attempt. It may look them up wherever the framework
+	// keeps them.
+	Resolve func(ctx context.Context) ([]string, error)
 	// Master, when set, is used instead of Masters: a framework within an adapter
 	// gives its Core.Conn. While that master does not lead, the scheduler waits.
 	Master grpc.ClientConnInterface
@@ -145,7 +150,7 @@ type Scheduler struct {
 // New returns a scheduler that Run will connect.
 func New(o Options) (*Scheduler, error) {
 	switch {
-	case len(o.Masters) == 0 && o.Master == nil:
+	case len(o.Masters) == 0 && o.Master == nil && o.Resolve == nil:
 		return nil, errors.New("framework: Options.Masters is empty; give a master's address, host:port")
 	case o.Info == nil || o.Info.User == nil || o.Info.Name == nil:
 		return nil, errors.New("framework: Options.Info needs User and Name")
@@ -207,7 +212,13 @@ func (s *Scheduler) Run(ctx context.Context) error {
 func (s *Scheduler) subscribe(ctx context.Context) (began bool, err error) {
 	master := s.options.Master
 	if master == nil {
-		conn, err := client.Leader(ctx, s.options.Masters, client.Options{TLS: s.options.TLS})
+		masters := s.options.Masters
+		if s.options.Resolve != nil {
+			if masters, err = s.options.Resolve(ctx); err != nil {
+				return false, err
+			}
+		}
+		conn, err := client.Leader(ctx, masters, client.Options{TLS: s.options.TLS})
 		if err != nil {
 			return false, err
 		}

@@ -53,6 +53,10 @@ type LinkDown struct {
 	Reason  string
 }
 
+// LeaderFound says that another master leads now, or the same one again. An agent
+// that waits before its next attempt waits no longer than before its first.
+type LeaderFound struct{}
+
 // LinkMessage is a message of the master.
 type LinkMessage struct {
 	Session uint64
@@ -197,6 +201,7 @@ func (End) input()               {}
 func (LinkUp) input()            {}
 func (LinkDown) input()          {}
 func (LinkMessage) input()       {}
+func (LeaderFound) input()       {}
 func (IsolatorUp) input()        {}
 func (IsolatorRecovered) input() {}
 func (IsolatorHealth) input()    {}

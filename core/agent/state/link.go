@@ -116,6 +116,19 @@ func (m *Machine) linkDown(in LinkDown) {
 	}
 }
 
+// leaderFound begins anew with the pauses, chance included: all agents of the
+// cluster hear of it at the same moment.
+func (m *Machine) leaderFound() {
+	l := &m.link
+	l.attempts = 0
+	if l.state != down {
+		return
+	}
+	if soon := m.now.Add(m.jitter(min(m.cfg.Backoff, m.cfg.MaxBackoff))); soon.Before(l.until) {
+		l.until = soon
+	}
+}
+
 // alive notes a word of the master.
 func (m *Machine) alive() { m.link.until = m.now.Add(m.link.pingTimeout) }
 

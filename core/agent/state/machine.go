@@ -260,6 +260,8 @@ func (m *Machine) handle(in Input) {
 		m.linkDown(in)
 	case LinkMessage:
 		m.linkMessage(in)
+	case LeaderFound:
+		m.leaderFound()
 	case IsolatorUp:
 		m.isolatorUp(in)
 	case IsolatorRecovered:

@@ -51,6 +51,29 @@ func (e *Election) Watch(ctx context.Context) <-chan *election.Candidate {
 	return leaders
 }
 
+// Addresses sends where the leader listens, by this name of its endpoints,
+// whenever that changes; empty: nobody leads. The channel closes when ctx ends.
+func Addresses(ctx context.Context, o Options, endpoint string) <-chan string {
+	out := make(chan string)
+	go func() {
+		defer close(out)
+		e := New(o)
+		defer e.Close()
+		for leader := range e.Watch(ctx) {
+			address := ""
+			if leader != nil {
+				address = leader.Endpoints[endpoint]
+			}
+			select {
+			case out <- address:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
+}
+
 // tell makes a leader known to all watches.
 func (e *Election) tell(leader *election.Candidate) {
 	e.mu.Lock()

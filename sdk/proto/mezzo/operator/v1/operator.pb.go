@@ -66,7 +66,8 @@ type Status struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Version  string                 `protobuf:"bytes,1,opt,name=version" json:"version,omitempty"`
 	MasterId string                 `protobuf:"bytes,2,opt,name=master_id,json=masterId" json:"master_id,omitempty"`
-	// "leading", "recovering" or "standby".
+	// "leading", "recovering" or "standby". A standby knows nothing of the
+	// cluster: ask the leader.
 	Leadership string                 `protobuf:"bytes,3,opt,name=leadership" json:"leadership,omitempty"`
 	Epoch      uint64                 `protobuf:"varint,4,opt,name=epoch" json:"epoch,omitempty"`
 	Elected    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=elected" json:"elected,omitempty"`
@@ -85,7 +86,10 @@ type Status struct {
 	Started *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=started" json:"started,omitempty"`
 	// The number of the newest event of Watch. Whoever has seen it has seen
 	// everything that this master had answered before it was asked.
-	Event         uint64 `protobuf:"varint,16,opt,name=event" json:"event,omitempty"`
+	Event uint64 `protobuf:"varint,16,opt,name=event" json:"event,omitempty"`
+	// Where the leader is reached, its adapters included, as the election knows
+	// it; empty when none is known.
+	Leader        []*Endpoint `protobuf:"bytes,17,rep,name=leader" json:"leader,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -230,6 +234,13 @@ func (x *Status) GetEvent() uint64 {
 		return x.Event
 	}
 	return 0
+}
+
+func (x *Status) GetLeader() []*Endpoint {
+	if x != nil {
+		return x.Leader
+	}
+	return nil
 }
 
 // Endpoint is where something listens: "rpc", "http", or what an adapter calls
@@ -6107,7 +6118,7 @@ var File_mezzo_operator_v1_operator_proto protoreflect.FileDescriptor
 const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\n" +
 	" mezzo/operator/v1/operator.proto\x12\x11mezzo.operator.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mezzo/v1/mezzo.proto\x1a\"mezzo/v1/scheduler/scheduler.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xb7\x05\n" +
+	"\x10GetStatusRequest\"\xec\x05\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1b\n" +
 	"\tmaster_id\x18\x02 \x01(\tR\bmasterId\x12\x1e\n" +
@@ -6129,7 +6140,8 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\aplugins\x18\r \x03(\v2\x19.mezzo.operator.v1.PluginR\aplugins\x129\n" +
 	"\tendpoints\x18\x0e \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\x124\n" +
 	"\astarted\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x14\n" +
-	"\x05event\x18\x10 \x01(\x04R\x05event\"8\n" +
+	"\x05event\x18\x10 \x01(\x04R\x05event\x123\n" +
+	"\x06leader\x18\x11 \x03(\v2\x1b.mezzo.operator.v1.EndpointR\x06leader\"8\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"r\n" +
@@ -6728,187 +6740,188 @@ var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
 	34,  // 7: mezzo.operator.v1.Status.plugins:type_name -> mezzo.operator.v1.Plugin
 	2,   // 8: mezzo.operator.v1.Status.endpoints:type_name -> mezzo.operator.v1.Endpoint
 	91,  // 9: mezzo.operator.v1.Status.started:type_name -> google.protobuf.Timestamp
-	6,   // 10: mezzo.operator.v1.ListAgentsResponse.agents:type_name -> mezzo.operator.v1.Agent
-	92,  // 11: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
-	92,  // 12: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
-	92,  // 13: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
-	92,  // 14: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
-	91,  // 15: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
-	91,  // 16: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
-	8,   // 17: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	9,   // 18: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
-	2,   // 19: mezzo.operator.v1.Agent.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	93,  // 20: mezzo.operator.v1.Agent.reserved:type_name -> mezzo.v1.Resource
-	7,   // 21: mezzo.operator.v1.Agent.drain:type_name -> mezzo.operator.v1.AgentDrain
-	91,  // 22: mezzo.operator.v1.AgentDrain.started:type_name -> google.protobuf.Timestamp
-	91,  // 23: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
-	91,  // 24: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
-	12,  // 25: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
-	92,  // 26: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
-	92,  // 27: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
-	91,  // 28: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
-	91,  // 29: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
-	91,  // 30: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
-	15,  // 31: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
-	94,  // 32: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
-	95,  // 33: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	92,  // 34: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
-	91,  // 35: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
-	91,  // 36: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
-	91,  // 37: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
-	18,  // 38: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
-	92,  // 39: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
-	91,  // 40: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
-	21,  // 41: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
-	92,  // 42: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
-	92,  // 43: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
-	92,  // 44: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
-	92,  // 45: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
-	92,  // 46: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
-	92,  // 47: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
-	92,  // 48: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
-	26,  // 49: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
-	92,  // 50: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
-	92,  // 51: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
-	92,  // 52: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
-	31,  // 53: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
-	34,  // 54: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	91,  // 55: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
-	2,   // 56: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	47,  // 57: mezzo.operator.v1.MaintenanceWindow.machines:type_name -> mezzo.operator.v1.Machine
-	8,   // 58: mezzo.operator.v1.MaintenanceWindow.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	48,  // 59: mezzo.operator.v1.Maintenance.windows:type_name -> mezzo.operator.v1.MaintenanceWindow
-	47,  // 60: mezzo.operator.v1.Maintenance.down:type_name -> mezzo.operator.v1.Machine
-	49,  // 61: mezzo.operator.v1.GetMaintenanceResponse.maintenance:type_name -> mezzo.operator.v1.Maintenance
-	52,  // 62: mezzo.operator.v1.GetMaintenanceResponse.machines:type_name -> mezzo.operator.v1.MachineStatus
-	47,  // 63: mezzo.operator.v1.MachineStatus.machine:type_name -> mezzo.operator.v1.Machine
-	8,   // 64: mezzo.operator.v1.MachineStatus.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	6,   // 65: mezzo.operator.v1.MachineStatus.agents:type_name -> mezzo.operator.v1.Agent
-	48,  // 66: mezzo.operator.v1.SetMaintenanceScheduleRequest.windows:type_name -> mezzo.operator.v1.MaintenanceWindow
-	47,  // 67: mezzo.operator.v1.StartMaintenanceRequest.machines:type_name -> mezzo.operator.v1.Machine
-	47,  // 68: mezzo.operator.v1.StopMaintenanceRequest.machines:type_name -> mezzo.operator.v1.Machine
-	96,  // 69: mezzo.operator.v1.ApplyOperationRequest.operation:type_name -> mezzo.v1.Offer.Operation
-	63,  // 70: mezzo.operator.v1.ListVolumesResponse.volumes:type_name -> mezzo.operator.v1.Volume
-	89,  // 71: mezzo.operator.v1.Volume.tasks:type_name -> mezzo.operator.v1.TaskKey
-	93,  // 72: mezzo.operator.v1.Volume.resource:type_name -> mezzo.v1.Resource
-	67,  // 73: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
-	12,  // 74: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
-	66,  // 75: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
-	68,  // 76: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
-	69,  // 77: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
-	66,  // 78: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
-	92,  // 79: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
-	72,  // 80: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
-	72,  // 81: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
-	91,  // 82: mezzo.operator.v1.LogLevel.until:type_name -> google.protobuf.Timestamp
-	78,  // 83: mezzo.operator.v1.GetMetricsResponse.metrics:type_name -> mezzo.operator.v1.Metric
-	90,  // 84: mezzo.operator.v1.Metric.labels:type_name -> mezzo.operator.v1.Metric.LabelsEntry
-	79,  // 85: mezzo.operator.v1.Metric.buckets:type_name -> mezzo.operator.v1.MetricBucket
-	88,  // 86: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
-	6,   // 87: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
-	12,  // 88: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
-	15,  // 89: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
-	89,  // 90: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
-	18,  // 91: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
-	21,  // 92: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
-	34,  // 93: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
-	83,  // 94: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
-	84,  // 95: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
-	85,  // 96: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
-	97,  // 97: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
-	86,  // 98: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
-	87,  // 99: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
-	82,  // 100: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
-	98,  // 101: mezzo.operator.v1.WatchEvent.operation:type_name -> mezzo.v1.Operation
-	49,  // 102: mezzo.operator.v1.WatchEvent.maintenance:type_name -> mezzo.operator.v1.Maintenance
-	81,  // 103: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
-	2,   // 104: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	99,  // 105: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
-	100, // 106: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
-	93,  // 107: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
-	93,  // 108: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
-	93,  // 109: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
-	91,  // 110: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
-	91,  // 111: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
-	91,  // 112: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
-	8,   // 113: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	9,   // 114: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
-	7,   // 115: mezzo.operator.v1.AgentDetail.drain:type_name -> mezzo.operator.v1.AgentDrain
-	101, // 116: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
-	102, // 117: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
-	91,  // 118: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
-	91,  // 119: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
-	91,  // 120: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
-	91,  // 121: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
-	103, // 122: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
-	91,  // 123: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
-	91,  // 124: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
-	91,  // 125: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
-	104, // 126: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
-	93,  // 127: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
-	0,   // 128: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
-	4,   // 129: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
-	10,  // 130: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
-	13,  // 131: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
-	16,  // 132: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
-	19,  // 133: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
-	32,  // 134: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
-	35,  // 135: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
-	37,  // 136: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
-	39,  // 137: mezzo.operator.v1.Operator.DrainAgent:input_type -> mezzo.operator.v1.DrainAgentRequest
-	41,  // 138: mezzo.operator.v1.Operator.DeactivateAgent:input_type -> mezzo.operator.v1.DeactivateAgentRequest
-	43,  // 139: mezzo.operator.v1.Operator.ReactivateAgent:input_type -> mezzo.operator.v1.ReactivateAgentRequest
-	45,  // 140: mezzo.operator.v1.Operator.MarkAgentGone:input_type -> mezzo.operator.v1.MarkAgentGoneRequest
-	50,  // 141: mezzo.operator.v1.Operator.GetMaintenance:input_type -> mezzo.operator.v1.GetMaintenanceRequest
-	53,  // 142: mezzo.operator.v1.Operator.SetMaintenanceSchedule:input_type -> mezzo.operator.v1.SetMaintenanceScheduleRequest
-	55,  // 143: mezzo.operator.v1.Operator.StartMaintenance:input_type -> mezzo.operator.v1.StartMaintenanceRequest
-	57,  // 144: mezzo.operator.v1.Operator.StopMaintenance:input_type -> mezzo.operator.v1.StopMaintenanceRequest
-	22,  // 145: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
-	24,  // 146: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
-	27,  // 147: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
-	29,  // 148: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
-	59,  // 149: mezzo.operator.v1.Operator.ApplyOperation:input_type -> mezzo.operator.v1.ApplyOperationRequest
-	61,  // 150: mezzo.operator.v1.Operator.ListVolumes:input_type -> mezzo.operator.v1.ListVolumesRequest
-	64,  // 151: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
-	70,  // 152: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	76,  // 153: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
-	73,  // 154: mezzo.operator.v1.Operator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
-	74,  // 155: mezzo.operator.v1.Operator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
-	80,  // 156: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
-	1,   // 157: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
-	5,   // 158: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
-	11,  // 159: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
-	14,  // 160: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
-	17,  // 161: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
-	20,  // 162: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
-	33,  // 163: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
-	36,  // 164: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
-	38,  // 165: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
-	40,  // 166: mezzo.operator.v1.Operator.DrainAgent:output_type -> mezzo.operator.v1.DrainAgentResponse
-	42,  // 167: mezzo.operator.v1.Operator.DeactivateAgent:output_type -> mezzo.operator.v1.DeactivateAgentResponse
-	44,  // 168: mezzo.operator.v1.Operator.ReactivateAgent:output_type -> mezzo.operator.v1.ReactivateAgentResponse
-	46,  // 169: mezzo.operator.v1.Operator.MarkAgentGone:output_type -> mezzo.operator.v1.MarkAgentGoneResponse
-	51,  // 170: mezzo.operator.v1.Operator.GetMaintenance:output_type -> mezzo.operator.v1.GetMaintenanceResponse
-	54,  // 171: mezzo.operator.v1.Operator.SetMaintenanceSchedule:output_type -> mezzo.operator.v1.SetMaintenanceScheduleResponse
-	56,  // 172: mezzo.operator.v1.Operator.StartMaintenance:output_type -> mezzo.operator.v1.StartMaintenanceResponse
-	58,  // 173: mezzo.operator.v1.Operator.StopMaintenance:output_type -> mezzo.operator.v1.StopMaintenanceResponse
-	23,  // 174: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
-	25,  // 175: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
-	28,  // 176: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
-	30,  // 177: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
-	60,  // 178: mezzo.operator.v1.Operator.ApplyOperation:output_type -> mezzo.operator.v1.ApplyOperationResponse
-	62,  // 179: mezzo.operator.v1.Operator.ListVolumes:output_type -> mezzo.operator.v1.ListVolumesResponse
-	65,  // 180: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
-	71,  // 181: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	77,  // 182: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
-	75,  // 183: mezzo.operator.v1.Operator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
-	75,  // 184: mezzo.operator.v1.Operator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
-	81,  // 185: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
-	157, // [157:186] is the sub-list for method output_type
-	128, // [128:157] is the sub-list for method input_type
-	128, // [128:128] is the sub-list for extension type_name
-	128, // [128:128] is the sub-list for extension extendee
-	0,   // [0:128] is the sub-list for field type_name
+	2,   // 10: mezzo.operator.v1.Status.leader:type_name -> mezzo.operator.v1.Endpoint
+	6,   // 11: mezzo.operator.v1.ListAgentsResponse.agents:type_name -> mezzo.operator.v1.Agent
+	92,  // 12: mezzo.operator.v1.Agent.resources:type_name -> google.protobuf.Struct
+	92,  // 13: mezzo.operator.v1.Agent.allocated:type_name -> google.protobuf.Struct
+	92,  // 14: mezzo.operator.v1.Agent.offered:type_name -> google.protobuf.Struct
+	92,  // 15: mezzo.operator.v1.Agent.attributes:type_name -> google.protobuf.Struct
+	91,  // 16: mezzo.operator.v1.Agent.registered:type_name -> google.protobuf.Timestamp
+	91,  // 17: mezzo.operator.v1.Agent.reregistered:type_name -> google.protobuf.Timestamp
+	8,   // 18: mezzo.operator.v1.Agent.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	9,   // 19: mezzo.operator.v1.Agent.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	2,   // 20: mezzo.operator.v1.Agent.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	93,  // 21: mezzo.operator.v1.Agent.reserved:type_name -> mezzo.v1.Resource
+	7,   // 22: mezzo.operator.v1.Agent.drain:type_name -> mezzo.operator.v1.AgentDrain
+	91,  // 23: mezzo.operator.v1.AgentDrain.started:type_name -> google.protobuf.Timestamp
+	91,  // 24: mezzo.operator.v1.Unavailability.start:type_name -> google.protobuf.Timestamp
+	91,  // 25: mezzo.operator.v1.InverseOffer.since:type_name -> google.protobuf.Timestamp
+	12,  // 26: mezzo.operator.v1.ListFrameworksResponse.frameworks:type_name -> mezzo.operator.v1.Framework
+	92,  // 27: mezzo.operator.v1.Framework.allocated:type_name -> google.protobuf.Struct
+	92,  // 28: mezzo.operator.v1.Framework.offered:type_name -> google.protobuf.Struct
+	91,  // 29: mezzo.operator.v1.Framework.registered:type_name -> google.protobuf.Timestamp
+	91,  // 30: mezzo.operator.v1.Framework.reregistered:type_name -> google.protobuf.Timestamp
+	91,  // 31: mezzo.operator.v1.Framework.unregistered:type_name -> google.protobuf.Timestamp
+	15,  // 32: mezzo.operator.v1.ListTasksResponse.tasks:type_name -> mezzo.operator.v1.Task
+	94,  // 33: mezzo.operator.v1.Task.state:type_name -> mezzo.v1.TaskState
+	95,  // 34: mezzo.operator.v1.Task.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	92,  // 35: mezzo.operator.v1.Task.resources:type_name -> google.protobuf.Struct
+	91,  // 36: mezzo.operator.v1.Task.launched:type_name -> google.protobuf.Timestamp
+	91,  // 37: mezzo.operator.v1.Task.started:type_name -> google.protobuf.Timestamp
+	91,  // 38: mezzo.operator.v1.Task.finished:type_name -> google.protobuf.Timestamp
+	18,  // 39: mezzo.operator.v1.ListOffersResponse.offers:type_name -> mezzo.operator.v1.Offer
+	92,  // 40: mezzo.operator.v1.Offer.resources:type_name -> google.protobuf.Struct
+	91,  // 41: mezzo.operator.v1.Offer.created:type_name -> google.protobuf.Timestamp
+	21,  // 42: mezzo.operator.v1.ListRolesResponse.roles:type_name -> mezzo.operator.v1.Role
+	92,  // 43: mezzo.operator.v1.Role.guarantee:type_name -> google.protobuf.Struct
+	92,  // 44: mezzo.operator.v1.Role.limit:type_name -> google.protobuf.Struct
+	92,  // 45: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
+	92,  // 46: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
+	92,  // 47: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
+	92,  // 48: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
+	92,  // 49: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
+	26,  // 50: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
+	92,  // 51: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
+	92,  // 52: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
+	92,  // 53: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
+	31,  // 54: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
+	34,  // 55: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
+	91,  // 56: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
+	2,   // 57: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	47,  // 58: mezzo.operator.v1.MaintenanceWindow.machines:type_name -> mezzo.operator.v1.Machine
+	8,   // 59: mezzo.operator.v1.MaintenanceWindow.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	48,  // 60: mezzo.operator.v1.Maintenance.windows:type_name -> mezzo.operator.v1.MaintenanceWindow
+	47,  // 61: mezzo.operator.v1.Maintenance.down:type_name -> mezzo.operator.v1.Machine
+	49,  // 62: mezzo.operator.v1.GetMaintenanceResponse.maintenance:type_name -> mezzo.operator.v1.Maintenance
+	52,  // 63: mezzo.operator.v1.GetMaintenanceResponse.machines:type_name -> mezzo.operator.v1.MachineStatus
+	47,  // 64: mezzo.operator.v1.MachineStatus.machine:type_name -> mezzo.operator.v1.Machine
+	8,   // 65: mezzo.operator.v1.MachineStatus.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	6,   // 66: mezzo.operator.v1.MachineStatus.agents:type_name -> mezzo.operator.v1.Agent
+	48,  // 67: mezzo.operator.v1.SetMaintenanceScheduleRequest.windows:type_name -> mezzo.operator.v1.MaintenanceWindow
+	47,  // 68: mezzo.operator.v1.StartMaintenanceRequest.machines:type_name -> mezzo.operator.v1.Machine
+	47,  // 69: mezzo.operator.v1.StopMaintenanceRequest.machines:type_name -> mezzo.operator.v1.Machine
+	96,  // 70: mezzo.operator.v1.ApplyOperationRequest.operation:type_name -> mezzo.v1.Offer.Operation
+	63,  // 71: mezzo.operator.v1.ListVolumesResponse.volumes:type_name -> mezzo.operator.v1.Volume
+	89,  // 72: mezzo.operator.v1.Volume.tasks:type_name -> mezzo.operator.v1.TaskKey
+	93,  // 73: mezzo.operator.v1.Volume.resource:type_name -> mezzo.v1.Resource
+	67,  // 74: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
+	12,  // 75: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
+	66,  // 76: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
+	68,  // 77: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
+	69,  // 78: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
+	66,  // 79: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
+	92,  // 80: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
+	72,  // 81: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
+	72,  // 82: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
+	91,  // 83: mezzo.operator.v1.LogLevel.until:type_name -> google.protobuf.Timestamp
+	78,  // 84: mezzo.operator.v1.GetMetricsResponse.metrics:type_name -> mezzo.operator.v1.Metric
+	90,  // 85: mezzo.operator.v1.Metric.labels:type_name -> mezzo.operator.v1.Metric.LabelsEntry
+	79,  // 86: mezzo.operator.v1.Metric.buckets:type_name -> mezzo.operator.v1.MetricBucket
+	88,  // 87: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
+	6,   // 88: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
+	12,  // 89: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
+	15,  // 90: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
+	89,  // 91: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
+	18,  // 92: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
+	21,  // 93: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
+	34,  // 94: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
+	83,  // 95: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
+	84,  // 96: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
+	85,  // 97: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
+	97,  // 98: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
+	86,  // 99: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
+	87,  // 100: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
+	82,  // 101: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
+	98,  // 102: mezzo.operator.v1.WatchEvent.operation:type_name -> mezzo.v1.Operation
+	49,  // 103: mezzo.operator.v1.WatchEvent.maintenance:type_name -> mezzo.operator.v1.Maintenance
+	81,  // 104: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
+	2,   // 105: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	99,  // 106: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
+	100, // 107: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
+	93,  // 108: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
+	93,  // 109: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
+	93,  // 110: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
+	91,  // 111: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
+	91,  // 112: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
+	91,  // 113: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
+	8,   // 114: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	9,   // 115: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	7,   // 116: mezzo.operator.v1.AgentDetail.drain:type_name -> mezzo.operator.v1.AgentDrain
+	101, // 117: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
+	102, // 118: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
+	91,  // 119: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
+	91,  // 120: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
+	91,  // 121: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
+	91,  // 122: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
+	103, // 123: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
+	91,  // 124: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
+	91,  // 125: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
+	91,  // 126: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
+	104, // 127: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
+	93,  // 128: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
+	0,   // 129: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
+	4,   // 130: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
+	10,  // 131: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
+	13,  // 132: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
+	16,  // 133: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
+	19,  // 134: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
+	32,  // 135: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
+	35,  // 136: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
+	37,  // 137: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
+	39,  // 138: mezzo.operator.v1.Operator.DrainAgent:input_type -> mezzo.operator.v1.DrainAgentRequest
+	41,  // 139: mezzo.operator.v1.Operator.DeactivateAgent:input_type -> mezzo.operator.v1.DeactivateAgentRequest
+	43,  // 140: mezzo.operator.v1.Operator.ReactivateAgent:input_type -> mezzo.operator.v1.ReactivateAgentRequest
+	45,  // 141: mezzo.operator.v1.Operator.MarkAgentGone:input_type -> mezzo.operator.v1.MarkAgentGoneRequest
+	50,  // 142: mezzo.operator.v1.Operator.GetMaintenance:input_type -> mezzo.operator.v1.GetMaintenanceRequest
+	53,  // 143: mezzo.operator.v1.Operator.SetMaintenanceSchedule:input_type -> mezzo.operator.v1.SetMaintenanceScheduleRequest
+	55,  // 144: mezzo.operator.v1.Operator.StartMaintenance:input_type -> mezzo.operator.v1.StartMaintenanceRequest
+	57,  // 145: mezzo.operator.v1.Operator.StopMaintenance:input_type -> mezzo.operator.v1.StopMaintenanceRequest
+	22,  // 146: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
+	24,  // 147: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
+	27,  // 148: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
+	29,  // 149: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
+	59,  // 150: mezzo.operator.v1.Operator.ApplyOperation:input_type -> mezzo.operator.v1.ApplyOperationRequest
+	61,  // 151: mezzo.operator.v1.Operator.ListVolumes:input_type -> mezzo.operator.v1.ListVolumesRequest
+	64,  // 152: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
+	70,  // 153: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	76,  // 154: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
+	73,  // 155: mezzo.operator.v1.Operator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
+	74,  // 156: mezzo.operator.v1.Operator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
+	80,  // 157: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
+	1,   // 158: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
+	5,   // 159: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
+	11,  // 160: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
+	14,  // 161: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
+	17,  // 162: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
+	20,  // 163: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
+	33,  // 164: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
+	36,  // 165: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
+	38,  // 166: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
+	40,  // 167: mezzo.operator.v1.Operator.DrainAgent:output_type -> mezzo.operator.v1.DrainAgentResponse
+	42,  // 168: mezzo.operator.v1.Operator.DeactivateAgent:output_type -> mezzo.operator.v1.DeactivateAgentResponse
+	44,  // 169: mezzo.operator.v1.Operator.ReactivateAgent:output_type -> mezzo.operator.v1.ReactivateAgentResponse
+	46,  // 170: mezzo.operator.v1.Operator.MarkAgentGone:output_type -> mezzo.operator.v1.MarkAgentGoneResponse
+	51,  // 171: mezzo.operator.v1.Operator.GetMaintenance:output_type -> mezzo.operator.v1.GetMaintenanceResponse
+	54,  // 172: mezzo.operator.v1.Operator.SetMaintenanceSchedule:output_type -> mezzo.operator.v1.SetMaintenanceScheduleResponse
+	56,  // 173: mezzo.operator.v1.Operator.StartMaintenance:output_type -> mezzo.operator.v1.StartMaintenanceResponse
+	58,  // 174: mezzo.operator.v1.Operator.StopMaintenance:output_type -> mezzo.operator.v1.StopMaintenanceResponse
+	23,  // 175: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
+	25,  // 176: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
+	28,  // 177: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
+	30,  // 178: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
+	60,  // 179: mezzo.operator.v1.Operator.ApplyOperation:output_type -> mezzo.operator.v1.ApplyOperationResponse
+	62,  // 180: mezzo.operator.v1.Operator.ListVolumes:output_type -> mezzo.operator.v1.ListVolumesResponse
+	65,  // 181: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
+	71,  // 182: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	77,  // 183: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
+	75,  // 184: mezzo.operator.v1.Operator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	75,  // 185: mezzo.operator.v1.Operator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	81,  // 186: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
+	158, // [158:187] is the sub-list for method output_type
+	129, // [129:158] is the sub-list for method input_type
+	129, // [129:129] is the sub-list for extension type_name
+	129, // [129:129] is the sub-list for extension extendee
+	0,   // [0:129] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_operator_proto_init() }
