@@ -14,6 +14,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/operator"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/scheduler"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/znode"
 	frameworkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/framework/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -54,6 +55,13 @@ func (a *adapter) serveMaster(ctx context.Context, listener net.Listener) error 
 
 	a.run.Go(func() { leadership.Follow(ctx, a.core.Leadership(), a.log) })
 	a.run.Go(func() { copied.Run(ctx) })
+	if a.settings.ZK != "" {
+		where, err := znode.Parse(a.settings.ZK)
+		if err != nil {
+			return err
+		}
+		a.run.Go(func() { znode.Publish(ctx, where, published{a, leadership}, a.log) })
+	}
 	a.settle(ctx, leadership, copied)
 	return nil
 }
@@ -87,6 +95,21 @@ func pause(ctx context.Context) {
 	case <-time.After(5 * time.Millisecond):
 	case <-ctx.Done():
 	}
+}
+
+// published is what ZooKeeper is told.
+type published struct {
+	*adapter
+	leadership *transport.Leadership
+}
+
+// Leads implements znode.Leadership.
+func (p published) Leads() (*mezzov1.MasterInfo, <-chan struct{}) {
+	changed := p.leadership.Changed()
+	if !p.leadership.Leading() {
+		return nil, changed
+	}
+	return p.masterInfo(&operatorv1.Status{MasterId: p.leadership.State().GetLeaderId()}), changed
 }
 
 // masterInfo is how this master is known to clients.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
+	"github.com/mezzo-os/mezzo/plugins/framework-mesos/znode"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
 
@@ -20,6 +21,8 @@ type settings struct {
 	Hostname string `hcl:"hostname" help:"The name or address under which clients reach it. Default: that of listen, or of the machine where that is all interfaces."`
 	Insecure bool   `hcl:"insecure" help:"Allow clients that are not recognised, or no TLS, elsewhere than on loopback: whoever reaches the port can run commands on the cluster."`
 	Cluster  string `hcl:"cluster" help:"A name of the cluster, for tools that show one."`
+
+	ZK string `hcl:"zk" secret:"true" help:"At a master: where in ZooKeeper clients find the leader, zk://host:port,…/path, by a node that is there while it leads. A path of its own, with nothing else below. Default: none."`
 
 	Authenticate []string     `hcl:"authenticate" help:"What credentials are asked for: readonly, readwrite, scheduler, executor. Default: with credentials, all but executor; else nothing."`
 	Credentials  []credential `hcl:"credential,block" help:"Somebody who is recognised (HTTP basic authentication)."`
@@ -64,6 +67,11 @@ var defaultRealms = []string{"readonly", "readwrite", "scheduler"}
 // Validate implements plugin.Validator.
 func (s *settings) Validate() (out []plugin.Diagnostic) {
 	out = append(out, s.checkAddress()...)
+	if s.ZK != "" {
+		if _, err := znode.Parse(s.ZK); err != nil {
+			out = append(out, plugin.Errorf("Bad address of ZooKeeper", "zk", "In zk: %s.", err))
+		}
+	}
 	seen := map[string]bool{}
 	for i, c := range s.Credentials {
 		if c.Name == "" || c.Password == "" || seen[c.Name] {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,18 +17,34 @@ import (
 type Leadership struct {
 	endpoint string
 	state    atomic.Pointer[frameworkv1.LeadershipState]
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced by Set
 }
 
 // NewLeadership knows of no leader at first. endpoint is the name under which
 // adapters of this kind publish where they listen.
 func NewLeadership(endpoint string) *Leadership {
-	l := &Leadership{endpoint: endpoint}
+	l := &Leadership{endpoint: endpoint, changed: make(chan struct{})}
 	l.Set(&frameworkv1.LeadershipState{State: frameworkv1.LeadershipState_STATE_STANDBY})
 	return l
 }
 
 // Set takes over a newer state, which must not be changed afterwards.
-func (l *Leadership) Set(state *frameworkv1.LeadershipState) { l.state.Store(state) }
+func (l *Leadership) Set(state *frameworkv1.LeadershipState) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state.Store(state)
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// Changed closes when there is a newer state than that of now.
+func (l *Leadership) Changed() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
+}
 
 // State returns the newest state.
 func (l *Leadership) State() *frameworkv1.LeadershipState { return l.state.Load() }
