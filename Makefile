@@ -53,6 +53,10 @@ swap-torture: ## Two hundred live swaps of the allocator under a thousand runnin
 torture: ## Two hundred tasks of every kind, groups, executors and volumes while agent, isolator and adapter are killed a hundred times
 	go test -count=1 -timeout 15m -run TestAgentTorture -v ./test -args -torture-tasks=200 -torture-kills=100
 
+.PHONY: ha-torture
+ha-torture: ## Forty faults by chance, of masters and of ZooKeeper, with twenty agents and tasks that must not notice
+	go test -count=1 -timeout 40m -run TestHighAvailability -v ./test -args -ha-agents=20 -ha-faults=40
+
 .PHONY: lint
 lint: $(TOOLS)/staticcheck ## Format, vet, static analysis, and whether generated code is fresh
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w): $$unformatted"; exit 1; fi

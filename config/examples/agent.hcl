@@ -1,8 +1,5 @@
-# An agent of a highly available cluster.
-#
-# An example for a coming version: this one has no ZooKeeper and no containerd
-# yet, and refuses the file. `mezzo config check` says where. Start from
-# single.hcl instead.
+# An agent of a highly available cluster. Take the isolator out that the machine
+# has nothing for.
 
 data_dir = "/var/lib/mezzo"
 

@@ -1,8 +1,5 @@
 # A master of a highly available cluster: several of these, one ZooKeeper.
-#
-# An example for a coming version: this one has no ZooKeeper yet, and refuses the
-# file. `mezzo config check` says where. Start from single.hcl or
-# trusted-network.hcl instead.
+# docs/high-availability.md says what else there is to it.
 
 data_dir   = "/var/lib/mezzo"
 plugin_dir = "/usr/lib/mezzo/plugins"

@@ -72,24 +72,27 @@ func (f clientFlags) options() (client.Options, error) {
 	return client.Options{TLS: tls}, err
 }
 
-// splitAddresses takes a list apart. The commas of an address of ZooKeeper are
-// its own.
+// splitAddresses takes a list apart.
 func splitAddresses(text string) []string {
-	if text = strings.TrimSpace(text); config.IsZooKeeper(text) {
+	return rejoined(strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }))
+}
+
+// rejoined is a flag's list, which was split at its commas, whatever they are.
+func rejoined(list []string) []string {
+	if text := strings.Join(list, ","); config.IsZooKeeper(text) {
 		return []string{text}
 	}
-	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+	return list
 }
 
 // masters are the addresses to ask who leads: those given, or the leader that
 // ZooKeeper names.
 func (f clientFlags) masters(ctx context.Context) ([]string, error) {
-	// The flag's list is split at commas, whatever it is.
-	text := strings.Join(f.addresses, ",")
-	if !config.IsZooKeeper(text) {
-		return f.addresses, nil
+	addresses := rejoined(f.addresses)
+	if len(addresses) != 1 || !config.IsZooKeeper(addresses[0]) {
+		return addresses, nil
 	}
-	where, err := config.ParseZooKeeper(text)
+	where, err := config.ParseZooKeeper(addresses[0])
 	if err != nil {
 		return nil, usage("--address: %v", err)
 	}

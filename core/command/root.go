@@ -122,7 +122,7 @@ func (c *cli) root() *cobra.Command {
 	add("serve", c.devCommand(), c.masterCommand(), c.agentCommand())
 	add("work", c.runCommand(), c.logsCommand(), c.execCommand(), c.attachCommand(), c.killCommand())
 	add("look", c.statusCommand(), c.agentsCommand(), c.frameworksCommand(), c.tasksCommand(), c.offersCommand(), c.rolesCommand(), c.pluginsCommand(), c.whyCommand())
-	add("operate", c.maintenanceCommand(), c.reserveCommand(), c.unreserveCommand(), c.volumeCommand(), c.quotaCommand(), c.weightsCommand(), c.imageCommand(), c.reloadCommand(), c.logLevelCommand(), c.configCommand(), c.pluginCommand())
+	add("operate", c.maintenanceCommand(), c.reserveCommand(), c.unreserveCommand(), c.volumeCommand(), c.quotaCommand(), c.weightsCommand(), c.imageCommand(), c.reloadCommand(), c.logLevelCommand(), c.registryCommand(), c.configCommand(), c.pluginCommand())
 	root.AddCommand(c.versionCommand(), c.fetchWorkerCommand())
 	return root
 }

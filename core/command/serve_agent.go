@@ -39,7 +39,7 @@ The verbs are for operators: they speak to the master.`,
 	cmd.AddCommand(c.agentOrders()...)
 	f.add(cmd)
 	flags := cmd.Flags()
-	flags.StringSliceVar(&f.masters, "master", nil, "the masters' rpc addresses")
+	flags.StringSliceVar(&f.masters, "master", nil, "the masters' rpc addresses, or zk://HOST:PORT,…/PATH")
 	flags.StringVar(&f.resources, "resources", "", "what it has, such as cpus:4;mem:4096;ports:[31000-32000] (default: detected)")
 	flags.StringVar(&f.hostname, "hostname", "", "the name that offers show (default: the machine's)")
 	flags.BoolVar(&f.endTasks, "end-tasks", false, "end all tasks when the agent is stopped")
@@ -80,7 +80,7 @@ func (f *agentFlags) check() error {
 	if f.recover != "reconnect" && f.recover != "skip" {
 		return usage("--recover: %q is neither reconnect nor skip", f.recover)
 	}
-	if len(f.masters) > 0 {
+	if f.masters = rejoined(f.masters); len(f.masters) > 0 {
 		if err := config.CheckMasters(f.masters); err != nil {
 			return usage("--master: %v", err)
 		}

@@ -51,8 +51,8 @@ func randomID() (string, error) {
 	return hex.EncodeToString(random[:]), nil
 }
 
-// newElection opens what the configuration names.
-func newElection(c *config.Master, logger hclog.Logger) (election.Election, error) {
+// OpenElection opens the election that the configuration names.
+func OpenElection(c *config.Master, logger hclog.Logger) (election.Election, error) {
 	if c.Election.Kind != byZooKeeper {
 		return standalone.New(), nil
 	}
@@ -66,8 +66,8 @@ func newElection(c *config.Master, logger hclog.Logger) (election.Election, erro
 	}}), nil
 }
 
-// newRegistry opens what the configuration names.
-func newRegistry(c *config.Master, logger hclog.Logger) (registry.Registry, error) {
+// OpenRegistry opens the registry that the configuration names.
+func OpenRegistry(c *config.Master, logger hclog.Logger) (registry.Registry, error) {
 	if c.Registry.Kind != byZooKeeper {
 		r, err := bolt.Open(cmp.Or(c.Registry.File, filepath.Join(c.DataDir, bolt.File)))
 		if err != nil {

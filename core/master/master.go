@@ -147,10 +147,10 @@ func New(o Options) (m *Master, err error) {
 	if m.id, err = randomID(); err != nil {
 		return m, err
 	}
-	if m.election, err = newElection(&o.Config, m.logger); err != nil {
+	if m.election, err = OpenElection(&o.Config, m.logger); err != nil {
 		return m, err
 	}
-	if m.registry, err = newRegistry(&o.Config, m.logger); err != nil {
+	if m.registry, err = OpenRegistry(&o.Config, m.logger); err != nil {
 		return m, err
 	}
 	// A directory of its own: an agent on the same data_dir has one, too.

@@ -53,6 +53,8 @@ type Registry interface {
 	// Acquire takes the next epoch, one higher than any before. It is durable
 	// when Acquire returns.
 	Acquire(ctx context.Context) (epoch uint64, err error)
+	// Epoch is the newest that was taken; 0: none.
+	Epoch(ctx context.Context) (uint64, error)
 	// Load returns all entries, sorted by key, as they were at one moment. Whoever
 	// does not lead may load, too.
 	Load(ctx context.Context) ([]Entry, error)

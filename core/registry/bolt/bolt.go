@@ -152,6 +152,18 @@ func (r *Registry) Raise(ctx context.Context, floor uint64) error {
 	})
 }
 
+// Epoch is the newest that was taken.
+func (r *Registry) Epoch(ctx context.Context) (epoch uint64, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	err = r.db.View(func(tx *bbolt.Tx) error {
+		epoch = current(tx.Bucket(metaBucket))
+		return nil
+	})
+	return epoch, r.wrap(err)
+}
+
 // Load returns all entries, sorted by key.
 func (r *Registry) Load(ctx context.Context) (entries []registry.Entry, err error) {
 	if err := ctx.Err(); err != nil {

@@ -3,6 +3,7 @@
 package registrytest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() registry.Registry))
 		"concurrent commits take turns":      concurrent,
 		"values are the caller's afterwards": aliasing,
 		"epochs can be raised":               raises,
+		"a dump is restored":                 dumps,
 		"large values come and go":           large,
 		"many entries":                       many,
 	}
@@ -138,6 +140,52 @@ func epochs(t *testing.T, open func() registry.Registry) {
 	}
 	if got := load(t, r); len(got) != 1 || string(got[0].Value) != "1" {
 		t.Errorf("an old leader changed the registry: %v", got)
+	}
+}
+
+// dumps takes a registry to another state and back, whoever led meanwhile.
+func dumps(t *testing.T, open func() registry.Registry) {
+	r := open()
+	defer r.Close()
+	epoch := acquire(t, r)
+	commit(t, r, epoch, registry.Batch{{Key: "agents/a", Value: []byte{0, 255}}, {Key: "big", Value: make([]byte, 400<<10)}, {Key: "empty"}})
+	before := load(t, r)
+	var dump bytes.Buffer
+	if err := registry.Dump(context.Background(), r, &dump); err != nil {
+		t.Fatal(err)
+	}
+	text := dump.String()
+	commit(t, r, epoch, registry.Batch{{Key: "agents/a", Delete: true, Expect: registry.Any}, {Key: "agents/b", Value: []byte("new")}, {Key: "big", Value: []byte("x"), Expect: registry.Any}})
+	for name, bad := range map[string]string{
+		"empty": "", "no dump": "hello\n", "cut off": text[:len(text)-30], "a line short": text[:strings.LastIndex(strings.TrimSpace(text), "\n")+1],
+		"a later format": strings.Replace(text, `"format":1`, `"format":2`, 1), "a key twice": text + `{"key":"empty","value":""}` + "\n",
+	} {
+		if _, err := registry.Restore(context.Background(), r, strings.NewReader(bad)); err == nil {
+			t.Errorf("%s: it was restored", name)
+		}
+	}
+	if got := load(t, r); len(got) != 3 || got[0].Key != "agents/b" {
+		t.Errorf("a dump that is no good changed the registry")
+	}
+	next, err := registry.Restore(context.Background(), r, strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next <= epoch {
+		t.Errorf("the restored registry has epoch %d, the dump %d", next, epoch)
+	}
+	if now, err := r.Epoch(context.Background()); err != nil || now != next {
+		t.Errorf("the newest epoch is %d, %v; want %d", now, err, next)
+	}
+	got := load(t, r)
+	for i := range got {
+		got[i].Version = 0
+	}
+	for i := range before {
+		before[i].Version = 0
+	}
+	if diff := cmp.Diff(before, got); diff != "" {
+		t.Errorf("what was restored differs from what was dumped: %d bytes of difference", len(diff))
 	}
 }
 

@@ -182,6 +182,15 @@ func (r *Registry) epochNow(ctx context.Context) (epochData, int32, error) {
 	return d, now.stat.Version, nil
 }
 
+// Epoch is the newest that was taken.
+func (r *Registry) Epoch(ctx context.Context) (uint64, error) {
+	d, version, err := r.epochNow(ctx)
+	if errors.Is(err, zk.ErrNoNode) {
+		return 0, nil
+	}
+	return d.Base + uint64(version), r.wrap(err)
+}
+
 // Acquire takes the next epoch.
 func (r *Registry) Acquire(ctx context.Context) (uint64, error) {
 	if err := r.take(ctx); err != nil {
