@@ -44,20 +44,22 @@ func buildAndRun(m *testing.M) (int, error) {
 	}
 	bin = dir
 	for out, pkg := range map[string]string{
-		"mezzo":                            "..",
-		"mezzo-demo":                       "./demo",
-		"scheduler-hello":                  "../sdk/examples/scheduler-hello",
-		"executor-hello":                   "../sdk/examples/executor-hello",
-		"plugins/mezzo-allocator-drf":      "../plugins/allocator-drf",
-		"plugins/mezzo-allocator-priority": "../plugins/allocator-priority",
-		"plugins/mezzo-allocator-faulty":   "./allocator-faulty",
-		"plugins/mezzo-allocator-broken":   "./broken",
-		"plugins/mezzo-allocator-lottery":  "../sdk/examples/allocator-lottery",
-		"plugins/mezzo-isolator-cgroups":   "../plugins/isolator-cgroups",
-		"plugins/mezzo-framework-mesos":    "../plugins/framework-mesos",
-		"mesos-executor":                   "./mesos-executor",
-		"plugins/mezzo-framework-cron":     "../sdk/examples/framework-cron",
-		"plugins/mezzo-shim":               "../plugins/isolator-cgroups/shim",
+		"mezzo":                             "..",
+		"mezzo-demo":                        "./demo",
+		"scheduler-hello":                   "../sdk/examples/scheduler-hello",
+		"executor-hello":                    "../sdk/examples/executor-hello",
+		"plugins/mezzo-allocator-drf":       "../plugins/allocator-drf",
+		"plugins/mezzo-allocator-priority":  "../plugins/allocator-priority",
+		"plugins/mezzo-allocator-faulty":    "./allocator-faulty",
+		"plugins/mezzo-allocator-broken":    "./broken",
+		"plugins/mezzo-allocator-lottery":   "../sdk/examples/allocator-lottery",
+		"plugins/mezzo-isolator-cgroups":    "../plugins/isolator-cgroups",
+		"plugins/mezzo-framework-mesos":     "../plugins/framework-mesos",
+		"mesos-executor":                    "./mesos-executor",
+		"plugins/mezzo-framework-cron":      "../sdk/examples/framework-cron",
+		"plugins/mezzo-shim":                "../plugins/isolator-cgroups/shim",
+		"plugins/mezzo-isolator-containerd": "../plugins/isolator-containerd",
+		"plugins/mezzo-init":                "../plugins/isolator-containerd/init",
 	} {
 		cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, out), pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -22,6 +22,9 @@ func TestPluginsKeepTheirContracts(t *testing.T) {
 		if name == "mezzo-allocator-broken" || name == "mezzo-allocator-faulty" {
 			continue // wrong on purpose
 		}
+		if name == "mezzo-isolator-containerd" {
+			continue // TestContainerdKeepsItsContract
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			args := []string{"plugin", "verify", path}

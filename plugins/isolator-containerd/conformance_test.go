@@ -16,6 +16,7 @@ import (
 // no image and see the host's files. What needs the plugin's process killed is
 // checked in TestRestart here and by `mezzo plugin verify` in /test.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	daemon := containerdtest.Start(t)
 	// A process that is being tested has one plugin at a time, and each is given
 	// a directory of its own; tasks are named anew in each.

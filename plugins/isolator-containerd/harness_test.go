@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/grpc"
 
 	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/containerdtest"
@@ -53,7 +54,7 @@ type node struct {
 	t      *testing.T
 	daemon *containerdtest.Daemon
 	p      *plug
-	health *plugin.Health
+	conn   *grpc.ClientConn
 	dir    string
 	config map[string]any
 	ids    []string
@@ -118,7 +119,7 @@ func (n *node) serve() {
 	if err != nil || len(r.GetDiagnostics()) > 0 {
 		n.t.Fatalf("configure: %v %v", r.GetDiagnostics(), err)
 	}
-	n.p, n.IsolatorClient, n.health = p, isolatorv1.NewIsolatorClient(local.Conn), local.Health
+	n.p, n.IsolatorClient, n.conn = p, isolatorv1.NewIsolatorClient(local.Conn), local.Conn
 	n.stop = func() {
 		p.Close()
 		local.Close()

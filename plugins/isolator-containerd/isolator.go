@@ -56,14 +56,15 @@ func (p *plug) Claim(_ context.Context, r *isolatorv1.ClaimRequest) (*isolatorv1
 	return &isolatorv1.ClaimResponse{Claim: isolatorv1.ClaimResponse_CLAIM_LAUNCH}, nil
 }
 
-// ours is whether a task is for containerd at all. What is nested goes where its
-// parent is.
+// ours is whether a task is for containerd at all. The root of a group, which
+// has no process, goes where the tasks of the group go, and what is nested in a
+// container where that is.
 func (p *plug) ours(t *isolatorv1.Task) bool {
-	if t.GetParent() != "" {
-		_, err := p.Find(t.GetParent())
-		return err == nil || t.GetImage() != nil || p.config.Default
+	if t.GetImage() != nil || t.GetSandboxOnly() || p.config.Default {
+		return true
 	}
-	return t.GetImage() != nil || p.config.Default
+	_, err := p.Find(t.GetParent())
+	return err == nil
 }
 
 // unable says why a task cannot be run at all; "" when it can. It reaches the

@@ -9,6 +9,7 @@ import (
 
 // TestRun: a task in an image has its sandbox, its output and its exit status.
 func TestRun(t *testing.T) {
+	t.Parallel()
 	n := withImage(t, nil)
 	b := n.shell("c1", `cd /mnt/mesos/sandbox; echo "$GREETING from $(pwd) as $(id -u)"; echo woe >&2; echo kept > file; test $$ != 1; exit 3`)
 	created := n.run(b)

@@ -54,8 +54,14 @@ func (p *plug) Provision(ctx context.Context, r *isolatorv1.ProvisionRequest, se
 // ImportImage keeps the images of an archive.
 func (p *plug) ImportImage(ctx context.Context, start *isolatorv1.ImportImageStart, archive io.Reader) (*isolatorv1.ImportImageResponse, error) {
 	list, err := p.images.Import(ctx, archive, start.GetName())
-	if err != nil {
-		return nil, p.failed(err)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case image.Transient(err), status.Code(err) == codes.Unavailable:
+		return nil, status.Error(codes.Unavailable, holder.Message(err))
+	default:
+		return nil, status.Error(codes.InvalidArgument, holder.Message(err))
 	}
 	return &isolatorv1.ImportImageResponse{Images: described(list)}, nil
 }

@@ -94,8 +94,9 @@ func (m *Machine) claimed(in Claimed) {
 		m.failClaim(l, nil, in.Err)
 		return
 	}
+	all := launchesAll(in.Claims)
 	for i, c := range list {
-		prefer := ""
+		prefer := all
 		if c.task != nil && c.executor.root != nil {
 			prefer = Launcher(c.executor.root.chain)
 		}
@@ -149,6 +150,24 @@ func (m *Machine) launchProgram(l *launch) {
 	m.noteProgram(e)
 	e.covered, e.waiting = e.waiting, nil
 	m.effect(Launch{Plan: m.plan(e.root)})
+}
+
+// launchesAll is the first isolator that would launch every container of a
+// launch: those of a task group, and their root, are to be one isolator's.
+func launchesAll(claims [][]Claim) string {
+	if len(claims) == 0 {
+		return ""
+	}
+	for _, first := range claims[0] {
+		if !slices.ContainsFunc(claims, func(list []Claim) bool {
+			return !slices.ContainsFunc(list, func(c Claim) bool {
+				return c.Isolator == first.Isolator && c.Claim == isolatorv1.ClaimResponse_CLAIM_LAUNCH
+			})
+		}) {
+			return first.Isolator
+		}
+	}
+	return ""
 }
 
 // chainOf is who takes part, with one launcher.
