@@ -41,10 +41,15 @@ func (s *Service) adapterUp(name string, serving *frameworkv1.ServeResponse) {
 		endpoints = append(endpoints, &linkv1.Endpoint{Name: e.GetName(), Address: e.GetAddress()})
 	}
 	var environment []state.Variable
+	var tokens []string
 	for _, v := range serving.GetExecutorEnvironment() {
+		if v.GetExecutorToken() {
+			tokens = append(tokens, v.GetName())
+			continue
+		}
 		environment = append(environment, state.Variable{Name: v.GetName(), Value: v.GetValue()})
 	}
-	s.agent.AdapterUp(s.agent.life, name, environment, endpoints)
+	s.agent.AdapterUp(s.agent.life, name, environment, endpoints, tokens...)
 }
 
 // registerForAdapter registers what the agent offers to one process of an

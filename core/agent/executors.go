@@ -131,8 +131,13 @@ func (x *executors) close(id uint64, why error) {
 
 func (x *executors) refuse(o state.RefuseExecutor) {
 	code := codes.InvalidArgument
-	if o.Unknown {
+	switch o.Code {
+	case executorv1.CallResult_UNKNOWN_EXECUTOR:
 		code = codes.NotFound
+	case executorv1.CallResult_UNAUTHENTICATED:
+		code = codes.Unauthenticated
+	case executorv1.CallResult_UNAUTHORIZED:
+		code = codes.PermissionDenied
 	}
 	x.close(o.Stream, status.Error(code, o.Message))
 }
@@ -156,7 +161,8 @@ func (x *executors) answer(o state.AnswerExecutor) {
 // through the framework adapter of that name.
 //
 // Subscribe fails with Unavailable while the agent has not read its checkpoint,
-// NotFound for a framework or an executor that is not here, InvalidArgument for
+// NotFound for a framework or an executor that is not here, Unauthenticated and
+// PermissionDenied for a token that does not do, InvalidArgument for
 // a call that is wrong; the texts of the latter are those of Mesos. It ends
 // without an error when the agent has closed the stream.
 func (a *Agent) ExecutorServer(adapter string) executorv1.ExecutorServer {
@@ -164,9 +170,10 @@ func (a *Agent) ExecutorServer(adapter string) executorv1.ExecutorServer {
 }
 
 // AdapterUp says that a framework adapter serves: where it listens, and what it
-// adds to the environment of executors. It is said again when that changes.
-func (a *Agent) AdapterUp(ctx context.Context, adapter string, environment []state.Variable, endpoints []*linkv1.Endpoint) {
-	a.post(ctx, state.AdapterUp{Adapter: adapter, Environment: environment, Endpoints: endpoints})
+// adds to the environment of executors, which find their tokens in the variables
+// of the last list. It is said again when that changes.
+func (a *Agent) AdapterUp(ctx context.Context, adapter string, environment []state.Variable, endpoints []*linkv1.Endpoint, tokens ...string) {
+	a.post(ctx, state.AdapterUp{Adapter: adapter, Environment: environment, TokenVariables: tokens, Endpoints: endpoints})
 }
 
 // AdapterDown says that a framework adapter does not serve any more.
@@ -258,6 +265,6 @@ func (s *executorService) Calls(stream grpc.BidiStreamingServer[executorv1.Call,
 			return err
 		}
 		c.expect(1, false)
-		s.agent.post(ctx, state.ExecutorCall{Caller: id, Call: call})
+		s.agent.post(ctx, state.ExecutorCall{Caller: id, Adapter: s.adapter, Call: call})
 	}
 }

@@ -64,6 +64,16 @@ func (k *kernel) root(t *testing.T) (id string, environment []string) {
 	return "", nil
 }
 
+// environment is that of a container's process.
+func (k *kernel) environment(t *testing.T, id string) []string {
+	t.Helper()
+	var spec specs.Spec
+	if err := json.Unmarshal(k.get(id).spec, &spec); err != nil || spec.Process == nil {
+		t.Fatalf("spec of %s: %v, %v", id, err, spec.Process)
+	}
+	return spec.Process.Env
+}
+
 func variable(t *testing.T, environment []string, name string) string {
 	t.Helper()
 	for _, v := range environment {
@@ -121,11 +131,12 @@ type following struct {
 	done     chan error
 }
 
-func follow(t *testing.T, at *executorAt) *following {
+func follow(t *testing.T, k *kernel, at *executorAt) *following {
 	t.Helper()
+	_, environment := k.root(t)
 	f := &following{launched: make(chan *mezzov1.TaskInfo, 10), killed: make(chan string, 10), told: make(chan string, 10), done: make(chan error, 1)}
 	e, err := executor.New(executor.Options{
-		Agent: at.served, FrameworkID: "F1", ExecutorID: "x", BackoffMax: 20 * time.Millisecond, ShutdownGrace: patience,
+		Agent: at.served, FrameworkID: "F1", ExecutorID: "x", Token: variable(t, environment, "MEZZO_EXECUTOR_TOKEN"), BackoffMax: 20 * time.Millisecond, ShutdownGrace: patience,
 		Callbacks: executor.Callbacks{
 			Launch:  func(_ *executor.Executor, t *mezzov1.TaskInfo) { f.launched <- t },
 			Kill:    func(_ *executor.Executor, id *mezzov1.TaskID, _ *mezzov1.KillPolicy) { f.killed <- id.GetValue() },
@@ -181,7 +192,7 @@ func TestCustomExecutor(t *testing.T) {
 		t.Errorf("the executor's container may use %v", got)
 	}
 
-	x := follow(t, at)
+	x := follow(t, k, at)
 	first, second := receive(t, "t1", x.launched), receive(t, "t2", x.launched)
 	if first.GetTaskId().GetValue() != "t1" || second.GetTaskId().GetValue() != "t2" || first.GetExecutor().GetExecutorId().GetValue() != "x" {
 		t.Fatalf("launched %v, %v", first, second)
@@ -245,7 +256,7 @@ func TestExecutorOutlivesTheAgent(t *testing.T) {
 	at.be(p)
 	m.ready()
 	m.runUnder(customExecutor(), "t1")
-	x := follow(t, at)
+	x := follow(t, k, at)
 	receive(t, "t1", x.launched)
 	x.Update(executor.Status(id("t1"), mezzov1.TaskState_TASK_RUNNING))
 	m.update(mezzov1.TaskState_TASK_RUNNING)
@@ -307,7 +318,9 @@ func TestExecutorServiceRefuses(t *testing.T) {
 	wrong := proto.CloneOf(call)
 	wrong.Subscribe = nil
 	m.runUnder(customExecutor(), "t1")
-	k.root(t)
+	_, environment := k.root(t)
+	token := variable(t, environment, "MEZZO_EXECUTOR_TOKEN")
+	wrong.Token, call.Token = &token, &token
 	if err := subscribe(wrong); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("a call without its part: %v", err)
 	}

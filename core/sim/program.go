@@ -19,6 +19,7 @@ type program struct {
 	c         *container
 	framework string
 	id        string
+	token     string
 	tasks     map[string]*container // that run in it; they are none of the isolators'
 	unstored  []*mezzov1.TaskStatus
 	unacked   []*mezzov1.TaskInfo
@@ -33,6 +34,11 @@ func (c *container) becomesProgram(p *agentstate.Plan) {
 	c.task.id = ""
 	c.use = groupExecutor // its tasks count for themselves
 	c.program = &program{c: c, framework: p.Task.GetFrameworkId(), id: p.Task.GetExecutorId(), tasks: map[string]*container{}}
+	for _, v := range p.Environment {
+		if v.Name == "MEZZO_EXECUTOR_TOKEN" {
+			c.program.token = v.Value
+		}
+	}
 }
 
 // alive is whether its process runs.
@@ -83,7 +89,7 @@ func (p *program) subscribe() {
 
 func (p *program) call(kind executorv1.Call_Type) *executorv1.Call {
 	return &executorv1.Call{
-		Type: kind.Enum(), FrameworkId: &mezzov1.FrameworkID{Value: proto.String(p.framework)}, ExecutorId: &mezzov1.ExecutorID{Value: proto.String(p.id)},
+		Token: proto.String(p.token), Type: kind.Enum(), FrameworkId: &mezzov1.FrameworkID{Value: proto.String(p.framework)}, ExecutorId: &mezzov1.ExecutorID{Value: proto.String(p.id)},
 	}
 }
 

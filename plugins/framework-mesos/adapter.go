@@ -51,6 +51,9 @@ func (a *adapter) Serve(ctx context.Context, core *framework.Core) (_ *framework
 	if core.Side == framework.Agent {
 		err = a.serveAgent(ctx, listener)
 		serving.ExecutorEnvironment = a.executorEnvironment()
+		if a.settings.authenticators()[transport.Executor] != nil {
+			serving.ExecutorTokenVariable = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN"
+		}
 	} else {
 		err = a.serveMaster(ctx, listener)
 	}

@@ -24,7 +24,7 @@ type settings struct {
 
 	ZK string `hcl:"zk" secret:"true" help:"At a master: where in ZooKeeper clients find the leader, zk://host:port,…/path, by a node that is there while it leads. A path of its own, with nothing else below. Default: none."`
 
-	Authenticate []string     `hcl:"authenticate" help:"What credentials are asked for: readonly, readwrite, scheduler, executor. Default: with credentials, all but executor; else nothing."`
+	Authenticate []string     `hcl:"authenticate" help:"What credentials are asked for: readonly, readwrite, scheduler, executor. Default: with credentials, all but executor; else nothing. Executors show the token that their agent gives them, not a credential."`
 	Credentials  []credential `hcl:"credential,block" help:"Somebody who is recognised (HTTP basic authentication)."`
 	TLS          *tlsFiles    `hcl:"tls,block" help:"HTTPS instead of HTTP."`
 	Limits       limits       `hcl:"limits,block" help:"What clients can take."`
@@ -60,8 +60,12 @@ var realms = map[string]transport.Realm{
 	"readonly": transport.ReadOnly, "readwrite": transport.ReadWrite, "scheduler": transport.Scheduler, "executor": transport.Executor,
 }
 
-// defaultRealms are asked for when there are credentials. Executors have none
-// of their own.
+// executorRealm is the one that needs no credential: an agent gives its executors
+// tokens.
+const executorRealm = "executor"
+
+// defaultRealms are asked for when there are credentials. Executors of which
+// nothing is known may not know what to do with a token.
 var defaultRealms = []string{"readonly", "readwrite", "scheduler"}
 
 // Validate implements plugin.Validator.
@@ -83,7 +87,7 @@ func (s *settings) Validate() (out []plugin.Diagnostic) {
 		path := fmt.Sprintf("authenticate.%d", i)
 		if _, known := realms[r]; !known {
 			out = append(out, plugin.Errorf("Unknown realm", path, "%q is none of readonly, readwrite, scheduler, executor.", r))
-		} else if len(s.Credentials) == 0 {
+		} else if len(s.Credentials) == 0 && r != executorRealm {
 			out = append(out, plugin.Errorf("Nobody could authenticate", path, "There is no credential block: add one, or take %q out.", r))
 		}
 	}
@@ -163,6 +167,9 @@ func (s *settings) authenticators() map[transport.Realm][]transport.Authenticato
 	for _, name := range names {
 		out[realms[name]] = basic
 	}
+	if out[transport.Executor] != nil {
+		out[transport.Executor] = []transport.Authenticator{transport.Bearer()}
+	}
 	return out
 }
 
@@ -181,7 +188,7 @@ func (s *settings) flags(at place) map[string]string {
 	out := map[string]string{
 		"ip": at.ip, "port": strconv.Itoa(at.port), "hostname": at.hostname,
 		"authenticate_http_readonly": is(transport.ReadOnly), "authenticate_http_readwrite": is(transport.ReadWrite),
-		"authenticate_http_frameworks": is(transport.Scheduler),
+		"authenticate_http_frameworks": is(transport.Scheduler), "authenticate_http_executors": is(transport.Executor),
 	}
 	if s.Cluster != "" {
 		out["cluster"] = s.Cluster

@@ -35,6 +35,7 @@ func TestSettingsAreChecked(t *testing.T) {
 		"no such files":         {`{"tls": {"cert": "` + missing + `", "key": "k"}}`, "tls: Unusable TLS files"},
 		"realms":                {`{"authenticate": ["readonly"], "credential": [{"name": "ann", "password": "x"}]}`, ""},
 		"an unknown realm":      {`{"authenticate": ["writing"]}`, "authenticate.0: Unknown realm"},
+		"executors alone":       {`{"authenticate": ["executor"]}`, ""},
 		"nobody to ask":         {`{"authenticate": ["readonly"]}`, "authenticate.0: Nobody could authenticate"},
 		"a credential twice":    {`{"credential": [{"name": "ann", "password": "x"}, {"name": "ann", "password": "y"}]}`, "credential.1: Bad credential"},
 		"a credential of none":  {`{"credential": [{"name": "ann", "password": ""}]}`, "credential.0: Bad credential"},

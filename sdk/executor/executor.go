@@ -81,6 +81,8 @@ type Options struct {
 	TLS *tls.Config
 	// FrameworkID and ExecutorID say who the executor is.
 	FrameworkID, ExecutorID string
+	// Token proves that to the agent. It is a secret.
+	Token string
 	// RecoveryTimeout is how long the agent may be away; 0: 15 minutes.
 	RecoveryTimeout time.Duration
 	// BackoffMax bounds the random pause before another attempt; 0: 2 seconds.
@@ -102,6 +104,7 @@ func FromEnvironment() (Options, error) {
 			return o, fmt.Errorf("environment variable %s is not set: an executor is started by an agent", name)
 		}
 	}
+	o.Token = os.Getenv("MEZZO_EXECUTOR_TOKEN") // an older agent gives none
 	for name, to := range map[string]*time.Duration{
 		"MEZZO_RECOVERY_TIMEOUT": &o.RecoveryTimeout, "MEZZO_SUBSCRIPTION_BACKOFF_MAX": &o.BackoffMax,
 		"MEZZO_EXECUTOR_SHUTDOWN_GRACE_PERIOD": &o.ShutdownGrace,
@@ -238,6 +241,9 @@ func (e *Executor) newCall(kind executorv1.Call_Type, fill func(*executorv1.Call
 	c := &executorv1.Call{
 		Type: kind.Enum(), FrameworkId: &mezzov1.FrameworkID{Value: proto.String(e.o.FrameworkID)},
 		ExecutorId: &mezzov1.ExecutorID{Value: proto.String(e.o.ExecutorID)},
+	}
+	if e.o.Token != "" {
+		c.Token = proto.String(e.o.Token)
 	}
 	fill(c)
 	return c

@@ -223,13 +223,13 @@ func TestFromEnvironment(t *testing.T) {
 		t.Errorf("without an agent: %v", err)
 	}
 	for name, value := range map[string]string{
-		"MEZZO_AGENT_ADDRESS": "h:1", "MEZZO_FRAMEWORK_ID": "F1", "MEZZO_EXECUTOR_ID": "x", "MEZZO_RECOVERY_TIMEOUT": "15mins",
+		"MEZZO_AGENT_ADDRESS": "h:1", "MEZZO_FRAMEWORK_ID": "F1", "MEZZO_EXECUTOR_ID": "x", "MEZZO_RECOVERY_TIMEOUT": "15mins", "MEZZO_EXECUTOR_TOKEN": "t",
 		"MEZZO_SUBSCRIPTION_BACKOFF_MAX": "1500ms", "MEZZO_EXECUTOR_SHUTDOWN_GRACE_PERIOD": "1.5secs",
 	} {
 		t.Setenv(name, value)
 	}
 	o, err := executor.FromEnvironment()
-	if err != nil || o.Agent != "h:1" || o.FrameworkID != "F1" || o.ExecutorID != "x" ||
+	if err != nil || o.Agent != "h:1" || o.FrameworkID != "F1" || o.ExecutorID != "x" || o.Token != "t" ||
 		o.RecoveryTimeout != 15*time.Minute || o.BackoffMax != 1500*time.Millisecond || o.ShutdownGrace != 1500*time.Millisecond {
 		t.Errorf("%+v, %v", o, err)
 	}

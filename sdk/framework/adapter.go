@@ -86,6 +86,11 @@ type Serving struct {
 	// ExecutorEnvironment is added to the environment of every executor that an
 	// agent starts while the adapter serves. At a master it has no meaning.
 	ExecutorEnvironment map[string]string
+	// ExecutorTokenVariable is the environment variable in which each such
+	// executor finds its own token, beside MEZZO_EXECUTOR_TOKEN; empty: none. An
+	// adapter that wants executors to prove who they are passes the token on in
+	// their calls, and the agent checks it.
+	ExecutorTokenVariable string
 }
 
 // Side is what an adapter's core is.

@@ -107,6 +107,9 @@ func (s *Serving) toProto() *frameworkv1.ServeResponse {
 	for _, name := range sorted(s.ExecutorEnvironment) {
 		out.ExecutorEnvironment = append(out.ExecutorEnvironment, &frameworkv1.EnvironmentVariable{Name: name, Value: s.ExecutorEnvironment[name]})
 	}
+	if s.ExecutorTokenVariable != "" {
+		out.ExecutorEnvironment = append(out.ExecutorEnvironment, &frameworkv1.EnvironmentVariable{Name: s.ExecutorTokenVariable, ExecutorToken: true})
+	}
 	return out
 }
 

@@ -18,6 +18,7 @@ type adapter struct {
 	served      bool               // once, since this process of the agent began
 	endpoints   []*linkv1.Endpoint // where it listened last
 	environment []Variable
+	tokens      []string // variables in which executors find their tokens
 }
 
 // adapterLimit is how long the first start of an adapter withholds resources: an
@@ -42,7 +43,7 @@ func (m *Machine) adapterUp(in AdapterUp) {
 		return // it was taken out of the configuration meanwhile
 	}
 	before := m.withheld()
-	a.serves, a.served, a.endpoints, a.environment = true, true, in.Endpoints, in.Environment
+	a.serves, a.served, a.endpoints, a.environment, a.tokens = true, true, in.Endpoints, in.Environment, in.TokenVariables
 	m.withheldMayChange(before)
 	m.adaptersChanged()
 }

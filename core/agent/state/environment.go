@@ -30,6 +30,22 @@ func (m *Machine) environment(e *executor) []Variable {
 	)
 }
 
+// tokenVariables are where an executor's process finds its token. They win over
+// what adapters give, so that no adapter takes the token's place.
+func (m *Machine) tokenVariables(e *executor) []Variable {
+	if !e.program.token {
+		return nil
+	}
+	token := m.token(e)
+	list := []Variable{{tokenVariable, token}}
+	for _, name := range m.adapterNames() {
+		for _, v := range m.adapters[name].tokens {
+			list = append(list, Variable{v, token})
+		}
+	}
+	return list
+}
+
 // durationText is a duration as Mesos writes it: a number and the largest unit
 // that gives a whole one.
 func durationText(d time.Duration) string {

@@ -35,6 +35,9 @@ func executorStatus(task string, s mezzov1.TaskState, uuid string) *mezzov1.Task
 // executorCommand plays what executors do. Executors are x of framework F1
 // unless the line says otherwise; a stream is named by its number.
 //
+// Calls have the executor's token, or with token=y that of another, with
+// token=none none, and otherwise what stands there.
+//
 //	subscribe [stream=n] [adapter=a] [tasks=(t1)] [updates=(t1:RUNNING:7)]   with what is unacknowledged
 //	report task=t1 state=RUNNING [uuid=7]     an UPDATE
 //	say text                                  a MESSAGE
@@ -43,6 +46,17 @@ func executorStatus(task string, s mezzov1.TaskState, uuid string) *mezzov1.Task
 //	shutdown-executor
 func executorCommand(w *world, d *datadriven.TestData) bool {
 	framework, executor := arg(d, "framework", "F1"), arg(d, "executor", "x")
+	executorCall := func(framework, executor string, kind executorv1.Call_Type) *executorv1.Call {
+		call := executorCall(framework, executor, kind)
+		switch name := arg(d, "token", executor); {
+		case name == "none":
+		case w.tokens[name] != "":
+			call.Token = proto.String(w.tokens[name])
+		case d.HasArg("token"):
+			call.Token = proto.String(name)
+		}
+		return call
+	}
 	switch d.Cmd {
 	case "subscribe":
 		call := executorCall(framework, executor, executorv1.Call_SUBSCRIBE)
@@ -67,7 +81,7 @@ func executorCommand(w *world, d *datadriven.TestData) bool {
 			s.Source = mezzov1.TaskStatus_SOURCE_AGENT.Enum()
 		}
 		call.Update = &executorv1.Call_Update{Status: s}
-		w.step(state.ExecutorCall{Caller: 1, Call: call})
+		w.step(state.ExecutorCall{Caller: 1, Adapter: arg(d, "adapter", ""), Call: call})
 	case "say":
 		call := executorCall(framework, executor, executorv1.Call_MESSAGE)
 		call.Message = &executorv1.Call_Message{Data: []byte(d.CmdArgs[0].Key)}
@@ -126,7 +140,7 @@ func (w *world) describeExecutor(o state.Output) string {
 	case state.CloseExecutor:
 		return fmt.Sprintf("close executor stream %d: %s", o.Stream, o.Reason)
 	case state.RefuseExecutor:
-		return fmt.Sprintf("refuse executor stream %d: %s (unknown=%v)", o.Stream, o.Message, o.Unknown)
+		return fmt.Sprintf("refuse executor stream %d: %s (unknown=%v)", o.Stream, o.Message, o.Code == executorv1.CallResult_UNKNOWN_EXECUTOR)
 	case state.AnswerExecutor:
 		if o.Result.GetCode() == executorv1.CallResult_ACCEPTED {
 			return "" // it goes without saying

@@ -23,8 +23,9 @@ type ExecutorClosed struct{ Stream uint64 }
 // ExecutorCall is any other call of an executor. AnswerExecutor answers it, at
 // once.
 type ExecutorCall struct {
-	Caller uint64 // given back in the answer
-	Call   *executorv1.Call
+	Caller  uint64 // given back in the answer
+	Adapter string // as in ExecutorSubscribe
+	Call    *executorv1.Call
 }
 
 // Variable is an environment variable.
@@ -51,9 +52,8 @@ type CloseExecutor struct {
 // RefuseExecutor ends a stream that was never subscribed.
 type RefuseExecutor struct {
 	Stream uint64
-	// Unknown: there is no such framework or executor here. Otherwise the call
-	// itself is wrong.
-	Unknown bool
+	// Code is UNKNOWN_EXECUTOR, UNAUTHENTICATED, UNAUTHORIZED, or INVALID.
+	Code    executorv1.CallResult_Code
 	Message string
 }
 

@@ -98,8 +98,9 @@ type AdapterUp struct {
 	Adapter   string
 	Endpoints []*linkv1.Endpoint
 	// Environment is added to that of custom executors; the agent's own
-	// variables, and the executor's, win.
-	Environment []Variable
+	// variables, and the executor's, win. In TokenVariables they find their tokens.
+	Environment    []Variable
+	TokenVariables []string
 }
 
 // AdapterDown says that an adapter does not serve any more; it is being started

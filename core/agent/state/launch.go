@@ -69,7 +69,8 @@ func (m *Machine) plan(c *container) *Plan {
 	p.Environment = optionEnvironment(p.Task)
 	switch {
 	case c.task == nil && c.executor.program != nil:
-		p.Command, p.Environment = c.executor.info.GetCommand(), append(p.Environment, m.environment(c.executor)...)
+		p.Command = c.executor.info.GetCommand()
+		p.Environment = slices.Concat(p.Environment, m.environment(c.executor), m.tokenVariables(c.executor))
 	case c.task != nil:
 		p.Command = c.task.info.GetCommand()
 		if most := c.task.info.GetMaxCompletionTime(); most != nil {

@@ -29,6 +29,7 @@ type Machine struct {
 	before   *configured // what it was started with last
 	rebooted bool        // the host was, since the agent ran last
 	shrunk   bool        // there may be less than before
+	tokenKey []byte      // signs executors' tokens; a secret
 	stored   stored      // of these
 
 	resources  resources

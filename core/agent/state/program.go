@@ -28,6 +28,7 @@ type program struct {
 	// the agent began.
 	known, joined bool
 	used          bool // it was sent a task once; checkpointed
+	token         bool // it was given one; checkpointed
 	// subscribeBy is when it must have subscribed; zero: it is not awaited.
 	subscribeBy time.Time
 	// stopBy is when it is killed, since it was asked to end; zero: it was not.
@@ -94,7 +95,7 @@ func (m *Machine) launchCustom(f *framework, r *linkv1.Run) {
 	isNew := e == nil || e.program == nil
 	if isNew {
 		e = m.newExecutor(f, id, r.GetExecutor())
-		e.program = &program{}
+		e.program = &program{token: true}
 		e.role = roleOf(r.GetExecutor().GetResources())
 		m.newContainer(e.run, e, nil, nil)
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	"github.com/mezzo-os/mezzo/core/agent/state"
@@ -24,6 +25,7 @@ type programs struct {
 
 type program struct {
 	id       string
+	token    string
 	stream   uint64
 	tasks    map[string]mezzov1.TaskState
 	unstored []*mezzov1.TaskStatus
@@ -42,7 +44,7 @@ func (p *programs) hear(o state.Output) {
 	switch o := o.(type) {
 	case state.Launch:
 		if t := o.Plan.Task; t.GetTaskId() == "" && !t.GetSandboxOnly() {
-			p.running[o.Plan.Container] = &program{id: t.GetExecutorId(), tasks: map[string]mezzov1.TaskState{}}
+			p.running[o.Plan.Container] = &program{id: t.GetExecutorId(), token: tokenIn(o.Plan), tasks: map[string]mezzov1.TaskState{}}
 		}
 	case state.SendExecutor:
 		if x := p.of(o.Stream); x != nil {
@@ -57,6 +59,16 @@ func (p *programs) hear(o state.Output) {
 			x.stream = 0
 		}
 	}
+}
+
+// tokenIn is the token that an executor is launched with.
+func tokenIn(p *state.Plan) string {
+	for _, v := range p.Environment {
+		if v.Name == "MEZZO_EXECUTOR_TOKEN" {
+			return v.Value
+		}
+	}
+	return ""
 }
 
 func (p *programs) of(stream uint64) *program {
@@ -110,7 +122,7 @@ func (p *programs) report(x *program, id string, to mezzov1.TaskState) {
 	x.unstored = append(x.unstored, s)
 	if x.stream != 0 {
 		call := executorCall("F1", x.id, executorv1.Call_UPDATE)
-		call.Update = &executorv1.Call_Update{Status: s}
+		call.Update, call.Token = &executorv1.Call_Update{Status: s}, proto.String(x.token)
 		p.w.answer(state.ExecutorCall{Call: call})
 	}
 }
@@ -119,7 +131,7 @@ func (p *programs) subscribe(x *program) {
 	p.stream++
 	x.stream = p.stream
 	call := executorCall("F1", x.id, executorv1.Call_SUBSCRIBE)
-	call.Subscribe = &executorv1.Call_Subscribe{UnacknowledgedTasks: slices.Clone(x.unacked)}
+	call.Subscribe, call.Token = &executorv1.Call_Subscribe{UnacknowledgedTasks: slices.Clone(x.unacked)}, proto.String(x.token)
 	for _, s := range x.unstored {
 		call.Subscribe.UnacknowledgedUpdates = append(call.Subscribe.UnacknowledgedUpdates, &executorv1.Call_Update{Status: s})
 	}

@@ -132,6 +132,7 @@ type agentRecord struct {
 	Epoch      uint64      `json:"epoch,omitempty"`
 	Boot       string      `json:"boot,omitempty"`
 	Configured *configured `json:"configured,omitempty"`
+	TokenKey   []byte      `json:"token_key,omitempty"`
 }
 
 type agentEntity struct{ m *Machine }
@@ -139,7 +140,7 @@ type agentEntity struct{ m *Machine }
 func (a agentEntity) mark() *stored { return &a.m.stored }
 func (a agentEntity) records() []Record {
 	return []Record{{bucketAgent, "self", encode(agentRecord{
-		Version: recordVersion, ID: a.m.id, Epoch: a.m.epoch, Boot: a.m.cfg.BootID, Configured: a.m.before,
+		Version: recordVersion, ID: a.m.id, Epoch: a.m.epoch, Boot: a.m.cfg.BootID, Configured: a.m.before, TokenKey: a.m.tokenKey,
 	})}}
 }
 
@@ -166,6 +167,7 @@ type programRecord struct {
 	Adapter string    `json:"adapter,omitempty"`
 	Known   bool      `json:"known,omitempty"`
 	Used    bool      `json:"used,omitempty"`
+	Token   bool      `json:"token,omitempty"`
 	StopBy  time.Time `json:"stop_by,omitzero"`
 	End     *end      `json:"end,omitempty"`
 	// Mounted are volumes by their paths.
@@ -178,7 +180,7 @@ func (e *executor) records() []Record {
 		r.Info = wire(e.info)
 	}
 	if p := e.program; p != nil {
-		r.Program = &programRecord{Adapter: p.adapter, Known: p.known, Used: p.used, StopBy: p.stopBy, End: p.end, Mounted: p.mounted}
+		r.Program = &programRecord{Adapter: p.adapter, Known: p.known, Used: p.used, Token: p.token, StopBy: p.stopBy, End: p.end, Mounted: p.mounted}
 	}
 	return []Record{{bucketExecutors, e.run, encode(r)}}
 }
@@ -408,7 +410,7 @@ func (m *Machine) read(records []Record) error {
 func (m *Machine) readAgent(d *decoder) {
 	var r agentRecord
 	d.json(&r, &r.Version)
-	m.id, m.epoch, m.stored, m.before = r.ID, r.Epoch, stored{known: true}, r.Configured
+	m.id, m.epoch, m.stored, m.before, m.tokenKey = r.ID, r.Epoch, stored{known: true}, r.Configured, r.TokenKey
 	m.rebooted = r.Boot != "" && m.cfg.BootID != "" && r.Boot != m.cfg.BootID
 	if r.Boot != m.cfg.BootID || r.Configured == nil {
 		m.touch(agentEntity{m})
@@ -437,7 +439,7 @@ func (m *Machine) readExecutor(d *decoder) {
 		d.message(r.Info, e.info)
 	}
 	if p := r.Program; p != nil {
-		e.program = &program{adapter: p.Adapter, known: p.Known, used: p.Used, stopBy: p.StopBy, end: p.End, mounted: p.Mounted}
+		e.program = &program{adapter: p.Adapter, known: p.Known, used: p.Used, token: p.Token, stopBy: p.StopBy, end: p.End, mounted: p.Mounted}
 	}
 	f.uses++
 	m.executors[e.run] = e

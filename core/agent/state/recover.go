@@ -20,6 +20,12 @@ func (m *Machine) restore(in Restore) {
 		m.immediate = append(m.immediate, Exit{Reason: "the checkpoint cannot be read", Err: err})
 		return
 	}
+	if len(m.tokenKey) == 0 {
+		m.tokenKey = newTokenKey(m.cfg.Seed)
+		if m.id != "" { // else it is written with the id
+			m.touch(agentEntity{m})
+		}
+	}
 	err := m.reconfigure()
 	if err == nil {
 		err = m.restoreResources()

@@ -23,12 +23,15 @@ const (
 	maxSeen = 64
 )
 
+// accepted is the code of a call that nothing is wrong with.
+const accepted = executorv1.CallResult_ACCEPTED
+
 // speaker finds the executor that a call is of. Otherwise it says what is wrong,
-// in the words of Mesos, and whether it is that there is no such executor.
-func (m *Machine) speaker(call *executorv1.Call) (e *executor, why string, unknown bool) {
+// in the words of Mesos where that has them.
+func (m *Machine) speaker(call *executorv1.Call, adapter string) (e *executor, code executorv1.CallResult_Code, why string) {
 	fid, eid := call.GetFrameworkId().GetValue(), call.GetExecutorId().GetValue()
-	missing := func(field string) (*executor, string, bool) {
-		return nil, fmt.Sprintf("Failed to validate Executor::Call: Expecting '%s' to be present", field), false
+	missing := func(field string) (*executor, executorv1.CallResult_Code, string) {
+		return nil, executorv1.CallResult_INVALID, fmt.Sprintf("Failed to validate Executor::Call: Expecting '%s' to be present", field)
 	}
 	switch {
 	case call.Type == nil:
@@ -38,29 +41,38 @@ func (m *Machine) speaker(call *executorv1.Call) (e *executor, why string, unkno
 	case call.FrameworkId == nil:
 		return missing("framework_id")
 	case m.frameworks[fid] == nil:
-		return nil, "Framework cannot be found", true
+		return nil, executorv1.CallResult_UNKNOWN_EXECUTOR, "Framework cannot be found"
 	}
 	e = m.live[executorKey{fid, eid}]
 	if e == nil || e.program == nil {
-		return nil, "Executor cannot be found", true
+		return nil, executorv1.CallResult_UNKNOWN_EXECUTOR, "Executor cannot be found"
 	}
-	return e, "", false
+	if code, why := m.denial(e, call, adapter); why != "" {
+		m.log(Warn, "a call for an executor was refused", "framework", fid, "executor", eid, "reason", why)
+		return nil, code, why
+	}
+	return e, accepted, ""
 }
 
 // subscribe takes an executor's SUBSCRIBE: its newest stream is the one that
 // counts.
 func (m *Machine) subscribe(in ExecutorSubscribe) {
-	e, why, unknown := m.speaker(in.Call)
-	if why == "" && (in.Call.GetType() != executorv1.Call_SUBSCRIBE || in.Call.Subscribe == nil) {
-		why = "Failed to validate Executor::Call: Expecting 'subscribe' to be present"
+	e, code, why := m.speaker(in.Call, in.Adapter)
+	invalid := func(text string) {
+		if why == "" {
+			code, why = executorv1.CallResult_INVALID, text
+		}
+	}
+	if in.Call.GetType() != executorv1.Call_SUBSCRIBE || in.Call.Subscribe == nil {
+		invalid("Failed to validate Executor::Call: Expecting 'subscribe' to be present")
 	}
 	for _, u := range in.Call.GetSubscribe().GetUnacknowledgedUpdates() {
-		if bad := checkUpdate(in.Call, u.GetStatus()); why == "" && bad != "" {
-			why = bad
+		if bad := checkUpdate(in.Call, u.GetStatus()); bad != "" {
+			invalid(bad)
 		}
 	}
 	if why != "" {
-		m.effect(RefuseExecutor{Stream: in.Stream, Unknown: unknown, Message: why})
+		m.effect(RefuseExecutor{Stream: in.Stream, Code: code, Message: why})
 		return
 	}
 	p := e.program
@@ -169,12 +181,10 @@ func (m *Machine) executorCall(in ExecutorCall) {
 		answer(executorv1.CallResult_ACCEPTED, "")
 		return
 	}
-	e, why, unknown := m.speaker(in.Call)
+	e, code, why := m.speaker(in.Call, in.Adapter)
 	switch {
-	case unknown:
-		answer(executorv1.CallResult_UNKNOWN_EXECUTOR, why)
-	case why != "":
-		answer(executorv1.CallResult_INVALID, why)
+	case code != accepted:
+		answer(code, why)
 	case !e.program.joined:
 		answer(executorv1.CallResult_NOT_SUBSCRIBED, "Executor is not subscribed")
 	case in.Call.GetType() == executorv1.Call_UPDATE:

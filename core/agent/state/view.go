@@ -1,5 +1,7 @@
 package state
 
+import "slices"
+
 // View is what the agent shows of itself now. It costs as much as the agent has
 // tasks, and shares no memory with the machine but messages, which nobody
 // changes.
@@ -73,7 +75,13 @@ func (m *Machine) Running(container string) *Plan {
 	if c == nil || c.phase != running {
 		return nil
 	}
-	return m.plan(c)
+	p := m.plan(c)
+	if e := c.executor; c.task == nil && e.program != nil {
+		// What runs beside the executor is not the executor.
+		token := m.token(e)
+		p.Environment = slices.DeleteFunc(p.Environment, func(v Variable) bool { return v.Value == token })
+	}
+	return p
 }
 
 // Find returns the tasks of that id, of that framework or of any when it is

@@ -44,7 +44,8 @@ type world struct {
 	stubborn      bool                       // containers ignore SIGTERM
 	pid           int64
 
-	programs *programs // nil: custom executors do nothing by themselves
+	programs *programs         // nil: custom executors do nothing by themselves
+	tokens   map[string]string // that executors were given last, by their ids
 
 	// transcript of outputs, if anybody wants one
 	log   func(string, ...any)
@@ -60,7 +61,7 @@ type fake struct {
 
 func newWorld(cfg state.Config) *world {
 	w := &world{
-		cfg: cfg, now: time.Unix(1_800_000_000, 0).UTC(), disk: map[string]map[string][]byte{}, containers: map[string]*fake{}, pid: 100,
+		cfg: cfg, now: time.Unix(1_800_000_000, 0).UTC(), disk: map[string]map[string][]byte{}, tokens: map[string]string{}, containers: map[string]*fake{}, pid: 100,
 		volumes: map[state.VolumePlace]bool{}, removed: map[string]bool{},
 		log: func(string, ...any) {}, names: map[string]string{}, online: true,
 	}
@@ -194,6 +195,9 @@ func (w *world) do(o state.Output) {
 	case state.ClaimContainers:
 		w.answer(w.claim(o))
 	case state.Launch:
+		if token := tokenIn(o.Plan); token != "" {
+			w.tokens[o.Plan.Task.GetExecutorId()] = token
+		}
 		c := &fake{state: isolatorv1.Recovered_STATE_CREATED}
 		if !o.Plan.Task.GetSandboxOnly() {
 			w.pid++

@@ -55,21 +55,13 @@ func path(id *mezzov1.ContainerID) string {
 	return path(id.Parent) + "." + id.GetValue()
 }
 
-// ownerOf is the principal whose request it is; empty: nobody is asked.
-func ownerOf(r *http.Request) string {
-	if p := transport.PrincipalOf(r); p != nil {
-		return p.Value
-	}
-	return ""
-}
-
 // find returns a session; nil: there is none. It belongs to who started it.
 func (s *sessions) find(r *http.Request, id *mezzov1.ContainerID) (*session, *transport.Error) {
 	s.mu.Lock()
 	s.forget()
 	x := s.byID[path(id)]
 	s.mu.Unlock()
-	if x != nil && x.owner != ownerOf(r) {
+	if x != nil && x.owner != transport.PrincipalName(r) {
 		return nil, transport.Failed(http.StatusForbidden, "Container "+path(id)+" is another principal's session")
 	}
 	return x, nil
@@ -109,7 +101,7 @@ type plan struct {
 // launch starts a session and returns when its command runs.
 func (s *sessions) launch(r *http.Request, p plan) (*session, *transport.Error) {
 	x := &session{
-		id: path(p.id), owner: ownerOf(r), tty: p.tty, sending: make(chan struct{}, 1), attached: map[*reader]bool{},
+		id: path(p.id), owner: transport.PrincipalName(r), tty: p.tty, sending: make(chan struct{}, 1), attached: map[*reader]bool{},
 	}
 	if p.bound {
 		x.main = newReader(0)

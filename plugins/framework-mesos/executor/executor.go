@@ -99,6 +99,12 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		return nil
 	})
+	if call != nil {
+		call.Token = nil // an executor says it in a header, as Mesos has it
+		if token := transport.TokenOf(r); token != "" {
+			call.Token = &token
+		}
+	}
 	switch {
 	case failure != nil:
 		failure.Write(w)
@@ -117,11 +123,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) {
 func (a *API) call(w http.ResponseWriter, r *http.Request, call *executorv1.Call) {
 	ctx, cancel := context.WithTimeout(r.Context(), a.options.Patience)
 	defer cancel()
-	who := ""
-	if p := transport.PrincipalOf(r); p != nil {
-		who = p.Value
-	}
-	result, err := a.lines.Call(ctx, who, call)
+	result, err := a.lines.Call(ctx, transport.PrincipalName(r), call)
 	switch {
 	case err == nil:
 	case r.Context().Err() != nil:
@@ -135,6 +137,10 @@ func (a *API) call(w http.ResponseWriter, r *http.Request, call *executorv1.Call
 		transport.Empty(w, http.StatusAccepted)
 	case executorv1.CallResult_UNKNOWN_EXECUTOR, executorv1.CallResult_INVALID:
 		transport.Fail(w, http.StatusBadRequest, result.GetMessage())
+	case executorv1.CallResult_UNAUTHENTICATED:
+		transport.BadToken(r, transport.Executor, result.GetMessage()).Write(w)
+	case executorv1.CallResult_UNAUTHORIZED:
+		transport.Fail(w, http.StatusForbidden, result.GetMessage())
 	case executorv1.CallResult_NOT_SUBSCRIBED:
 		transport.Fail(w, http.StatusForbidden, "Executor is not subscribed")
 	default:
@@ -175,7 +181,7 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, call *executorv1
 		unavailable(context.DeadlineExceeded).Write(w)
 		return
 	case err != nil:
-		refused(err).Write(w)
+		refused(r, err).Write(w)
 		return
 	}
 	records, err := transport.OpenRecords(w, media)
@@ -190,11 +196,13 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, call *executorv1
 }
 
 // refused is the answer to a subscription that the agent does not take.
-func refused(err error) *transport.Error {
+func refused(r *http.Request, err error) *transport.Error {
 	switch s, _ := status.FromError(err); s.Code() {
 	case codes.NotFound, codes.InvalidArgument:
 		return transport.Failed(http.StatusBadRequest, s.Message())
-	case codes.PermissionDenied, codes.Unauthenticated:
+	case codes.Unauthenticated:
+		return transport.BadToken(r, transport.Executor, s.Message())
+	case codes.PermissionDenied:
 		return transport.Failed(http.StatusForbidden, s.Message())
 	}
 	return unavailable(line.Plain(err))

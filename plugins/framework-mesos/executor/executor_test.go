@@ -56,10 +56,26 @@ func (a *agent) refuse(call *executorv1.Call) string {
 	return ""
 }
 
+// check knows the token "good"; "another" is another executor's.
+func (a *agent) check(call *executorv1.Call) executorv1.CallResult_Code {
+	switch {
+	case call.Token == nil || call.GetToken() == "good":
+		return executorv1.CallResult_ACCEPTED
+	case call.GetToken() == "another":
+		return executorv1.CallResult_UNAUTHORIZED
+	}
+	return executorv1.CallResult_UNAUTHENTICATED
+}
+
 func (a *agent) Subscribe(call *executorv1.Call, stream grpc.ServerStreamingServer[executorv1.Event]) error {
 	a.mu.Lock()
 	recovering, silent := a.recovering, a.silent
 	a.mu.Unlock()
+	if code := a.check(call); code != executorv1.CallResult_ACCEPTED {
+		return status.Error(map[executorv1.CallResult_Code]codes.Code{
+			executorv1.CallResult_UNAUTHENTICATED: codes.Unauthenticated, executorv1.CallResult_UNAUTHORIZED: codes.PermissionDenied,
+		}[code], "the token is bad")
+	}
 	switch why := a.refuse(call); {
 	case silent:
 		<-stream.Context().Done()
@@ -121,6 +137,8 @@ func (a *agent) Calls(stream grpc.BidiStreamingServer[executorv1.Call, executorv
 		switch why := a.refuse(call); {
 		case silent:
 			continue
+		case a.check(call) != executorv1.CallResult_ACCEPTED:
+			result.Code, result.Message = a.check(call).Enum(), proto.String("the token is bad")
 		case recovering:
 			return status.Error(codes.Unavailable, "Agent has not finished recovery")
 		case why != "":
@@ -157,6 +175,12 @@ func (a *agent) set(change func()) {
 // serve puts the API before an agent and returns its address.
 func serve(t *testing.T, a *agent) string {
 	t.Helper()
+	return serveWith(t, a, nil)
+}
+
+// serveWith is serve with somebody who recognises executors.
+func serveWith(t *testing.T, a *agent, executors []transport.Authenticator) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +194,9 @@ func serve(t *testing.T, a *agent) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	server, err := transport.Listen(transport.Options{Side: transport.Agent, Address: "127.0.0.1:0"})
+	server, err := transport.Listen(transport.Options{
+		Side: transport.Agent, Address: "127.0.0.1:0", Authenticators: map[transport.Realm][]transport.Authenticator{transport.Executor: executors},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,6 +219,7 @@ func serve(t *testing.T, a *agent) string {
 type answer struct {
 	code         int
 	media, body  string
+	challenge    string
 	stream       *recordio.Reader
 	closeRequest func()
 }
@@ -219,7 +246,7 @@ func post(t *testing.T, url, body string, header ...string) answer {
 		t.Fatal(err)
 	}
 	end := func() { cancel(); got.Body.Close(); client.CloseIdleConnections() }
-	out := answer{code: got.StatusCode, media: got.Header.Get("Content-Type"), closeRequest: end}
+	out := answer{code: got.StatusCode, media: got.Header.Get("Content-Type"), challenge: got.Header.Get("Www-Authenticate"), closeRequest: end}
 	if got.StatusCode == http.StatusOK {
 		t.Cleanup(end)
 		out.stream = recordio.NewReader(got.Body, recordio.DefaultLimit)
@@ -327,6 +354,50 @@ func TestStatuses(t *testing.T) {
 	for rule, body := range map[string]string{"SUBSCRIBE": subscribe, "MESSAGE": message} {
 		if got := post(t, at, body); got.code != 503 || got.body != "The agent did not answer in time" {
 			t.Errorf("%s while the agent says nothing: %d %q, want 503", rule, got.code, got.body)
+		}
+	}
+}
+
+// A.9: with authentication of executors on, a call needs the token that the agent
+// has given its executor. With it off nobody looks at one; nor is one taken from
+// the body.
+func TestTokens(t *testing.T) {
+	a := &agent{}
+	at := "http://" + serveWith(t, a, []transport.Authenticator{transport.Bearer()}) + "/api/v1/executor"
+	const challenge = `Bearer realm="mesos-agent-executor"`
+	invalid := challenge + `, error="invalid_token", error_description="the token is bad"`
+	for _, c := range []struct {
+		row, authorization string
+		code               int
+		challenge, text    string
+	}{
+		{"A.3 row 1: none", "", 401, challenge, "401 Unauthorized."},
+		{"basic", "Basic eDp5", 401, challenge, "401 Unauthorized."},
+		{"an empty one", "Bearer ", 401, challenge, "401 Unauthorized."},
+		{"none that the agent gave", "Bearer x", 401, invalid, "401 Unauthorized."},
+		{"D.5 JWT claims differ", "Bearer another", 403, "", "the token is bad"},
+	} {
+		for rule, body := range map[string]string{"SUBSCRIBE": subscribe, "MESSAGE": message} {
+			got := post(t, at, body, "Authorization", c.authorization)
+			if got.code != c.code || got.challenge != c.challenge || got.body != c.text {
+				t.Errorf("%s, %s: %d %q %q, want %d %q %q", c.row, rule, got.code, got.challenge, got.body, c.code, c.challenge, c.text)
+			}
+		}
+	}
+	if got := post(t, at, `{`, "Content-Type", "", "Authorization", ""); got.code != 401 {
+		t.Errorf("A.3 row 1 comes before the others: %d", got.code)
+	}
+	s := post(t, at, subscribe, "Authorization", "bearer good")
+	next(t, s)
+	if got := post(t, at, message, "Authorization", "Bearer good"); got.code != 202 {
+		t.Errorf("with its own token: %d %q", got.code, got.body)
+	}
+
+	open := "http://" + serve(t, a) + "/api/v1/executor"
+	forged := strings.Replace(message, "{", `{"token":"another",`, 1)
+	for _, body := range []string{message, forged} {
+		if got := post(t, open, body, "Authorization", "Bearer x"); got.code != 202 {
+			t.Errorf("without authentication: %d %q", got.code, got.body)
 		}
 	}
 }

@@ -23,7 +23,7 @@ func (a *API) call(w http.ResponseWriter, r *http.Request, call *schedulerv1.Cal
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), a.options.Patience)
 	defer cancel()
-	result, err := a.lines.Call(ctx, principal(r), call)
+	result, err := a.lines.Call(ctx, transport.PrincipalName(r), call)
 	switch {
 	case err == nil:
 	case r.Context().Err() != nil:

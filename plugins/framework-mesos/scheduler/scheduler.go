@@ -131,7 +131,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) {
 	failure = transport.ReadBody(w, r, func(body []byte) *transport.Error {
 		var err error
 		if call, err = a.parser.Scheduler(body, media); err == nil {
-			err = validate.Scheduler(call, principal(r))
+			err = validate.Scheduler(call, transport.PrincipalName(r))
 		}
 		if err != nil {
 			return transport.Failed(http.StatusBadRequest, err.Error())
@@ -153,12 +153,4 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	a.call(w, r, call)
-}
-
-// principal is who sends the request; empty: nobody asked.
-func principal(r *http.Request) string {
-	if p := transport.PrincipalOf(r); p != nil {
-		return p.Value
-	}
-	return ""
 }

@@ -66,12 +66,52 @@ func (b basic) Authenticate(r *http.Request, realm string) (*Principal, string) 
 	return nil, `Basic realm="` + realm + `"`
 }
 
+// Bearer takes any bearer's token (RFC 6750) and keeps it in the principal: who
+// has given it says whether it is good. The principal has no name.
+func Bearer() Authenticator { return bearer{} }
+
+type bearer struct{}
+
+// tokenClaim is where a principal's token is kept.
+const tokenClaim = "token"
+
+func (bearer) Authenticate(r *http.Request, realm string) (*Principal, string) {
+	kind, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if token = strings.TrimSpace(token); !strings.EqualFold(kind, "Bearer") || token == "" {
+		return nil, `Bearer realm="` + realm + `"`
+	}
+	return &Principal{Claims: map[string]string{tokenClaim: token}}, ""
+}
+
+// TokenOf returns the token that Bearer has found; empty: none was asked for.
+func TokenOf(r *http.Request) string {
+	if p := PrincipalOf(r); p != nil {
+		return p.Claims[tokenClaim]
+	}
+	return ""
+}
+
+// BadToken is the answer to a token that is not good.
+func BadToken(r *http.Request, realm Realm, why string) *Error {
+	why = strings.NewReplacer(`"`, "'", `\`, "/").Replace(why)
+	challenge := `Bearer realm="` + realm.Name(serverOf(r).options.Side) + `", error="invalid_token", error_description="` + why + `"`
+	return &Error{Code: http.StatusUnauthorized, Header: http.Header{"Www-Authenticate": {challenge}}}
+}
+
 type principalKey struct{}
 
 // PrincipalOf returns who sent the request; nil when nobody asked.
 func PrincipalOf(r *http.Request) *Principal {
 	p, _ := r.Context().Value(principalKey{}).(*Principal)
 	return p
+}
+
+// PrincipalName is who sent the request; empty when nobody asked.
+func PrincipalName(r *http.Request) string {
+	if p := PrincipalOf(r); p != nil {
+		return p.Value
+	}
+	return ""
 }
 
 // PrincipalMetadata is the name under which a core is told on whose behalf an

@@ -333,9 +333,12 @@ func (x *Endpoint) GetAddress() string {
 }
 
 type EnvironmentVariable struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// The value is the executor's own token, which its calls have to carry; `value`
+	// is empty.
+	ExecutorToken bool `protobuf:"varint,3,opt,name=executor_token,json=executorToken,proto3" json:"executor_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -382,6 +385,13 @@ func (x *EnvironmentVariable) GetValue() string {
 		return x.Value
 	}
 	return ""
+}
+
+func (x *EnvironmentVariable) GetExecutorToken() bool {
+	if x != nil {
+		return x.ExecutorToken
+	}
+	return false
 }
 
 type WatchLeadershipRequest struct {
@@ -800,10 +810,11 @@ const file_mezzo_framework_v1_framework_proto_rawDesc = "" +
 	"\x14executor_environment\x18\x02 \x03(\v2'.mezzo.framework.v1.EnvironmentVariableR\x13executorEnvironment\"8\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"?\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"f\n" +
 	"\x13EnvironmentVariable\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x18\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12%\n" +
+	"\x0eexecutor_token\x18\x03 \x01(\bR\rexecutorToken\"\x18\n" +
 	"\x16WatchLeadershipRequest\"\x9d\x02\n" +
 	"\x0fLeadershipState\x12?\n" +
 	"\x05state\x18\x01 \x01(\x0e2).mezzo.framework.v1.LeadershipState.StateR\x05state\x12\x14\n" +

@@ -211,6 +211,10 @@ const (
 	CallResult_INVALID          CallResult_Code = 2
 	CallResult_UNKNOWN_EXECUTOR CallResult_Code = 3
 	CallResult_NOT_SUBSCRIBED   CallResult_Code = 4
+	// The token is missing, or is none that this agent has given.
+	CallResult_UNAUTHENTICATED CallResult_Code = 5
+	// The token is another executor's, or of an earlier run of this one.
+	CallResult_UNAUTHORIZED CallResult_Code = 6
 )
 
 // Enum value maps for CallResult_Code.
@@ -221,6 +225,8 @@ var (
 		2: "INVALID",
 		3: "UNKNOWN_EXECUTOR",
 		4: "NOT_SUBSCRIBED",
+		5: "UNAUTHENTICATED",
+		6: "UNAUTHORIZED",
 	}
 	CallResult_Code_value = map[string]int32{
 		"UNKNOWN":          0,
@@ -228,6 +234,8 @@ var (
 		"INVALID":          2,
 		"UNKNOWN_EXECUTOR": 3,
 		"NOT_SUBSCRIBED":   4,
+		"UNAUTHENTICATED":  5,
+		"UNAUTHORIZED":     6,
 	}
 )
 
@@ -379,7 +387,11 @@ type Call struct {
 	Update      *Call_Update           `protobuf:"bytes,5,opt,name=update" json:"update,omitempty"`
 	Message     *Call_Message          `protobuf:"bytes,6,opt,name=message" json:"message,omitempty"`
 	// Mezzo's own: the caller's number for the call, returned in its result.
-	Sequence      *uint64 `protobuf:"varint,10000,opt,name=sequence" json:"sequence,omitempty"`
+	Sequence *uint64 `protobuf:"varint,10000,opt,name=sequence" json:"sequence,omitempty"`
+	// Mezzo's own, and a secret: what proves who the caller is. The agent gives it
+	// to the executor's process as MEZZO_EXECUTOR_TOKEN, and to nobody else. Each
+	// call needs it, but HEARTBEAT.
+	Token         *string `protobuf:"bytes,10001,opt,name=token" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -461,6 +473,13 @@ func (x *Call) GetSequence() uint64 {
 		return *x.Sequence
 	}
 	return 0
+}
+
+func (x *Call) GetToken() string {
+	if x != nil && x.Token != nil {
+		return *x.Token
+	}
+	return ""
 }
 
 // CallResult says what became of a Call.
@@ -1083,7 +1102,7 @@ const file_mezzo_v1_executor_executor_proto_rawDesc = "" +
 	"\aMESSAGE\x10\x05\x12\t\n" +
 	"\x05ERROR\x10\x06\x12\f\n" +
 	"\bSHUTDOWN\x10\a\x12\r\n" +
-	"\tHEARTBEAT\x10\t\"\xc9\x05\n" +
+	"\tHEARTBEAT\x10\t\"\xe5\x05\n" +
 	"\x04Call\x125\n" +
 	"\vexecutor_id\x18\x01 \x02(\v2\x14.mezzo.v1.ExecutorIDR\n" +
 	"executorId\x128\n" +
@@ -1092,7 +1111,8 @@ const file_mezzo_v1_executor_executor_proto_rawDesc = "" +
 	"\tsubscribe\x18\x04 \x01(\v2!.mezzo.v1.executor.Call.SubscribeR\tsubscribe\x126\n" +
 	"\x06update\x18\x05 \x01(\v2\x1e.mezzo.v1.executor.Call.UpdateR\x06update\x129\n" +
 	"\amessage\x18\x06 \x01(\v2\x1f.mezzo.v1.executor.Call.MessageR\amessage\x12\x1b\n" +
-	"\bsequence\x18\x90N \x01(\x04R\bsequence\x1a\xa9\x01\n" +
+	"\bsequence\x18\x90N \x01(\x04R\bsequence\x12\x1a\n" +
+	"\x05token\x18\x91N \x01(\tB\x03\x80\x01\x01R\x05token\x1a\xa9\x01\n" +
 	"\tSubscribe\x12E\n" +
 	"\x14unacknowledged_tasks\x18\x01 \x03(\v2\x12.mezzo.v1.TaskInfoR\x13unacknowledgedTasks\x12U\n" +
 	"\x16unacknowledged_updates\x18\x02 \x03(\v2\x1e.mezzo.v1.executor.Call.UpdateR\x15unacknowledgedUpdates\x1a6\n" +
@@ -1106,18 +1126,20 @@ const file_mezzo_v1_executor_executor_proto_rawDesc = "" +
 	"\n" +
 	"\x06UPDATE\x10\x02\x12\v\n" +
 	"\aMESSAGE\x10\x03\x12\r\n" +
-	"\tHEARTBEAT\x10\x04\"\xd4\x01\n" +
+	"\tHEARTBEAT\x10\x04\"\xfb\x01\n" +
 	"\n" +
 	"CallResult\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x126\n" +
 	"\x04code\x18\x02 \x01(\x0e2\".mezzo.v1.executor.CallResult.CodeR\x04code\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"X\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\x7f\n" +
 	"\x04Code\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\f\n" +
 	"\bACCEPTED\x10\x01\x12\v\n" +
 	"\aINVALID\x10\x02\x12\x14\n" +
 	"\x10UNKNOWN_EXECUTOR\x10\x03\x12\x12\n" +
-	"\x0eNOT_SUBSCRIBED\x10\x042\x91\x01\n" +
+	"\x0eNOT_SUBSCRIBED\x10\x04\x12\x13\n" +
+	"\x0fUNAUTHENTICATED\x10\x05\x12\x10\n" +
+	"\fUNAUTHORIZED\x10\x062\x91\x01\n" +
 	"\bExecutor\x12@\n" +
 	"\tSubscribe\x12\x17.mezzo.v1.executor.Call\x1a\x18.mezzo.v1.executor.Event0\x01\x12C\n" +
 	"\x05Calls\x12\x17.mezzo.v1.executor.Call\x1a\x1d.mezzo.v1.executor.CallResult(\x010\x01BBZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/executor;executorv1"

@@ -44,6 +44,8 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Executor is how an executor speaks to its agent: the same shape as Scheduler.
+// A Subscribe without the executor's token fails with UNAUTHENTICATED, one with
+// another's with PERMISSION_DENIED.
 type ExecutorClient interface {
 	// The stream ends when the agent does, or when the executor is subscribed
 	// anew.
@@ -97,6 +99,8 @@ type Executor_CallsClient = grpc.BidiStreamingClient[Call, CallResult]
 // for forward compatibility.
 //
 // Executor is how an executor speaks to its agent: the same shape as Scheduler.
+// A Subscribe without the executor's token fails with UNAUTHENTICATED, one with
+// another's with PERMISSION_DENIED.
 type ExecutorServer interface {
 	// The stream ends when the agent does, or when the executor is subscribed
 	// anew.
