@@ -11,6 +11,7 @@ package validate
 
 import (
 	"errors"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -73,13 +74,36 @@ func (p *Parser) Scheduler(body []byte, media string) (*schedulerv1.Call, error)
 	return call, nil
 }
 
-// Executor reads an executor's call, as [Parser.Scheduler] does.
+// Executor reads an executor's call, as [Parser.Scheduler] does. One that lacks an
+// id can be read, and is not valid.
 func (p *Parser) Executor(body []byte, media string) (*executorv1.Call, error) {
 	call := &executorv1.Call{}
-	if err := p.call(body, media, call); err != nil {
+	err := p.call(body, media, call)
+	if err == nil {
+		return call, nil
+	}
+	if !partial(body, media, err) {
 		return nil, err
 	}
-	return call, nil
+	// The ids are required fields, which is all that is wrong with it.
+	switch {
+	case call.Type == nil:
+		return nil, failed("Executor::Call", expecting("type"))
+	case call.ExecutorId == nil:
+		return nil, failed("Executor::Call", expecting("executor_id"))
+	case call.FrameworkId == nil:
+		return nil, failed("Executor::Call", expecting("framework_id"))
+	}
+	return nil, err
+}
+
+// partial is whether a body could not be read only since required fields are
+// missing.
+func partial(body []byte, media string, err error) bool {
+	if media == Protobuf {
+		return (proto.UnmarshalOptions{RecursionLimit: maxDepth, AllowPartial: true}).Unmarshal(body, &executorv1.Call{}) == nil
+	}
+	return strings.Contains(err.Error(), "Missing required fields: ")
 }
 
 // Master reads a call of the master's operator API.

@@ -63,7 +63,7 @@ func TestTexts(t *testing.T) {
 		{"scheduler", `{"type":`, "Failed to parse body into JSON: "},
 		{"scheduler", `[]`, "Failed to convert JSON into Call protobuf: Expecting a JSON object"},
 		{"scheduler", `{"type":1}`, "Failed to convert JSON into Call protobuf: Not expecting a JSON number for field 'type'"},
-		{"executor", `{"type":"SUBSCRIBE"}`, "Failed to convert JSON into Call protobuf: Missing required fields: executor_id, framework_id"},
+		{"executor", `{"type":"SUBSCRIBE"}`, "Failed to validate Executor::Call: Expecting 'executor_id' to be present"},
 		{"master", `{"type":"LIST_FILES","list_files":{}}`, "Failed to convert JSON into Call protobuf: Missing required fields: list_files.path"},
 		{"agent", `{"type":`, "Failed to parse body into JSON: "},
 		{"agent", `{"type":1}`, "Not expecting a JSON number for field 'type'"},
