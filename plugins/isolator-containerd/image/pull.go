@@ -367,6 +367,7 @@ var query = regexp.MustCompile(`\?[^\s"']+`)
 // explain names the image, and leaves out what is nobody's business.
 func explain(name string, err error) error {
 	text := query.ReplaceAllString(err.Error(), "?…")
+	text = strings.ReplaceAll(text, fmt.Sprintf("failed to resolve reference %q: ", name), "")
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 	case strings.Contains(text, "no match for platform"):

@@ -292,11 +292,23 @@ func (s *Store) keep(ctx context.Context, c *client.Client, container string, im
 	return nil
 }
 
+// usedPrecision is how exactly it is noted when an image was used: what is
+// collected after days needs no write for each of a hundred launches a minute.
+const usedPrecision = time.Minute
+
 // used notes that an image is in use now. That it cannot be noted does not keep
 // anybody from using it.
 func (s *Store) used(ctx context.Context, c *client.Client, name string) {
-	record := images.Image{Name: name, Labels: map[string]string{labelUsed: s.o.Now().UTC().Format(time.RFC3339)}}
-	if _, err := c.ImageService().Update(ctx, record, "labels."+labelUsed); err != nil && !errdefs.IsNotFound(err) {
+	now := s.o.Now()
+	record, err := c.ImageService().Get(ctx, name)
+	if err == nil {
+		if t, err := time.Parse(time.RFC3339, record.Labels[labelUsed]); err == nil && now.Sub(t).Abs() < usedPrecision {
+			return
+		}
+		record = images.Image{Name: name, Labels: map[string]string{labelUsed: now.UTC().Format(time.RFC3339)}}
+		_, err = c.ImageService().Update(ctx, record, "labels."+labelUsed)
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
 		s.o.Logger.Debug("the use of an image could not be noted", "image", name, "error", err)
 	}
 }

@@ -341,7 +341,7 @@ func (m *Manager) del(ctx context.Context, container string, a attachment) error
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(rt.NetNS); err != nil {
+	if !isNetns(rt.NetNS) {
 		rt.NetNS = "" // after a host's reboot; plugins give back what they hold outside it
 	}
 	ctx, cancel := context.WithTimeout(ctx, callPatience)
@@ -374,6 +374,9 @@ func (m *Manager) load(container string) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(text) == 0 { // the host lost power; one with attachments would be whole
+		return &record{}, nil
+	}
 	rec := &record{}
 	if err := json.Unmarshal(text, rec); err != nil {
 		return nil, fmt.Errorf("container %s: the record of its network in %s: %w", container, m.dir(container), err)
@@ -390,18 +393,22 @@ func (m *Manager) save(container string, rec *record) error {
 	if err != nil {
 		return err
 	}
-	return replace(filepath.Join(m.dir(container), "record.json"), text, 0o600)
+	// What CNI plugins hold outlives the host's loss of power, and so must the
+	// record of it; nothing else does.
+	return replace(filepath.Join(m.dir(container), "record.json"), text, len(rec.Attachments) > 0)
 }
 
-// replace writes a file whole or not at all, also when the host loses power.
-func replace(path string, content []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+// replace writes a file whole or not at all.
+func replace(path string, content []byte, durable bool) error {
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
+	if durable {
+		err = errors.Join(err, f.Sync())
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)

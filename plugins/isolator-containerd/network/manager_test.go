@@ -372,15 +372,15 @@ func TestReboot(t *testing.T) {
 	h.conf("red.conflist", fmt.Sprintf(spyNet, "red", "spy"))
 	h.setup(network.Request{Container: "b", Network: mode(modeBridge, info(""))})
 	h.setup(network.Request{Container: "r", Network: mode(modeNamed, info("red"))})
+	h.setup(network.Request{Container: "n", Network: mode(modeNone)})
 	h.unmountAll()
-	for _, c := range []string{"b", "r"} {
-		if err := os.Remove(filepath.Join(h.options.Dir, "containers", c, "netns")); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.Truncate(filepath.Join(h.options.Dir, "containers", "n", "record.json"), 0); err != nil {
+		t.Fatal(err)
 	}
 	h.restart()
-	h.teardown("r")
-	h.teardown("b")
+	for _, c := range []string{"r", "b", "n"} {
+		h.teardown(c)
+	}
 	if got := spy.calls(); !strings.HasSuffix(got, "DEL r eth0 netns=\n") {
 		t.Errorf("calls: %s", got)
 	}

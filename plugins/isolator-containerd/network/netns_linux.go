@@ -54,6 +54,13 @@ func loopbackUp() error {
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
 }
 
+// isNetns tells whether a namespace is mounted at a path, rather than there being
+// only the file that one was mounted at.
+func isNetns(path string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(path, &fs) == nil && fs.Type == unix.NSFS_MAGIC
+}
+
 // removeNetns unmounts what makeNetns mounted; it succeeds when nothing is there.
 func removeNetns(path string) error {
 	for {
