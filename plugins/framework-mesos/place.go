@@ -90,7 +90,9 @@ func (p place) complete(info *mezzov1.MasterInfo) {
 		info.Ip = proto.Uint32(binary.LittleEndian.Uint32(ip))
 	}
 	info.Capabilities = nil
-	for _, c := range []mezzov1.MasterInfo_Capability_Type{mezzov1.MasterInfo_Capability_AGENT_UPDATE, mezzov1.MasterInfo_Capability_QUOTA_V2} {
+	for _, c := range []mezzov1.MasterInfo_Capability_Type{
+		mezzov1.MasterInfo_Capability_AGENT_UPDATE, mezzov1.MasterInfo_Capability_AGENT_DRAINING, mezzov1.MasterInfo_Capability_QUOTA_V2,
+	} {
 		info.Capabilities = append(info.Capabilities, &mezzov1.MasterInfo_Capability{Type: c.Enum()})
 	}
 	info.Address = &mezzov1.Address{Hostname: proto.String(p.hostname), Ip: proto.String(p.ip), Port: proto.Int32(int32(p.port))}

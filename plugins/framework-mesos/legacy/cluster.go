@@ -121,6 +121,12 @@ func slave(j *JSON, a *operatorv1.AgentDetail) {
 	Resources(j, unreserved)
 	j.Key("active").Bool(mirror.Active(a))
 	j.Key("deactivated").Bool(mirror.Deactivated(a))
+	if d := mirror.DrainInfo(a); d != nil {
+		j.Key("drain_info").Message(d)
+		if t := a.GetDrain().GetStarted(); t != nil {
+			j.Key("estimated_drain_start_time_seconds").Float(mirror.Seconds(t))
+		}
+	}
 	j.Key("version").Text(transport.MesosVersion)
 	j.Key("capabilities").Array(func() {
 		for _, c := range mirror.AgentCapabilities() {

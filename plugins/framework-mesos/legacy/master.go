@@ -16,6 +16,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	maintenancev1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/maintenance"
 	quotav1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/quota"
 	"github.com/mezzo-os/mezzo/sdk/wirejson"
 )
@@ -73,26 +74,63 @@ func (m *Master) registerOrders(s *transport.Server) {
 	handle("/weights", m.weights, "GET", "PUT")
 	handle("/quota", m.quota, "GET", "POST", "DELETE")
 	handle("/teardown", m.teardown, "POST")
-	waiting := func(path, feature string, methods ...string) {
-		handle(path, func(http.ResponseWriter, *http.Request) *transport.Error {
-			return operator.NotYet("The endpoint "+path, feature)
-		}, methods...)
-	}
-	waiting("/machine/down", "maintenance", "POST")
-	waiting("/machine/up", "maintenance", "POST")
+	handle("/machine/down", func(w http.ResponseWriter, r *http.Request) *transport.Error { return m.machines(w, r, true) }, "POST")
+	handle("/machine/up", func(w http.ResponseWriter, r *http.Request) *transport.Error { return m.machines(w, r, false) }, "POST")
+	handle("/maintenance/schedule", m.schedule, "GET", "POST")
 	for path, x := range operations {
 		handle(path, func(w http.ResponseWriter, r *http.Request) *transport.Error { return m.operation(w, r, x) }, "POST")
 	}
-	handle("/maintenance/schedule", func(w http.ResponseWriter, r *http.Request) *transport.Error {
-		if r.Method == http.MethodPost {
-			return operator.NotYet("The endpoint /maintenance/schedule", "maintenance")
-		}
-		Answer(w, r, func(j *JSON) { j.Object(func() {}) })
-		return nil
-	}, "GET", "POST")
 	s.Handle("", "/maintenance/status", transport.Endpoint{Realm: transport.ReadOnly, Leader: true, Methods: []string{"GET"}, Serve: func(w http.ResponseWriter, r *http.Request) {
-		Answer(w, r, func(j *JSON) { j.Object(func() {}) })
+		status, failure := m.Orders.ClusterStatus(transport.CallContext(r))
+		if failure != nil {
+			failure.Write(w)
+			return
+		}
+		Answer(w, r, func(j *JSON) { j.Message(status) })
 	}})
+}
+
+// schedule shows and replaces the maintenance schedule.
+func (m *Master) schedule(w http.ResponseWriter, r *http.Request) *transport.Error {
+	ctx := transport.CallContext(r)
+	if r.Method == http.MethodGet {
+		now, failure := m.Orders.Schedule(ctx)
+		if failure != nil {
+			return failure
+		}
+		Answer(w, r, func(j *JSON) { j.Message(now) })
+		return nil
+	}
+	text, failure := body(w, r)
+	if failure != nil {
+		return failure
+	}
+	schedule := &maintenancev1.Schedule{}
+	if err := m.decoder.Unmarshal(text, schedule); err != nil {
+		return bodyError(err)
+	}
+	if failure := m.Orders.UpdateSchedule(ctx, schedule); failure != nil {
+		return failure
+	}
+	transport.Empty(w, http.StatusOK)
+	return nil
+}
+
+// machines takes machines down, or up again.
+func (m *Master) machines(w http.ResponseWriter, r *http.Request, down bool) *transport.Error {
+	text, failure := body(w, r)
+	if failure != nil {
+		return failure
+	}
+	list, err := wirejson.UnmarshalList[*mezzov1.MachineID](m.decoder, text)
+	if err != nil {
+		return bodyError(err)
+	}
+	if failure := m.Orders.SetMachines(transport.CallContext(r), list, down); failure != nil {
+		return failure
+	}
+	transport.Empty(w, http.StatusOK)
+	return nil
 }
 
 // body reads a request's body.

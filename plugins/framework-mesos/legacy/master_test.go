@@ -38,7 +38,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // orders is a core that remembers what it was told to do.
 type orders struct {
-	operatorv1.UnimplementedOperatorServer
+	mirrortest.Maintenance
 	log chan string
 }
 
@@ -89,7 +89,8 @@ type rig struct {
 
 func start(t testing.TB, known ...*operatorv1.WatchEvent) *rig {
 	t.Helper()
-	r := &rig{t: t, orders: &orders{log: make(chan string, 100)}}
+	log := make(chan string, 100)
+	r := &rig{t: t, orders: &orders{mirrortest.Maintenance{Log: log}, log}}
 	lead := transport.NewLeadership(mirror.Endpoint)
 	lead.Set(&frameworkv1.LeadershipState{State: frameworkv1.LeadershipState_STATE_LEADING})
 	master := mirrortest.Start(t, r.orders)
@@ -297,8 +298,15 @@ func TestOrders(t *testing.T) {
 		{"/teardown", "POST", "/master/teardown", `frameworkId=m-1-0000`, 200, "", "teardown m-1-0000"},
 		{"/teardown unknown", "POST", "/teardown", `frameworkId=none`, 400, "No framework found with specified ID", ""},
 		{"/teardown without", "POST", "/teardown", ``, 400, "Missing 'frameworkId' query parameter", ""},
-		{"/machine/down", "POST", "/machine/down", `[]`, 501, "The endpoint /machine/down is not implemented: this version of Mezzo does not have maintenance yet", ""},
-		{"/maintenance/schedule POST", "POST", "/maintenance/schedule", `{}`, 501, "The endpoint /maintenance/schedule is not implemented: this version of Mezzo does not have maintenance yet", ""},
+		{"/machine/down", "POST", "/machine/down", `[{"hostname":"planned"}]`, 200, "", "down planned@"},
+		{"/machine/down none", "POST", "/machine/down", `[]`, 400, "List of machines is empty", ""},
+		{"/machine/down no list", "POST", "/machine/down", `{}`, 400, "Failed to convert JSON: Expecting a JSON array", ""},
+		{"/machine/up", "POST", "/master/machine/up", `[{"hostname":"fallen","ip":"10.0.0.9"}]`, 200, "", "up fallen@10.0.0.9"},
+		{"/machine/up not down", "POST", "/machine/up", `[{"hostname":"planned"}]`, 400, `Machine '{"hostname":"planned"}' is not in DOWN mode and cannot be brought up`, ""},
+		{"/maintenance/schedule POST", "POST", "/maintenance/schedule", `{"windows":[{"machine_ids":[{"hostname":"fallen","ip":"10.0.0.9"}],"unavailability":{"start":{"nanoseconds":1700000000000000000}}}]}`, 200, "", "schedule fallen@10.0.0.9 from 1700000000 for 0"},
+		{"/maintenance/schedule POST without one that is down", "POST", "/maintenance/schedule", `{}`, 400, `Machine '{"hostname":"fallen","ip":"10.0.0.9"}' is deactivated and cannot be removed from the schedule`, ""},
+		{"/maintenance/schedule", "GET", "/maintenance/schedule", ``, 200, `{"windows":[{"machine_ids":[{"hostname":"planned"},{"hostname":"fallen","ip":"10.0.0.9"}],"unavailability":{"start":{"nanoseconds":1700000100000000000},"duration":{"nanoseconds":3600000000000}}}]}`, ""},
+		{"/maintenance/status", "GET", "/maintenance/status", ``, 200, `{"draining_machines":[{"id":{"hostname":"planned"},"statuses":[{"status":"ACCEPT","framework_id":{"value":"m-1-0000"},"timestamp":{"nanoseconds":1700000060000000000}}]}],"down_machines":[{"hostname":"fallen","ip":"10.0.0.9"}]}`, ""},
 		{"/reserve", "POST", "/reserve", `slaveId=a-1&resources=[{"name":"cpus","type":"SCALAR","scalar":{"value":1},"role":"ads","reservation":{"principal":"p"}}]`, 202, "", "RESERVE a-1 ads"},
 		{"/unreserve", "POST", "/unreserve", `slaveId=a-1&resources=[{"name":"cpus","type":"SCALAR","scalar":{"value":1},"role":"ads","reservation":{}}]`, 202, "", "UNRESERVE a-1 ads"},
 		{"/create-volumes", "POST", "/create-volumes", `slaveId=a-1&volumes=[{"name":"disk","type":"SCALAR","scalar":{"value":1},"role":"ads","reservation":{},"disk":{"persistence":{"id":"x"},"volume":{"mode":"RW","container_path":"x"}}}]`, 202, "", "CREATE a-1 ads"},

@@ -57,7 +57,7 @@ func AgentCapabilities() []*mezzov1.AgentInfo_Capability {
 	for _, c := range []mezzov1.AgentInfo_Capability_Type{
 		mezzov1.AgentInfo_Capability_MULTI_ROLE, mezzov1.AgentInfo_Capability_HIERARCHICAL_ROLE,
 		mezzov1.AgentInfo_Capability_RESERVATION_REFINEMENT, mezzov1.AgentInfo_Capability_RESIZE_VOLUME,
-		mezzov1.AgentInfo_Capability_AGENT_OPERATION_FEEDBACK, mezzov1.AgentInfo_Capability_TASK_RESOURCE_LIMITS,
+		mezzov1.AgentInfo_Capability_AGENT_OPERATION_FEEDBACK, mezzov1.AgentInfo_Capability_AGENT_DRAINING, mezzov1.AgentInfo_Capability_TASK_RESOURCE_LIMITS,
 	} {
 		out = append(out, &mezzov1.AgentInfo_Capability{Type: c.Enum()})
 	}
@@ -89,12 +89,25 @@ func Connected(a *operatorv1.AgentDetail) bool {
 }
 
 // Deactivated is whether an operator has taken an agent out of service.
-func Deactivated(a *operatorv1.AgentDetail) bool {
-	switch a.GetState() {
-	case "deactivated", "draining", "drained":
-		return true
+func Deactivated(a *operatorv1.AgentDetail) bool { return a.GetDeactivated() }
+
+// Draining is the state of a drain that is not done.
+const Draining = "draining"
+
+// DrainInfo is how an agent is being drained, or was; nil: it is not.
+func DrainInfo(a *operatorv1.AgentDetail) *mezzov1.DrainInfo {
+	d := a.GetDrain()
+	if d == nil {
+		return nil
 	}
-	return false
+	out := &mezzov1.DrainInfo{State: mezzov1.DrainState_DRAINED.Enum(), Config: &mezzov1.DrainConfig{MarkGone: proto.Bool(d.GetMarkGone())}}
+	if d.GetState() == Draining {
+		out.State = mezzov1.DrainState_DRAINING.Enum()
+	}
+	if d.MaxGraceSeconds != nil {
+		out.Config.MaxGracePeriod = &mezzov1.DurationInfo{Nanoseconds: proto.Int64(int64(d.GetMaxGraceSeconds() * 1e9))}
+	}
+	return out
 }
 
 // Place is where a task belongs in answers.
@@ -142,7 +155,7 @@ func (s *Snapshot) InverseOffers(framework string) []*mezzov1.InverseOffer {
 			if x.GetFrameworkId() == framework && x.GetStatus() == "outstanding" {
 				out = append(out, &mezzov1.InverseOffer{
 					Id: &mezzov1.OfferID{Value: proto.String(x.GetId())}, FrameworkId: &mezzov1.FrameworkID{Value: proto.String(framework)},
-					AgentId: &mezzov1.AgentID{Value: proto.String(a.GetId())}, Unavailability: unavailability(a.GetUnavailability()),
+					AgentId: &mezzov1.AgentID{Value: proto.String(a.GetId())}, Unavailability: Unavailability(a.GetUnavailability()),
 				})
 			}
 		}
@@ -150,7 +163,8 @@ func (s *Snapshot) InverseOffers(framework string) []*mezzov1.InverseOffer {
 	return out
 }
 
-func unavailability(u *operatorv1.Unavailability) *mezzov1.Unavailability {
+// Unavailability is a planned window.
+func Unavailability(u *operatorv1.Unavailability) *mezzov1.Unavailability {
 	out := &mezzov1.Unavailability{Start: TimeInfo(u.GetStart())}
 	if out.Start == nil {
 		out.Start = &mezzov1.TimeInfo{Nanoseconds: proto.Int64(0)}

@@ -134,17 +134,6 @@ func (q *request) done() *transport.Error {
 	return nil
 }
 
-// later are the calls that wait for a feature of the core, by what they wait for.
-var later = map[masterv1.Call_Type]string{
-	masterv1.Call_UPDATE_MAINTENANCE_SCHEDULE: "maintenance",
-	masterv1.Call_START_MAINTENANCE:           "maintenance",
-	masterv1.Call_STOP_MAINTENANCE:            "maintenance",
-	masterv1.Call_DRAIN_AGENT:                 "draining of agents",
-	masterv1.Call_DEACTIVATE_AGENT:            "deactivation of agents",
-	masterv1.Call_REACTIVATE_AGENT:            "deactivation of agents",
-	masterv1.Call_MARK_AGENT_GONE:             "marking agents gone",
-}
-
 // NotYet is the answer to what waits for a feature of the core.
 func NotYet(what, feature string) *transport.Error {
 	return transport.Failed(http.StatusNotImplemented, what+" is not implemented: this version of Mezzo does not have "+feature+" yet")
@@ -153,9 +142,6 @@ func NotYet(what, feature string) *transport.Error {
 // carryOut answers a call.
 func (h *Handler) carryOut(q *request) *transport.Error {
 	kind := q.call.GetType()
-	if feature, waits := later[kind]; waits {
-		return NotYet("The call "+kind.String(), feature)
-	}
 	if agent, op := operationOf(q.call); op != nil {
 		if failure := h.Apply(transport.CallContext(q.r), agent.GetValue(), op); failure != nil {
 			return failure
@@ -167,7 +153,9 @@ func (h *Handler) carryOut(q *request) *transport.Error {
 	case masterv1.Call_SUBSCRIBE:
 		return h.subscribe(q)
 	case masterv1.Call_SET_LOGGING_LEVEL, masterv1.Call_UPDATE_WEIGHTS, masterv1.Call_UPDATE_QUOTA,
-		masterv1.Call_SET_QUOTA, masterv1.Call_REMOVE_QUOTA, masterv1.Call_TEARDOWN:
+		masterv1.Call_SET_QUOTA, masterv1.Call_REMOVE_QUOTA, masterv1.Call_TEARDOWN,
+		masterv1.Call_DRAIN_AGENT, masterv1.Call_DEACTIVATE_AGENT, masterv1.Call_REACTIVATE_AGENT, masterv1.Call_MARK_AGENT_GONE,
+		masterv1.Call_UPDATE_MAINTENANCE_SCHEDULE, masterv1.Call_START_MAINTENANCE, masterv1.Call_STOP_MAINTENANCE:
 		return h.order(q)
 	case masterv1.Call_GET_HEALTH, masterv1.Call_GET_FLAGS, masterv1.Call_GET_VERSION, masterv1.Call_GET_METRICS,
 		masterv1.Call_GET_LOGGING_LEVEL, masterv1.Call_LIST_FILES, masterv1.Call_READ_FILE:

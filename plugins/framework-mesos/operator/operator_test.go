@@ -33,7 +33,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // orders is a core that remembers what it was told to do.
 type orders struct {
-	operatorv1.UnimplementedOperatorServer
+	mirrortest.Maintenance
 	log chan string
 }
 
@@ -94,7 +94,8 @@ type rig struct {
 
 func start(t *testing.T, streams int, known ...*operatorv1.WatchEvent) *rig {
 	t.Helper()
-	r := &rig{t: t, orders: &orders{log: make(chan string, 100)}, lead: transport.NewLeadership(mirror.Endpoint)}
+	log := make(chan string, 100)
+	r := &rig{t: t, orders: &orders{mirrortest.Maintenance{Log: log}, log}, lead: transport.NewLeadership(mirror.Endpoint)}
 	r.lead.Set(&frameworkv1.LeadershipState{State: frameworkv1.LeadershipState_STATE_LEADING})
 	r.master = mirrortest.Start(t, r.orders)
 	r.master.SetStatus(func(s *operatorv1.Status) { s.Started, s.Elected = mirrortest.At(0), mirrortest.At(1) })
@@ -177,10 +178,17 @@ func (r *rig) post(body string) answer {
 	return r.do("POST", transport.JSON, "", body)
 }
 
+// schedule is a call with a schedule of one window.
+func schedule(machines, sign string) string {
+	return `{"type":"UPDATE_MAINTENANCE_SCHEDULE","update_maintenance_schedule":{"schedule":{"windows":[{"machine_ids":[` + machines +
+		`],"unavailability":{"start":{"nanoseconds":1700000000000000000},"duration":{"nanoseconds":` + sign + `60000000000}}}]}}}`
+}
+
 // Each row is one of the tables A.3, B.5 or E.1.
 func TestRows(t *testing.T) {
 	r := start(t, 0)
 	r.master.Tell(mirrortest.Sample()...)
+	r.master.Tell(mirrortest.Agent(&operatorv1.AgentDetail{Id: "m-1-S9", Hostname: "leaving", State: "draining", Deactivated: true, Drain: &operatorv1.AgentDrain{State: "draining"}}))
 	rows := []struct {
 		row, method, media, accept, body string
 		code                             int
@@ -209,8 +217,6 @@ func TestRows(t *testing.T) {
 		{row: "E.1 GET_MASTER", body: `{"type":"GET_MASTER"}`, code: 200, text: `{"type":"GET_MASTER","get_master":{"master_info":{"id":"m-1","ip":1,"port":5050},"start_time":1700000000.0,"elected_time":1700000001.0}}`},
 		{row: "E.1 GET_WEIGHTS", body: `{"type":"GET_WEIGHTS"}`, code: 200, text: `{"type":"GET_WEIGHTS","get_weights":{"weight_infos":[{"weight":2.0,"role":"ads"}]}}`},
 		{row: "I.5 GET_OPERATIONS", body: `{"type":"GET_OPERATIONS"}`, code: 200, text: `{"type":"GET_OPERATIONS","get_operations":{}}`},
-		{row: "E.1 GET_MAINTENANCE_STATUS", body: `{"type":"GET_MAINTENANCE_STATUS"}`, code: 200, text: `{"type":"GET_MAINTENANCE_STATUS","get_maintenance_status":{"status":{}}}`},
-		{row: "E.1 GET_MAINTENANCE_SCHEDULE", body: `{"type":"GET_MAINTENANCE_SCHEDULE"}`, code: 200, text: `{"type":"GET_MAINTENANCE_SCHEDULE","get_maintenance_schedule":{"schedule":{}}}`},
 		{row: "E.1 GET_QUOTA", body: `{"type":"GET_QUOTA"}`, code: 200, text: `{"type":"GET_QUOTA","get_quota":{"status":{"infos":[{"role":"ads","guarantee":[{"name":"cpus","type":"SCALAR","scalar":{"value":4.0}}]}],"configs":[{"role":"ads","guarantees":{"cpus":{"value":4.0}},"limits":{"cpus":{"value":6.0},"mem":{"value":1000.0}}}]}}}`},
 		{row: "E.1 GET_ROLES", body: `{"type":"GET_ROLES"}`, code: 200, text: `{"type":"GET_ROLES","get_roles":{"roles":[{"name":"ads","weight":2.0,"frameworks":[{"value":"m-1-0000"}],"resources":[{"name":"cpus"…`},
 		{row: "E.1 GET_EXECUTORS", body: `{"type":"GET_EXECUTORS"}`, code: 200, text: `{"type":"GET_EXECUTORS","get_executors":{"executors":[{"executor_info":{"executor_id":{"value":"e1"}…`},
@@ -232,7 +238,35 @@ func TestRows(t *testing.T) {
 		{row: "E.1 UNRESERVE_RESOURCES, used", body: `{"type":"UNRESERVE_RESOURCES","unreserve_resources":{"agent_id":{"value":"busy"},"resources":[]}}`, code: 409, text: "in use"},
 		{row: "E.1 CREATE_VOLUMES, unknown agent", body: `{"type":"CREATE_VOLUMES","create_volumes":{"agent_id":{"value":"none"},"volumes":[]}}`, code: 400, text: "No agent found with specified ID"},
 		{row: "E.1 GROW_VOLUME", body: `{"type":"GROW_VOLUME","grow_volume":{"agent_id":{"value":"a-1"},"volume":{"name":"disk","type":"SCALAR","scalar":{"value":1}},"addition":{"name":"disk","type":"SCALAR","scalar":{"value":1}}}}`, code: 202, order: "GROW_VOLUME a-1 "},
-		{row: "not yet: DRAIN_AGENT", body: `{"type":"DRAIN_AGENT","drain_agent":{"agent_id":{"value":"x"}}}`, code: 501, text: "The call DRAIN_AGENT is not implemented: this version of Mezzo does not have draining of agents yet"},
+		{row: "E.1 DRAIN_AGENT", body: `{"type":"DRAIN_AGENT","drain_agent":{"agent_id":{"value":"m-1-S0"},"max_grace_period":{"seconds":2,"nanos":500000000},"mark_gone":true}}`, code: 200, order: "drain m-1-S0 true 2.5 true"},
+		{row: "E.1 DRAIN_AGENT, own grace", body: `{"type":"DRAIN_AGENT","drain_agent":{"agent_id":{"value":"m-1-S0"}}}`, code: 200, order: "drain m-1-S0 false 0 false"},
+		{row: "E.1 DRAIN_AGENT, unknown", body: `{"type":"DRAIN_AGENT","drain_agent":{"agent_id":{"value":"none"}}}`, code: 400, text: "Unknown agent"},
+		{row: "E.1 DRAIN_AGENT, being marked gone", body: `{"type":"DRAIN_AGENT","drain_agent":{"agent_id":{"value":"going"}}}`, code: 409, text: "agent going is being marked gone"},
+		{row: "E.1 DEACTIVATE_AGENT", body: `{"type":"DEACTIVATE_AGENT","deactivate_agent":{"agent_id":{"value":"m-1-S0"}}}`, code: 200, order: "deactivate m-1-S0"},
+		{row: "E.1 DEACTIVATE_AGENT, unknown", body: `{"type":"DEACTIVATE_AGENT","deactivate_agent":{"agent_id":{"value":"none"}}}`, code: 400, text: "Unknown agent"},
+		{row: "E.1 REACTIVATE_AGENT", body: `{"type":"REACTIVATE_AGENT","reactivate_agent":{"agent_id":{"value":"m-1-S0"}}}`, code: 200, order: "reactivate m-1-S0"},
+		{row: "I.13 REACTIVATE_AGENT, unknown", body: `{"type":"REACTIVATE_AGENT","reactivate_agent":{"agent_id":{"value":"none"}}}`, code: 400, text: "Agent is not deactivated"},
+		{row: "E.1 REACTIVATE_AGENT, not deactivated", body: `{"type":"REACTIVATE_AGENT","reactivate_agent":{"agent_id":{"value":"m-1-S1"}}}`, code: 400, text: "Agent is not deactivated"},
+		{row: "E.1 REACTIVATE_AGENT, draining", body: `{"type":"REACTIVATE_AGENT","reactivate_agent":{"agent_id":{"value":"m-1-S9"}}}`, code: 400, text: "Agent is still in the DRAINING state"},
+		{row: "E.1 MARK_AGENT_GONE", body: `{"type":"MARK_AGENT_GONE","mark_agent_gone":{"agent_id":{"value":"m-1-S0"}}}`, code: 200, order: "gone m-1-S0"},
+		{row: "E.1 MARK_AGENT_GONE, unknown", body: `{"type":"MARK_AGENT_GONE","mark_agent_gone":{"agent_id":{"value":"none"}}}`, code: 404, text: "Agent 'none' not found"},
+		{row: "E.1 GET_MAINTENANCE_SCHEDULE", body: `{"type":"GET_MAINTENANCE_SCHEDULE"}`, code: 200,
+			text: `{"type":"GET_MAINTENANCE_SCHEDULE","get_maintenance_schedule":{"schedule":{"windows":[{"machine_ids":[{"hostname":"planned"},{"hostname":"fallen","ip":"10.0.0.9"}],"unavailability":{"start":{"nanoseconds":1700000100000000000},"duration":{"nanoseconds":3600000000000}}}]}}}`},
+		{row: "E.1 GET_MAINTENANCE_STATUS", body: `{"type":"GET_MAINTENANCE_STATUS"}`, code: 200,
+			text: `{"type":"GET_MAINTENANCE_STATUS","get_maintenance_status":{"status":{"draining_machines":[{"id":{"hostname":"planned"},"statuses":[{"status":"ACCEPT","framework_id":{"value":"m-1-0000"},"timestamp":{"nanoseconds":1700000060000000000}}]}],"down_machines":[{"hostname":"fallen","ip":"10.0.0.9"}]}}}`},
+		{row: "E.1 UPDATE_MAINTENANCE_SCHEDULE", body: schedule(`{"hostname":"Fallen","ip":"10.0.0.9"},{"ip":"10.0.0.1"}`, ``), code: 200, order: "schedule Fallen@10.0.0.9,@10.0.0.1 from 1700000000 for 60"},
+		{row: "E.1 UPDATE_MAINTENANCE_SCHEDULE, without one that is down", body: schedule(`{"hostname":"a"}`, ``), code: 400, text: `Machine '{"hostname":"fallen","ip":"10.0.0.9"}' is deactivated and cannot be removed from the schedule`},
+		{row: "E.1 UPDATE_MAINTENANCE_SCHEDULE, no machines", body: schedule(``, ``), code: 400, text: "List of machines in the maintenance window is empty"},
+		{row: "E.1 UPDATE_MAINTENANCE_SCHEDULE, twice", body: schedule(`{"hostname":"a"},{"hostname":"A"}`, ``), code: 400, text: `Machine '{"hostname":"a"}' appears more than once in the schedule`},
+		{row: "E.1 UPDATE_MAINTENANCE_SCHEDULE, no name", body: schedule(`{}`, ``), code: 400, text: "Both 'hostname' and 'ip' for a machine are empty"},
+		{row: "E.1 UPDATE_MAINTENANCE_SCHEDULE, no address", body: schedule(`{"ip":"x"}`, ``), code: 400, text: "Failed to parse IP 'x'"},
+		{row: "E.1 UPDATE_MAINTENANCE_SCHEDULE, negative", body: schedule(`{"hostname":"a"}`, `-`), code: 400, text: "Unavailability 'duration' is negative"},
+		{row: "E.1 START_MAINTENANCE", body: `{"type":"START_MAINTENANCE","start_maintenance":{"machines":[{"hostname":"planned"}]}}`, code: 200, order: "down planned@"},
+		{row: "E.1 START_MAINTENANCE, not scheduled", body: `{"type":"START_MAINTENANCE","start_maintenance":{"machines":[{"hostname":"a"}]}}`, code: 400, text: `Machine '{"hostname":"a"}' is not part of a maintenance schedule`},
+		{row: "E.1 START_MAINTENANCE, down", body: `{"type":"START_MAINTENANCE","start_maintenance":{"machines":[{"hostname":"fallen","ip":"10.0.0.9"}]}}`, code: 400, text: `Machine '{"hostname":"fallen","ip":"10.0.0.9"}' is not in DRAINING mode and cannot be brought down`},
+		{row: "E.1 START_MAINTENANCE, none", body: `{"type":"START_MAINTENANCE","start_maintenance":{}}`, code: 400, text: "List of machines is empty"},
+		{row: "E.1 STOP_MAINTENANCE", body: `{"type":"STOP_MAINTENANCE","stop_maintenance":{"machines":[{"hostname":"fallen","ip":"10.0.0.9"}]}}`, code: 200, order: "up fallen@10.0.0.9"},
+		{row: "E.1 STOP_MAINTENANCE, not down", body: `{"type":"STOP_MAINTENANCE","stop_maintenance":{"machines":[{"hostname":"planned"}]}}`, code: 400, text: `Machine '{"hostname":"planned"}' is not in DOWN mode and cannot be brought up`},
 	}
 	for _, c := range rows {
 		t.Run(c.row, func(t *testing.T) {

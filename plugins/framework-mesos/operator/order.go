@@ -38,6 +38,14 @@ func (h *Handler) order(q *request) *transport.Error {
 		failure = h.RemoveQuota(ctx, q.call.GetRemoveQuota().GetRole())
 	case masterv1.Call_TEARDOWN:
 		failure = h.Teardown(ctx, q.call.GetTeardown().GetFrameworkId().GetValue())
+	case masterv1.Call_UPDATE_MAINTENANCE_SCHEDULE:
+		failure = h.UpdateSchedule(ctx, q.call.GetUpdateMaintenanceSchedule().GetSchedule())
+	case masterv1.Call_START_MAINTENANCE:
+		failure = h.SetMachines(ctx, q.call.GetStartMaintenance().GetMachines(), true)
+	case masterv1.Call_STOP_MAINTENANCE:
+		failure = h.SetMachines(ctx, q.call.GetStopMaintenance().GetMachines(), false)
+	default:
+		failure = h.agentOrder(ctx, q.call)
 	}
 	if failure != nil {
 		return failure

@@ -11,7 +11,6 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
-	maintenancev1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/maintenance"
 	masterv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/master"
 	quotav1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/quota"
 	"github.com/mezzo-os/mezzo/sdk/resource"
@@ -52,12 +51,20 @@ func (h *Handler) question(q *request) *transport.Error {
 			ElectedTime: proto.Float64(mirror.Seconds(now.Master.GetElected())),
 		}})
 	case masterv1.Call_GET_MAINTENANCE_STATUS:
+		status, failure := h.ClusterStatus(transport.CallContext(q.r))
+		if failure != nil {
+			return failure
+		}
 		return q.answer(masterv1.Response_GET_MAINTENANCE_STATUS, &masterv1.Response{
-			GetMaintenanceStatus: &masterv1.Response_GetMaintenanceStatus{Status: &maintenancev1.ClusterStatus{}},
+			GetMaintenanceStatus: &masterv1.Response_GetMaintenanceStatus{Status: status},
 		})
 	case masterv1.Call_GET_MAINTENANCE_SCHEDULE:
+		schedule, failure := h.Schedule(transport.CallContext(q.r))
+		if failure != nil {
+			return failure
+		}
 		return q.answer(masterv1.Response_GET_MAINTENANCE_SCHEDULE, &masterv1.Response{
-			GetMaintenanceSchedule: &masterv1.Response_GetMaintenanceSchedule{Schedule: &maintenancev1.Schedule{}},
+			GetMaintenanceSchedule: &masterv1.Response_GetMaintenanceSchedule{Schedule: schedule},
 		})
 	case masterv1.Call_GET_QUOTA:
 		return q.answer(masterv1.Response_GET_QUOTA, &masterv1.Response{GetQuota: &masterv1.Response_GetQuota{Status: Quota(now)}})
@@ -91,6 +98,7 @@ func agent(a *operatorv1.AgentDetail, held *mirror.Holdings) *masterv1.Response_
 		Version: proto.String(transport.MesosVersion), Pid: proto.String(mirror.AgentPID(a)),
 		RegisteredTime: mirror.TimeInfo(a.GetRegistered()), ReregisteredTime: mirror.TimeInfo(a.GetReregistered()),
 		TotalResources: a.GetTotal(), Capabilities: mirror.AgentCapabilities(),
+		DrainInfo: mirror.DrainInfo(a), EstimatedDrainStartTime: mirror.TimeInfo(a.GetDrain().GetStarted()),
 	}
 	if held != nil {
 		out.AllocatedResources, out.OfferedResources = held.ByAgent[a.GetId()].ToProto(), held.OfferedOn[a.GetId()].ToProto()

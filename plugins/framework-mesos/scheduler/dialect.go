@@ -42,7 +42,7 @@ func (a *API) outward(form convert.Form, event *schedulerv1.Event) {
 // unreadable is a capability of masters that the JSON of some schedulers' libraries
 // breaks on (mesos-go: unrecognized enum value). It is of use to operators alone.
 func unreadable(c *mezzov1.MasterInfo_Capability) bool {
-	return c.GetType() == mezzov1.MasterInfo_Capability_QUOTA_V2
+	return c.GetType() == mezzov1.MasterInfo_Capability_QUOTA_V2 || c.GetType() == mezzov1.MasterInfo_Capability_AGENT_DRAINING
 }
 
 // mesosURL has the url of an offer name the agent's adapter. Its address always

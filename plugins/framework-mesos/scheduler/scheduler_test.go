@@ -46,7 +46,8 @@ func newWorld(t testing.TB, change func(*scheduler.Options, *transport.Options))
 	options := scheduler.Options{Client: client, Logger: logger, Master: func(m *mezzov1.MasterInfo) {
 		m.Pid = proto.String("master@127.0.0.1:5050")
 		m.Capabilities = []*mezzov1.MasterInfo_Capability{
-			{Type: mezzov1.MasterInfo_Capability_AGENT_UPDATE.Enum()}, {Type: mezzov1.MasterInfo_Capability_QUOTA_V2.Enum()},
+			{Type: mezzov1.MasterInfo_Capability_AGENT_UPDATE.Enum()}, {Type: mezzov1.MasterInfo_Capability_AGENT_DRAINING.Enum()},
+			{Type: mezzov1.MasterInfo_Capability_QUOTA_V2.Enum()},
 		}
 	}}
 	served := transport.Options{Side: transport.Master, Address: "127.0.0.1:0", Leadership: leadership, Logger: logger}
@@ -204,7 +205,7 @@ func TestSubscribe(t *testing.T) {
 	})
 	t.Run("H.1 SUBSCRIBED", func(t *testing.T) {
 		want := `{"type":"SUBSCRIBED","subscribed":{"framework_id":{"value":"m-0001"},"heartbeat_interval_seconds":15.0,` +
-			// Without QUOTA_V2: the JSON of mesos-go does not read it.
+			// Without AGENT_DRAINING and QUOTA_V2: the JSON of mesos-go does not read them.
 			`"master_info":{"id":"m","ip":1,"port":5061,"pid":"master@127.0.0.1:5050","capabilities":[{"type":"AGENT_UPDATE"}]}}}`
 		if got := s.record(); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
