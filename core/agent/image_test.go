@@ -21,8 +21,10 @@ import (
 	"github.com/mezzo-os/mezzo/core/agent"
 	"github.com/mezzo-os/mezzo/core/agent/fetcher"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
 func (p *plugin) Provision(r *isolatorv1.ProvisionRequest, stream isolatorv1.Isolator_ProvisionServer) error {
@@ -355,5 +357,80 @@ func TestImagesOfAnAgent(t *testing.T) {
 	oci.kernel.await(t, "the end of the import", oci.kernel.called("import broken off half"))
 	if got, err := c.ListImages(ctx, &operatorv1.ListImagesRequest{}); err != nil || len(got.GetImages()) != 0 {
 		t.Errorf("after all: %v, %v", got, err)
+	}
+}
+
+// The containers of a group have images of their own and one network, which is
+// their root's.
+func TestGroupOfImages(t *testing.T) {
+	m, oci, _ := imageAgent(t, nil)
+	oci.kernel.created = &isolatorv1.CreateResponse{
+		Netns: "/proc/self/ns/net", Networks: []*mezzov1.NetworkInfo{{Name: proto.String("blue"), IpAddresses: []*mezzov1.NetworkInfo_IPAddress{{IpAddress: proto.String("10.9.0.2")}}}},
+	}
+	executor := &mezzov1.ExecutorInfo{
+		Type: mezzov1.ExecutorInfo_DEFAULT.Enum(), ExecutorId: &mezzov1.ExecutorID{Value: proto.String("pod")},
+		Resources: resource.MustParse("cpus:0.1;mem:32;disk:32").ToProto(),
+		Container: &mezzov1.ContainerInfo{Type: mezzov1.ContainerInfo_MESOS.Enum(), NetworkInfos: []*mezzov1.NetworkInfo{{Name: proto.String("blue")}}},
+	}
+	m.send(&linkv1.MasterMessage{Message: &linkv1.MasterMessage_Run{Run: &linkv1.Run{
+		Framework: &mezzov1.FrameworkInfo{User: proto.String(me()), Name: proto.String("f"), Id: &mezzov1.FrameworkID{Value: proto.String("F1")}},
+		Executor:  executor, Group: true, Tasks: []*mezzov1.TaskInfo{withImage("web", "nginx"), withImage("side", "busybox")},
+	}}})
+	seen := map[string]string{}
+	for range 2 {
+		s := m.update(mezzov1.TaskState_TASK_RUNNING)
+		status := s.GetContainerStatus()
+		if n := status.GetNetworkInfos(); len(n) != 1 || n[0].GetIpAddresses()[0].GetIpAddress() != "10.9.0.2" {
+			t.Errorf("%s is in %v", s.GetTaskId().GetValue(), n)
+		}
+		box, root := oci.kernel.get(status.GetContainerId().GetValue()), oci.kernel.get(status.GetContainerId().GetParent().GetValue())
+		if box == nil || root == nil {
+			t.Fatalf("container %v", status.GetContainerId())
+		}
+		seen[s.GetTaskId().GetValue()] = box.task.GetImage().GetReference()
+		if box.task.GetNetwork().GetMode() != isolatorv1.Network_MODE_PARENT || root.task.GetNetwork().GetMode() != isolatorv1.Network_MODE_NAMED || root.task.GetImage() != nil {
+			t.Errorf("networks %v and %v", box.task.GetNetwork(), root.task.GetNetwork())
+		}
+	}
+	if seen["web"] != "nginx" || seen["side"] != "busybox" {
+		t.Errorf("images %v", seen)
+	}
+}
+
+// What a framework of Mesos sends for Docker is what isolators are told in the
+// one form that there is.
+func TestDockerContainer(t *testing.T) {
+	m, oci, _ := imageAgent(t, nil)
+	docker := task("t1")
+	docker.Command = &mezzov1.CommandInfo{Shell: proto.Bool(false), Arguments: []string{"-v"}, Environment: docker.Command.Environment}
+	docker.Container = &mezzov1.ContainerInfo{
+		Type: mezzov1.ContainerInfo_DOCKER.Enum(),
+		Docker: &mezzov1.ContainerInfo_DockerInfo{
+			Image: proto.String("nginx:1.25"), Network: mezzov1.ContainerInfo_DockerInfo_BRIDGE.Enum(), Privileged: proto.Bool(true), ForcePullImage: proto.Bool(true),
+			PortMappings: []*mezzov1.ContainerInfo_DockerInfo_PortMapping{{HostPort: proto.Uint32(31001), ContainerPort: proto.Uint32(80)}},
+			Parameters: []*mezzov1.Parameter{
+				{Key: proto.String("env"), Value: proto.String("COLOUR=red")}, {Key: proto.String("env"), Value: proto.String("GREETING=lost")},
+				{Key: proto.String("hostname"), Value: proto.String("web")}, {Key: proto.String("cap-drop"), Value: proto.String("ALL")},
+			},
+		},
+	}
+	m.run(docker)
+	box := oci.kernel.get(m.update(mezzov1.TaskState_TASK_RUNNING).GetContainerStatus().GetContainerId().GetValue())
+	var spec specs.Spec
+	if err := json.Unmarshal(box.spec, &spec); err != nil {
+		t.Fatal(err)
+	}
+	x := box.task
+	if x.GetImage().GetReference() != "nginx:1.25" || x.GetImage().GetPull() != isolatorv1.TaskImage_PULL_ALWAYS || !x.GetEntrypoint() || x.GetOwnUser() {
+		t.Errorf("image %v, entrypoint %v, own user %v", x.GetImage(), x.GetEntrypoint(), x.GetOwnUser())
+	}
+	if !x.GetOptions().GetPrivileged() || !slices.Equal(x.GetOptions().GetCapDrop(), []string{"ALL"}) || spec.Hostname != "web" {
+		t.Errorf("options %v, hostname %q", x.GetOptions(), spec.Hostname)
+	}
+	if n := x.GetNetwork(); n.GetMode() != isolatorv1.Network_MODE_BRIDGE || n.GetNetworks()[0].GetPortMappings()[0].GetHostPort() != 31001 {
+		t.Errorf("network %v", n)
+	}
+	if !slices.Equal(spec.Process.Args, []string{"-v"}) || !slices.Contains(spec.Process.Env, "COLOUR=red") || !slices.Contains(spec.Process.Env, "GREETING=hello") {
+		t.Errorf("process %v", spec.Process)
 	}
 }
