@@ -231,8 +231,13 @@ func (s *session) apply(batch *allocatorv1.Batch) error {
 	return nil
 }
 
-// decisionsPerMessage keeps messages small enough to be sent beside others.
-const decisionsPerMessage = 256
+const (
+	// decisionsPerMessage keeps messages small enough to be sent beside others.
+	decisionsPerMessage = 256
+	// decisionsAtFirst are in the first message of a cycle, which the core has
+	// in its hands the sooner.
+	decisionsAtFirst = 64
+)
 
 // step runs the engine and packs its decisions.
 func (s *session) step() []*allocatorv1.FromAllocator {
@@ -244,8 +249,8 @@ func (s *session) step() []*allocatorv1.FromAllocator {
 	s.engine.Group(decisions)
 	seen := s.engine.EventsSeen()
 	var out []*allocatorv1.FromAllocator
-	for len(decisions) > 0 {
-		n := min(len(decisions), decisionsPerMessage)
+	for most := decisionsAtFirst; len(decisions) > 0; most = decisionsPerMessage {
+		n := min(len(decisions), most)
 		out = append(out, &allocatorv1.FromAllocator{Session: s.number, EventsSeen: seen, Decisions: decisions[:n]})
 		decisions = decisions[n:]
 	}
