@@ -112,6 +112,12 @@ func (p published) Leads() (*mezzov1.MasterInfo, <-chan struct{}) {
 	return p.masterInfo(&operatorv1.Status{MasterId: p.leadership.State().GetLeaderId()}), changed
 }
 
+// Alive implements znode.Leadership.
+func (p published) Alive(ctx context.Context) error {
+	_, err := p.core.Operator().GetStatus(ctx, &operatorv1.GetStatusRequest{})
+	return err
+}
+
 // masterInfo is how this master is known to clients.
 func (a *adapter) masterInfo(s *operatorv1.Status) *mezzov1.MasterInfo {
 	info := &mezzov1.MasterInfo{Id: proto.String(s.GetMasterId())}

@@ -43,14 +43,8 @@ func options(servers []string, path string, session time.Duration) elect.Options
 	return elect.Options{Session: zookeeper.Options{Servers: servers, Timeout: session}, Path: path}
 }
 
+// With credentials; the other tests have none.
 func TestConformance(t *testing.T) {
-	electiontest.Run(t, func(t *testing.T) func() election.Election {
-		servers, path := shared.Servers(t), pathOf(t)
-		return func() election.Election { return elect.New(options(servers, path, 10*time.Second)) }
-	})
-}
-
-func TestConformanceWithCredentials(t *testing.T) {
 	electiontest.Run(t, func(t *testing.T) func() election.Election {
 		o := options(shared.Servers(t), pathOf(t), 10*time.Second)
 		o.Session.Auth = "mezzo:secret"
@@ -156,7 +150,7 @@ func TestNodeRemoved(t *testing.T) {
 // keep what they know. It comes back: somebody leads again.
 func TestEnsembleGoneAndBack(t *testing.T) {
 	ensemble := zktest.Start(t, zktest.Options{})
-	o := options(ensemble.Servers(), "/mezzo", 3*time.Second)
+	o := options(ensemble.Servers(), "/mezzo", 6*time.Second)
 	e := elect.New(o)
 	defer e.Close()
 	ctx, cancel := context.WithCancel(context.Background())

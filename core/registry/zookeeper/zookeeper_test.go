@@ -56,14 +56,8 @@ func options(servers []string, path string) keep.Options {
 	return keep.Options{Session: zookeeper.Options{Servers: servers, Timeout: 10 * time.Second}, Path: path}
 }
 
+// With credentials; the other tests have none.
 func TestConformance(t *testing.T) {
-	registrytest.Run(t, func(t *testing.T) func() registry.Registry {
-		o := options(shared.Servers(t), pathOf(t))
-		return func() registry.Registry { return open(t, o) }
-	})
-}
-
-func TestConformanceWithCredentials(t *testing.T) {
 	registrytest.Run(t, func(t *testing.T) func() registry.Registry {
 		o := options(shared.Servers(t), pathOf(t))
 		o.Session.Auth = "mezzo:secret"

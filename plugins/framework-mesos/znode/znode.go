@@ -28,9 +28,11 @@ const (
 
 	// sessionTimeout is how long a leader that died is still shown, as with Mesos.
 	sessionTimeout = 10 * time.Second
-	// lookInterval is how often the node is looked at. A watch would tell sooner;
-	// that somebody removes a leader's node happens about never.
-	lookInterval = 5 * time.Second
+	// lookInterval is how often the node, and the master, are looked at. A watch
+	// would tell sooner that somebody removed the node, which happens about never.
+	lookInterval = 3 * time.Second
+	// aliveTimeout is how long a master may take to say that it lives.
+	aliveTimeout = 5 * time.Second
 
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 10 * time.Second
@@ -80,6 +82,9 @@ type Leadership interface {
 	// Leads gives what to publish, nil while this master does not lead, and a
 	// channel that closes when that may have changed.
 	Leads() (*mezzov1.MasterInfo, <-chan struct{})
+	// Alive asks the master itself: one that stands still says nothing of who
+	// leads.
+	Alive(ctx context.Context) error
 }
 
 // Publish keeps the node as long as the master leads, until ctx ends. While
@@ -122,6 +127,17 @@ func (l logger) Printf(format string, args ...any) { l.Debug(fmt.Sprintf(format,
 func hold(ctx context.Context, u URL, l Leadership, info *mezzov1.MasterInfo, log *slog.Logger) error {
 	text, err := wirejson.NewEncoder().Marshal(info)
 	if err != nil {
+		return err
+	}
+	alive := func() error {
+		ctx, cancel := context.WithTimeout(ctx, aliveTimeout)
+		defer cancel()
+		if err := l.Alive(ctx); err != nil {
+			return fmt.Errorf("the master does not answer: %w", err)
+		}
+		return nil
+	}
+	if err := alive(); err != nil {
 		return err
 	}
 	expired := make(chan struct{}, 1)
@@ -187,6 +203,9 @@ func hold(ctx context.Context, u URL, l Leadership, info *mezzov1.MasterInfo, lo
 			}
 			if errors.Is(err, zk.ErrConnectionClosed) || errors.Is(err, zk.ErrNoServer) {
 				err = nil // the session may outlive the connection
+			}
+			if err == nil {
+				err = alive()
 			}
 		}
 	}
