@@ -276,7 +276,7 @@ func checkMaster(text string, of int) error {
 		return checkAddress(text, false)
 	}
 	if IsZooKeeper(text) && of > 1 {
-		return fmt.Errorf("%q must stand alone: it finds the leader by itself", text)
+		return fmt.Errorf("an address of ZooKeeper must stand alone: it finds the leader by itself")
 	}
 	_, err := ParseZooKeeper(text)
 	return err

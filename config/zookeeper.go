@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -150,6 +151,19 @@ type ZooKeeperAddress struct {
 // ParseZooKeeper takes.
 func IsZooKeeper(text string) bool {
 	return strings.HasPrefix(text, "zk://") || strings.HasPrefix(text, "zks://")
+}
+
+// WithoutCredentials are masters as they may be shown.
+func WithoutCredentials(masters []string) []string {
+	out := slices.Clone(masters)
+	for i, text := range out {
+		if !IsZooKeeper(text) {
+			continue
+		}
+		scheme, rest, _ := strings.Cut(text, "://")
+		out[i] = scheme + "://" + rest[strings.LastIndexByte(rest, '@')+1:]
+	}
+	return out
 }
 
 // ParseZooKeeper reads "zk://[user:password@]host:port,…/path", or "zks://…" for

@@ -40,4 +40,8 @@ func TestParseZooKeeper(t *testing.T) {
 			t.Errorf("the error shows a password: %v", err)
 		}
 	}
+	shown := config.WithoutCredentials([]string{"zk://u:p@ss@z1:2181,z2:2181/m", "zks://z1:2181/m", "h:5061"})
+	if diff := cmp.Diff([]string{"zk://z1:2181,z2:2181/m", "zks://z1:2181/m", "h:5061"}, shown); diff != "" {
+		t.Errorf("shown (-want +got):\n%s", diff)
+	}
 }

@@ -265,7 +265,7 @@ func needRestart(now, next *config.Agent) []*operatorv1.ReloadChange {
 	}
 	compare("data_dir", now.DataDir, next.DataDir)
 	compare("work_dir", now.WorkDir, next.WorkDir)
-	compare("masters", strings.Join(now.Masters, ", "), strings.Join(next.Masters, ", "))
+	compare("masters", strings.Join(config.WithoutCredentials(now.Masters), ", "), strings.Join(config.WithoutCredentials(next.Masters), ", "))
 	compare("rpc", now.RPC, next.RPC)
 	compare("http", now.HTTP, next.HTTP)
 	compare("hostname", now.Hostname, next.Hostname)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,9 +35,11 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+var paths atomic.Uint64
+
 // pathOf is a node of the test's own.
 func pathOf(t *testing.T) string {
-	return "/" + strings.NewReplacer("/", "-", " ", "-", ",", "").Replace(t.Name())
+	return fmt.Sprintf("/%d-", paths.Add(1)) + strings.NewReplacer("/", "-", " ", "-", ",", "").Replace(t.Name())
 }
 
 func options(servers []string, path string, session time.Duration) elect.Options {

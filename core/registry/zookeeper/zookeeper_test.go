@@ -3,6 +3,7 @@ package zookeeper_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,8 +41,11 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+var paths atomic.Uint64
+
+// pathOf is a node of the test's own.
 func pathOf(t testing.TB) string {
-	return "/" + strings.NewReplacer("/", "-", " ", "-", "'", "").Replace(t.Name())
+	return fmt.Sprintf("/%d-", paths.Add(1)) + strings.NewReplacer("/", "-", " ", "-", "'", "").Replace(t.Name())
 }
 
 func open(t testing.TB, o keep.Options) *keep.Registry {
@@ -236,12 +241,11 @@ func (p *proxy) copy(to, from net.Conn, toServer bool) {
 			return
 		}
 		p.mu.Lock()
-		judge := p.cut
-		p.mu.Unlock()
 		forward, cut := true, false
-		if judge != nil {
-			forward, cut = judge(toServer, packet)
+		if p.cut != nil {
+			forward, cut = p.cut(toServer, packet)
 		}
+		p.mu.Unlock()
 		if forward {
 			if _, err := to.Write(packet); err != nil {
 				return
@@ -290,12 +294,13 @@ func TestConnectionLostInACommit(t *testing.T) {
 				once.Do(func() { forward, cut = false, true; cuts++ })
 			case isMulti && answered:
 				once.Do(func() { cuts = -1 }) // the next packet to the client is its answer
-			case !toServer && cuts == -1:
+			case !toServer && cuts == -1 && binary.BigEndian.Uint32(packet[4:8]) < 1<<31: // not that of a ping
 				cuts, forward, cut = 1, false, true
 			}
 			return forward, cut
 		})
 		version := commit(name, 0)
+		p.judge(nil)
 		if cuts != 1 {
 			t.Fatalf("%s: the connection was cut %d times, the test is wrong", name, cuts)
 		}
@@ -323,10 +328,14 @@ func TestGivenUpCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, giveUp := context.WithCancel(context.Background())
+	asked := false
 	p.judge(func(toServer bool, packet []byte) (forward, cut bool) {
-		if !toServer {
+		if toServer && len(packet) > 12 && packet[11] == multi {
+			asked = true
+		}
+		if !toServer && asked && binary.BigEndian.Uint32(packet[4:8]) < 1<<31 {
 			giveUp()
-			return false, false // the answer never comes
+			return false, false // the answer never comes; that of a ping has a number below 0
 		}
 		return true, false
 	})
