@@ -209,7 +209,9 @@ var agentSchema = schema(
 		"log_size", "log_files",
 		"gc_delay", "gc_disk_headroom", "gc_interval", "disk_watch_interval", "enforce_disk",
 	},
-	"fetcher", "domain", "framework *")
+	"fetcher", "secrets", "domain", "framework *")
+
+var secretsSchema = schema([]string{"dir"})
 
 var fetcherSchema = schema([]string{"cache_size", "max_size", "stall_timeout"})
 
@@ -242,6 +244,10 @@ func (a *agentBlock) decode(d *decoder, block *hcl.Block) {
 		s.size("cache_size", &a.Fetcher.CacheSize, 0)
 		s.size("max_size", &a.Fetcher.MaxSize, 1)
 		s.duration("stall_timeout", &a.Fetcher.StallTimeout, time.Millisecond)
+	}
+	if block := d.single(blocks, "secrets"); block != nil {
+		s, _ := d.content(block.Body, secretsSchema)
+		s.path("dir", &a.Secrets.Dir)
 	}
 	d.domain(blocks, &a.Domain)
 	a.frameworks = d.plugins(blocks, KindFramework)

@@ -275,6 +275,7 @@ type Agent struct {
 	EnforceDisk       bool
 
 	Fetcher Fetcher
+	Secrets Secrets
 
 	Isolators  []Plugin // in file order, never empty
 	Frameworks []Plugin // in file order
@@ -293,6 +294,13 @@ type Fetcher struct {
 	MaxSize int64
 	// StallTimeout is after how long without a byte a download is given up.
 	StallTimeout time.Duration
+}
+
+// Secrets is where an agent finds the secrets that tasks name.
+type Secrets struct {
+	// Dir has a file for each, or a directory with a file for each of its keys;
+	// empty: none are known.
+	Dir string
 }
 
 // AgentAttribute is a name and its value.

@@ -147,6 +147,7 @@ func (a *Agent) build() error {
 		isolators: map[string]*isolatorClient{}, work: a.work, endpoint: o.RPCAddress, hostname: o.Hostname,
 		post: a.post, run: a.run, slots: make(chan struct{}, launchesAtOnce), workers: map[string]*worker{},
 		metrics: a.metrics, volumes: a.volumes, logs: &isolatorv1.Logs{MaxBytes: uint64(max(0, o.LogSize))}, fetcher: o.Fetcher,
+		secrets: &secrets{dir: o.SecretsDir, files: filepath.Join(a.volumes.root, "secrets")}, logger: a.logger,
 		archives: filepath.Join(a.volumes.root, "archives"), stall: o.ProvisionStall,
 	}
 	if a.boxes.stall <= 0 {

@@ -9,13 +9,16 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mezzo-os/mezzo/core/agent/fetcher"
 	"github.com/mezzo-os/mezzo/core/agent/state"
+	"github.com/mezzo-os/mezzo/core/secret"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
@@ -33,6 +36,8 @@ type containers struct {
 	hostname string
 	fetcher  *fetcher.Fetcher
 	volumes  *volumes
+	secrets  *secrets
+	logger   hclog.Logger
 	metrics  *metrics
 	post     func(context.Context, state.Input)
 	run      func(func(context.Context))
@@ -123,8 +128,12 @@ func (c *containers) claim(o state.ClaimContainers) {
 	c.run(func(ctx context.Context) {
 		in := state.Claimed{Launch: o.Launch}
 		for _, p := range o.Containers {
+			if err := c.secrets.check(p); err != nil {
+				in.Claims, in.Err, in.Invalid = nil, err.Error(), true
+				break
+			}
 			var claims []state.Claim
-			err := c.persevere(ctx, func() (err error) { claims, err = c.claimOne(ctx, c.volumes.resolve(p)); return err })
+			err := c.persevere(ctx, func() (err error) { claims, err = c.claimOne(ctx, c.resolve(p)); return err })
 			if err != nil {
 				in.Claims, in.Err = nil, err.Error()
 				break
@@ -154,10 +163,14 @@ func (c *containers) claimOne(ctx context.Context, p *state.Plan) ([]state.Claim
 
 // launch makes a container as far as Create.
 func (c *containers) launch(p *state.Plan) {
-	p = c.volumes.resolve(p)
+	asked := p
+	p = c.resolve(p)
 	c.enqueue(p.Container, func(ctx context.Context) {
 		// To fetch may take long and is somebody else's time.
 		err := c.furnish(ctx, p)
+		if err == nil {
+			err = c.putSecrets(asked)
+		}
 		if err == nil {
 			err = c.provision(ctx, p)
 		}
@@ -270,6 +283,29 @@ func (c *containers) furnish(ctx context.Context, p *state.Plan) error {
 // and the agent is root.
 func mountable(p *state.Plan) bool { return p.Command != nil && os.Geteuid() == 0 }
 
+// revealed is the plan with the secrets of its command's environment.
+func (c *containers) revealed(p *state.Plan) (*state.Plan, error) {
+	command, err := c.secrets.reveal(p.Command)
+	if err != nil || command == p.Command {
+		return p, err
+	}
+	changed := *p
+	changed.Command = command
+	return &changed, nil
+}
+
+// putSecrets writes the secrets that the container finds in files.
+func (c *containers) putSecrets(p *state.Plan) error {
+	who, err := accountOf(p.Task)
+	if err != nil {
+		return err
+	}
+	return c.secrets.put(p, who)
+}
+
+// resolve is the plan with what volumes name replaced by where that lies.
+func (c *containers) resolve(p *state.Plan) *state.Plan { return c.secrets.mount(c.volumes.resolve(p)) }
+
 // baseSpec is a container's specification, with its volumes.
 func (c *containers) baseSpec(p *state.Plan, sandbox string, who *account) ([]byte, error) {
 	var mounts []specs.Mount
@@ -280,6 +316,10 @@ func (c *containers) baseSpec(p *state.Plan, sandbox string, who *account) ([]by
 }
 
 func (c *containers) make(ctx context.Context, p *state.Plan) (*state.Created, error) {
+	p, err := c.revealed(p)
+	if err != nil {
+		return nil, err
+	}
 	user, err := accountOf(p.Task)
 	if err != nil {
 		return nil, err
@@ -393,7 +433,7 @@ func (c *containers) isolate(ctx context.Context, o state.Start, in *state.Start
 
 // update changes what a running container may use.
 func (c *containers) update(p *state.Plan) {
-	p = c.volumes.resolve(p)
+	p = c.resolve(p)
 	c.enqueue(p.Container, func(ctx context.Context) {
 		in := state.Updated{Container: p.Container}
 		if err := c.persevere(ctx, func() error { return c.change(ctx, p) }); err != nil {
@@ -544,6 +584,9 @@ func (c *containers) remove(ctx context.Context, o state.Cleanup) {
 			return // the agent ends; it begins again with its next start
 		}
 	}
+	if err := c.secrets.drop(o.Container); err != nil {
+		c.logger.Warn("the secrets of a container stay on the disk", "container", o.Container, "error", err)
+	}
 	if o.Sandbox != "" {
 		_ = c.work.ended(o.Sandbox, time.Now()) // it may never have been made
 	}
@@ -551,6 +594,18 @@ func (c *containers) remove(ctx context.Context, o state.Cleanup) {
 	delete(c.workers, o.Container)
 	c.mu.Unlock()
 	c.post(ctx, state.CleanedUp{Container: o.Container})
+}
+
+// withoutSecrets is a task as isolators are told of it: what they mount of a
+// secret is a file.
+func withoutSecrets(t *isolatorv1.Task) *isolatorv1.Task {
+	bare := secret.Container(t.GetContainer())
+	if bare == t.GetContainer() {
+		return t
+	}
+	t = proto.CloneOf(t)
+	t.Container = bare
+	return t
 }
 
 // recover gives an isolator what it had a part in, with paths as it knows them.
@@ -561,7 +616,7 @@ func (c *containers) recover(o state.Recover) {
 	}
 	known := make([]*isolatorv1.Known, len(o.Known))
 	for n, k := range o.Known {
-		known[n] = &isolatorv1.Known{Container: k.Container, Handle: k.Handle, Launcher: k.Launcher, Sandbox: c.work.path(k.Sandbox), Task: k.Task}
+		known[n] = &isolatorv1.Known{Container: k.Container, Handle: k.Handle, Launcher: k.Launcher, Sandbox: c.work.path(k.Sandbox), Task: withoutSecrets(k.Task)}
 	}
 	i.recover(known)
 }

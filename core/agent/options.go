@@ -113,6 +113,10 @@ type Options struct {
 	// Fetcher brings what tasks' URIs name; nil: such tasks fail.
 	Fetcher *fetcher.Fetcher
 
+	// SecretsDir has a file for each secret that tasks may name, or a directory with
+	// one for each of its keys; empty: none are known.
+	SecretsDir string
+
 	Logger hclog.Logger // nil: none
 }
 

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/mezzo-os/mezzo/core/agent/state"
+	"github.com/mezzo-os/mezzo/core/secret"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
@@ -99,6 +100,13 @@ func (c *containers) lookByCommand(ctx context.Context, o state.Probe, in *state
 // process is a further process in a container: as the task's own, with another
 // command, whose environment comes on top.
 func (c *containers) process(p *state.Plan, command *mezzov1.CommandInfo, tty bool) ([]byte, error) {
+	if secret.InEnvironment(command) {
+		return nil, errors.New("the command has a secret in its environment: it finds those of the task")
+	}
+	p, err := c.revealed(p)
+	if err != nil {
+		return nil, err
+	}
 	user, err := accountOf(p.Task)
 	if err != nil {
 		return nil, err

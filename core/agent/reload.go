@@ -287,6 +287,7 @@ func needRestart(now, next *config.Agent) []*operatorv1.ReloadChange {
 	compare("disk_watch_interval", now.DiskWatchInterval, next.DiskWatchInterval)
 	compare("enforce_disk", now.EnforceDisk, next.EnforceDisk)
 	compare("fetcher", now.Fetcher, next.Fetcher)
+	compare("secrets", now.Secrets, next.Secrets)
 	compare("log_json", now.LogJSON, next.LogJSON)
 	compare("tls", tls(now.TLS), tls(next.TLS))
 	compare("insecure", now.Insecure, next.Insecure)

@@ -210,7 +210,7 @@ func (s *Service) newAgent(hostname string, isolators []Isolator) (*Agent, error
 		Detected: c.Resources == "", Reconfiguration: state.Reconfiguration(c.ReconfigurationPolicy), Forget: s.o.Forget,
 		ExecutorRegistrationTimeout: c.ExecutorRegistrationTimeout, ExecutorReregistrationTimeout: c.ExecutorReregistrationTimeout,
 		ExecutorShutdownGrace: c.ExecutorShutdownGrace, RecoveryTimeout: c.RecoveryTimeout,
-		LogSize: c.LogSize, LogFiles: c.LogFiles, Fetcher: fetch,
+		LogSize: c.LogSize, LogFiles: c.LogFiles, Fetcher: fetch, SecretsDir: c.Secrets.Dir,
 		GCDelay: c.GCDelay, GCDiskHeadroom: c.GCDiskHeadroom, GCInterval: c.GCInterval,
 		DiskWatchInterval: c.DiskWatchInterval, EnforceDisk: c.EnforceDisk, Logger: s.o.Logger,
 	})

@@ -1,5 +1,6 @@
 // Package secret takes secrets out of what is shown: the values that a container
-// may have in it for the credentials of its image, and in volumes. Who gave them
+// may have in it for the credentials of its image, in volumes, and in its
+// environment. Who gave them
 // needs none back, and whoever else looks must not see them.
 //
 // The package is pure.
@@ -24,14 +25,38 @@ func Container(c *mezzov1.ContainerInfo) *mezzov1.ContainerInfo {
 	return bare
 }
 
-// Executor is Container for an executor's.
+// Executor is Container for an executor's, and Command for its command.
 func Executor(e *mezzov1.ExecutorInfo) *mezzov1.ExecutorInfo {
-	if len(secrets(e.GetContainer())) == 0 {
+	if len(secrets(e.GetContainer())) == 0 && !InEnvironment(e.GetCommand()) {
 		return e
 	}
 	bare := proto.CloneOf(e)
-	bare.Container = Container(e.GetContainer())
+	bare.Container, bare.Command = Container(e.GetContainer()), Command(e.GetCommand())
 	return bare
+}
+
+// Command returns a command without the values of secrets in its environment.
+func Command(c *mezzov1.CommandInfo) *mezzov1.CommandInfo {
+	if !InEnvironment(c) {
+		return c
+	}
+	bare := proto.CloneOf(c)
+	for _, v := range bare.GetEnvironment().GetVariables() {
+		if s := v.GetSecret().GetValue(); s != nil {
+			s.Data = []byte{}
+		}
+	}
+	return bare
+}
+
+// InEnvironment is whether a command has a secret in its environment.
+func InEnvironment(c *mezzov1.CommandInfo) bool {
+	for _, v := range c.GetEnvironment().GetVariables() {
+		if v.GetType() == mezzov1.Environment_Variable_SECRET || v.GetSecret() != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // secrets are those of a container that have values.

@@ -118,6 +118,8 @@ type Claimed struct {
 	Claims [][]Claim
 	// Err is set when the claims could not be had at all; Claims is nil then.
 	Err string
+	// Invalid: what was wrong is the launch, not the agent.
+	Invalid bool
 }
 
 // Claim is one isolator's answer about one container.

@@ -91,6 +91,10 @@ func (m *Machine) claimed(in Claimed) {
 	if in.Err == "" && len(in.Claims) != len(list) {
 		in.Err = fmt.Sprintf("the isolators answered for %d of %d containers", len(in.Claims), len(list))
 	}
+	if in.Invalid {
+		m.refuseClaim(l, in.Err)
+		return
+	}
 	if in.Err != "" {
 		m.failClaim(l, nil, in.Err)
 		return
@@ -139,6 +143,27 @@ func (m *Machine) failClaim(l *launch, failed *container, message string) {
 		return
 	}
 	m.failLaunch(l, failed, message)
+}
+
+// refuseClaim ends a launch that asks for what there is not.
+func (m *Machine) refuseClaim(l *launch, message string) {
+	list := []*launch{l}
+	if l.executor.program != nil {
+		list = m.launchesOf(l.executor)
+	}
+	for _, l := range list {
+		if l.phase == aborted {
+			continue
+		}
+		m.endLaunch(l, func(t *task) *mezzov1.TaskStatus {
+			reason := mezzov1.TaskStatus_REASON_TASK_INVALID
+			if t.group != "" {
+				reason = mezzov1.TaskStatus_REASON_TASK_GROUP_INVALID
+			}
+			return because(m.newStatus(t, mezzov1.TaskState_TASK_ERROR, fromAgent), reason, message)
+		})
+	}
+	m.retireExecutor(l.executor)
 }
 
 // launchProgram launches a custom executor. Its container is made for the tasks

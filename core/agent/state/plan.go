@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/mezzo-os/mezzo/core/agent/containerinfo"
+	"github.com/mezzo-os/mezzo/core/secret"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
@@ -45,7 +46,7 @@ func (m *Machine) isolatorTask(c *container) *isolatorv1.Task {
 // wishes tells isolators what a container is to be, in one form; command is nil
 // for one without a process.
 func wishes(it *isolatorv1.Task, f *framework, info *mezzov1.ContainerInfo, command *mezzov1.CommandInfo) {
-	it.User, it.OwnUser, it.Command = commandUser(f, command), command.GetUser() != "", command
+	it.User, it.OwnUser, it.Command = commandUser(f, command), command.GetUser() != "", secret.Command(command)
 	w, err := containerinfo.Read(info, it.GetParent() != "", it.GetResources())
 	if err != nil {
 		w = &containerinfo.Wish{Info: info} // it was checked when it came: an older agent took it

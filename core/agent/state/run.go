@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/core/agent/containerinfo"
+	"github.com/mezzo-os/mezzo/core/secret"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
@@ -202,6 +203,9 @@ func (m *Machine) taskError(f *framework, t *mezzov1.TaskInfo, e *mezzov1.Execut
 	if why := m.commandError(f, t.GetCommand(), t.GetContainer()); why != "" {
 		return why
 	}
+	if secret.InEnvironment(t.GetHealthCheck().GetCommand()) || secret.InEnvironment(t.GetCheck().GetCommand().GetCommand()) {
+		return "the command of its check has a secret in its environment: it finds those of the task"
+	}
 	return containerError(t.GetContainer(), e != nil, t.GetResources())
 }
 
@@ -221,11 +225,6 @@ func (m *Machine) commandError(f *framework, c *mezzov1.CommandInfo, container *
 	image := container != nil && container.GetType() == mezzov1.ContainerInfo_DOCKER || container.GetMesos().GetImage() != nil
 	if !c.GetShell() && c.GetValue() == "" && !image {
 		return "its command names no program"
-	}
-	for _, v := range c.GetEnvironment().GetVariables() {
-		if v.GetType() == mezzov1.Environment_Variable_SECRET {
-			return fmt.Sprintf("environment variable %q is a secret, which this agent cannot resolve", v.GetName())
-		}
 	}
 	if user := commandUser(f, c); !m.cfg.Root && user != m.cfg.User {
 		return fmt.Sprintf("it is to run as user %q, and this agent runs as %q: only an agent that runs as root can run tasks as another user", user, m.cfg.User)
