@@ -6,6 +6,8 @@
 //	GET /metrics       Prometheus
 //	GET /v1/<query>    JSON, as `--json` prints it
 //
+// and what the process adds to it, such as the web UI (package ui).
+//
 // Example:
 //
 //	server, err := http.Listen(http.Options{Title: "Mezzo master", Address: "127.0.0.1:5060", Queries: queries})
@@ -79,6 +81,9 @@ type Options struct {
 	// this one cannot: queries are redirected there, but those that are Local.
 	// Empty, or nil: there is none.
 	Elsewhere func() string
+	// Handlers are what else is served, by the patterns of http.ServeMux, or
+	// redirected Elsewhere. Where they have /ui/, / leads there.
+	Handlers map[string]http.Handler
 }
 
 // Server is an HTTP server and its listener.
@@ -168,7 +173,18 @@ func (s *Server) handler() http.Handler {
 	for name, query := range s.options.Queries {
 		mux.HandleFunc("GET /v1/"+name, func(w http.ResponseWriter, r *http.Request) { s.query(w, r, query) })
 	}
-	mux.HandleFunc("GET /{$}", s.landing)
+	for pattern, handler := range s.options.Handlers {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if !s.redirected(w, r) {
+				handler.ServeHTTP(w, r)
+			}
+		})
+	}
+	if s.options.Handlers["GET /ui/"] != nil {
+		mux.Handle("GET /{$}", http.RedirectHandler("/ui/", http.StatusFound))
+	} else {
+		mux.HandleFunc("GET /{$}", s.landing)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'")
@@ -217,7 +233,7 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request, q Query) {
 		}
 	}
 	if err != nil {
-		text(w, codeOf(err), err.Error()+"\n")
+		Error(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -254,6 +270,10 @@ func (s *Server) list(messages []proto.Message) ([]byte, error) {
 	}
 	return append(body, ']'), nil
 }
+
+// Error answers with an error of the core, as text and with the status that fits
+// it.
+func Error(w http.ResponseWriter, err error) { text(w, codeOf(err), err.Error()+"\n") }
 
 func codeOf(err error) int {
 	for _, k := range []struct {

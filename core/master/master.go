@@ -31,6 +31,7 @@ import (
 	"github.com/mezzo-os/mezzo/core/adapter"
 	"github.com/mezzo-os/mezzo/core/election"
 	"github.com/mezzo-os/mezzo/core/http"
+	"github.com/mezzo-os/mezzo/core/http/ui"
 	"github.com/mezzo-os/mezzo/core/loglevel"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/registry"
@@ -89,6 +90,7 @@ type Master struct {
 	adapters   *adapter.Set
 	rpc        *rpc.Server
 	http       *http.Server
+	ui         *ui.UI
 
 	id       string                             // of the candidate, fresh at every start
 	leader   atomic.Pointer[election.Candidate] // as the election tells it; nil: none
@@ -183,9 +185,10 @@ func (m *Master) listen() (err error) {
 	operatorv1.RegisterOperatorServer(m.rpc, operator)
 	linkv1.RegisterAgentLinkServer(m.rpc, &agentService{master: m})
 	schedulerv1.RegisterSchedulerServer(m.rpc, &schedulerService{master: m})
+	m.ui = m.newUI(operator, tls)
 	m.http, err = http.Listen(http.Options{
 		Title: "Mezzo master", Address: c.HTTP, TLS: tls, Insecure: c.Insecure, Logger: httpLogger,
-		Metrics: m.metrics.registry, Ready: m.readiness, Queries: queries(operator), Elsewhere: m.leadersHTTP,
+		Metrics: m.metrics.registry, Ready: m.readiness, Queries: queries(operator), Elsewhere: m.leadersHTTP, Handlers: m.ui.Handlers(),
 	})
 	return err
 }
@@ -226,6 +229,7 @@ func (m *Master) Run(ctx context.Context) error {
 	fail("http", m.http.Serve)
 	fail("leadership", func() error { return m.campaign(ctx) })
 	m.background.Go(func() { m.followLeader(ctx) })
+	m.background.Go(func() { m.ui.Run(ctx, m.sample) })
 	err := m.startAllocator(ctx)
 	if err == nil {
 		c := m.config.Load()
@@ -286,6 +290,9 @@ func (m *Master) close() {
 	}
 	if m.http != nil {
 		m.http.Stop(0)
+	}
+	if m.ui != nil {
+		m.ui.Close()
 	}
 	if m.rpc != nil {
 		m.rpc.Stop(0)

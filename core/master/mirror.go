@@ -354,6 +354,13 @@ func (m *mirror) listTasks(q *operatorv1.ListTasksRequest) []*state.TaskView {
 	})
 }
 
+// task is one task; nil: it is not known.
+func (m *mirror) task(key state.TaskKey) *state.TaskView {
+	m.view.RLock()
+	defer m.view.RUnlock()
+	return m.tasks[key]
+}
+
 func (m *mirror) listOffers() []*state.OfferView {
 	return listed(m, &m.offers, nil, func(a, b *state.OfferView) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))

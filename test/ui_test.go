@@ -1,0 +1,257 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+// browser is a headless Chromium on one cluster. Whatever goes wrong in a page
+// fails the test.
+type browser struct {
+	t    *testing.T
+	ctx  context.Context
+	home string
+
+	mu     sync.Mutex
+	expect string // part of a complaint that is wanted
+}
+
+func newBrowser(t *testing.T, c *cluster) *browser {
+	t.Helper()
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.UserDataDir(tempDir(t)), chromedp.WSURLReadTimeout(patience))
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	ctx, cancel = context.WithTimeout(ctx, 5*time.Minute)
+	t.Cleanup(cancel)
+	b := &browser{t: t, ctx: ctx, home: "http://" + c.fields["http"]}
+	chromedp.ListenTarget(ctx, func(event any) {
+		switch e := event.(type) {
+		case *runtime.EventExceptionThrown:
+			b.complain(e.ExceptionDetails.Error())
+		case *runtime.EventConsoleAPICalled:
+			if e.Type == runtime.APITypeError {
+				b.complain(fmt.Sprint("the console: ", string(e.Args[0].Value)))
+			}
+		case *network.EventResponseReceived:
+			if e.Response.Status >= 400 {
+				b.complain(fmt.Sprintf("%s: %d", e.Response.URL, e.Response.Status))
+			}
+		}
+	})
+	b.do(network.Enable())
+	return b
+}
+
+func (b *browser) complain(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.expect == "" || !strings.Contains(text, b.expect) {
+		b.t.Errorf("a page: %s", text)
+	}
+}
+
+// expects says which complaint is none; empty: every one is.
+func (b *browser) expects(part string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.expect = part
+}
+
+func (b *browser) do(actions ...chromedp.Action) {
+	b.t.Helper()
+	if err := chromedp.Run(b.ctx, actions...); err != nil {
+		b.t.Fatalf("the browser: %v", err)
+	}
+}
+
+// open goes to a page, and see waits until it has these words.
+func (b *browser) open(path string, words ...string) {
+	b.t.Helper()
+	b.do(chromedp.Navigate(b.home + path))
+	b.see(words...)
+}
+
+func (b *browser) see(words ...string) {
+	b.t.Helper()
+	text := ""
+	for deadline := time.Now().Add(patience); ; {
+		b.do(chromedp.Evaluate(`["main", "header", "dialog"].map((e) => document.querySelector(e)?.innerText || "").join("\n")`, &text))
+		missing := ""
+		for _, w := range words {
+			if !strings.Contains(strings.ToLower(text), strings.ToLower(w)) {
+				missing = w
+			}
+		}
+		if missing == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("the page does not show %q but:\n%s", missing, text)
+		}
+		b.do(chromedp.Sleep(50 * time.Millisecond))
+	}
+}
+
+// press presses the button of this text, in the dialog if there is one.
+func (b *browser) press(text string) {
+	b.t.Helper()
+	b.do(chromedp.Click(fmt.Sprintf(`(//dialog//button[normalize-space()=%q] | //main//button[normalize-space()=%q])[last()]`, text, text), chromedp.BySearch))
+}
+
+// picture keeps the page as it is, for people to look at.
+func (b *browser) picture(name string) {
+	b.t.Helper()
+	var png []byte
+	b.do(chromedp.FullScreenshot(&png, 100))
+	if err := os.MkdirAll("screenshots", 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join("screenshots", name+".png"), png, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// TestPages walks every page of the web UI on a cluster on which tasks run and
+// fail.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("chromium"); err != nil {
+		lacking(t, "no chromium: %v", err)
+	}
+	c := startDev(t, "--agents", "2")
+	long := c.start("run", "--name", "web", "--role", "eng/web", "--cpus", "0.5", "--mem", "64", "--", "sh", "-c",
+		"echo begin; i=0; while :; do i=$((i+1)); echo line $i of the log; sleep 0.3; done")
+	eventually(t, "the task", func() bool { return strings.Contains(long.stdout.String(), "line 1 ") })
+	if r := c.mezzo("run", "--name", "sad", "--cpus", "0.5", "--mem", "64", "--", "sh", "-c", "exit 3"); r.code != 3 {
+		t.Fatalf("the task that fails: %+v", r)
+	}
+	var task, framework, agent string
+	for _, x := range c.list("tasks") {
+		if x["name"] == "web" {
+			task, framework, agent = x["id"].(string), x["framework_id"].(string), x["agent_id"].(string)
+		}
+	}
+	b := newBrowser(t, c)
+	b.do(chromedp.EmulateViewport(1280, 900))
+
+	b.open("/", "live", "leading", "Tasks running", "allocator/drf", "healthy", "eng/web")
+	b.picture("overview")
+	b.open("/ui/agents", "active", agent)
+	b.picture("agents")
+	b.open("/ui/agents/"+agent, "active", "Containers", task, "isolator/cgroups", "cores")
+	b.picture("agent")
+	b.open("/ui/frameworks", "run web", "run sad", "completed")
+	b.picture("frameworks")
+	b.open("/ui/frameworks/"+framework, "run web", task, "eng/web")
+	b.picture("framework")
+	b.press("Why no offer?")
+	b.see("Why is run web not offered more?", "Role eng/web", "declined")
+	b.press("Ask for every agent")
+	b.see("Passes in")
+	b.picture("why")
+	b.open("/ui/roles", "eng/web", "Dominant share", "6.3%")
+	b.picture("roles")
+	b.open("/ui/tasks", task, "running", "failed", "exited with status 3")
+	b.picture("tasks")
+	b.open("/ui/tasks?q=failed+sad", "1 of 2", "failed") // a filter is in the address
+	b.open("/ui/offers", "Offers")
+	b.picture("offers")
+	b.open("/ui/maintenance", "Maintenance", "No agent")
+	b.picture("maintenance")
+	b.open("/ui/nowhere", "no such page")
+
+	b.open("/ui/tasks/"+framework+"/"+url.PathEscape(task), "running", "What happened", "launched", "cores")
+	b.picture("task")
+	b.press("Sandbox")
+	b.see("stdout", "stderr", "-rw-", "download")
+	b.picture("sandbox")
+	b.do(chromedp.Click(`//main//a[normalize-space()="stdout"]`, chromedp.BySearch))
+	b.see("begin", "line 1 of the log", "follow the end")
+	last := strings.TrimSpace(long.stdout.String())
+	b.see(last[strings.LastIndexByte(last, '\n')+1:]) // it grows
+	b.picture("log")
+
+	b.open("/ui/plugins", "allocator/drf", "sha256:", "offer_timeout", "restarts")
+	b.press("Reload the configuration")
+	b.see("nothing to change")
+	b.picture("plugins")
+
+	// Light and dark, and as narrow as a phone: nothing sticks out.
+	b.do(chromedp.EmulateViewport(390, 800), emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}))
+	for name, path := range map[string]string{"overview": "/ui/", "tasks": "/ui/tasks", "agent": "/ui/agents/" + agent, "why": "/ui/why/" + framework} {
+		b.open(path, "live")
+		var wide bool
+		var back string
+		b.do(chromedp.Sleep(300*time.Millisecond),
+			chromedp.Evaluate(`document.documentElement.scrollWidth > innerWidth`, &wide),
+			chromedp.Evaluate(`getComputedStyle(document.documentElement).backgroundColor`, &back))
+		if wide {
+			t.Errorf("%s is wider than a phone", path)
+		}
+		if back != "rgb(18, 22, 29)" {
+			t.Errorf("%s is not dark: %s", path, back)
+		}
+		b.picture("phone-" + name)
+	}
+
+	// What is ordered happens, and is seen without a reload.
+	other := ""
+	for _, a := range c.list("agents") {
+		if id := a["id"].(string); id != agent {
+			other = id
+		}
+	}
+	b.do(chromedp.EmulateViewport(1280, 900))
+	b.open("/ui/agents/"+other, "active")
+	b.press("Deactivate")
+	b.see("What runs goes on.") // it asks before it does
+	b.press("Deactivate")
+	b.see("deactivated", "ordered")
+	b.open("/ui/maintenance", "Mark gone")
+	b.picture("maintenance-deactivated")
+	b.press("Activate")
+	b.press("Activate")
+	b.see("No agent is drained")
+	b.do(chromedp.EmulateViewport(1280, 900))
+	b.open("/ui/tasks/"+framework+"/"+url.PathEscape(task), "running")
+	b.press("Kill")
+	b.see("asked to end, and killed", "running")
+	b.press("Kill")
+	b.see("It has been asked to end.", "killed", "It has ended.")
+	if r := long.wait(); r.code == 0 {
+		t.Errorf("a task that was killed in a page ended well: %+v", r)
+	}
+}
+
+// TestPagesOutlastTheMaster kills the master under an open page: the page says
+// so, and goes on when it is back.
+func TestPagesOutlastTheMaster(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("chromium"); err != nil {
+		lacking(t, "no chromium: %v", err)
+	}
+	c := startDev(t)
+	b := newBrowser(t, c)
+	b.open("/ui/agents", "live", "active")
+	b.expects("/v1/watch") // which fails meanwhile
+	c.killChild("master")
+	b.see("not connected")
+	b.picture("not-connected")
+	c.startAgain("master")
+	b.see("live", "active")
+}
