@@ -300,7 +300,7 @@ func (b *builder) mount(m specs.Mount) {
 
 // volumes are what the task asks for, and what the image wants kept out of its
 // file system: directories of the sandbox.
-func (b *builder) volumes(context.Context) error {
+func (b *builder) volumes(ctx context.Context) error {
 	for _, v := range b.task.GetContainer().GetVolumes() {
 		m, err := b.Volume(v, b.task.GetParent(), b.sandbox, b.inside)
 		if err != nil {
@@ -319,17 +319,46 @@ func (b *builder) volumes(context.Context) error {
 		}
 		b.mount(m)
 	}
+	if err := b.fill(ctx); err != nil {
+		return err
+	}
 	for i, path := range b.wanted {
 		if b.sandbox == "" || slices.ContainsFunc(b.spec.Mounts, func(m specs.Mount) bool { return filepath.Clean(m.Destination) == path }) {
 			continue
 		}
-		source, err := holder.InSandbox(b.sandbox, fmt.Sprintf(".volumes/%d", i))
+		source, err := holder.InSandbox(b.sandbox, imageVolume(i))
 		if err != nil {
 			return status.Errorf(codes.FailedPrecondition, "volume %s of the image: %v", path, err)
 		}
 		b.mount(specs.Mount{Destination: path, Type: "bind", Source: source, Options: []string{"rbind", "rw"}})
 	}
 	return nil
+}
+
+// imageVolume is where in the sandbox a volume of the image is.
+func imageVolume(i int) string { return ".volumes/" + strconv.Itoa(i) }
+
+// fill puts into the image's volumes what the image has there.
+func (b *builder) fill(ctx context.Context) error {
+	volumes := map[string]string{}
+	for i, path := range b.wanted {
+		if !slices.ContainsFunc(b.spec.Mounts, func(m specs.Mount) bool { return filepath.Clean(m.Destination) == path }) {
+			volumes[path] = imageVolume(i)
+		}
+	}
+	if b.sandbox == "" || len(volumes) == 0 {
+		return nil
+	}
+	found, err := b.images.Image(ctx, b.id)
+	if err != nil {
+		return b.failed(err)
+	}
+	root, err := os.OpenRoot(b.sandbox)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return b.failed(b.images.Fill(ctx, b.id, found, root, volumes))
 }
 
 // rest is what the isolators before have said of what nothing else sets.

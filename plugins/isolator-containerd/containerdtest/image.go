@@ -28,6 +28,7 @@ type Image struct {
 	Names  []string // normalised, such as mezzo.test/busybox:latest
 	Config ocispec.ImageConfig
 	Files  map[string]string // absolute path to content; a second layer when there are any
+	Modes  map[string]int64  // of Files; 0644 where there is none
 	// Platform is the one of this machine unless it is set.
 	Platform ocispec.Platform
 	// Random adds a third layer of so many bytes that cannot be compressed.
@@ -70,10 +71,10 @@ func (i Image) Build(t testing.TB) Built {
 	first, compressed := base(t)
 	out.plain = append(out.plain, first)
 	if len(i.Files) > 0 {
-		out.plain = append(out.plain, layer(t, i.Files))
+		out.plain = append(out.plain, layer(t, i.Files, i.Modes))
 	}
 	if i.Random > 0 {
-		out.plain = append(out.plain, layer(t, map[string]string{"/random": noise(i.Random)}))
+		out.plain = append(out.plain, layer(t, map[string]string{"/random": noise(i.Random)}, nil))
 	}
 	config := ocispec.Image{Platform: i.Platform, Config: i.Config, RootFS: ocispec.RootFS{Type: "layers"}}
 	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
@@ -206,7 +207,7 @@ var busybox = sync.OnceValues(func() ([]byte, error) {
 })
 
 // layer is a tar of files, with the directories that they are in.
-func layer(t testing.TB, files map[string]string) []byte {
+func layer(t testing.TB, files map[string]string, modes map[string]int64) []byte {
 	t.Helper()
 	var buffer bytes.Buffer
 	w := tar.NewWriter(&buffer)
@@ -230,7 +231,11 @@ func layer(t testing.TB, files map[string]string) []byte {
 		for _, dir := range slices.Backward(missing) {
 			write(tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755}, "")
 		}
-		write(tar.Header{Typeflag: tar.TypeReg, Name: relative, Mode: 0o644}, files[name])
+		mode := int64(0o644)
+		if m, special := modes[name]; special {
+			mode = m
+		}
+		write(tar.Header{Typeflag: tar.TypeReg, Name: relative, Mode: mode}, files[name])
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
