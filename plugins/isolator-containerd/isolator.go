@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/containerd/containerd/v2/pkg/cap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
@@ -121,7 +122,8 @@ func (p *plug) capabilities(t *isolatorv1.Task) (sets, error) {
 		return sets{}, err
 	}
 	if o.GetPrivileged() {
-		return sets{effective: capability.Names, bounding: capability.Names}, nil
+		all := everyCapability()
+		return sets{effective: all, bounding: all}, nil
 	}
 	if l.GetEffectiveCapabilities() != nil || l.GetBoundingCapabilities() != nil || l.GetCapabilityInfo() != nil {
 		effective, bounding, err := capability.Policy{Effective: p.config.Effective, Bounding: p.config.Bounding}.Of(l)
@@ -186,7 +188,7 @@ func change(have, drop, add []string) ([]string, error) {
 		all = nil
 	}
 	if addAll {
-		all = slices.Clone(capability.Names)
+		all = slices.Clone(everyCapability())
 	}
 	all = append(all, added...)
 	if !dropAll {
@@ -197,6 +199,16 @@ func change(have, drop, add []string) ([]string, error) {
 	slices.Sort(all)
 	return slices.Compact(all), nil
 }
+
+// everyCapability is every one that the agent has itself: in a container of its
+// own it may lack some.
+var everyCapability = sync.OnceValue(func() []string {
+	own, err := cap.Current()
+	if err != nil {
+		return capability.Names
+	}
+	return slices.DeleteFunc(slices.Clone(capability.Names), func(name string) bool { return !slices.Contains(own, name) })
+})
 
 // defaultCapabilities are those that containerd and Docker give.
 var defaultCapabilities = []string{
