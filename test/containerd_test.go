@@ -163,7 +163,7 @@ func TestContainerdKeepsItsContract(t *testing.T) {
 	daemon := containerdtest.Start(t)
 	config := "agent {\n}\n\n" + strings.Replace(containerdConfig(daemon), "  config {\n", "  config {\n    default = true\n", 1)
 	file := writeFile(t, filepath.Join(tempDir(t), "agent.hcl"), config)
-	r := mezzo(t, nil, "plugin", "verify", filepath.Join(bin, "plugins", "mezzo-isolator-containerd"), "--config", file)
+	r := mezzo(t, nil, "plugin", "verify", filepath.Join(bin, "plugins", "mezzo-isolator-containerd"), "--config", file, "--patience", "1m")
 	if r.code != 0 || !strings.Contains(r.stdout, " 0 failed") {
 		t.Errorf("exit %d, stderr %s\n%s", r.code, r.stderr, r.stdout)
 	}

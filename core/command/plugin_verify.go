@@ -19,11 +19,12 @@ import (
 
 // verifyFlags are what `plugin verify` can be told.
 type verifyFlags struct {
-	config string
-	only   []string
-	settle time.Duration
-	quiet  bool
-	list   bool
+	config   string
+	only     []string
+	settle   time.Duration
+	patience time.Duration
+	quiet    bool
+	list     bool
 }
 
 func (c *cli) pluginVerifyCommand() *cobra.Command {
@@ -46,6 +47,8 @@ be started, 2 when the command makes no sense.`,
 			switch {
 			case f.settle < 0:
 				return usage("--settle %s: it must not be negative", f.settle)
+			case f.patience < 0:
+				return usage("--patience %s: it must not be negative", f.patience)
 			case f.quiet && (c.json || f.list):
 				return usage("--quiet goes with neither --json nor --list")
 			}
@@ -56,6 +59,7 @@ be started, 2 when the command makes no sense.`,
 	flags.StringVar(&f.config, "config", "", "a configuration file (or directory) whose block of this plugin gives its settings (default: none, as if the operator had written nothing)")
 	flags.StringSliceVar(&f.only, "only", nil, "make these checks alone, by `NAME,...`")
 	flags.DurationVar(&f.settle, "settle", 0, "for how long a plugin that knows all must be silent to be taken to have decided all (default: as quick as it is, 50 to 300 ms)")
+	flags.DurationVar(&f.patience, "patience", 0, "how long to wait for what the plugin must do, on a busy machine (default: 10s)")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print the checks that failed, and nothing when there are none")
 	flags.BoolVar(&f.list, "list", false, "print the checks for a plugin of this kind, and make none")
 	c.addJSONFlag(cmd)
@@ -79,7 +83,7 @@ func (c *cli) pluginVerify(ctx context.Context, binary string, f verifyFlags) er
 	}
 	spec := pluginhost.FromConfig(block, "")
 	spec.Path, spec.Checksum = binary, "" // it is this binary that is verified
-	options := plugintest.Options{Only: f.only, Settle: f.settle}
+	options := plugintest.Options{Only: f.only, Settle: f.settle, Patience: f.patience}
 	if terminalWidth(c.err) > 0 && !f.quiet {
 		options.Done = func(name string) { fmt.Fprintf(c.err, "\r\033[Kchecked: %s", name) }
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/containerdtest"
@@ -20,7 +22,7 @@ func TestConformance(t *testing.T) {
 	daemon := containerdtest.Start(t)
 	// A process that is being tested has one plugin at a time, and each is given
 	// a directory of its own; tasks are named anew in each.
-	plugintest.Isolator(t, func(ctx context.Context) (*plugintest.Plugin, error) {
+	report, err := plugintest.Verify(t.Context(), func(ctx context.Context) (*plugintest.Plugin, error) {
 		p := newPlugin()
 		p.Shim, p.init = filepath.Join(programs, holder.ShimName), filepath.Join(programs, initName)
 		config := string(settings(t, map[string]any{
@@ -37,7 +39,18 @@ func TestConformance(t *testing.T) {
 			p.Reaped()
 		}
 		return opened, nil
-	})
+	}, plugintest.Options{Patience: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range report.Checks {
+		if c.Outcome == plugintest.Failed {
+			t.Errorf("%s: %s\n%s", c.Name, c.Rule, strings.Join(c.Evidence, "\n"))
+		}
+	}
+	if n := report.Count(plugintest.Skipped); n != 3 {
+		t.Errorf("%d checks are skipped, want host-death, recover and cold-cleanup", n)
+	}
 	if groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + daemon.Namespace + "/*/"); len(groups) > 0 {
 		t.Errorf("cgroups stay: %v", groups)
 	}

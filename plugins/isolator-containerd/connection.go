@@ -18,6 +18,7 @@ import (
 
 const (
 	dialPatience  = 5 * time.Second  // for containerd to take a connection
+	dialPause     = time.Second      // between attempts
 	probePatience = 10 * time.Second // for it to answer
 	probeEvery    = 2 * time.Second
 )
@@ -32,6 +33,8 @@ type connection struct {
 
 	mu     sync.Mutex
 	client *containerd.Client
+	failed error     // why there is none…
+	at     time.Time // …and since when that is known
 }
 
 func newConnection(address, namespace string, logger hclog.Logger, health *plugin.Health) *connection {
@@ -46,11 +49,16 @@ func (c *connection) get() (*containerd.Client, error) {
 	if c.client != nil {
 		return c.client, nil
 	}
+	// Many may want one while none can be had: each waits for one attempt at most.
+	if c.failed != nil && time.Since(c.at) < dialPause {
+		return nil, c.failed
+	}
 	client, err := containerd.New(c.address, containerd.WithDefaultNamespace(c.namespace), containerd.WithTimeout(dialPatience))
 	if err != nil {
-		return nil, status.Errorf(codes.Unavailable, "containerd at %s cannot be reached: %v", c.address, err)
+		c.failed, c.at = status.Errorf(codes.Unavailable, "containerd at %s cannot be reached: %v", c.address, err), time.Now()
+		return nil, c.failed
 	}
-	c.client = client
+	c.client, c.failed = client, nil
 	return client, nil
 }
 

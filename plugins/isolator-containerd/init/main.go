@@ -22,6 +22,8 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -35,6 +37,9 @@ import (
 const taskID = 1
 
 func main() {
+	// It shares the task's memory limit, and has next to nothing to do.
+	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(25)
 	i := slices.Index(os.Args, "--")
 	if i != 3 {
 		warn("usage: mezzo-init SOCKET PROGRAM -- [ARGUMENT]... (started in containers, not by hand)")
