@@ -41,6 +41,7 @@ func TestPluginsKeepTheirContracts(t *testing.T) {
 			skipped := map[string]int{
 				"mezzo-allocator-lottery": 1, // it does not revoke
 				"mezzo-framework-cron":    1, // it does not serve at agents
+				"mezzo-isolator-cgroups":  2, // it has no images
 			}[name]
 			if r.code != 0 || !strings.Contains(r.stdout, fmt.Sprintf(" 0 failed, %d skipped", skipped)) {
 				t.Errorf("exit %d, stderr %s\n%s", r.code, r.stderr, r.stdout)
