@@ -2,6 +2,7 @@ package image
 
 import (
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,6 +20,8 @@ import (
 type Config struct {
 	Registries   []Registry    `hcl:"registry,block" help:"How a registry is reached."`
 	DockerConfig string        `hcl:"docker_config" help:"A Docker config.json with credentials for registries; an absolute path. It is read for each pull. Credential helpers are not run."`
+	Proxy        string        `hcl:"proxy" secret:"true" help:"The HTTP proxy by which registries are reached, such as http://proxy.example:3128. By default none: the agent's environment is not looked at."`
+	NoProxy      []string      `hcl:"no_proxy" help:"Registries that are reached without the proxy: hosts, domains such as .example.org, and networks such as 10.0.0.0/8."`
 	Platform     string        `hcl:"platform" help:"Which of an image's platforms is run, such as linux/arm64. By default this machine's."`
 	Stall        time.Duration `hcl:"pull_stall_timeout" default:"1m" help:"How long a registry may send nothing before a pull fails."`
 	KeepFor      time.Duration `hcl:"keep_images_for" default:"336h" help:"How long an image stays that no container uses; 0: until the disk is too full."`
@@ -91,6 +94,13 @@ func (c *Config) Validate() (ds []plugin.Diagnostic) {
 	}
 	if c.DockerConfig != "" && !filepath.IsAbs(c.DockerConfig) {
 		ds = append(ds, plugin.Errorf("relative path", "docker_config", "%q: want an absolute path.", c.DockerConfig))
+	}
+	if c.Proxy != "" {
+		if u, err := url.Parse(c.Proxy); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			ds = append(ds, plugin.Errorf("no proxy", "proxy", "want an address such as http://proxy.example:3128.")) // it may have a password
+		}
+	} else if len(c.NoProxy) > 0 {
+		ds = append(ds, plugin.Errorf("no effect", "no_proxy", "there is no proxy."))
 	}
 	if c.Platform != "" {
 		if _, err := platforms.Parse(c.Platform); err != nil {

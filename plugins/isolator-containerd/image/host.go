@@ -9,11 +9,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"golang.org/x/net/http/httpproxy"
 )
 
 // resolver finds images at registries and fetches what they are made of.
@@ -90,8 +92,9 @@ func (r *Registry) tls() (*tls.Config, error) {
 }
 
 func (c *Config) httpClient(settings *tls.Config) *http.Client {
+	proxy := (&httpproxy.Config{HTTPProxy: c.Proxy, HTTPSProxy: c.Proxy, NoProxy: strings.Join(c.NoProxy, ",")}).ProxyFunc()
 	transport := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
+		Proxy:               func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
 		DialContext:         (&net.Dialer{Timeout: 30 * time.Second}).DialContext,
 		TLSClientConfig:     settings,
 		TLSHandshakeTimeout: 30 * time.Second,

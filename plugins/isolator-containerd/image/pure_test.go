@@ -165,6 +165,8 @@ func TestValidate(t *testing.T) {
 		"image_disk_high":      func(c *Config) { c.DiskHigh = 101 },
 		"pinned_images.1":      func(c *Config) { c.Pinned = []string{"ok", "Not Ok"} },
 		"registry":             func(c *Config) { c.Registries = []Registry{{Host: "a"}, {Host: "a"}} },
+		"proxy":                func(c *Config) { c.Proxy = "proxy.example:3128" },
+		"no_proxy":             func(c *Config) { c.NoProxy = []string{"x"} },
 		"docker_config, again": func(c *Config) { c.DockerConfig = "x" },
 	} {
 		c := fine()

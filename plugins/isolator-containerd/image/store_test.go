@@ -297,6 +297,23 @@ func TestMirrors(t *testing.T) {
 	}
 }
 
+// TestProxy: registries are reached through it, but for those that are not to be.
+func TestProxy(t *testing.T) {
+	containerdtest.Require(t)
+	r := containerdtest.ServeRegistry(t, nil) // takes a proxy's requests as well
+	r.Push(t, "app", "1", containerdtest.Busybox())
+	config := open("reg.invalid")
+	config.Registries = append(config.Registries, image.Registry{Host: "direct.invalid", PlainHTTP: true})
+	config.Proxy, config.NoProxy = "http://"+r.Host, []string{"direct.invalid"}
+	b := newBench(t, config)
+	b.usable(b.provide("c1", "reg.invalid/app:1"), "c1")
+	asked := len(r.Requests(""))
+	b.refused(image.Want{Reference: "direct.invalid/app:1"}, "direct.invalid")
+	if n := len(r.Requests("")); n != asked {
+		t.Errorf("the proxy was asked for what is reached without it")
+	}
+}
+
 // TestCertificates: a registry's certificate is checked, against the operator's
 // own where there is one.
 func TestCertificates(t *testing.T) {
