@@ -47,6 +47,7 @@ type Agent struct {
 	boxes     *containers
 	volumes   *volumes
 	executors *executors
+	requests  *requests
 	disk      *diskWatch
 	metrics   *metrics
 
@@ -103,8 +104,8 @@ func New(options Options) (*Agent, error) {
 	}
 	a := &Agent{
 		options: options, logger: options.Logger, work: &workDir{root: root}, store: store, born: time.Now(),
-		executors: newExecutors(),
-		inputs:    make(chan state.Input, inputs), queries: make(chan func()),
+		executors: newExecutors(), requests: newRequests(),
+		inputs: make(chan state.Input, inputs), queries: make(chan func()),
 		running: make(chan struct{}), ended: make(chan struct{}),
 	}
 	a.life, a.stop = context.WithCancel(context.Background())
@@ -467,6 +468,10 @@ func (a *Agent) do(outputs []state.Output) error {
 			a.executors.refuse(o)
 		case state.AnswerExecutor:
 			a.executors.answer(o)
+		case state.AnswerStandalone:
+			a.requests.answer(o)
+		case state.RemoveSandbox:
+			a.boxes.removeSandbox(o)
 		case state.Recover:
 			a.boxes.recover(o)
 		case state.Retire:

@@ -47,6 +47,10 @@ func (a *Agent) locate(ctx context.Context, name string) (sandboxPath, error) {
 	}
 	clean := path.Clean("/" + name)
 	var parts []string
+	if rest, ok := strings.CutPrefix(clean, filepath.ToSlash(a.work.root)+"/containers/"); ok && rest != "" { // a standalone container's
+		id, inside, _ := strings.Cut(rest, "/")
+		return sandboxPath{executor: id, sandbox: "containers/" + id, rest: path.Join(".", inside)}, nil
+	}
 	if rest, ok := strings.CutPrefix(clean, filepath.ToSlash(a.work.root)+"/agents/"); ok {
 		parts = strings.Split(rest, "/")
 	} else if rest, ok := strings.CutPrefix(clean, "/frameworks/"); ok {

@@ -64,7 +64,7 @@ func (a *Agent) GetState(ctx context.Context, q *operatorv1.GetAgentStateRequest
 	for _, c := range v.Containers {
 		r.Containers = append(r.Containers, &operatorv1.Container{
 			Id: c.ID, FrameworkId: c.FrameworkID, TaskId: c.TaskID, Launcher: c.Launcher, Chain: c.Chain, Pid: c.PID, State: c.State,
-			Sandbox: a.work.path(c.Sandbox),
+			Sandbox: a.work.path(c.Sandbox), Standalone: c.Standalone,
 		})
 	}
 	for _, e := range v.Endpoints {

@@ -494,6 +494,7 @@ type ContainerView struct {
 	PID         int64
 	State       string
 	Sandbox     string
+	Standalone  bool // it belongs to no framework
 	// Resources are what it may use, with what is nested in it.
 	Resources []*mezzov1.Resource
 	Volumes   []Volume // that it has been given

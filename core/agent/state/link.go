@@ -289,6 +289,7 @@ func (m *Machine) end(reason string, err error) {
 		m.kill(t, m.grace(t, nil), byShutdown, "The agent is shutting down")
 	}
 	m.stopAll(func(*executor) bool { return true })
+	m.endStandalone()
 }
 
 // endSilently is end, without another word to a master: one would take it for an

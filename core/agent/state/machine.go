@@ -37,15 +37,18 @@ type Machine struct {
 	chores     map[string]*chore
 	lastChore  uint64
 
-	frameworks map[string]*framework
-	executors  map[string]*executor      // by run
-	live       map[executorKey]*executor // those that take more tasks
-	containers map[string]*container
-	tasks      map[taskKey]*task
-	launches   map[uint64]*launch
-	lastLaunch uint64
-	lastProbe  uint64
-	completed  []*completed // oldest first
+	frameworks     map[string]*framework
+	executors      map[string]*executor      // by run
+	live           map[executorKey]*executor // those that take more tasks
+	containers     map[string]*container
+	tasks          map[taskKey]*task
+	launches       map[uint64]*launch
+	lastLaunch     uint64
+	lastProbe      uint64
+	completed      []*completed // oldest first
+	standalone     map[string]*standalone
+	claims         map[uint64]*standalone // that isolators are asked about, by the launch
+	lastStandalone uint64
 
 	streams  map[uint64]*executor // of those that are subscribed
 	adapters map[string]*adapter  // of the configuration
@@ -217,6 +220,8 @@ func New(cfg Config) *Machine {
 		launches:   map[uint64]*launch{},
 		orphans:    map[string]bool{},
 		streams:    map[uint64]*executor{},
+		standalone: map[string]*standalone{},
+		claims:     map[uint64]*standalone{},
 	}
 	for _, name := range m.cfg.Isolators {
 		m.isolators = append(m.isolators, &isolator{name: name, configured: true, reason: "has not started yet"})
@@ -249,6 +254,9 @@ func (m *Machine) Step(now time.Time, in Input) []Output {
 }
 
 func (m *Machine) handle(in Input) {
+	if m.handleStandalone(in) {
+		return
+	}
 	switch in := in.(type) {
 	case Written:
 		m.written = max(m.written, in.Sequence)
@@ -364,6 +372,11 @@ func (m *Machine) jitter(d time.Duration) time.Duration {
 func (m *Machine) finish() {
 	if m.ending == nil || m.exiting || len(m.containers) > 0 {
 		return
+	}
+	for _, s := range m.standalone {
+		if s.living() {
+			return
+		}
 	}
 	if !m.ending.silent {
 		m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Unregister{Unregister: &linkv1.Unregister{}}})

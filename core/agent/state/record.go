@@ -26,12 +26,13 @@ const (
 	bucketResources  = "resources"
 	bucketOperations = "operations"
 	bucketChores     = "chores"
+	bucketStandalone = "standalone"
 )
 
 // Buckets are all buckets that a machine writes to.
 func Buckets() []string {
 	return []string{bucketAgent, bucketFrameworks, bucketExecutors, bucketContainers, bucketTasks, bucketTaskInfos, bucketCompleted, bucketIsolators,
-		bucketResources, bucketOperations, bucketChores}
+		bucketResources, bucketOperations, bucketChores, bucketStandalone}
 }
 
 // recordVersion is the newest form of a record that this code reads and the one
@@ -388,6 +389,7 @@ func (m *Machine) read(records []Record) error {
 		{bucketResources, m.readResources},
 		{bucketOperations, m.readOperation},
 		{bucketChores, m.readChore},
+		{bucketStandalone, m.readStandalone},
 	}
 	for _, s := range steps {
 		list := byBucket[s.bucket]

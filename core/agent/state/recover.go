@@ -100,6 +100,11 @@ func (m *Machine) isolatorUp(in IsolatorUp) {
 			}
 		}
 	}
+	for _, s := range m.sortedStandalone() {
+		if k := m.standaloneKnown(s, i.name); k != nil {
+			known.Known = append(known.Known, k)
+		}
+	}
 	m.immediate = append(m.immediate, known)
 }
 
@@ -126,6 +131,11 @@ func (m *Machine) isolatorRecovered(in IsolatorRecovered) {
 	for _, c := range m.sortedContainers() {
 		if m.containers[c.id] == c && Launcher(c.chain) == i.name {
 			m.recoverContainer(c, found[c.id])
+		}
+	}
+	for _, s := range m.sortedStandalone() {
+		if s.living() && Launcher(s.chain) == i.name {
+			m.recoverStandalone(s, found[s.id])
 		}
 	}
 	m.allAnswered()
@@ -243,13 +253,18 @@ func (m *Machine) allAnswered() {
 			m.effect(Cleanup{Container: c.id, Chain: slices.Clone(c.chain), Sandbox: c.sandbox})
 		}
 		m.deferred = nil
+		for _, s := range m.sortedStandalone() {
+			if s.phase == cleaning && !s.over {
+				m.cleanStandalone(s)
+			}
+		}
 	}
 	var chain []Link
 	orphans := map[string]bool{}
 	for _, i := range m.isolators {
 		chain = append(chain, Link{Isolator: i.name})
 		for _, id := range i.orphans {
-			orphans[id] = m.containers[id] == nil
+			orphans[id] = m.containers[id] == nil && (m.standalone[id] == nil || m.standalone[id].over)
 		}
 		i.orphans = nil
 	}
@@ -364,11 +379,15 @@ func (m *Machine) retireIsolators() {
 		if i.configured {
 			return false
 		}
+		needs := func(l Link) bool { return l.Isolator == i.name }
 		for _, c := range m.containers {
-			for _, l := range c.chain {
-				if l.Isolator == i.name {
-					return false
-				}
+			if slices.ContainsFunc(c.chain, needs) {
+				return false
+			}
+		}
+		for _, s := range m.standalone {
+			if s.living() && slices.ContainsFunc(s.chain, needs) {
+				return false
 			}
 		}
 		return true

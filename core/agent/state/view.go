@@ -34,6 +34,11 @@ func (m *Machine) View() View {
 		shown.Resources, shown.Volumes = m.isolatorTask(c).GetResources(), m.volumesOf(c)
 		v.Containers = append(v.Containers, shown)
 	}
+	for _, s := range m.sortedStandalone() {
+		if s.living() {
+			v.Containers = append(v.Containers, s.view())
+		}
+	}
 	for _, i := range m.isolators {
 		v.Isolators = append(v.Isolators, IsolatorView{Name: i.name, Healthy: i.healthy, Recovered: i.up, Reason: i.reason})
 	}
@@ -71,6 +76,9 @@ func (c *container) view() ContainerView {
 
 // Running is the plan of a container whose process runs; nil when there is none.
 func (m *Machine) Running(container string) *Plan {
+	if s := m.standalone[container]; s != nil && s.phase == running {
+		return m.standalonePlan(s)
+	}
 	c := m.containers[container]
 	if c == nil || c.phase != running {
 		return nil

@@ -41,7 +41,8 @@ var update = flag.Bool("update", false, "write the golden files anew")
 type core struct {
 	operatorv1.AgentOperatorClient
 	state string
-	asked int // how often statistics were asked for
+	asked int             // how often statistics were asked for
+	alone map[string]bool // standalone containers, by whether they have ended
 }
 
 const sandbox = "/w/agents/m-1-S0/frameworks/m-1-0000/executors/t-running/runs/c1"
@@ -78,6 +79,11 @@ func (c *core) GetState(_ context.Context, q *operatorv1.GetAgentStateRequest, _
 		}},
 	}
 	out.Containers = []*operatorv1.Container{{Id: "c1", FrameworkId: "m-1-0000", TaskId: "t-running", Pid: 7}, {Id: "n1", FrameworkId: "m-1-0000"}}
+	for id, ended := range c.alone {
+		if !ended {
+			out.Containers = append(out.Containers, &operatorv1.Container{Id: id, Standalone: true, Pid: 9})
+		}
+	}
 	return out, nil
 }
 
@@ -87,6 +93,44 @@ func (c *core) Usage(context.Context, *operatorv1.ContainerUsageRequest, ...grpc
 		{Container: "c1", Statistics: &mezzov1.ResourceStatistics{Timestamp: proto.Float64(1), MemRssBytes: proto.Uint64(1 << 20), CpusLimit: proto.Float64(1)}},
 		{Container: "n1", Parent: "c1"},
 	}}, nil
+}
+
+func (c *core) LaunchContainer(_ context.Context, q *operatorv1.LaunchContainerRequest, _ ...grpc.CallOption) (*operatorv1.LaunchContainerResponse, error) {
+	ended, known := c.alone[q.GetContainerId()]
+	switch {
+	case strings.HasPrefix(q.GetContainerId(), "bad"):
+		return nil, status.Error(codes.InvalidArgument, "container bad: no")
+	case len(q.GetResources()) > 0 && q.GetResources()[0].Role != nil:
+		return nil, status.Error(codes.Internal, "a resource in the old form")
+	case known && ended:
+		return nil, status.Error(codes.FailedPrecondition, "it has ended")
+	case known:
+		return &operatorv1.LaunchContainerResponse{Already: true}, nil
+	}
+	c.alone = map[string]bool{q.GetContainerId(): false}
+	return &operatorv1.LaunchContainerResponse{}, nil
+}
+
+func (c *core) WaitContainer(_ context.Context, q *operatorv1.WaitContainerRequest, _ ...grpc.CallOption) (*operatorv1.WaitContainerResponse, error) {
+	if _, known := c.alone[q.GetContainerId()]; !known {
+		return nil, status.Error(codes.NotFound, "no such container")
+	}
+	c.alone[q.GetContainerId()] = true
+	return &operatorv1.WaitContainerResponse{
+		End: &operatorv1.ExecEnd{Code: 3}, Reason: mezzov1.TaskStatus_REASON_CONTAINER_LIMITATION_MEMORY.Enum(), Message: "too much",
+	}, nil
+}
+
+func (c *core) RemoveContainer(_ context.Context, q *operatorv1.RemoveContainerRequest, _ ...grpc.CallOption) (*operatorv1.RemoveContainerResponse, error) {
+	ended, known := c.alone[q.GetContainerId()]
+	switch {
+	case !known:
+		return nil, status.Error(codes.NotFound, "no such container")
+	case !ended:
+		return nil, status.Error(codes.FailedPrecondition, "it has not ended")
+	}
+	delete(c.alone, q.GetContainerId())
+	return &operatorv1.RemoveContainerResponse{}, nil
 }
 
 func (c *core) GetMetrics(context.Context, *operatorv1.GetMetricsRequest, ...grpc.CallOption) (*operatorv1.GetMetricsResponse, error) {
@@ -290,6 +334,44 @@ func TestContainers(t *testing.T) {
 	}
 	if r.core.asked > 2 {
 		t.Errorf("statistics were asked for %d times at once", r.core.asked)
+	}
+}
+
+// E.3: a container without a parent belongs to no framework. The rows come one
+// after the other.
+func TestStandaloneContainer(t *testing.T) {
+	r := start(t)
+	const command = `"command":{"value":"date"}`
+	for _, c := range []struct {
+		row, body string
+		code      int
+		text      string // what the body begins with
+	}{
+		{"LAUNCH_CONTAINER without a parent", `{"type":"LAUNCH_CONTAINER","launch_container":{"container_id":{"value":"s1"},` + command + `,"resources":[{"name":"cpus","type":"SCALAR","scalar":{"value":1},"role":"*"}]}}`, 200, ""},
+		{"LAUNCH_CONTAINER of one that runs", `{"type":"LAUNCH_CONTAINER","launch_container":{"container_id":{"value":"s1"},` + command + `}}`, 202, ""},
+		{"LAUNCH_CONTAINER that cannot be", `{"type":"LAUNCH_CONTAINER","launch_container":{"container_id":{"value":"bad"},` + command + `}}`, 400, "container bad: no"},
+		{"GET_CONTAINERS", `{"type":"GET_CONTAINERS","get_containers":{"show_nested":true}}`, 200, `{"type":"GET_CONTAINERS","get_containers":{"containers":[{"framework_id":{"value":"m-1-0000"}`},
+		{"REMOVE_CONTAINER of one that runs", `{"type":"REMOVE_CONTAINER","remove_container":{"container_id":{"value":"s1"}}}`, 500, "Container s1 has not terminated yet"},
+		{"WAIT_CONTAINER", `{"type":"WAIT_CONTAINER","wait_container":{"container_id":{"value":"s1"}}}`, 200, `{"type":"WAIT_CONTAINER","wait_container":{"exit_status":768,"state":"TASK_FAILED","reason":"REASON_CONTAINER_LIMITATION_MEMORY","limitation":{},"message":"too much"}}`},
+		{"LAUNCH_CONTAINER of one that has ended", `{"type":"LAUNCH_CONTAINER","launch_container":{"container_id":{"value":"s1"},` + command + `}}`, 400, "it has ended"},
+		{"KILL_CONTAINER of one that has ended", `{"type":"KILL_CONTAINER","kill_container":{"container_id":{"value":"s1"}}}`, 404, "Container s1 cannot be found"},
+		{"REMOVE_CONTAINER", `{"type":"REMOVE_CONTAINER","remove_container":{"container_id":{"value":"s1"}}}`, 200, ""},
+		{"REMOVE_CONTAINER of one that there is not", `{"type":"REMOVE_CONTAINER","remove_container":{"container_id":{"value":"s1"}}}`, 200, ""},
+		{"WAIT_CONTAINER of one that there is not", `{"type":"WAIT_CONTAINER","wait_container":{"container_id":{"value":"s1"}}}`, 404, "Container s1 cannot be found"},
+	} {
+		t.Run(c.row, func(t *testing.T) {
+			r.t = t
+			response, body := r.do("POST", "/api/v1", c.body, "Content-Type", transport.JSON)
+			if response.StatusCode != c.code || !strings.HasPrefix(body, c.text) || c.text == "" && body != "" {
+				t.Errorf("%s %q,\nwant %d %q", response.Status, body, c.code, c.text)
+			}
+			if c.row == "GET_CONTAINERS" {
+				_, all := r.do("POST", "/api/v1", strings.Replace(c.body, "show_nested", "show_standalone", 1), "Content-Type", transport.JSON)
+				if strings.Contains(body, `"s1"`) || strings.Contains(body, "n1") != true || !strings.Contains(all, `"s1"`) || strings.Contains(all, `"n1"`) {
+					t.Errorf("nested ones: %s\nstandalone ones: %s", body, all)
+				}
+			}
+		})
 	}
 }
 

@@ -39,7 +39,7 @@ func (h *Handler) question(q *request) *transport.Error {
 	case agentv1.Call_GET_RESOURCE_PROVIDERS:
 		return q.respond(agentv1.Response_GET_RESOURCE_PROVIDERS, &agentv1.Response{GetResourceProviders: &agentv1.Response_GetResourceProviders{}})
 	case agentv1.Call_GET_CONTAINERS:
-		list, failure := h.containerList(ctx, state, q.call.GetGetContainers().GetShowNested())
+		list, failure := h.containerList(ctx, state, q.call.GetGetContainers())
 		if failure != nil {
 			return failure
 		}
@@ -144,7 +144,8 @@ func (h *Handler) usages(ctx context.Context) (map[string]*operatorv1.ContainerU
 
 // box is a container as clients see it.
 type box struct {
-	executor   *operatorv1.AgentExecutor // nil: it is nested
+	executor   *operatorv1.AgentExecutor // nil: it is nested, or standalone
+	standalone bool
 	framework  string
 	id         *mezzov1.ContainerID
 	status     *mezzov1.ContainerStatus
@@ -178,7 +179,7 @@ func (h *Handler) boxes(ctx context.Context, state *operatorv1.AgentStateRespons
 	}
 	var out []box
 	for _, c := range state.GetContainers() {
-		b := box{executor: executors[c.GetId()], framework: c.GetFrameworkId(), status: statuses[c.GetId()]}
+		b := box{executor: executors[c.GetId()], standalone: c.GetStandalone(), framework: c.GetFrameworkId(), status: statuses[c.GetId()]}
 		b.id = &mezzov1.ContainerID{Value: proto.String(c.GetId())}
 		if parent := usage[c.GetId()].GetParent(); parent != "" {
 			b.id.Parent = &mezzov1.ContainerID{Value: proto.String(parent)}
@@ -204,19 +205,21 @@ func (h *Handler) boxes(ctx context.Context, state *operatorv1.AgentStateRespons
 	return out, nil
 }
 
-func (h *Handler) containerList(ctx context.Context, state *operatorv1.AgentStateResponse, nested bool) (*agentv1.Response_GetContainers, *transport.Error) {
+func (h *Handler) containerList(ctx context.Context, state *operatorv1.AgentStateResponse, show *agentv1.Call_GetContainers) (*agentv1.Response_GetContainers, *transport.Error) {
 	boxes, failure := h.boxes(ctx, state)
 	if failure != nil {
 		return nil, failure
 	}
 	out := &agentv1.Response_GetContainers{}
 	for _, b := range boxes {
-		if b.executor == nil && !nested {
+		if b.standalone && !show.GetShowStandalone() || b.executor == nil && !b.standalone && !show.GetShowNested() {
 			continue
 		}
 		x := &agentv1.Response_GetContainers_Container{
 			ContainerId: b.id, ContainerStatus: b.status, ResourceStatistics: b.statistics,
-			FrameworkId: &mezzov1.FrameworkID{Value: proto.String(b.framework)},
+		}
+		if !b.standalone {
+			x.FrameworkId = &mezzov1.FrameworkID{Value: proto.String(b.framework)}
 		}
 		if b.executor != nil {
 			info := infoOf(b.executor)

@@ -27,7 +27,7 @@ func (h *Handler) container(q *request) *transport.Error {
 		x := call.GetLaunchContainer()
 		switch {
 		case x.GetContainerId().Parent == nil:
-			return transport.Failed(http.StatusNotImplemented, "A LAUNCH_CONTAINER without a parent is not implemented: Mezzo has no standalone containers")
+			return h.launchStandalone(q, x)
 		case len(x.GetResources()) > 0 || len(x.GetLimits()) > 0:
 			return transport.Failed(http.StatusBadRequest, "A nested container has no resources and limits of its own: it takes its part of its parent's")
 		}
@@ -154,7 +154,9 @@ func (h *Handler) wait(q *request, id *mezzov1.ContainerID) *transport.Error {
 	}
 	var end *agentv1.Response_WaitContainer
 	if x == nil {
-		end, failure = h.waitTask(q.r, id)
+		if end, failure = h.waitStandalone(q.r, id); end == nil && failure == nil {
+			end, failure = h.waitTask(q.r, id)
+		}
 	} else {
 		select {
 		case <-x.over.Done():
@@ -236,6 +238,12 @@ func (h *Handler) remove(q *request, id *mezzov1.ContainerID) *transport.Error {
 	case x != nil:
 		h.sessions.remove(x)
 	default:
+		if removed, failure := h.removeStandalone(q.r, id); removed || failure != nil {
+			if failure == nil {
+				transport.Empty(q.w, http.StatusOK)
+			}
+			return failure
+		}
 		// What there is no more is removed, as it is with Mesos.
 		switch _, failure := h.known(transport.CallContext(q.r), id); {
 		case failure == nil:

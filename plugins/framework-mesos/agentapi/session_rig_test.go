@@ -60,6 +60,18 @@ func (a *agent) ReadFile(ctx context.Context, q *operatorv1.ReadFileRequest) (*o
 	return a.core.ReadFile(ctx, q)
 }
 
+func (a *agent) LaunchContainer(ctx context.Context, q *operatorv1.LaunchContainerRequest) (*operatorv1.LaunchContainerResponse, error) {
+	return a.core.LaunchContainer(ctx, q)
+}
+
+func (a *agent) WaitContainer(ctx context.Context, q *operatorv1.WaitContainerRequest) (*operatorv1.WaitContainerResponse, error) {
+	return a.core.WaitContainer(ctx, q)
+}
+
+func (a *agent) RemoveContainer(ctx context.Context, q *operatorv1.RemoveContainerRequest) (*operatorv1.RemoveContainerResponse, error) {
+	return a.core.RemoveContainer(ctx, q)
+}
+
 func (a *agent) GetMetrics(ctx context.Context, q *operatorv1.GetMetricsRequest) (*operatorv1.GetMetricsResponse, error) {
 	return a.core.GetMetrics(ctx, q)
 }

@@ -82,7 +82,9 @@ func TestSessionMedia(t *testing.T) {
 			}
 			var p agentv1.ProcessIO
 			if c.media == transport.JSON {
-				got = append(got, string(record))
+				if !strings.Contains(string(record), "HEARTBEAT") {
+					got = append(got, string(record))
+				}
 			} else if err := proto.Unmarshal(record, &p); err != nil {
 				t.Fatal(err)
 			} else if p.GetData() != nil {
@@ -147,7 +149,6 @@ func TestSessionRows(t *testing.T) {
 		code      int
 		text      string
 	}{
-		{"standalone", `{"type":"LAUNCH_CONTAINER","launch_container":{"container_id":{"value":"x"},"command":{"value":"cat"}}}`, 501, "A LAUNCH_CONTAINER without a parent is not implemented"},
 		{"parent gone", `{"type":"LAUNCH_NESTED_CONTAINER","launch_nested_container":{"container_id":{"value":"x","parent":{"value":"gone"}},"command":{"value":"cat"}}}`, 400, "container gone does not run on this agent"},
 		{"forbidden", `{"type":"LAUNCH_NESTED_CONTAINER","launch_nested_container":{"container_id":{"value":"x","parent":{"value":"forbidden"}},"command":{"value":"cat"}}}`, 403, "not yours"},
 		{"in a session", `{"type":"LAUNCH_NESTED_CONTAINER","launch_nested_container":{"container_id":{"value":"x","parent":{"value":"f","parent":{"value":"c1"}}},"command":{"value":"cat"}}}`, 400, "Container c1.f is a session"},

@@ -776,23 +776,343 @@ func (x *ReadFileResponse) GetData() []byte {
 	return nil
 }
 
-type Container struct {
+type LaunchContainerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Letters, digits, '-' and '_', at most 128 of them.
+	ContainerId string          `protobuf:"bytes,1,opt,name=container_id,json=containerId" json:"container_id,omitempty"`
+	Command     *v1.CommandInfo `protobuf:"bytes,2,opt,name=command" json:"command,omitempty"`
+	// How much it may use: not reserved, not revocable, no volumes. Nothing else is
+	// kept from using them.
+	Resources     []*v1.Resource              `protobuf:"bytes,3,rep,name=resources" json:"resources,omitempty"`
+	Limits        map[string]*v1.Value_Scalar `protobuf:"bytes,4,rep,name=limits" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Container     *v1.ContainerInfo           `protobuf:"bytes,5,opt,name=container" json:"container,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaunchContainerRequest) Reset() {
+	*x = LaunchContainerRequest{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaunchContainerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaunchContainerRequest) ProtoMessage() {}
+
+func (x *LaunchContainerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaunchContainerRequest.ProtoReflect.Descriptor instead.
+func (*LaunchContainerRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LaunchContainerRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *LaunchContainerRequest) GetCommand() *v1.CommandInfo {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *LaunchContainerRequest) GetResources() []*v1.Resource {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *LaunchContainerRequest) GetLimits() map[string]*v1.Value_Scalar {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *LaunchContainerRequest) GetContainer() *v1.ContainerInfo {
+	if x != nil {
+		return x.Container
+	}
+	return nil
+}
+
+type LaunchContainerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// There is such a container already, and it has not ended.
+	Already       bool `protobuf:"varint,1,opt,name=already" json:"already,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaunchContainerResponse) Reset() {
+	*x = LaunchContainerResponse{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaunchContainerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaunchContainerResponse) ProtoMessage() {}
+
+func (x *LaunchContainerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaunchContainerResponse.ProtoReflect.Descriptor instead.
+func (*LaunchContainerResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *LaunchContainerResponse) GetAlready() bool {
+	if x != nil {
+		return x.Already
+	}
+	return false
+}
+
+type WaitContainerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id" json:"id,omitempty"`
-	FrameworkId   string                 `protobuf:"bytes,2,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
-	TaskId        string                 `protobuf:"bytes,3,opt,name=task_id,json=taskId" json:"task_id,omitempty"`
-	Launcher      string                 `protobuf:"bytes,4,opt,name=launcher" json:"launcher,omitempty"`
-	Chain         []string               `protobuf:"bytes,5,rep,name=chain" json:"chain,omitempty"`
-	Pid           int64                  `protobuf:"varint,6,opt,name=pid" json:"pid,omitempty"`
-	State         string                 `protobuf:"bytes,7,opt,name=state" json:"state,omitempty"`
-	Sandbox       string                 `protobuf:"bytes,8,opt,name=sandbox" json:"sandbox,omitempty"`
+	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId" json:"container_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitContainerRequest) Reset() {
+	*x = WaitContainerRequest{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitContainerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitContainerRequest) ProtoMessage() {}
+
+func (x *WaitContainerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitContainerRequest.ProtoReflect.Descriptor instead.
+func (*WaitContainerRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *WaitContainerRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+type WaitContainerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How its command ended; unset: nobody knows.
+	End *ExecEnd `protobuf:"bytes,1,opt,name=end" json:"end,omitempty"`
+	// What it exceeded, if it was ended for that.
+	Reason        *v1.TaskStatus_Reason `protobuf:"varint,2,opt,name=reason,enum=mezzo.v1.TaskStatus_Reason" json:"reason,omitempty"`
+	Message       string                `protobuf:"bytes,3,opt,name=message" json:"message,omitempty"`
+	Exceeded      []*v1.Resource        `protobuf:"bytes,4,rep,name=exceeded" json:"exceeded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitContainerResponse) Reset() {
+	*x = WaitContainerResponse{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitContainerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitContainerResponse) ProtoMessage() {}
+
+func (x *WaitContainerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitContainerResponse.ProtoReflect.Descriptor instead.
+func (*WaitContainerResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *WaitContainerResponse) GetEnd() *ExecEnd {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *WaitContainerResponse) GetReason() v1.TaskStatus_Reason {
+	if x != nil && x.Reason != nil {
+		return *x.Reason
+	}
+	return v1.TaskStatus_Reason(0)
+}
+
+func (x *WaitContainerResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *WaitContainerResponse) GetExceeded() []*v1.Resource {
+	if x != nil {
+		return x.Exceeded
+	}
+	return nil
+}
+
+type RemoveContainerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId" json:"container_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveContainerRequest) Reset() {
+	*x = RemoveContainerRequest{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveContainerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveContainerRequest) ProtoMessage() {}
+
+func (x *RemoveContainerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveContainerRequest.ProtoReflect.Descriptor instead.
+func (*RemoveContainerRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RemoveContainerRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+type RemoveContainerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveContainerResponse) Reset() {
+	*x = RemoveContainerResponse{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveContainerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveContainerResponse) ProtoMessage() {}
+
+func (x *RemoveContainerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveContainerResponse.ProtoReflect.Descriptor instead.
+func (*RemoveContainerResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{15}
+}
+
+type Container struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Id          string                 `protobuf:"bytes,1,opt,name=id" json:"id,omitempty"`
+	FrameworkId string                 `protobuf:"bytes,2,opt,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
+	TaskId      string                 `protobuf:"bytes,3,opt,name=task_id,json=taskId" json:"task_id,omitempty"`
+	Launcher    string                 `protobuf:"bytes,4,opt,name=launcher" json:"launcher,omitempty"`
+	Chain       []string               `protobuf:"bytes,5,rep,name=chain" json:"chain,omitempty"`
+	Pid         int64                  `protobuf:"varint,6,opt,name=pid" json:"pid,omitempty"`
+	State       string                 `protobuf:"bytes,7,opt,name=state" json:"state,omitempty"`
+	Sandbox     string                 `protobuf:"bytes,8,opt,name=sandbox" json:"sandbox,omitempty"`
+	// It belongs to no framework: see LaunchContainer.
+	Standalone    bool `protobuf:"varint,9,opt,name=standalone" json:"standalone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[10]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +1124,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[10]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +1137,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{10}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Container) GetId() string {
@@ -876,6 +1196,13 @@ func (x *Container) GetSandbox() string {
 	return ""
 }
 
+func (x *Container) GetStandalone() bool {
+	if x != nil {
+		return x.Standalone
+	}
+	return false
+}
+
 // ExecRequest: the first message has `start`; the others what is typed.
 type ExecRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -891,7 +1218,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[11]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +1230,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[11]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +1243,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{11}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExecRequest) GetStart() *ExecStart {
@@ -971,7 +1298,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[12]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1310,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[12]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1323,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{12}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExecStart) GetTaskId() string {
@@ -1052,7 +1379,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1391,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[13]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1404,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{13}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SignalRequest) GetContainerId() string {
@@ -1102,7 +1429,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1441,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[14]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1454,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{14}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{20}
 }
 
 type WindowSize struct {
@@ -1140,7 +1467,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1479,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[15]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1492,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{15}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -1195,7 +1522,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[16]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1534,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[16]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1547,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{16}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExecResponse) GetStarted() bool {
@@ -1262,7 +1589,7 @@ type ExecEnd struct {
 
 func (x *ExecEnd) Reset() {
 	*x = ExecEnd{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[17]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1601,7 @@ func (x *ExecEnd) String() string {
 func (*ExecEnd) ProtoMessage() {}
 
 func (x *ExecEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[17]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1614,7 @@ func (x *ExecEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecEnd.ProtoReflect.Descriptor instead.
 func (*ExecEnd) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{17}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExecEnd) GetCode() int32 {
@@ -1322,7 +1649,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[18]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1661,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[18]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1674,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{18}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LogsRequest) GetTaskId() string {
@@ -1404,7 +1731,7 @@ type LogsChunk struct {
 
 func (x *LogsChunk) Reset() {
 	*x = LogsChunk{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[19]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1743,7 @@ func (x *LogsChunk) String() string {
 func (*LogsChunk) ProtoMessage() {}
 
 func (x *LogsChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[19]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1756,7 @@ func (x *LogsChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsChunk.ProtoReflect.Descriptor instead.
 func (*LogsChunk) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{19}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LogsChunk) GetData() []byte {
@@ -1456,7 +1783,7 @@ type ContainerUsageRequest struct {
 
 func (x *ContainerUsageRequest) Reset() {
 	*x = ContainerUsageRequest{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[20]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1795,7 @@ func (x *ContainerUsageRequest) String() string {
 func (*ContainerUsageRequest) ProtoMessage() {}
 
 func (x *ContainerUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[20]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1808,7 @@ func (x *ContainerUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsageRequest.ProtoReflect.Descriptor instead.
 func (*ContainerUsageRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{20}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ContainerUsageRequest) GetContainers() []string {
@@ -1500,7 +1827,7 @@ type ContainerUsageResponse struct {
 
 func (x *ContainerUsageResponse) Reset() {
 	*x = ContainerUsageResponse{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[21]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1839,7 @@ func (x *ContainerUsageResponse) String() string {
 func (*ContainerUsageResponse) ProtoMessage() {}
 
 func (x *ContainerUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[21]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1852,7 @@ func (x *ContainerUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsageResponse.ProtoReflect.Descriptor instead.
 func (*ContainerUsageResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{21}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ContainerUsageResponse) GetUsages() []*ContainerUsage {
@@ -1558,7 +1885,7 @@ type ContainerUsage struct {
 
 func (x *ContainerUsage) Reset() {
 	*x = ContainerUsage{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[22]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1897,7 @@ func (x *ContainerUsage) String() string {
 func (*ContainerUsage) ProtoMessage() {}
 
 func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[22]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1910,7 @@ func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerUsage.ProtoReflect.Descriptor instead.
 func (*ContainerUsage) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{22}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ContainerUsage) GetContainer() string {
@@ -1694,7 +2021,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[23]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +2033,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[23]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +2046,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{23}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Image) GetName() string {
@@ -1795,7 +2122,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[24]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +2134,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[24]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +2147,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{24}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListImagesRequest) GetIsolator() string {
@@ -1839,7 +2166,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[25]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1851,7 +2178,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[25]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +2191,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{25}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -1884,7 +2211,7 @@ type ImportImageRequest struct {
 
 func (x *ImportImageRequest) Reset() {
 	*x = ImportImageRequest{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[26]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1896,7 +2223,7 @@ func (x *ImportImageRequest) String() string {
 func (*ImportImageRequest) ProtoMessage() {}
 
 func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[26]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1909,7 +2236,7 @@ func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageRequest.ProtoReflect.Descriptor instead.
 func (*ImportImageRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{26}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ImportImageRequest) GetStart() *ImportImageStart {
@@ -1938,7 +2265,7 @@ type ImportImageStart struct {
 
 func (x *ImportImageStart) Reset() {
 	*x = ImportImageStart{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[27]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +2277,7 @@ func (x *ImportImageStart) String() string {
 func (*ImportImageStart) ProtoMessage() {}
 
 func (x *ImportImageStart) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[27]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +2290,7 @@ func (x *ImportImageStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageStart.ProtoReflect.Descriptor instead.
 func (*ImportImageStart) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{27}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ImportImageStart) GetIsolator() string {
@@ -1989,7 +2316,7 @@ type ImportImageResponse struct {
 
 func (x *ImportImageResponse) Reset() {
 	*x = ImportImageResponse{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[28]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2001,7 +2328,7 @@ func (x *ImportImageResponse) String() string {
 func (*ImportImageResponse) ProtoMessage() {}
 
 func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[28]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +2341,7 @@ func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageResponse.ProtoReflect.Descriptor instead.
 func (*ImportImageResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{28}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ImportImageResponse) GetImages() []*Image {
@@ -2035,7 +2362,7 @@ type RemoveImageRequest struct {
 
 func (x *RemoveImageRequest) Reset() {
 	*x = RemoveImageRequest{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[29]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2374,7 @@ func (x *RemoveImageRequest) String() string {
 func (*RemoveImageRequest) ProtoMessage() {}
 
 func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[29]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2387,7 @@ func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageRequest.ProtoReflect.Descriptor instead.
 func (*RemoveImageRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{29}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RemoveImageRequest) GetName() string {
@@ -2085,7 +2412,7 @@ type RemoveImageResponse struct {
 
 func (x *RemoveImageResponse) Reset() {
 	*x = RemoveImageResponse{}
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[30]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2424,7 @@ func (x *RemoveImageResponse) String() string {
 func (*RemoveImageResponse) ProtoMessage() {}
 
 func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[30]
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2437,7 @@ func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageResponse.ProtoReflect.Descriptor instead.
 func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{30}
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{36}
 }
 
 var File_mezzo_operator_v1_agent_operator_proto protoreflect.FileDescriptor
@@ -2175,7 +2502,28 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\x06length\x18\x03 \x01(\x04R\x06length\":\n" +
 	"\x10ReadFileResponse\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"\xcb\x01\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\xf7\x02\n" +
+	"\x16LaunchContainerRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12/\n" +
+	"\acommand\x18\x02 \x01(\v2\x15.mezzo.v1.CommandInfoR\acommand\x120\n" +
+	"\tresources\x18\x03 \x03(\v2\x12.mezzo.v1.ResourceR\tresources\x12M\n" +
+	"\x06limits\x18\x04 \x03(\v25.mezzo.operator.v1.LaunchContainerRequest.LimitsEntryR\x06limits\x125\n" +
+	"\tcontainer\x18\x05 \x01(\v2\x17.mezzo.v1.ContainerInfoR\tcontainer\x1aQ\n" +
+	"\vLimitsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.mezzo.v1.Value.ScalarR\x05value:\x028\x01\"3\n" +
+	"\x17LaunchContainerResponse\x12\x18\n" +
+	"\aalready\x18\x01 \x01(\bR\aalready\"9\n" +
+	"\x14WaitContainerRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"\xcb\x01\n" +
+	"\x15WaitContainerResponse\x12,\n" +
+	"\x03end\x18\x01 \x01(\v2\x1a.mezzo.operator.v1.ExecEndR\x03end\x12:\n" +
+	"\x06reason\x18\x02 \x01(\x0e2\x1b.mezzo.v1.TaskStatus.ReasonB\x05\xaa\x01\x02\b\x01R\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12.\n" +
+	"\bexceeded\x18\x04 \x03(\v2\x12.mezzo.v1.ResourceR\bexceeded\";\n" +
+	"\x16RemoveContainerRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"\x19\n" +
+	"\x17RemoveContainerResponse\"\xeb\x01\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fframework_id\x18\x02 \x01(\tR\vframeworkId\x12\x17\n" +
@@ -2184,7 +2532,10 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\x05chain\x18\x05 \x03(\tR\x05chain\x12\x10\n" +
 	"\x03pid\x18\x06 \x01(\x03R\x03pid\x12\x14\n" +
 	"\x05state\x18\a \x01(\tR\x05state\x12\x18\n" +
-	"\asandbox\x18\b \x01(\tR\asandbox\"\xc9\x01\n" +
+	"\asandbox\x18\b \x01(\tR\asandbox\x12\x1e\n" +
+	"\n" +
+	"standalone\x18\t \x01(\bR\n" +
+	"standalone\"\xc9\x01\n" +
 	"\vExecRequest\x122\n" +
 	"\x05start\x18\x01 \x01(\v2\x1c.mezzo.operator.v1.ExecStartR\x05start\x12\x14\n" +
 	"\x05stdin\x18\x02 \x01(\fR\x05stdin\x12!\n" +
@@ -2282,8 +2633,7 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\tLogStream\x12\x1a\n" +
 	"\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n" +
-	"\x11LOG_STREAM_STDERR\x10\x022\x92\n" +
-	"\n" +
+	"\x11LOG_STREAM_STDERR\x10\x022\xca\f\n" +
 	"\rAgentOperator\x12Z\n" +
 	"\bGetState\x12'.mezzo.operator.v1.GetAgentStateRequest\x1a%.mezzo.operator.v1.AgentStateResponse\x12F\n" +
 	"\x04Logs\x12\x1e.mezzo.operator.v1.LogsRequest\x1a\x1c.mezzo.operator.v1.LogsChunk0\x01\x12\\\n" +
@@ -2292,7 +2642,10 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\bReadFile\x12\".mezzo.operator.v1.ReadFileRequest\x1a#.mezzo.operator.v1.ReadFileResponse\x12K\n" +
 	"\x04Exec\x12\x1e.mezzo.operator.v1.ExecRequest\x1a\x1f.mezzo.operator.v1.ExecResponse(\x010\x01\x12M\n" +
 	"\x06Attach\x12\x1e.mezzo.operator.v1.ExecRequest\x1a\x1f.mezzo.operator.v1.ExecResponse(\x010\x01\x12M\n" +
-	"\x06Signal\x12 .mezzo.operator.v1.SignalRequest\x1a!.mezzo.operator.v1.SignalResponse\x12M\n" +
+	"\x06Signal\x12 .mezzo.operator.v1.SignalRequest\x1a!.mezzo.operator.v1.SignalResponse\x12h\n" +
+	"\x0fLaunchContainer\x12).mezzo.operator.v1.LaunchContainerRequest\x1a*.mezzo.operator.v1.LaunchContainerResponse\x12b\n" +
+	"\rWaitContainer\x12'.mezzo.operator.v1.WaitContainerRequest\x1a(.mezzo.operator.v1.WaitContainerResponse\x12h\n" +
+	"\x0fRemoveContainer\x12).mezzo.operator.v1.RemoveContainerRequest\x1a*.mezzo.operator.v1.RemoveContainerResponse\x12M\n" +
 	"\x06Reload\x12 .mezzo.operator.v1.ReloadRequest\x1a!.mezzo.operator.v1.ReloadResponse\x12Y\n" +
 	"\n" +
 	"GetMetrics\x12$.mezzo.operator.v1.GetMetricsRequest\x1a%.mezzo.operator.v1.GetMetricsResponse\x12Q\n" +
@@ -2316,128 +2669,153 @@ func file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP() []byte {
 }
 
 var file_mezzo_operator_v1_agent_operator_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mezzo_operator_v1_agent_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_mezzo_operator_v1_agent_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_mezzo_operator_v1_agent_operator_proto_goTypes = []any{
-	(LogStream)(0),                 // 0: mezzo.operator.v1.LogStream
-	(*GetAgentStateRequest)(nil),   // 1: mezzo.operator.v1.GetAgentStateRequest
-	(*AgentStateResponse)(nil),     // 2: mezzo.operator.v1.AgentStateResponse
-	(*AgentStateDetail)(nil),       // 3: mezzo.operator.v1.AgentStateDetail
-	(*AgentExecutor)(nil),          // 4: mezzo.operator.v1.AgentExecutor
-	(*AgentTask)(nil),              // 5: mezzo.operator.v1.AgentTask
-	(*EndedTasks)(nil),             // 6: mezzo.operator.v1.EndedTasks
-	(*ListFilesRequest)(nil),       // 7: mezzo.operator.v1.ListFilesRequest
-	(*ListFilesResponse)(nil),      // 8: mezzo.operator.v1.ListFilesResponse
-	(*ReadFileRequest)(nil),        // 9: mezzo.operator.v1.ReadFileRequest
-	(*ReadFileResponse)(nil),       // 10: mezzo.operator.v1.ReadFileResponse
-	(*Container)(nil),              // 11: mezzo.operator.v1.Container
-	(*ExecRequest)(nil),            // 12: mezzo.operator.v1.ExecRequest
-	(*ExecStart)(nil),              // 13: mezzo.operator.v1.ExecStart
-	(*SignalRequest)(nil),          // 14: mezzo.operator.v1.SignalRequest
-	(*SignalResponse)(nil),         // 15: mezzo.operator.v1.SignalResponse
-	(*WindowSize)(nil),             // 16: mezzo.operator.v1.WindowSize
-	(*ExecResponse)(nil),           // 17: mezzo.operator.v1.ExecResponse
-	(*ExecEnd)(nil),                // 18: mezzo.operator.v1.ExecEnd
-	(*LogsRequest)(nil),            // 19: mezzo.operator.v1.LogsRequest
-	(*LogsChunk)(nil),              // 20: mezzo.operator.v1.LogsChunk
-	(*ContainerUsageRequest)(nil),  // 21: mezzo.operator.v1.ContainerUsageRequest
-	(*ContainerUsageResponse)(nil), // 22: mezzo.operator.v1.ContainerUsageResponse
-	(*ContainerUsage)(nil),         // 23: mezzo.operator.v1.ContainerUsage
-	(*Image)(nil),                  // 24: mezzo.operator.v1.Image
-	(*ListImagesRequest)(nil),      // 25: mezzo.operator.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),     // 26: mezzo.operator.v1.ListImagesResponse
-	(*ImportImageRequest)(nil),     // 27: mezzo.operator.v1.ImportImageRequest
-	(*ImportImageStart)(nil),       // 28: mezzo.operator.v1.ImportImageStart
-	(*ImportImageResponse)(nil),    // 29: mezzo.operator.v1.ImportImageResponse
-	(*RemoveImageRequest)(nil),     // 30: mezzo.operator.v1.RemoveImageRequest
-	(*RemoveImageResponse)(nil),    // 31: mezzo.operator.v1.RemoveImageResponse
-	(*structpb.Struct)(nil),        // 32: google.protobuf.Struct
-	(*Task)(nil),                   // 33: mezzo.operator.v1.Task
-	(*Plugin)(nil),                 // 34: mezzo.operator.v1.Plugin
-	(*Endpoint)(nil),               // 35: mezzo.operator.v1.Endpoint
-	(*v1.AgentInfo)(nil),           // 36: mezzo.v1.AgentInfo
-	(*timestamppb.Timestamp)(nil),  // 37: google.protobuf.Timestamp
-	(*v1.FrameworkInfo)(nil),       // 38: mezzo.v1.FrameworkInfo
-	(*v1.Operation)(nil),           // 39: mezzo.v1.Operation
-	(*v1.ExecutorInfo)(nil),        // 40: mezzo.v1.ExecutorInfo
-	(*v1.Task)(nil),                // 41: mezzo.v1.Task
-	(v1.TaskState)(0),              // 42: mezzo.v1.TaskState
-	(*v1.FileInfo)(nil),            // 43: mezzo.v1.FileInfo
-	(*v1.CommandInfo)(nil),         // 44: mezzo.v1.CommandInfo
-	(*v1.ResourceStatistics)(nil),  // 45: mezzo.v1.ResourceStatistics
-	(*ReloadRequest)(nil),          // 46: mezzo.operator.v1.ReloadRequest
-	(*GetMetricsRequest)(nil),      // 47: mezzo.operator.v1.GetMetricsRequest
-	(*SetLogLevelRequest)(nil),     // 48: mezzo.operator.v1.SetLogLevelRequest
-	(*GetLogLevelRequest)(nil),     // 49: mezzo.operator.v1.GetLogLevelRequest
-	(*ReloadResponse)(nil),         // 50: mezzo.operator.v1.ReloadResponse
-	(*GetMetricsResponse)(nil),     // 51: mezzo.operator.v1.GetMetricsResponse
-	(*LogLevel)(nil),               // 52: mezzo.operator.v1.LogLevel
+	(LogStream)(0),                  // 0: mezzo.operator.v1.LogStream
+	(*GetAgentStateRequest)(nil),    // 1: mezzo.operator.v1.GetAgentStateRequest
+	(*AgentStateResponse)(nil),      // 2: mezzo.operator.v1.AgentStateResponse
+	(*AgentStateDetail)(nil),        // 3: mezzo.operator.v1.AgentStateDetail
+	(*AgentExecutor)(nil),           // 4: mezzo.operator.v1.AgentExecutor
+	(*AgentTask)(nil),               // 5: mezzo.operator.v1.AgentTask
+	(*EndedTasks)(nil),              // 6: mezzo.operator.v1.EndedTasks
+	(*ListFilesRequest)(nil),        // 7: mezzo.operator.v1.ListFilesRequest
+	(*ListFilesResponse)(nil),       // 8: mezzo.operator.v1.ListFilesResponse
+	(*ReadFileRequest)(nil),         // 9: mezzo.operator.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),        // 10: mezzo.operator.v1.ReadFileResponse
+	(*LaunchContainerRequest)(nil),  // 11: mezzo.operator.v1.LaunchContainerRequest
+	(*LaunchContainerResponse)(nil), // 12: mezzo.operator.v1.LaunchContainerResponse
+	(*WaitContainerRequest)(nil),    // 13: mezzo.operator.v1.WaitContainerRequest
+	(*WaitContainerResponse)(nil),   // 14: mezzo.operator.v1.WaitContainerResponse
+	(*RemoveContainerRequest)(nil),  // 15: mezzo.operator.v1.RemoveContainerRequest
+	(*RemoveContainerResponse)(nil), // 16: mezzo.operator.v1.RemoveContainerResponse
+	(*Container)(nil),               // 17: mezzo.operator.v1.Container
+	(*ExecRequest)(nil),             // 18: mezzo.operator.v1.ExecRequest
+	(*ExecStart)(nil),               // 19: mezzo.operator.v1.ExecStart
+	(*SignalRequest)(nil),           // 20: mezzo.operator.v1.SignalRequest
+	(*SignalResponse)(nil),          // 21: mezzo.operator.v1.SignalResponse
+	(*WindowSize)(nil),              // 22: mezzo.operator.v1.WindowSize
+	(*ExecResponse)(nil),            // 23: mezzo.operator.v1.ExecResponse
+	(*ExecEnd)(nil),                 // 24: mezzo.operator.v1.ExecEnd
+	(*LogsRequest)(nil),             // 25: mezzo.operator.v1.LogsRequest
+	(*LogsChunk)(nil),               // 26: mezzo.operator.v1.LogsChunk
+	(*ContainerUsageRequest)(nil),   // 27: mezzo.operator.v1.ContainerUsageRequest
+	(*ContainerUsageResponse)(nil),  // 28: mezzo.operator.v1.ContainerUsageResponse
+	(*ContainerUsage)(nil),          // 29: mezzo.operator.v1.ContainerUsage
+	(*Image)(nil),                   // 30: mezzo.operator.v1.Image
+	(*ListImagesRequest)(nil),       // 31: mezzo.operator.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),      // 32: mezzo.operator.v1.ListImagesResponse
+	(*ImportImageRequest)(nil),      // 33: mezzo.operator.v1.ImportImageRequest
+	(*ImportImageStart)(nil),        // 34: mezzo.operator.v1.ImportImageStart
+	(*ImportImageResponse)(nil),     // 35: mezzo.operator.v1.ImportImageResponse
+	(*RemoveImageRequest)(nil),      // 36: mezzo.operator.v1.RemoveImageRequest
+	(*RemoveImageResponse)(nil),     // 37: mezzo.operator.v1.RemoveImageResponse
+	nil,                             // 38: mezzo.operator.v1.LaunchContainerRequest.LimitsEntry
+	(*structpb.Struct)(nil),         // 39: google.protobuf.Struct
+	(*Task)(nil),                    // 40: mezzo.operator.v1.Task
+	(*Plugin)(nil),                  // 41: mezzo.operator.v1.Plugin
+	(*Endpoint)(nil),                // 42: mezzo.operator.v1.Endpoint
+	(*v1.AgentInfo)(nil),            // 43: mezzo.v1.AgentInfo
+	(*timestamppb.Timestamp)(nil),   // 44: google.protobuf.Timestamp
+	(*v1.FrameworkInfo)(nil),        // 45: mezzo.v1.FrameworkInfo
+	(*v1.Operation)(nil),            // 46: mezzo.v1.Operation
+	(*v1.ExecutorInfo)(nil),         // 47: mezzo.v1.ExecutorInfo
+	(*v1.Task)(nil),                 // 48: mezzo.v1.Task
+	(v1.TaskState)(0),               // 49: mezzo.v1.TaskState
+	(*v1.FileInfo)(nil),             // 50: mezzo.v1.FileInfo
+	(*v1.CommandInfo)(nil),          // 51: mezzo.v1.CommandInfo
+	(*v1.Resource)(nil),             // 52: mezzo.v1.Resource
+	(*v1.ContainerInfo)(nil),        // 53: mezzo.v1.ContainerInfo
+	(v1.TaskStatus_Reason)(0),       // 54: mezzo.v1.TaskStatus.Reason
+	(*v1.ResourceStatistics)(nil),   // 55: mezzo.v1.ResourceStatistics
+	(*v1.Value_Scalar)(nil),         // 56: mezzo.v1.Value.Scalar
+	(*ReloadRequest)(nil),           // 57: mezzo.operator.v1.ReloadRequest
+	(*GetMetricsRequest)(nil),       // 58: mezzo.operator.v1.GetMetricsRequest
+	(*SetLogLevelRequest)(nil),      // 59: mezzo.operator.v1.SetLogLevelRequest
+	(*GetLogLevelRequest)(nil),      // 60: mezzo.operator.v1.GetLogLevelRequest
+	(*ReloadResponse)(nil),          // 61: mezzo.operator.v1.ReloadResponse
+	(*GetMetricsResponse)(nil),      // 62: mezzo.operator.v1.GetMetricsResponse
+	(*LogLevel)(nil),                // 63: mezzo.operator.v1.LogLevel
 }
 var file_mezzo_operator_v1_agent_operator_proto_depIdxs = []int32{
-	32, // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
-	33, // 1: mezzo.operator.v1.AgentStateResponse.tasks:type_name -> mezzo.operator.v1.Task
-	34, // 2: mezzo.operator.v1.AgentStateResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	11, // 3: mezzo.operator.v1.AgentStateResponse.containers:type_name -> mezzo.operator.v1.Container
-	35, // 4: mezzo.operator.v1.AgentStateResponse.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	39, // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
+	40, // 1: mezzo.operator.v1.AgentStateResponse.tasks:type_name -> mezzo.operator.v1.Task
+	41, // 2: mezzo.operator.v1.AgentStateResponse.plugins:type_name -> mezzo.operator.v1.Plugin
+	17, // 3: mezzo.operator.v1.AgentStateResponse.containers:type_name -> mezzo.operator.v1.Container
+	42, // 4: mezzo.operator.v1.AgentStateResponse.endpoints:type_name -> mezzo.operator.v1.Endpoint
 	3,  // 5: mezzo.operator.v1.AgentStateResponse.detail:type_name -> mezzo.operator.v1.AgentStateDetail
-	36, // 6: mezzo.operator.v1.AgentStateDetail.info:type_name -> mezzo.v1.AgentInfo
-	37, // 7: mezzo.operator.v1.AgentStateDetail.started:type_name -> google.protobuf.Timestamp
-	38, // 8: mezzo.operator.v1.AgentStateDetail.frameworks:type_name -> mezzo.v1.FrameworkInfo
+	43, // 6: mezzo.operator.v1.AgentStateDetail.info:type_name -> mezzo.v1.AgentInfo
+	44, // 7: mezzo.operator.v1.AgentStateDetail.started:type_name -> google.protobuf.Timestamp
+	45, // 8: mezzo.operator.v1.AgentStateDetail.frameworks:type_name -> mezzo.v1.FrameworkInfo
 	4,  // 9: mezzo.operator.v1.AgentStateDetail.executors:type_name -> mezzo.operator.v1.AgentExecutor
 	5,  // 10: mezzo.operator.v1.AgentStateDetail.tasks:type_name -> mezzo.operator.v1.AgentTask
 	6,  // 11: mezzo.operator.v1.AgentStateDetail.ended:type_name -> mezzo.operator.v1.EndedTasks
-	39, // 12: mezzo.operator.v1.AgentStateDetail.operations:type_name -> mezzo.v1.Operation
-	40, // 13: mezzo.operator.v1.AgentExecutor.info:type_name -> mezzo.v1.ExecutorInfo
-	41, // 14: mezzo.operator.v1.AgentTask.task:type_name -> mezzo.v1.Task
-	42, // 15: mezzo.operator.v1.EndedTasks.state:type_name -> mezzo.v1.TaskState
-	43, // 16: mezzo.operator.v1.ListFilesResponse.files:type_name -> mezzo.v1.FileInfo
-	13, // 17: mezzo.operator.v1.ExecRequest.start:type_name -> mezzo.operator.v1.ExecStart
-	16, // 18: mezzo.operator.v1.ExecRequest.resize:type_name -> mezzo.operator.v1.WindowSize
-	44, // 19: mezzo.operator.v1.ExecStart.command:type_name -> mezzo.v1.CommandInfo
-	16, // 20: mezzo.operator.v1.ExecStart.size:type_name -> mezzo.operator.v1.WindowSize
-	18, // 21: mezzo.operator.v1.ExecResponse.end:type_name -> mezzo.operator.v1.ExecEnd
-	0,  // 22: mezzo.operator.v1.LogsRequest.stream:type_name -> mezzo.operator.v1.LogStream
-	23, // 23: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
-	45, // 24: mezzo.operator.v1.ContainerUsage.statistics:type_name -> mezzo.v1.ResourceStatistics
-	37, // 25: mezzo.operator.v1.Image.created:type_name -> google.protobuf.Timestamp
-	37, // 26: mezzo.operator.v1.Image.used:type_name -> google.protobuf.Timestamp
-	24, // 27: mezzo.operator.v1.ListImagesResponse.images:type_name -> mezzo.operator.v1.Image
-	28, // 28: mezzo.operator.v1.ImportImageRequest.start:type_name -> mezzo.operator.v1.ImportImageStart
-	24, // 29: mezzo.operator.v1.ImportImageResponse.images:type_name -> mezzo.operator.v1.Image
-	1,  // 30: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
-	19, // 31: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
-	21, // 32: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
-	7,  // 33: mezzo.operator.v1.AgentOperator.ListFiles:input_type -> mezzo.operator.v1.ListFilesRequest
-	9,  // 34: mezzo.operator.v1.AgentOperator.ReadFile:input_type -> mezzo.operator.v1.ReadFileRequest
-	12, // 35: mezzo.operator.v1.AgentOperator.Exec:input_type -> mezzo.operator.v1.ExecRequest
-	12, // 36: mezzo.operator.v1.AgentOperator.Attach:input_type -> mezzo.operator.v1.ExecRequest
-	14, // 37: mezzo.operator.v1.AgentOperator.Signal:input_type -> mezzo.operator.v1.SignalRequest
-	46, // 38: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	47, // 39: mezzo.operator.v1.AgentOperator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
-	48, // 40: mezzo.operator.v1.AgentOperator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
-	49, // 41: mezzo.operator.v1.AgentOperator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
-	25, // 42: mezzo.operator.v1.AgentOperator.ListImages:input_type -> mezzo.operator.v1.ListImagesRequest
-	27, // 43: mezzo.operator.v1.AgentOperator.ImportImage:input_type -> mezzo.operator.v1.ImportImageRequest
-	30, // 44: mezzo.operator.v1.AgentOperator.RemoveImage:input_type -> mezzo.operator.v1.RemoveImageRequest
-	2,  // 45: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
-	20, // 46: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
-	22, // 47: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
-	8,  // 48: mezzo.operator.v1.AgentOperator.ListFiles:output_type -> mezzo.operator.v1.ListFilesResponse
-	10, // 49: mezzo.operator.v1.AgentOperator.ReadFile:output_type -> mezzo.operator.v1.ReadFileResponse
-	17, // 50: mezzo.operator.v1.AgentOperator.Exec:output_type -> mezzo.operator.v1.ExecResponse
-	17, // 51: mezzo.operator.v1.AgentOperator.Attach:output_type -> mezzo.operator.v1.ExecResponse
-	15, // 52: mezzo.operator.v1.AgentOperator.Signal:output_type -> mezzo.operator.v1.SignalResponse
-	50, // 53: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	51, // 54: mezzo.operator.v1.AgentOperator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
-	52, // 55: mezzo.operator.v1.AgentOperator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
-	52, // 56: mezzo.operator.v1.AgentOperator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
-	26, // 57: mezzo.operator.v1.AgentOperator.ListImages:output_type -> mezzo.operator.v1.ListImagesResponse
-	29, // 58: mezzo.operator.v1.AgentOperator.ImportImage:output_type -> mezzo.operator.v1.ImportImageResponse
-	31, // 59: mezzo.operator.v1.AgentOperator.RemoveImage:output_type -> mezzo.operator.v1.RemoveImageResponse
-	45, // [45:60] is the sub-list for method output_type
-	30, // [30:45] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	46, // 12: mezzo.operator.v1.AgentStateDetail.operations:type_name -> mezzo.v1.Operation
+	47, // 13: mezzo.operator.v1.AgentExecutor.info:type_name -> mezzo.v1.ExecutorInfo
+	48, // 14: mezzo.operator.v1.AgentTask.task:type_name -> mezzo.v1.Task
+	49, // 15: mezzo.operator.v1.EndedTasks.state:type_name -> mezzo.v1.TaskState
+	50, // 16: mezzo.operator.v1.ListFilesResponse.files:type_name -> mezzo.v1.FileInfo
+	51, // 17: mezzo.operator.v1.LaunchContainerRequest.command:type_name -> mezzo.v1.CommandInfo
+	52, // 18: mezzo.operator.v1.LaunchContainerRequest.resources:type_name -> mezzo.v1.Resource
+	38, // 19: mezzo.operator.v1.LaunchContainerRequest.limits:type_name -> mezzo.operator.v1.LaunchContainerRequest.LimitsEntry
+	53, // 20: mezzo.operator.v1.LaunchContainerRequest.container:type_name -> mezzo.v1.ContainerInfo
+	24, // 21: mezzo.operator.v1.WaitContainerResponse.end:type_name -> mezzo.operator.v1.ExecEnd
+	54, // 22: mezzo.operator.v1.WaitContainerResponse.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	52, // 23: mezzo.operator.v1.WaitContainerResponse.exceeded:type_name -> mezzo.v1.Resource
+	19, // 24: mezzo.operator.v1.ExecRequest.start:type_name -> mezzo.operator.v1.ExecStart
+	22, // 25: mezzo.operator.v1.ExecRequest.resize:type_name -> mezzo.operator.v1.WindowSize
+	51, // 26: mezzo.operator.v1.ExecStart.command:type_name -> mezzo.v1.CommandInfo
+	22, // 27: mezzo.operator.v1.ExecStart.size:type_name -> mezzo.operator.v1.WindowSize
+	24, // 28: mezzo.operator.v1.ExecResponse.end:type_name -> mezzo.operator.v1.ExecEnd
+	0,  // 29: mezzo.operator.v1.LogsRequest.stream:type_name -> mezzo.operator.v1.LogStream
+	29, // 30: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
+	55, // 31: mezzo.operator.v1.ContainerUsage.statistics:type_name -> mezzo.v1.ResourceStatistics
+	44, // 32: mezzo.operator.v1.Image.created:type_name -> google.protobuf.Timestamp
+	44, // 33: mezzo.operator.v1.Image.used:type_name -> google.protobuf.Timestamp
+	30, // 34: mezzo.operator.v1.ListImagesResponse.images:type_name -> mezzo.operator.v1.Image
+	34, // 35: mezzo.operator.v1.ImportImageRequest.start:type_name -> mezzo.operator.v1.ImportImageStart
+	30, // 36: mezzo.operator.v1.ImportImageResponse.images:type_name -> mezzo.operator.v1.Image
+	56, // 37: mezzo.operator.v1.LaunchContainerRequest.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
+	1,  // 38: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
+	25, // 39: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
+	27, // 40: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
+	7,  // 41: mezzo.operator.v1.AgentOperator.ListFiles:input_type -> mezzo.operator.v1.ListFilesRequest
+	9,  // 42: mezzo.operator.v1.AgentOperator.ReadFile:input_type -> mezzo.operator.v1.ReadFileRequest
+	18, // 43: mezzo.operator.v1.AgentOperator.Exec:input_type -> mezzo.operator.v1.ExecRequest
+	18, // 44: mezzo.operator.v1.AgentOperator.Attach:input_type -> mezzo.operator.v1.ExecRequest
+	20, // 45: mezzo.operator.v1.AgentOperator.Signal:input_type -> mezzo.operator.v1.SignalRequest
+	11, // 46: mezzo.operator.v1.AgentOperator.LaunchContainer:input_type -> mezzo.operator.v1.LaunchContainerRequest
+	13, // 47: mezzo.operator.v1.AgentOperator.WaitContainer:input_type -> mezzo.operator.v1.WaitContainerRequest
+	15, // 48: mezzo.operator.v1.AgentOperator.RemoveContainer:input_type -> mezzo.operator.v1.RemoveContainerRequest
+	57, // 49: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	58, // 50: mezzo.operator.v1.AgentOperator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
+	59, // 51: mezzo.operator.v1.AgentOperator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
+	60, // 52: mezzo.operator.v1.AgentOperator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
+	31, // 53: mezzo.operator.v1.AgentOperator.ListImages:input_type -> mezzo.operator.v1.ListImagesRequest
+	33, // 54: mezzo.operator.v1.AgentOperator.ImportImage:input_type -> mezzo.operator.v1.ImportImageRequest
+	36, // 55: mezzo.operator.v1.AgentOperator.RemoveImage:input_type -> mezzo.operator.v1.RemoveImageRequest
+	2,  // 56: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
+	26, // 57: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
+	28, // 58: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
+	8,  // 59: mezzo.operator.v1.AgentOperator.ListFiles:output_type -> mezzo.operator.v1.ListFilesResponse
+	10, // 60: mezzo.operator.v1.AgentOperator.ReadFile:output_type -> mezzo.operator.v1.ReadFileResponse
+	23, // 61: mezzo.operator.v1.AgentOperator.Exec:output_type -> mezzo.operator.v1.ExecResponse
+	23, // 62: mezzo.operator.v1.AgentOperator.Attach:output_type -> mezzo.operator.v1.ExecResponse
+	21, // 63: mezzo.operator.v1.AgentOperator.Signal:output_type -> mezzo.operator.v1.SignalResponse
+	12, // 64: mezzo.operator.v1.AgentOperator.LaunchContainer:output_type -> mezzo.operator.v1.LaunchContainerResponse
+	14, // 65: mezzo.operator.v1.AgentOperator.WaitContainer:output_type -> mezzo.operator.v1.WaitContainerResponse
+	16, // 66: mezzo.operator.v1.AgentOperator.RemoveContainer:output_type -> mezzo.operator.v1.RemoveContainerResponse
+	61, // 67: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	62, // 68: mezzo.operator.v1.AgentOperator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
+	63, // 69: mezzo.operator.v1.AgentOperator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	63, // 70: mezzo.operator.v1.AgentOperator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	32, // 71: mezzo.operator.v1.AgentOperator.ListImages:output_type -> mezzo.operator.v1.ListImagesResponse
+	35, // 72: mezzo.operator.v1.AgentOperator.ImportImage:output_type -> mezzo.operator.v1.ImportImageResponse
+	37, // 73: mezzo.operator.v1.AgentOperator.RemoveImage:output_type -> mezzo.operator.v1.RemoveImageResponse
+	56, // [56:74] is the sub-list for method output_type
+	38, // [38:56] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_agent_operator_proto_init() }
@@ -2452,7 +2830,7 @@ func file_mezzo_operator_v1_agent_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_agent_operator_proto_rawDesc), len(file_mezzo_operator_v1_agent_operator_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,21 +19,24 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentOperator_GetState_FullMethodName    = "/mezzo.operator.v1.AgentOperator/GetState"
-	AgentOperator_Logs_FullMethodName        = "/mezzo.operator.v1.AgentOperator/Logs"
-	AgentOperator_Usage_FullMethodName       = "/mezzo.operator.v1.AgentOperator/Usage"
-	AgentOperator_ListFiles_FullMethodName   = "/mezzo.operator.v1.AgentOperator/ListFiles"
-	AgentOperator_ReadFile_FullMethodName    = "/mezzo.operator.v1.AgentOperator/ReadFile"
-	AgentOperator_Exec_FullMethodName        = "/mezzo.operator.v1.AgentOperator/Exec"
-	AgentOperator_Attach_FullMethodName      = "/mezzo.operator.v1.AgentOperator/Attach"
-	AgentOperator_Signal_FullMethodName      = "/mezzo.operator.v1.AgentOperator/Signal"
-	AgentOperator_Reload_FullMethodName      = "/mezzo.operator.v1.AgentOperator/Reload"
-	AgentOperator_GetMetrics_FullMethodName  = "/mezzo.operator.v1.AgentOperator/GetMetrics"
-	AgentOperator_SetLogLevel_FullMethodName = "/mezzo.operator.v1.AgentOperator/SetLogLevel"
-	AgentOperator_GetLogLevel_FullMethodName = "/mezzo.operator.v1.AgentOperator/GetLogLevel"
-	AgentOperator_ListImages_FullMethodName  = "/mezzo.operator.v1.AgentOperator/ListImages"
-	AgentOperator_ImportImage_FullMethodName = "/mezzo.operator.v1.AgentOperator/ImportImage"
-	AgentOperator_RemoveImage_FullMethodName = "/mezzo.operator.v1.AgentOperator/RemoveImage"
+	AgentOperator_GetState_FullMethodName        = "/mezzo.operator.v1.AgentOperator/GetState"
+	AgentOperator_Logs_FullMethodName            = "/mezzo.operator.v1.AgentOperator/Logs"
+	AgentOperator_Usage_FullMethodName           = "/mezzo.operator.v1.AgentOperator/Usage"
+	AgentOperator_ListFiles_FullMethodName       = "/mezzo.operator.v1.AgentOperator/ListFiles"
+	AgentOperator_ReadFile_FullMethodName        = "/mezzo.operator.v1.AgentOperator/ReadFile"
+	AgentOperator_Exec_FullMethodName            = "/mezzo.operator.v1.AgentOperator/Exec"
+	AgentOperator_Attach_FullMethodName          = "/mezzo.operator.v1.AgentOperator/Attach"
+	AgentOperator_Signal_FullMethodName          = "/mezzo.operator.v1.AgentOperator/Signal"
+	AgentOperator_LaunchContainer_FullMethodName = "/mezzo.operator.v1.AgentOperator/LaunchContainer"
+	AgentOperator_WaitContainer_FullMethodName   = "/mezzo.operator.v1.AgentOperator/WaitContainer"
+	AgentOperator_RemoveContainer_FullMethodName = "/mezzo.operator.v1.AgentOperator/RemoveContainer"
+	AgentOperator_Reload_FullMethodName          = "/mezzo.operator.v1.AgentOperator/Reload"
+	AgentOperator_GetMetrics_FullMethodName      = "/mezzo.operator.v1.AgentOperator/GetMetrics"
+	AgentOperator_SetLogLevel_FullMethodName     = "/mezzo.operator.v1.AgentOperator/SetLogLevel"
+	AgentOperator_GetLogLevel_FullMethodName     = "/mezzo.operator.v1.AgentOperator/GetLogLevel"
+	AgentOperator_ListImages_FullMethodName      = "/mezzo.operator.v1.AgentOperator/ListImages"
+	AgentOperator_ImportImage_FullMethodName     = "/mezzo.operator.v1.AgentOperator/ImportImage"
+	AgentOperator_RemoveImage_FullMethodName     = "/mezzo.operator.v1.AgentOperator/RemoveImage"
 )
 
 // AgentOperatorClient is the client API for AgentOperator service.
@@ -65,6 +68,18 @@ type AgentOperatorClient interface {
 	// Signal signals the first process of a container. What becomes of the task is
 	// told as if the signal had come from within.
 	Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error)
+	// LaunchContainer runs a command in a container of its own, which belongs to no
+	// framework: nothing of it is offered, counted or told to a master. It outlives
+	// the agent's process as tasks do, and when it has ended, how it ended and its
+	// sandbox stay until RemoveContainer. The answer comes when the command runs.
+	// INVALID_ARGUMENT when it cannot be asked for, FAILED_PRECONDITION when it could
+	// not be launched, or one of that id has ended and is not removed.
+	LaunchContainer(ctx context.Context, in *LaunchContainerRequest, opts ...grpc.CallOption) (*LaunchContainerResponse, error)
+	// WaitContainer answers when such a container has ended, RemoveContainer removes
+	// what is left of one that has: FAILED_PRECONDITION when it has not. NOT_FOUND
+	// when there is none. Signal ends one.
+	WaitContainer(ctx context.Context, in *WaitContainerRequest, opts ...grpc.CallOption) (*WaitContainerResponse, error)
+	RemoveContainer(ctx context.Context, in *RemoveContainerRequest, opts ...grpc.CallOption) (*RemoveContainerResponse, error)
 	// Reload has the agent read its configuration again and change what changed.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 	// GetMetrics sends the numbers that GET /metrics has.
@@ -186,6 +201,36 @@ func (c *agentOperatorClient) Signal(ctx context.Context, in *SignalRequest, opt
 	return out, nil
 }
 
+func (c *agentOperatorClient) LaunchContainer(ctx context.Context, in *LaunchContainerRequest, opts ...grpc.CallOption) (*LaunchContainerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LaunchContainerResponse)
+	err := c.cc.Invoke(ctx, AgentOperator_LaunchContainer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentOperatorClient) WaitContainer(ctx context.Context, in *WaitContainerRequest, opts ...grpc.CallOption) (*WaitContainerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WaitContainerResponse)
+	err := c.cc.Invoke(ctx, AgentOperator_WaitContainer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentOperatorClient) RemoveContainer(ctx context.Context, in *RemoveContainerRequest, opts ...grpc.CallOption) (*RemoveContainerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveContainerResponse)
+	err := c.cc.Invoke(ctx, AgentOperator_RemoveContainer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentOperatorClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReloadResponse)
@@ -288,6 +333,18 @@ type AgentOperatorServer interface {
 	// Signal signals the first process of a container. What becomes of the task is
 	// told as if the signal had come from within.
 	Signal(context.Context, *SignalRequest) (*SignalResponse, error)
+	// LaunchContainer runs a command in a container of its own, which belongs to no
+	// framework: nothing of it is offered, counted or told to a master. It outlives
+	// the agent's process as tasks do, and when it has ended, how it ended and its
+	// sandbox stay until RemoveContainer. The answer comes when the command runs.
+	// INVALID_ARGUMENT when it cannot be asked for, FAILED_PRECONDITION when it could
+	// not be launched, or one of that id has ended and is not removed.
+	LaunchContainer(context.Context, *LaunchContainerRequest) (*LaunchContainerResponse, error)
+	// WaitContainer answers when such a container has ended, RemoveContainer removes
+	// what is left of one that has: FAILED_PRECONDITION when it has not. NOT_FOUND
+	// when there is none. Signal ends one.
+	WaitContainer(context.Context, *WaitContainerRequest) (*WaitContainerResponse, error)
+	RemoveContainer(context.Context, *RemoveContainerRequest) (*RemoveContainerResponse, error)
 	// Reload has the agent read its configuration again and change what changed.
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	// GetMetrics sends the numbers that GET /metrics has.
@@ -337,6 +394,15 @@ func (UnimplementedAgentOperatorServer) Attach(grpc.BidiStreamingServer[ExecRequ
 }
 func (UnimplementedAgentOperatorServer) Signal(context.Context, *SignalRequest) (*SignalResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Signal not implemented")
+}
+func (UnimplementedAgentOperatorServer) LaunchContainer(context.Context, *LaunchContainerRequest) (*LaunchContainerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LaunchContainer not implemented")
+}
+func (UnimplementedAgentOperatorServer) WaitContainer(context.Context, *WaitContainerRequest) (*WaitContainerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WaitContainer not implemented")
+}
+func (UnimplementedAgentOperatorServer) RemoveContainer(context.Context, *RemoveContainerRequest) (*RemoveContainerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveContainer not implemented")
 }
 func (UnimplementedAgentOperatorServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
@@ -495,6 +561,60 @@ func _AgentOperator_Signal_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentOperator_LaunchContainer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LaunchContainerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentOperatorServer).LaunchContainer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentOperator_LaunchContainer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentOperatorServer).LaunchContainer(ctx, req.(*LaunchContainerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentOperator_WaitContainer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WaitContainerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentOperatorServer).WaitContainer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentOperator_WaitContainer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentOperatorServer).WaitContainer(ctx, req.(*WaitContainerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentOperator_RemoveContainer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveContainerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentOperatorServer).RemoveContainer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentOperator_RemoveContainer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentOperatorServer).RemoveContainer(ctx, req.(*RemoveContainerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AgentOperator_Reload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReloadRequest)
 	if err := dec(in); err != nil {
@@ -636,6 +756,18 @@ var AgentOperator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Signal",
 			Handler:    _AgentOperator_Signal_Handler,
+		},
+		{
+			MethodName: "LaunchContainer",
+			Handler:    _AgentOperator_LaunchContainer_Handler,
+		},
+		{
+			MethodName: "WaitContainer",
+			Handler:    _AgentOperator_WaitContainer_Handler,
+		},
+		{
+			MethodName: "RemoveContainer",
+			Handler:    _AgentOperator_RemoveContainer_Handler,
 		},
 		{
 			MethodName: "Reload",
