@@ -80,6 +80,10 @@ generate-check: ## Fails when generated code is stale
 bench: build ## The figures of docs/performance.md, as tables; BENCH holds flags, such as BENCH="-only engine"
 	go run ./test/bench $(BENCH)
 
+.PHONY: bench-containers
+bench-containers: ## Launches by containerd, by cgroups and by `ctr run`, in turns; and 500 containers on one agent
+	go test -count=1 -timeout 30m -run TestContainerdFigures ./test -v -args -bench-launches=50 -bench-together=500
+
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (20s) each
 	@grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u | while read -r dir; do \

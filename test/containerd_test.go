@@ -37,6 +37,11 @@ type containerd struct {
 
 func startContainerd(t *testing.T) *containerd {
 	t.Helper()
+	return startContainerdWith(t, smallAgent)
+}
+
+func startContainerdWith(t *testing.T, resources string) *containerd {
+	t.Helper()
 	daemon := containerdtest.Start(t)
 	daemon.Import(t, containerdtest.Busybox(testImage).WriteOCI(t))
 	dir := tempDir(t)
@@ -44,7 +49,7 @@ func startContainerd(t *testing.T) *containerd {
 	ports := []string{"--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0"}
 	master := serve(t, nil, append([]string{"master", "--data-dir", filepath.Join(dir, "m")}, ports...)...)
 	c := &containerd{cluster: &cluster{t: t, fields: master.fields}, daemon: daemon, dir: filepath.Join(dir, "a"), args: append([]string{
-		"agent", "--config", file, "--data-dir", filepath.Join(dir, "a"), "--master", master.fields["rpc"], "--resources", smallAgent,
+		"agent", "--config", file, "--data-dir", filepath.Join(dir, "a"), "--master", master.fields["rpc"], "--resources", resources,
 	}, ports...)}
 	c.agent = serve(t, nil, c.args...)
 	return c
