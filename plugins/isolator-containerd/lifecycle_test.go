@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mezzo-os/mezzo/plugins/internal/holder"
+	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -330,3 +332,51 @@ func (n *node) exec(id, script string, code int32) string {
 }
 
 func quote(text string) string { return strconv.Quote(text) }
+
+// TestShimKilled: with its shim a container ends, since nobody would hold it any
+// more; how it ended is not known.
+func TestShimKilled(t *testing.T) {
+	t.Parallel()
+	n := withImage(t, nil)
+	created := n.run(n.shell("c1", "echo ready; sleep 1000"))
+	n.output("c1", "ready")
+	shim, err := record.Read(filepath.Join(n.p.Dir, "c1", record.ShimFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(int(shim.Int(record.ShimPid)), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.wait("c1"); s.GetKnown() {
+		t.Errorf("its shim was killed, and it ended by %v", s)
+	}
+	n.eventually("its first process to end", func() bool {
+		state := holder.StatFields(strconv.FormatInt(created.GetPid(), 10))
+		return len(state) == 0 || state[0] == "Z" || state[0] == "X"
+	})
+}
+
+// TestNeverStarted: what was created and not started can be killed, and removed.
+func TestNeverStarted(t *testing.T) {
+	t.Parallel()
+	n := withImage(t, nil)
+	for _, id := range []string{"killed", "removed"} {
+		if _, err := n.create(n.shell(id, "touch /mnt/mesos/sandbox/ran")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := n.Kill(n.ctx(), &isolatorv1.KillRequest{Container: "killed", GraceMs: 3_600_000}); err != nil {
+		t.Error(err)
+	}
+	if s := n.wait("killed"); s.GetSignal() != int32(syscall.SIGKILL) {
+		t.Errorf("killed before its start: %v", s)
+	}
+	if _, err := n.Cleanup(n.ctx(), &isolatorv1.CleanupRequest{Container: "removed"}); err != nil {
+		t.Error(err)
+	}
+	for _, id := range []string{"killed", "removed"} {
+		if _, err := os.Stat(filepath.Join(n.sandbox(id), "ran")); err == nil {
+			t.Errorf("%s has run", id)
+		}
+	}
+}
