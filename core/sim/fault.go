@@ -31,7 +31,9 @@ const (
 	SlowNetwork       Fault = "slow network"       // messages, disks and plugins take seconds
 	OperatorKill      Fault = "operator kill"
 	OperatorTeardown  Fault = "operator teardown"
-	OperatorRole      Fault = "operator role" // sets or removes a weight and a limit
+	OperatorRole      Fault = "operator role"    // sets or removes a weight and a limit
+	OperatorService   Fault = "operator service" // drains, deactivates or reactivates an agent
+	OperatorGone      Fault = "operator gone"    // marks an agent gone, dead or alive
 )
 
 // faultWeights are how often each kind happens, in proportion.
@@ -42,6 +44,7 @@ var faultWeights = []struct {
 	{AgentCrash, 12}, {HostReboot, 3}, {DiskLoss, 1}, {SlowDisk, 4}, {IsolatorCrash, 8}, {LinkCut, 8}, {Partition, 6}, {PartitionUp, 4}, {PartitionDown, 4},
 	{MasterCrash, 6}, {MasterFailover, 4}, {RegistryFailure, 3}, {AllocatorCrash, 5}, {RogueAllocator, 2}, {SessionCut, 3}, {SchedulerCut, 6}, {SchedulerFailover, 5},
 	{SlowNetwork, 2}, {OperatorKill, 3}, {OperatorTeardown, 1}, {OperatorRole, 2},
+	{OperatorService, 4}, {OperatorGone, 1},
 }
 
 // Faults says what goes wrong.
@@ -170,6 +173,8 @@ func (w *world) strikeMaster(f Fault, s *scheduler) {
 			w.note([]string{key.id}, "an operator kills %s", key.id)
 			m.step(state.KillTask{Request: 1, TaskID: key.id, FrameworkID: key.framework})
 		}
+	case OperatorService, OperatorGone:
+		m.service(f)
 	case OperatorTeardown:
 		if s.id != "" {
 			w.note([]string{s.name, s.id}, "an operator tears %s down", s.id)
@@ -241,6 +246,7 @@ func (w *world) heal() {
 	for _, name := range roleNames {
 		w.leader.step(state.RemoveQuota{Request: 6, Role: name})
 	}
+	w.restoreService()
 	for _, h := range w.hosts {
 		h.slowDisk = false
 		h.rejoin()

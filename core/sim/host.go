@@ -149,7 +149,7 @@ func (h *host) carryOut(output agentstate.Output) {
 			l.up.send(w.wire(w.cfg.plant.changes(w, out.Message)))
 		}
 	case agentstate.Exit:
-		w.fail([]string{h.name}, "%s: the agent ends: %s: %v", h.name, out.Reason, out.Err)
+		h.exit(out)
 	case agentstate.Log:
 		if out.Level == agentstate.Error {
 			w.fail([]string{h.name}, "%s: the agent logs an error: %s %v", h.name, out.Message, out.Fields)

@@ -37,6 +37,7 @@ type views struct {
 
 // startMaster elects a new leader.
 func (w *world) startMaster() {
+	w.checkGone()
 	w.epoch++
 	w.registry.epoch = w.epoch
 	m := &master{
@@ -183,6 +184,7 @@ func (m *master) publish(p state.Publish) {
 	for _, k := range p.TasksRemoved {
 		delete(v.tasks, k)
 	}
+	m.checkService(p.Offers)
 	for _, o := range p.Offers {
 		v.offers[o.ID] = o
 		delete(m.w.free, o.AgentID)

@@ -1,12 +1,14 @@
 package sim
 
 import (
+	"bytes"
 	"hash/fnv"
 	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 )
@@ -39,12 +41,16 @@ const (
 	plantGenerousAgent
 	// plantForgottenContainer: a cleanup is reported done and was not.
 	plantForgottenContainer
+	// plantDropDrains: agents never hear that they are to drain.
+	plantDropDrains
+	// plantForgetGone: that an agent is gone is never written.
+	plantForgetGone
 	plantCount
 )
 
 func (p plant) String() string {
 	return [...]string{"none", "drop acks", "drop kills", "early written", "double run", "lost checkpoint", "stale epoch",
-		"swallow update", "new uuid", "forget release", "generous agent", "forgotten container"}[p]
+		"swallow update", "new uuid", "forget release", "generous agent", "forgotten container", "drop drains", "forget gone"}[p]
 }
 
 func (p plant) delay() time.Duration { return time.Second }
@@ -58,8 +64,18 @@ func (p plant) drops(w *world, msg *linkv1.MasterMessage) bool {
 		return h.Sum32()%5 == 0
 	case p == plantDropKills && msg.GetKill() != nil:
 		return true
+	case p == plantDropDrains && msg.GetDrain() != nil && !msg.GetDrain().GetOver():
+		return true
 	}
 	return false
+}
+
+// skips leaves out what is never written.
+func (p plant) skips(entries []state.Entry) []state.Entry {
+	if p != plantForgetGone {
+		return entries
+	}
+	return slices.DeleteFunc(slices.Clone(entries), func(e state.Entry) bool { return bytes.Contains(e.Value, standsGone) })
 }
 
 // swallows is whether the master never hears of a task's end, which somebody

@@ -15,6 +15,8 @@ type registry struct {
 	failing bool
 	// ended are the keys of entries that were deleted.
 	ended map[string]bool
+	// gone are the keys of agents that a master was told to be durably gone.
+	gone map[string]bool
 }
 
 func (r *registry) all() []state.Entry {
@@ -71,7 +73,8 @@ func (m *master) write(out state.RegistryWrite) {
 			w.note([]string{m.name}, "registry: write %d of %s fails (applied: %v)", out.ID, m.name, applied)
 			m.step(state.RegistryWritten{ID: out.ID, Err: "the disk is full"})
 		default:
-			r.apply(out.Entries)
+			r.noteGone(out.Entries)
+			r.apply(w.cfg.plant.skips(out.Entries))
 			for _, e := range out.Entries {
 				w.note([]string{m.name, e.Key}, "registry: %s %s = %s", m.name, e.Key, e.Value)
 			}

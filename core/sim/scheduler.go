@@ -59,13 +59,15 @@ type record struct {
 	final   *mezzov1.TaskStatus   // the terminal one of these
 	// refused: the master said that it does not launch it.
 	refused bool
+	// gone: the master said that its agent was marked gone.
+	gone bool
 	// believed is what the master said of it last, by itself.
 	believed mezzov1.TaskState
 	killed   bool
 }
 
 // over is whether the scheduler holds the task to have ended for good.
-func (r *record) over() bool { return r.final != nil || r.refused }
+func (r *record) over() bool { return r.final != nil || r.refused || r.gone }
 
 // nowhere is whether the state says that the task is not there.
 func nowhere(s mezzov1.TaskState) bool {
@@ -445,6 +447,8 @@ func (s *scheduler) update(st *mezzov1.TaskStatus) {
 	case i >= 0: // again
 	case r.refused:
 		w.fail(subjects, "task %s was refused by the master, and its agent tells of it: %s", id, describeStatus(st))
+	case r.gone:
+		w.fail(subjects, "task %s is gone with its agent, and then comes %s", id, describeStatus(st))
 	case r.final != nil:
 		w.fail(subjects, "task %s ended as %s, and then comes %s", id, describeStatus(r.final), describeStatus(st))
 	case len(r.updates) > 0 && rank(st.GetState()) < rank(r.updates[len(r.updates)-1].GetState()):
@@ -486,6 +490,7 @@ func (s *scheduler) told(r *record, st *mezzov1.TaskStatus, subjects []string) {
 	if r.final != nil && !nowhere(st.GetState()) {
 		w.fail(subjects, "task %s has ended as %s and the master says %s", r.id, describeStatus(r.final), describeStatus(st))
 	}
+	r.goneByOperator(w, st, subjects)
 	r.believed = st.GetState()
 	switch st.GetReason() {
 	case mezzov1.TaskStatus_REASON_TASK_INVALID, mezzov1.TaskStatus_REASON_TASK_GROUP_INVALID, mezzov1.TaskStatus_REASON_INVALID_OFFERS:

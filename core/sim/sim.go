@@ -139,6 +139,7 @@ func newWorld(cfg Config) *world {
 	}
 	w.trace.hash = fnv.New64a()
 	w.registry.entries, w.registry.ended = map[string][]byte{}, map[string]bool{}
+	w.registry.gone = map[string]bool{}
 	return w
 }
 

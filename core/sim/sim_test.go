@@ -31,7 +31,7 @@ func configOf(seed uint64) Config {
 	case 3:
 		cfg.Faults = Faults{Every: 1500 * time.Millisecond, Only: []Fault{MasterCrash, MasterFailover, RegistryFailure, LinkCut, SchedulerCut}}
 	case 4:
-		cfg.Faults = Faults{Every: time.Second, Only: []Fault{SchedulerCut, SchedulerFailover, AllocatorCrash, SessionCut, OperatorRole, OperatorKill, OperatorTeardown}}
+		cfg.Faults = Faults{Every: time.Second, Only: []Fault{SchedulerCut, SchedulerFailover, AllocatorCrash, SessionCut, OperatorRole, OperatorKill, OperatorTeardown, OperatorService, OperatorGone}}
 	case 5:
 		cfg.Faults.Every = 500 * time.Millisecond
 	}
