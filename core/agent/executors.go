@@ -229,7 +229,12 @@ func (s *executorService) Subscribe(call *executorv1.Call, stream grpc.ServerStr
 			e.sender.Abort(ctx.Err())
 			return ctx.Err()
 		case <-e.sender.Done():
-			return nil
+			select {
+			case <-e.over: // both are true of a stream that was closed
+				return e.why
+			default:
+				return nil
+			}
 		case <-s.agent.ended:
 			e.sender.Abort(ErrStopped)
 			return status.Error(codes.Unavailable, ErrStopped.Error())

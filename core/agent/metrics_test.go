@@ -48,7 +48,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	expect("idle:", map[string]float64{
-		"mezzo_agent_registered": 1, "mezzo_agent_frameworks": 0, "mezzo_agent_executors state=running": 0, "mezzo_agent_launch_failures_total": 0,
+		"mezzo_agent_frameworks": 0, "mezzo_agent_executors state=running": 0, "mezzo_agent_launch_failures_total": 0,
 		"mezzo_agent_resources resource=cpus revocable=false": 4, "mezzo_agent_resources resource=mem revocable=false": 1024,
 	})
 	if _, has := p.numbers(t)["mezzo_agent_recovery_seconds"]; !has {
@@ -57,7 +57,7 @@ func TestMetrics(t *testing.T) {
 	m.run(task("t1"))
 	m.update(mezzov1.TaskState_TASK_RUNNING)
 	expect("running:", map[string]float64{
-		"mezzo_agent_tasks state=task_running": 1, "mezzo_agent_frameworks": 1, "mezzo_agent_executors state=running": 1,
+		"mezzo_agent_registered": 1, "mezzo_agent_tasks state=task_running": 1, "mezzo_agent_frameworks": 1, "mezzo_agent_executors state=running": 1,
 		"mezzo_agent_resources_used resource=cpus revocable=false": 0.5, "mezzo_agent_status_updates_total valid=true": 1,
 	})
 	k.await(t, "the wait for it", k.called("wait "))

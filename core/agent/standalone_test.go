@@ -87,17 +87,22 @@ func TestStandaloneContainer(t *testing.T) {
 		t.Errorf("one that there is not is removed: %v", code)
 	}
 
-	p = start(t, p.crashed(t))
-	m.registered()
-	k.await(t, "its recovery", func(k *kernel) bool {
-		n := 0
+	waits := func(k *kernel) (n int) {
 		for _, c := range k.calls {
 			if c == "wait one" {
 				n++
 			}
 		}
-		return n == 2
-	})
+		return n
+	}
+	k.await(t, "the wait for it", func(k *kernel) bool { return waits(k) > 0 })
+	o := p.crashed(t) // nobody waits any more
+	k.mu.Lock()
+	before := waits(k)
+	k.mu.Unlock()
+	p = start(t, o)
+	m.registered()
+	k.await(t, "its recovery", func(k *kernel) bool { return waits(k) > before })
 	if c := shown(); !c.GetStandalone() || c.GetState() != "running" {
 		t.Errorf("after a restart it is shown as %v", c)
 	}

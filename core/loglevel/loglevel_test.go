@@ -3,6 +3,7 @@ package loglevel_test
 import (
 	"math"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,13 +17,13 @@ import (
 // In the bubble time passes when everybody waits for it.
 func TestSwitch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var got hclog.Level
-		s := loglevel.New("warn", func(l hclog.Level) { got = l })
+		var applied atomic.Int32
+		s := loglevel.New("warn", func(l hclog.Level) { applied.Store(int32(l)) })
 		defer s.Close()
 		expect := func(when, level, configured string, until time.Duration) {
 			t.Helper()
 			synctest.Wait()
-			m := s.Message()
+			m, got := s.Message(), hclog.Level(applied.Load())
 			if m.GetLevel() != level || m.GetConfigured() != configured || got.String() != level {
 				t.Fatalf("%s: %v, and %v is applied", when, m, got)
 			}
