@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -47,6 +48,14 @@ type Options struct {
 type Manager struct {
 	o   Options
 	cni libcni.CNI
+
+	// first is held by the first to join a network, until it has: CNI's plugins
+	// make what containers share (the bridge, chains of the packet filter) where
+	// it is not there yet, and fail when two do.
+	first chan struct{}
+
+	mu     sync.Mutex
+	joined map[string]bool
 }
 
 // callPatience is how long the CNI plugins of one network may take.
@@ -62,7 +71,7 @@ func New(o Options) (*Manager, error) {
 	}
 	lines := o.Logger.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})
 	exec := &invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: lines}, PluginDecoder: version.PluginDecoder{}}
-	return &Manager{o: o, cni: libcni.NewCNIConfigWithCacheDir(o.Config.BinDirs, filepath.Join(o.Dir, "cache"), exec)}, nil
+	return &Manager{o: o, joined: map[string]bool{}, first: make(chan struct{}, 1), cni: libcni.NewCNIConfigWithCacheDir(o.Config.BinDirs, filepath.Join(o.Dir, "cache"), exec)}, nil
 }
 
 // Request is the network that a container wants.
@@ -209,17 +218,52 @@ func (m *Manager) add(ctx context.Context, container string, a attachment) (*typ
 	if err != nil {
 		return nil, err
 	}
+	leave, err := m.join(ctx, a)
+	if err != nil {
+		return nil, fmt.Errorf("network %q: %w", a.Network, err)
+	}
+	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, callPatience)
 	defer cancel()
 	result, err := m.cni.AddNetworkList(ctx, list, rt)
 	if err != nil {
 		return nil, fmt.Errorf("network %q: %w", a.Network, cause(ctx, err))
 	}
+	m.mu.Lock()
+	m.joined[a.kind()] = true
+	m.mu.Unlock()
 	out, err := types100.NewResultFromResult(result)
 	if err != nil {
 		return nil, fmt.Errorf("network %q: its plugin's answer: %w", a.Network, err)
 	}
 	return out, nil
+}
+
+// kind is what attachments share of what plugins make for them.
+func (a attachment) kind() string { return fmt.Sprintf("%s %v", a.Network, len(a.Ports) > 0) }
+
+// join waits until an attachment may be made; what it returns is to be called
+// when that has been tried.
+func (m *Manager) join(ctx context.Context, a attachment) (func(), error) {
+	known := func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.joined[a.kind()]
+	}
+	if known() {
+		return func() {}, nil
+	}
+	select {
+	case m.first <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	leave := func() { <-m.first }
+	if known() { // by now
+		leave()
+		return func() {}, nil
+	}
+	return leave, nil
 }
 
 // cause tells a plugin that was too slow from one that failed.
