@@ -408,7 +408,11 @@ func (n *node) finish(root string) {
 	if entries, _ := os.ReadDir(filepath.Join(n.dir, "containers")); len(entries) > 0 {
 		n.t.Errorf("state of containers is left: %v", entries)
 	}
-	if host, err := cgroup.Detect(root, []string{"cpu", "memory", "pids"}); err == nil {
+	controllers, _ := n.config["controllers"].([]string)
+	if len(controllers) == 0 {
+		controllers = []string{"cpu", "memory", "pids"}
+	}
+	if host, err := cgroup.Detect(root, controllers); err == nil {
 		if n.p == nil && !host.DeleteRoot() { // a killed plugin leaves its root, and nothing in it
 			n.t.Errorf("cgroups in %s are left", root)
 		}
