@@ -2,6 +2,7 @@ package master_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/config"
 	"github.com/mezzo-os/mezzo/core/master"
+	"github.com/mezzo-os/mezzo/core/master/mastertest"
 	"github.com/mezzo-os/mezzo/core/zookeeper"
 	"github.com/mezzo-os/mezzo/internal/zktest"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
@@ -22,7 +24,7 @@ import (
 )
 
 // oneOfSeveral are the options of a master with others beside it.
-func oneOfSeveral(t *testing.T, servers []string) master.Options {
+func oneOfSeveral(t testing.TB, servers []string) master.Options {
 	o := options(t)
 	o.Config.Election = config.Election{Kind: "zookeeper", Servers: servers, Path: "/mezzo", SessionTimeout: 10 * time.Second}
 	o.Config.Registry = config.Registry{Kind: "zookeeper", Servers: servers, Path: "/mezzo", SessionTimeout: 10 * time.Second}
@@ -48,10 +50,10 @@ func (r *running) standing(t *testing.T, want string) *operatorv1.Status {
 }
 
 // depose removes the leader's node, as an operator may.
-func depose(t *testing.T, s *zookeeper.Session, rpc string) {
+func depose(t testing.TB, s *zookeeper.Session, rpc string) {
 	t.Helper()
 	const dir = "/mezzo/election"
-	_, err := zookeeper.Do(t.Context(), s, func(c *zk.Conn) (struct{}, error) {
+	_, err := zookeeper.Do(context.Background(), s, func(c *zk.Conn) (struct{}, error) {
 		names, _, err := c.Children(dir)
 		for _, name := range names {
 			if text, _, err := c.Get(dir + "/" + name); err == nil && strings.Contains(string(text), rpc) {
@@ -148,4 +150,44 @@ func endpoint(list []*operatorv1.Endpoint, name string) string {
 		}
 	}
 	return ""
+}
+
+// BenchmarkFailover deposes a leader of many agents, and measures how long it
+// takes until a leader has them all again. The agents, ZooKeeper's three servers
+// and the master share the machine, and nobody waits for a session to end. The
+// agents wait as by default: for a second at first, chosen by chance.
+func BenchmarkFailover(b *testing.B) {
+	for _, agents := range []int{1_000, 10_000, 50_000} {
+		b.Run(fmt.Sprint("agents=", agents), func(b *testing.B) {
+			ensemble := zktest.Start(b, zktest.Options{Members: 3, Sync: true})
+			session, err := zookeeper.Connect(zookeeper.Options{Servers: ensemble.Servers(), Timeout: 10 * time.Second})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer session.Close()
+			o := oneOfSeveral(b, ensemble.Servers())
+			o.Config.Election.SessionTimeout, o.Config.Registry.SessionTimeout = time.Minute, time.Minute
+			m := start(b, o)
+			swarm, err := mastertest.NewSwarm(mastertest.SwarmOptions{Address: m.Addresses()["rpc"], Agents: agents, Reconnect: true, Backoff: time.Second})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer swarm.Close()
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+			defer cancel()
+			began := time.Now()
+			if err := swarm.AwaitRegistered(ctx); err != nil {
+				b.Fatal(err)
+			}
+			admitted := time.Since(began)
+			for b.Loop() {
+				swarm.Forget()
+				depose(b, session, m.Addresses()["rpc"])
+				if err := swarm.AwaitRegistered(ctx); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(admitted.Seconds(), "admit-s")
+		})
+	}
 }

@@ -53,6 +53,10 @@ type SwarmOptions struct {
 	Run func(a *Agent, run *linkv1.Run)
 	// Reconnect: an agent that loses its stream connects again.
 	Reconnect bool
+	// Backoff is how long an agent waits before, as real ones do: a random part of
+	// it, which doubles up to a minute while it does not register; 0: always a
+	// tenth of a second or so.
+	Backoff time.Duration
 }
 
 // Swarm is many simulated agents.
@@ -203,8 +207,9 @@ func (s *Swarm) fail(err error) {
 // live connects, and again when it may.
 func (a *Agent) live(ctx context.Context, master linkv1.AgentLinkClient) {
 	register := a.swarm.options.Register(a.Index)
+	most := a.swarm.options.Backoff
 	for {
-		err := a.connect(ctx, master, register)
+		registered, err := a.connect(ctx, master, register)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -212,38 +217,48 @@ func (a *Agent) live(ctx context.Context, master linkv1.AgentLinkClient) {
 			a.swarm.fail(fmt.Errorf("agent %d: %w", a.Index, err))
 			return
 		}
+		pause := retryMin + rand.N(retryMax-retryMin)
+		if a.swarm.options.Backoff > 0 {
+			if registered {
+				most = a.swarm.options.Backoff
+			}
+			pause = rand.N(most)
+			most = min(2*most, time.Minute)
+		}
 		select {
-		case <-time.After(retryMin + rand.N(retryMax-retryMin)):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-func (a *Agent) connect(ctx context.Context, master linkv1.AgentLinkClient, register *linkv1.Register) error {
+// connect has one stream, and tells whether the agent was registered on it.
+func (a *Agent) connect(ctx context.Context, master linkv1.AgentLinkClient, register *linkv1.Register) (registered bool, err error) {
 	stream, err := master.Connect(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	a.mu.Lock()
 	a.stream = stream
 	a.mu.Unlock()
 	if err := a.Send(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Register{Register: register}}); err != nil && !errors.Is(err, io.EOF) {
-		return err
+		return false, err
 	}
 	for {
 		m, err := stream.Recv()
 		if err != nil {
-			return err
+			return registered, err
 		}
 		switch in := m.GetMessage().(type) {
 		case *linkv1.MasterMessage_Registered:
 			id := in.Registered.GetAgentId()
 			a.id.Store(&id)
 			register.Agent.Id = id
+			registered = true
 			a.swarm.enter(a)
 		case *linkv1.MasterMessage_Refused:
-			return fmt.Errorf("refused: %s", in.Refused.GetReason())
+			return registered, fmt.Errorf("refused: %s", in.Refused.GetReason())
 		case *linkv1.MasterMessage_Ping:
 			_ = a.Send(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Pong{Pong: &linkv1.Pong{}}})
 		case *linkv1.MasterMessage_Run:
