@@ -105,16 +105,7 @@ func (l *logFiles) place() (int, error) {
 // is none, so far.
 func (l *logFiles) next() (bool, error) {
 	if l.file == nil {
-		n := l.oldest()
-		if n < 0 {
-			return false, nil
-		}
-		f, err := l.open(n)
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, nil // renamed just now
-		}
-		l.file = f
-		return err == nil, err
+		return l.first()
 	}
 	for {
 		n, err := l.place()
@@ -146,6 +137,36 @@ func (l *logFiles) next() (bool, error) {
 		l.file.Close()
 		l.file = f
 		return true, nil
+	}
+}
+
+// firstTries is how often the oldest file is looked for while files are renamed.
+const firstTries = 10
+
+// first goes to the oldest file. It reports false when there is none, so far.
+func (l *logFiles) first() (bool, error) {
+	for try := 1; ; try++ {
+		n := l.oldest()
+		if n < 0 {
+			return false, nil
+		}
+		f, err := l.open(n)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil // renamed just now
+		}
+		if err != nil {
+			return false, err
+		}
+		l.file = f
+		// If there was a rotation meanwhile, an older one may have been passed over.
+		at, err := l.place()
+		if err == nil && (at == l.oldest() || try == firstTries) {
+			return true, nil
+		}
+		l.file.Close()
+		if l.file = nil; err != nil {
+			return false, err
+		}
 	}
 }
 
