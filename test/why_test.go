@@ -103,6 +103,24 @@ func TestOperatorsSetQuotaAndAskWhy(t *testing.T) {
 	if err := json.Unmarshal([]byte(ok("why", id, "--json").stdout), &answer); err != nil || answer.Framework["id"] != id || len(answer.Roles) != 1 {
 		t.Errorf("why --json: %v, %+v", err, answer)
 	}
+	// A job says what it needs; no agent has as much.
+	c.start("run", "--name", "huge", "--cpus", "40", "--", "true")
+	framework("huge")
+	why("what was requested", []string{"no agent has as much free as the framework has requested"}, "huge")
+	// A role that nobody is in, and that only something is reserved to.
+	ok("reserve", "S0", "disk:32", "--role", "lonely")
+	lonely := map[string]any{}
+	for _, r := range c.list("roles") {
+		if r["name"] == "lonely" {
+			lonely, _ = r["reserved"].(map[string]any)
+		}
+	}
+	if lonely["disk"] != 32.0 {
+		t.Errorf("role lonely has %v reserved", lonely)
+	}
+	if r := c.mezzo("unreserve", "S0", "disk:64", "--role", "lonely"); r.code == 0 || !strings.Contains(r.stderr, "disk(lonely, dyn") {
+		t.Errorf("to unreserve more than there is: %+v", r)
+	}
 	if r := c.mezzo("why", "nobody"); r.code != 1 || !strings.Contains(r.stderr, `no framework "nobody" is known`) {
 		t.Errorf("why of one that is not there: %+v", r)
 	}

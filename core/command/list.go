@@ -170,20 +170,21 @@ func (c *cli) offersCommand() *cobra.Command {
 func (c *cli) rolesCommand() *cobra.Command {
 	return listCommand(c, list[*operatorv1.Role]{
 		use: "roles", short: "List the roles: weight, quota, what they hold and their dominant share",
-		long: "SHARE and OF are the role's dominant share: the greatest part of any resource of the cluster that it holds, offers\n" +
+		long: "Roles that frameworks are in, that have a weight or a quota, or that something is reserved to.\n\n" +
+			"SHARE and OF are the role's dominant share: the greatest part of any resource of the cluster that it holds, offers\n" +
 			"included. CONSUMED is what counts toward GUARANTEE and LIMIT: with the roles below it, offers and reservations included.",
 		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Role, error) {
 			r, err := client.ListRoles(ctx, &operatorv1.ListRolesRequest{})
 			return r.GetRoles(), err
 		},
-		header: []string{"ROLE", "WEIGHT", "SHARE", "OF", "ALLOCATED", "CONSUMED", "GUARANTEE", "LIMIT", "FRAMEWORKS"},
+		header: []string{"ROLE", "WEIGHT", "SHARE", "OF", "ALLOCATED", "RESERVED", "CONSUMED", "GUARANTEE", "LIMIT", "FRAMEWORKS"},
 		row: func(r *operatorv1.Role) []string {
 			consumed := "-"
 			if r.Guarantee != nil || r.Limit != nil {
 				consumed = dash(amounts(r.Consumed))
 			}
 			return []string{
-				r.Name, number(r.Weight), fmt.Sprintf("%.1f%%", 100*r.DominantShare), dash(r.DominantResource), dash(amounts(r.Allocated)),
+				r.Name, number(r.Weight), fmt.Sprintf("%.1f%%", 100*r.DominantShare), dash(r.DominantResource), dash(amounts(r.Allocated)), dash(amounts(r.Reserved)),
 				consumed, dash(quotaText(r.Guarantee)), dash(quotaText(r.Limit)), strconv.Itoa(len(r.Frameworks)),
 			}
 		},

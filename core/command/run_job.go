@@ -14,6 +14,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/sdk/framework"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
@@ -81,7 +82,10 @@ func newJob(c *cli, o runOptions) (*job, error) {
 				{Type: mezzov1.FrameworkInfo_Capability_PARTITION_AWARE.Enum()},
 			},
 		},
-		Callbacks: framework.Callbacks{Offers: j.offers, Update: j.update},
+		Callbacks: framework.Callbacks{
+			Subscribed: func(s *framework.Scheduler, _ string, _ bool) { j.request(s) },
+			Offers:     j.offers, Update: j.update,
+		},
 	}
 	if o.gpus > 0 {
 		options.Info.Capabilities = append(options.Info.Capabilities,
@@ -164,6 +168,20 @@ func (j *job) offers(s *framework.Scheduler, offers []*mezzov1.Offer) {
 		} else if err != nil {
 			j.again(tasks)
 		}
+	}
+	j.request(s)
+}
+
+// request says what an instance needs, while one waits: what is revoked for the
+// job is then never less than that, which would be of no use to it.
+func (j *job) request(s *framework.Scheduler) {
+	j.mu.Lock()
+	wants := len(j.waiting) > 0 && !j.stopping
+	j.mu.Unlock()
+	if wants {
+		s.Send(&schedulerv1.Call{Type: schedulerv1.Call_REQUEST.Enum(), Request: &schedulerv1.Call_Request{
+			Requests: []*mezzov1.Request{{Resources: j.o.resources.ToProto()}},
+		}})
 	}
 }
 

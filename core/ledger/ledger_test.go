@@ -157,7 +157,7 @@ func TestUseErrors(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	sharedVolume := `disk(a){"disk":{"persistence":{"id":"v"},"volume":{"container_path":"p","mode":"RW"}},"shared":{}}:64`
-	refined := `cpus{"reservations":[{"role":"a","type":"STATIC"},{"role":"a/b","type":"DYNAMIC"}]}:1`
+	refined := `cpus(a)(a/b, dyn):1`
 	total := `cpus:4;mem:1024;gpus:1;cpus(a):2;cpus{"revocable":{}}:8;` + sharedVolume + ";" + refined
 	for _, c := range []struct {
 		name    string

@@ -367,8 +367,25 @@ func (m *mirror) listOffers() []*state.OfferView {
 	})
 }
 
+// listRoles are those that somebody uses or has set something of.
 func (m *mirror) listRoles() []*state.RoleView {
 	return listed(m, &m.roles, nil, func(a, b *state.RoleView) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// rolesWith are these, and those that only have reservations.
+func (m *mirror) rolesWith(reserved map[string]resource.Quantities) []*state.RoleView {
+	list := m.listRoles()
+	known := map[string]bool{}
+	for _, r := range list {
+		known[r.Name] = true
+	}
+	for name := range reserved {
+		if !known[name] {
+			list = append(list, &state.RoleView{Name: name, Weight: 1000})
+		}
+	}
+	slices.SortFunc(list, func(a, b *state.RoleView) int { return cmp.Compare(a.Name, b.Name) })
+	return list
 }
 
 func (m *mirror) maintenance() *state.ScheduleView {
@@ -393,7 +410,10 @@ func (m *mirror) frameworkUser(id string) string {
 }
 
 // totals are sums over all agents that can be reached.
-type totals struct{ total, used, offered resource.Quantities }
+type totals struct {
+	total, used, offered resource.Quantities
+	reserved             map[string]resource.Quantities // by role
+}
 
 // totalsAge is how old sums may be: who looks for the leader asks for them too.
 const totalsAge = 100 * time.Millisecond
@@ -407,7 +427,7 @@ func (m *mirror) totals() totals {
 	m.view.RLock()
 	agents := values(m.agents)
 	m.view.RUnlock()
-	m.sum = totals{}
+	m.sum = totals{reserved: map[string]resource.Quantities{}}
 	for _, a := range agents {
 		if a.State == state.AgentUnreachable {
 			continue
@@ -415,6 +435,11 @@ func (m *mirror) totals() totals {
 		m.sum.total = m.sum.total.Add(a.Total.Quantities())
 		m.sum.used = m.sum.used.Add(a.Used.Quantities())
 		m.sum.offered = m.sum.offered.Add(a.Offered.Quantities())
+		for _, r := range a.Total.Filter(func(k resource.Kind) bool { return len(k.Reservations()) > 0 }) {
+			stack := r.Kind.Reservations()
+			role := stack[len(stack)-1].Role
+			m.sum.reserved[role] = m.sum.reserved[role].Add(resource.Resources{r}.Quantities())
+		}
 	}
 	m.summed = time.Now()
 	return m.sum

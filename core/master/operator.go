@@ -86,10 +86,13 @@ func (s *operatorService) ListRoles(ctx context.Context, _ *operatorv1.ListRoles
 	if err := s.query(ctx); err != nil {
 		return nil, err
 	}
-	total := s.master.mirror.totals().total
-	return &operatorv1.ListRolesResponse{Roles: messages(s.master.mirror.listRoles(), func(v *state.RoleView) *operatorv1.Role {
+	sums := s.master.mirror.totals()
+	return &operatorv1.ListRolesResponse{Roles: messages(s.master.mirror.rolesWith(sums.reserved), func(v *state.RoleView) *operatorv1.Role {
 		out := roleMessage(v)
-		share(out, v, total)
+		share(out, v, sums.total)
+		if reserved := sums.reserved[v.Name]; len(reserved) > 0 {
+			out.Reserved = quantityMessage(reserved)
+		}
 		return out
 	})}, nil
 }

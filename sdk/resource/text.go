@@ -53,6 +53,11 @@ func quote(text string) string {
 //
 //	cpus:4;mem:4096.5;cpus(ads):2;ports:[31000-32000,40000];zones:{a,b}
 //
+// A dynamic reservation has ", dyn" after the role, and after that its principal,
+// if it has one. A refined one is a list, the outermost reservation first:
+//
+//	cpus(ads, dyn):2;mem(ads, dyn, ann):512;disk(ads)(ads/db, dyn):64
+//
 // A scalar is rounded to the nearest thousandth. What else a v1 Resource may
 // say stands before the colon, in braces, as JSON:
 //
@@ -184,14 +189,15 @@ func (p *parser) resource() (*mezzov1.Resource, error) {
 	if name == "" {
 		return nil, p.errorAt(start, "a resource's name is missing")
 	}
-	role, roleAt := "", 0
-	if p.take('(') {
-		role, roleAt = p.until(")")
-		if !p.take(')') {
-			return nil, p.errorAt(p.at, "the \")\" after the role %q is missing", role)
+	var stack []*mezzov1.Resource_ReservationInfo
+	stackAt := p.at
+	for p.take('(') {
+		r, err := p.reservation()
+		if err != nil {
+			return nil, err
 		}
-		if err := ValidateRole(role); err != nil {
-			return nil, p.errorAt(roleAt, "%s", err)
+		if r.Role != Unreserved {
+			stack = append(stack, r.toProto())
 		}
 		p.space()
 	}
@@ -202,17 +208,58 @@ func (p *parser) resource() (*mezzov1.Resource, error) {
 		}
 		p.space()
 	}
-	if role != "" && role != Unreserved {
+	if len(stack) > 0 {
 		if m.Reservations != nil {
-			return nil, p.errorAt(roleAt, "%q has a role in parentheses and reservations in braces; give one of them", name)
+			return nil, p.errorAt(stackAt, "%q has a role in parentheses and reservations in braces; give one of them", name)
 		}
-		m.Reservations = []*mezzov1.Resource_ReservationInfo{Reservation{Role: role}.toProto()}
+		m.Reservations = stack
 	}
 	if !p.take(':') {
 		return nil, p.errorAt(p.at, "the \":\" and the value of %q are missing; write %s:1", name, name)
 	}
 	m.Name = proto.String(name)
 	return m, p.value(m)
+}
+
+// dynamicWord marks a reservation that an operation made.
+const dynamicWord = "dyn"
+
+// reservation reads what stands in parentheses: a role, and for a dynamic
+// reservation "dyn" and the principal, if there is one.
+func (p *parser) reservation() (Reservation, error) {
+	text, at := p.until(")")
+	if !p.take(')') {
+		return Reservation{}, p.errorAt(p.at, "the \")\" after the role %q is missing", text)
+	}
+	r := Reservation{Role: text}
+	if role, rest, found := strings.Cut(text, ","); found {
+		word, principal, named := strings.Cut(rest, ",")
+		if strings.TrimSpace(word) == dynamicWord { // else the comma is the role's own
+			r = Reservation{Role: strings.TrimSpace(role), Dynamic: true, Principal: strings.TrimSpace(principal)}
+			if named && r.Principal == "" {
+				return r, p.errorAt(at, "after the second \",\" the principal is missing")
+			}
+		}
+	}
+	if err := ValidateRole(r.Role); err != nil {
+		return r, p.errorAt(at, "%s", err)
+	}
+	return r, nil
+}
+
+// text is the reservation as it stands in parentheses; false if it cannot.
+func (r Reservation) text() (string, bool) {
+	switch {
+	case r.Labels != nil || !plain(r.Role, ")"):
+		return "", false
+	case !r.Dynamic:
+		return "(" + r.Role + ")", r.Principal == "" && !strings.Contains(r.Role, ","+dynamicWord)
+	case strings.Contains(r.Role, ","):
+		return "", false
+	case r.Principal == "":
+		return "(" + r.Role + ", " + dynamicWord + ")", true
+	}
+	return "(" + r.Role + ", " + dynamicWord + ", " + r.Principal + ")", plain(r.Principal, ")")
 }
 
 // marks reads the JSON object before the colon.
@@ -392,11 +439,18 @@ func kindText(k Kind) (string, bool) {
 	}
 	m := k.ToProto()
 	m.Name, m.Type = nil, nil
-	if stack := k.Reservations(); len(stack) == 1 && !stack[0].Dynamic && stack[0].Principal == "" && stack[0].Labels == nil {
-		if plain(stack[0].Role, ")") {
-			text += "(" + stack[0].Role + ")"
-			m.Reservations = nil
+	stack := ""
+	for _, r := range k.Reservations() {
+		one, ok := r.text()
+		if !ok {
+			stack = ""
+			break
 		}
+		stack += one
+	}
+	if stack != "" {
+		text += stack
+		m.Reservations = nil
 	}
 	if proto.Size(m) > 0 {
 		text += compactJSON(m)

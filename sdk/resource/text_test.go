@@ -86,7 +86,7 @@ func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"", "cpus:4;mem:4096;ports:[31000-32000];zones:{a,b}", "cpus(role):2", "cpus(eng/web):0.5;cpus:1.125",
 		`cpus{"revocable":{}}:2`, `[{"name":"cpus","type":"SCALAR","scalar":{"value":4}}]`, "ports:[1-5,3-9,11]",
-		"cpus:-1", "cpus:nan", "cpus:1e99", "ports:[18446744073709551615]", "zones:{}", "a(b", "cpus{:1", "[", "[{}]", ";;", "é:1",
+		"cpus(a, dyn):1", "cpus(a)(a/b, dyn, p, q){\"revocable\":{}}:1", "cpus:-1", "cpus:nan", "cpus:1e99", "ports:[18446744073709551615]", "zones:{}", "a(b", "cpus{:1", "[", "[{}]", ";;", "é:1",
 		`disk{"reservations":[{"role":"a","type":"DYNAMIC"}],"disk":{"persistence":{"id":"v"},"volume":{"mode":"RW","container_path":"p"}},"shared":{}}:64`,
 	} {
 		f.Add(seed)

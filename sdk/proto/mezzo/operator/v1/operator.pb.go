@@ -1666,8 +1666,11 @@ type Role struct {
 	Consumed *structpb.Struct `protobuf:"bytes,10,opt,name=consumed" json:"consumed,omitempty"`
 	// Where weight and quota come from: "operator", "configuration", or empty
 	// when they are the defaults.
-	WeightSource  string `protobuf:"bytes,11,opt,name=weight_source,json=weightSource" json:"weight_source,omitempty"`
-	QuotaSource   string `protobuf:"bytes,12,opt,name=quota_source,json=quotaSource" json:"quota_source,omitempty"`
+	WeightSource string `protobuf:"bytes,11,opt,name=weight_source,json=weightSource" json:"weight_source,omitempty"`
+	QuotaSource  string `protobuf:"bytes,12,opt,name=quota_source,json=quotaSource" json:"quota_source,omitempty"`
+	// What is reserved to it on agents that can be reached, used or not; of refined
+	// reservations, the last. Unset in Watch.
+	Reserved      *structpb.Struct `protobuf:"bytes,13,opt,name=reserved" json:"reserved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1784,6 +1787,13 @@ func (x *Role) GetQuotaSource() string {
 		return x.QuotaSource
 	}
 	return ""
+}
+
+func (x *Role) GetReserved() *structpb.Struct {
+	if x != nil {
+		return x.Reserved
+	}
+	return nil
 }
 
 // SetQuotaRequest: amounts are numbers by resource name. An unset guarantee or
@@ -6261,7 +6271,7 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\acreated\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\x12\n" +
 	"\x10ListRolesRequest\"B\n" +
 	"\x11ListRolesResponse\x12-\n" +
-	"\x05roles\x18\x01 \x03(\v2\x17.mezzo.operator.v1.RoleR\x05roles\"\xf3\x03\n" +
+	"\x05roles\x18\x01 \x03(\v2\x17.mezzo.operator.v1.RoleR\x05roles\"\xa8\x04\n" +
 	"\x04Role\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\x01R\x06weight\x125\n" +
@@ -6277,7 +6287,8 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\bconsumed\x18\n" +
 	" \x01(\v2\x17.google.protobuf.StructR\bconsumed\x12#\n" +
 	"\rweight_source\x18\v \x01(\tR\fweightSource\x12!\n" +
-	"\fquota_source\x18\f \x01(\tR\vquotaSource\"\xa1\x01\n" +
+	"\fquota_source\x18\f \x01(\tR\vquotaSource\x123\n" +
+	"\breserved\x18\r \x01(\v2\x17.google.protobuf.StructR\breserved\"\xa1\x01\n" +
 	"\x0fSetQuotaRequest\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x125\n" +
 	"\tguarantee\x18\x02 \x01(\v2\x17.google.protobuf.StructR\tguarantee\x12-\n" +
@@ -6778,150 +6789,151 @@ var file_mezzo_operator_v1_operator_proto_depIdxs = []int32{
 	92,  // 45: mezzo.operator.v1.Role.allocated:type_name -> google.protobuf.Struct
 	92,  // 46: mezzo.operator.v1.Role.offered:type_name -> google.protobuf.Struct
 	92,  // 47: mezzo.operator.v1.Role.consumed:type_name -> google.protobuf.Struct
-	92,  // 48: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
-	92,  // 49: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
-	26,  // 50: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
-	92,  // 51: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
-	92,  // 52: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
-	92,  // 53: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
-	31,  // 54: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
-	34,  // 55: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
-	91,  // 56: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
-	2,   // 57: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	47,  // 58: mezzo.operator.v1.MaintenanceWindow.machines:type_name -> mezzo.operator.v1.Machine
-	8,   // 59: mezzo.operator.v1.MaintenanceWindow.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	48,  // 60: mezzo.operator.v1.Maintenance.windows:type_name -> mezzo.operator.v1.MaintenanceWindow
-	47,  // 61: mezzo.operator.v1.Maintenance.down:type_name -> mezzo.operator.v1.Machine
-	49,  // 62: mezzo.operator.v1.GetMaintenanceResponse.maintenance:type_name -> mezzo.operator.v1.Maintenance
-	52,  // 63: mezzo.operator.v1.GetMaintenanceResponse.machines:type_name -> mezzo.operator.v1.MachineStatus
-	47,  // 64: mezzo.operator.v1.MachineStatus.machine:type_name -> mezzo.operator.v1.Machine
-	8,   // 65: mezzo.operator.v1.MachineStatus.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	6,   // 66: mezzo.operator.v1.MachineStatus.agents:type_name -> mezzo.operator.v1.Agent
-	48,  // 67: mezzo.operator.v1.SetMaintenanceScheduleRequest.windows:type_name -> mezzo.operator.v1.MaintenanceWindow
-	47,  // 68: mezzo.operator.v1.StartMaintenanceRequest.machines:type_name -> mezzo.operator.v1.Machine
-	47,  // 69: mezzo.operator.v1.StopMaintenanceRequest.machines:type_name -> mezzo.operator.v1.Machine
-	96,  // 70: mezzo.operator.v1.ApplyOperationRequest.operation:type_name -> mezzo.v1.Offer.Operation
-	63,  // 71: mezzo.operator.v1.ListVolumesResponse.volumes:type_name -> mezzo.operator.v1.Volume
-	89,  // 72: mezzo.operator.v1.Volume.tasks:type_name -> mezzo.operator.v1.TaskKey
-	93,  // 73: mezzo.operator.v1.Volume.resource:type_name -> mezzo.v1.Resource
-	67,  // 74: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
-	12,  // 75: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
-	66,  // 76: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
-	68,  // 77: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
-	69,  // 78: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
-	66,  // 79: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
-	92,  // 80: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
-	72,  // 81: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
-	72,  // 82: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
-	91,  // 83: mezzo.operator.v1.LogLevel.until:type_name -> google.protobuf.Timestamp
-	78,  // 84: mezzo.operator.v1.GetMetricsResponse.metrics:type_name -> mezzo.operator.v1.Metric
-	90,  // 85: mezzo.operator.v1.Metric.labels:type_name -> mezzo.operator.v1.Metric.LabelsEntry
-	79,  // 86: mezzo.operator.v1.Metric.buckets:type_name -> mezzo.operator.v1.MetricBucket
-	88,  // 87: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
-	6,   // 88: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
-	12,  // 89: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
-	15,  // 90: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
-	89,  // 91: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
-	18,  // 92: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
-	21,  // 93: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
-	34,  // 94: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
-	83,  // 95: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
-	84,  // 96: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
-	85,  // 97: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
-	97,  // 98: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
-	86,  // 99: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
-	87,  // 100: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
-	82,  // 101: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
-	98,  // 102: mezzo.operator.v1.WatchEvent.operation:type_name -> mezzo.v1.Operation
-	49,  // 103: mezzo.operator.v1.WatchEvent.maintenance:type_name -> mezzo.operator.v1.Maintenance
-	81,  // 104: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
-	2,   // 105: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
-	99,  // 106: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
-	100, // 107: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
-	93,  // 108: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
-	93,  // 109: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
-	93,  // 110: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
-	91,  // 111: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
-	91,  // 112: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
-	91,  // 113: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
-	8,   // 114: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
-	9,   // 115: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
-	7,   // 116: mezzo.operator.v1.AgentDetail.drain:type_name -> mezzo.operator.v1.AgentDrain
-	101, // 117: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
-	102, // 118: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
-	91,  // 119: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
-	91,  // 120: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
-	91,  // 121: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
-	91,  // 122: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
-	103, // 123: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
-	91,  // 124: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
-	91,  // 125: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
-	91,  // 126: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
-	104, // 127: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
-	93,  // 128: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
-	0,   // 129: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
-	4,   // 130: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
-	10,  // 131: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
-	13,  // 132: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
-	16,  // 133: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
-	19,  // 134: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
-	32,  // 135: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
-	35,  // 136: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
-	37,  // 137: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
-	39,  // 138: mezzo.operator.v1.Operator.DrainAgent:input_type -> mezzo.operator.v1.DrainAgentRequest
-	41,  // 139: mezzo.operator.v1.Operator.DeactivateAgent:input_type -> mezzo.operator.v1.DeactivateAgentRequest
-	43,  // 140: mezzo.operator.v1.Operator.ReactivateAgent:input_type -> mezzo.operator.v1.ReactivateAgentRequest
-	45,  // 141: mezzo.operator.v1.Operator.MarkAgentGone:input_type -> mezzo.operator.v1.MarkAgentGoneRequest
-	50,  // 142: mezzo.operator.v1.Operator.GetMaintenance:input_type -> mezzo.operator.v1.GetMaintenanceRequest
-	53,  // 143: mezzo.operator.v1.Operator.SetMaintenanceSchedule:input_type -> mezzo.operator.v1.SetMaintenanceScheduleRequest
-	55,  // 144: mezzo.operator.v1.Operator.StartMaintenance:input_type -> mezzo.operator.v1.StartMaintenanceRequest
-	57,  // 145: mezzo.operator.v1.Operator.StopMaintenance:input_type -> mezzo.operator.v1.StopMaintenanceRequest
-	22,  // 146: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
-	24,  // 147: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
-	27,  // 148: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
-	29,  // 149: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
-	59,  // 150: mezzo.operator.v1.Operator.ApplyOperation:input_type -> mezzo.operator.v1.ApplyOperationRequest
-	61,  // 151: mezzo.operator.v1.Operator.ListVolumes:input_type -> mezzo.operator.v1.ListVolumesRequest
-	64,  // 152: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
-	70,  // 153: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	76,  // 154: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
-	73,  // 155: mezzo.operator.v1.Operator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
-	74,  // 156: mezzo.operator.v1.Operator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
-	80,  // 157: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
-	1,   // 158: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
-	5,   // 159: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
-	11,  // 160: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
-	14,  // 161: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
-	17,  // 162: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
-	20,  // 163: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
-	33,  // 164: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
-	36,  // 165: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
-	38,  // 166: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
-	40,  // 167: mezzo.operator.v1.Operator.DrainAgent:output_type -> mezzo.operator.v1.DrainAgentResponse
-	42,  // 168: mezzo.operator.v1.Operator.DeactivateAgent:output_type -> mezzo.operator.v1.DeactivateAgentResponse
-	44,  // 169: mezzo.operator.v1.Operator.ReactivateAgent:output_type -> mezzo.operator.v1.ReactivateAgentResponse
-	46,  // 170: mezzo.operator.v1.Operator.MarkAgentGone:output_type -> mezzo.operator.v1.MarkAgentGoneResponse
-	51,  // 171: mezzo.operator.v1.Operator.GetMaintenance:output_type -> mezzo.operator.v1.GetMaintenanceResponse
-	54,  // 172: mezzo.operator.v1.Operator.SetMaintenanceSchedule:output_type -> mezzo.operator.v1.SetMaintenanceScheduleResponse
-	56,  // 173: mezzo.operator.v1.Operator.StartMaintenance:output_type -> mezzo.operator.v1.StartMaintenanceResponse
-	58,  // 174: mezzo.operator.v1.Operator.StopMaintenance:output_type -> mezzo.operator.v1.StopMaintenanceResponse
-	23,  // 175: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
-	25,  // 176: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
-	28,  // 177: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
-	30,  // 178: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
-	60,  // 179: mezzo.operator.v1.Operator.ApplyOperation:output_type -> mezzo.operator.v1.ApplyOperationResponse
-	62,  // 180: mezzo.operator.v1.Operator.ListVolumes:output_type -> mezzo.operator.v1.ListVolumesResponse
-	65,  // 181: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
-	71,  // 182: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	77,  // 183: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
-	75,  // 184: mezzo.operator.v1.Operator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
-	75,  // 185: mezzo.operator.v1.Operator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
-	81,  // 186: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
-	158, // [158:187] is the sub-list for method output_type
-	129, // [129:158] is the sub-list for method input_type
-	129, // [129:129] is the sub-list for extension type_name
-	129, // [129:129] is the sub-list for extension extendee
-	0,   // [0:129] is the sub-list for field type_name
+	92,  // 48: mezzo.operator.v1.Role.reserved:type_name -> google.protobuf.Struct
+	92,  // 49: mezzo.operator.v1.SetQuotaRequest.guarantee:type_name -> google.protobuf.Struct
+	92,  // 50: mezzo.operator.v1.SetQuotaRequest.limit:type_name -> google.protobuf.Struct
+	26,  // 51: mezzo.operator.v1.GetQuotaResponse.quotas:type_name -> mezzo.operator.v1.Quota
+	92,  // 52: mezzo.operator.v1.Quota.guarantee:type_name -> google.protobuf.Struct
+	92,  // 53: mezzo.operator.v1.Quota.limit:type_name -> google.protobuf.Struct
+	92,  // 54: mezzo.operator.v1.Quota.consumed:type_name -> google.protobuf.Struct
+	31,  // 55: mezzo.operator.v1.SetWeightsRequest.weights:type_name -> mezzo.operator.v1.RoleWeight
+	34,  // 56: mezzo.operator.v1.ListPluginsResponse.plugins:type_name -> mezzo.operator.v1.Plugin
+	91,  // 57: mezzo.operator.v1.Plugin.since:type_name -> google.protobuf.Timestamp
+	2,   // 58: mezzo.operator.v1.Plugin.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	47,  // 59: mezzo.operator.v1.MaintenanceWindow.machines:type_name -> mezzo.operator.v1.Machine
+	8,   // 60: mezzo.operator.v1.MaintenanceWindow.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	48,  // 61: mezzo.operator.v1.Maintenance.windows:type_name -> mezzo.operator.v1.MaintenanceWindow
+	47,  // 62: mezzo.operator.v1.Maintenance.down:type_name -> mezzo.operator.v1.Machine
+	49,  // 63: mezzo.operator.v1.GetMaintenanceResponse.maintenance:type_name -> mezzo.operator.v1.Maintenance
+	52,  // 64: mezzo.operator.v1.GetMaintenanceResponse.machines:type_name -> mezzo.operator.v1.MachineStatus
+	47,  // 65: mezzo.operator.v1.MachineStatus.machine:type_name -> mezzo.operator.v1.Machine
+	8,   // 66: mezzo.operator.v1.MachineStatus.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	6,   // 67: mezzo.operator.v1.MachineStatus.agents:type_name -> mezzo.operator.v1.Agent
+	48,  // 68: mezzo.operator.v1.SetMaintenanceScheduleRequest.windows:type_name -> mezzo.operator.v1.MaintenanceWindow
+	47,  // 69: mezzo.operator.v1.StartMaintenanceRequest.machines:type_name -> mezzo.operator.v1.Machine
+	47,  // 70: mezzo.operator.v1.StopMaintenanceRequest.machines:type_name -> mezzo.operator.v1.Machine
+	96,  // 71: mezzo.operator.v1.ApplyOperationRequest.operation:type_name -> mezzo.v1.Offer.Operation
+	63,  // 72: mezzo.operator.v1.ListVolumesResponse.volumes:type_name -> mezzo.operator.v1.Volume
+	89,  // 73: mezzo.operator.v1.Volume.tasks:type_name -> mezzo.operator.v1.TaskKey
+	93,  // 74: mezzo.operator.v1.Volume.resource:type_name -> mezzo.v1.Resource
+	67,  // 75: mezzo.operator.v1.ExplainResponse.roles:type_name -> mezzo.operator.v1.RoleExplanation
+	12,  // 76: mezzo.operator.v1.ExplainResponse.framework:type_name -> mezzo.operator.v1.Framework
+	66,  // 77: mezzo.operator.v1.ExplainResponse.causes:type_name -> mezzo.operator.v1.Cause
+	68,  // 78: mezzo.operator.v1.RoleExplanation.reasons:type_name -> mezzo.operator.v1.ReasonCount
+	69,  // 79: mezzo.operator.v1.RoleExplanation.agents:type_name -> mezzo.operator.v1.AgentExplanation
+	66,  // 80: mezzo.operator.v1.RoleExplanation.causes:type_name -> mezzo.operator.v1.Cause
+	92,  // 81: mezzo.operator.v1.AgentExplanation.free:type_name -> google.protobuf.Struct
+	72,  // 82: mezzo.operator.v1.ReloadResponse.changes:type_name -> mezzo.operator.v1.ReloadChange
+	72,  // 83: mezzo.operator.v1.ReloadResponse.restart:type_name -> mezzo.operator.v1.ReloadChange
+	91,  // 84: mezzo.operator.v1.LogLevel.until:type_name -> google.protobuf.Timestamp
+	78,  // 85: mezzo.operator.v1.GetMetricsResponse.metrics:type_name -> mezzo.operator.v1.Metric
+	90,  // 86: mezzo.operator.v1.Metric.labels:type_name -> mezzo.operator.v1.Metric.LabelsEntry
+	79,  // 87: mezzo.operator.v1.Metric.buckets:type_name -> mezzo.operator.v1.MetricBucket
+	88,  // 88: mezzo.operator.v1.WatchEvent.snapshot_end:type_name -> mezzo.operator.v1.SnapshotEnd
+	6,   // 89: mezzo.operator.v1.WatchEvent.agent:type_name -> mezzo.operator.v1.Agent
+	12,  // 90: mezzo.operator.v1.WatchEvent.framework:type_name -> mezzo.operator.v1.Framework
+	15,  // 91: mezzo.operator.v1.WatchEvent.task:type_name -> mezzo.operator.v1.Task
+	89,  // 92: mezzo.operator.v1.WatchEvent.task_removed:type_name -> mezzo.operator.v1.TaskKey
+	18,  // 93: mezzo.operator.v1.WatchEvent.offer:type_name -> mezzo.operator.v1.Offer
+	21,  // 94: mezzo.operator.v1.WatchEvent.role:type_name -> mezzo.operator.v1.Role
+	34,  // 95: mezzo.operator.v1.WatchEvent.plugin:type_name -> mezzo.operator.v1.Plugin
+	83,  // 96: mezzo.operator.v1.WatchEvent.agent_detail:type_name -> mezzo.operator.v1.AgentDetail
+	84,  // 97: mezzo.operator.v1.WatchEvent.framework_detail:type_name -> mezzo.operator.v1.FrameworkDetail
+	85,  // 98: mezzo.operator.v1.WatchEvent.task_detail:type_name -> mezzo.operator.v1.TaskDetail
+	97,  // 99: mezzo.operator.v1.WatchEvent.offer_detail:type_name -> mezzo.v1.Offer
+	86,  // 100: mezzo.operator.v1.WatchEvent.executor:type_name -> mezzo.operator.v1.ExecutorDetail
+	87,  // 101: mezzo.operator.v1.WatchEvent.executor_removed:type_name -> mezzo.operator.v1.ExecutorKey
+	82,  // 102: mezzo.operator.v1.WatchEvent.batch:type_name -> mezzo.operator.v1.WatchBatch
+	98,  // 103: mezzo.operator.v1.WatchEvent.operation:type_name -> mezzo.v1.Operation
+	49,  // 104: mezzo.operator.v1.WatchEvent.maintenance:type_name -> mezzo.operator.v1.Maintenance
+	81,  // 105: mezzo.operator.v1.WatchBatch.events:type_name -> mezzo.operator.v1.WatchEvent
+	2,   // 106: mezzo.operator.v1.AgentDetail.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	99,  // 107: mezzo.operator.v1.AgentDetail.attributes:type_name -> mezzo.v1.Attribute
+	100, // 108: mezzo.operator.v1.AgentDetail.domain:type_name -> mezzo.v1.DomainInfo
+	93,  // 109: mezzo.operator.v1.AgentDetail.total:type_name -> mezzo.v1.Resource
+	93,  // 110: mezzo.operator.v1.AgentDetail.allocated:type_name -> mezzo.v1.Resource
+	93,  // 111: mezzo.operator.v1.AgentDetail.offered:type_name -> mezzo.v1.Resource
+	91,  // 112: mezzo.operator.v1.AgentDetail.registered:type_name -> google.protobuf.Timestamp
+	91,  // 113: mezzo.operator.v1.AgentDetail.reregistered:type_name -> google.protobuf.Timestamp
+	91,  // 114: mezzo.operator.v1.AgentDetail.unreachable:type_name -> google.protobuf.Timestamp
+	8,   // 115: mezzo.operator.v1.AgentDetail.unavailability:type_name -> mezzo.operator.v1.Unavailability
+	9,   // 116: mezzo.operator.v1.AgentDetail.inverse_offers:type_name -> mezzo.operator.v1.InverseOffer
+	7,   // 117: mezzo.operator.v1.AgentDetail.drain:type_name -> mezzo.operator.v1.AgentDrain
+	101, // 118: mezzo.operator.v1.FrameworkDetail.info:type_name -> mezzo.v1.FrameworkInfo
+	102, // 119: mezzo.operator.v1.FrameworkDetail.constraints:type_name -> mezzo.v1.scheduler.OfferConstraints
+	91,  // 120: mezzo.operator.v1.FrameworkDetail.registered:type_name -> google.protobuf.Timestamp
+	91,  // 121: mezzo.operator.v1.FrameworkDetail.reregistered:type_name -> google.protobuf.Timestamp
+	91,  // 122: mezzo.operator.v1.FrameworkDetail.disconnected:type_name -> google.protobuf.Timestamp
+	91,  // 123: mezzo.operator.v1.FrameworkDetail.unregistered:type_name -> google.protobuf.Timestamp
+	103, // 124: mezzo.operator.v1.TaskDetail.task:type_name -> mezzo.v1.Task
+	91,  // 125: mezzo.operator.v1.TaskDetail.launched:type_name -> google.protobuf.Timestamp
+	91,  // 126: mezzo.operator.v1.TaskDetail.started:type_name -> google.protobuf.Timestamp
+	91,  // 127: mezzo.operator.v1.TaskDetail.finished:type_name -> google.protobuf.Timestamp
+	104, // 128: mezzo.operator.v1.ExecutorDetail.info:type_name -> mezzo.v1.ExecutorInfo
+	93,  // 129: mezzo.operator.v1.ExecutorDetail.resources:type_name -> mezzo.v1.Resource
+	0,   // 130: mezzo.operator.v1.Operator.GetStatus:input_type -> mezzo.operator.v1.GetStatusRequest
+	4,   // 131: mezzo.operator.v1.Operator.ListAgents:input_type -> mezzo.operator.v1.ListAgentsRequest
+	10,  // 132: mezzo.operator.v1.Operator.ListFrameworks:input_type -> mezzo.operator.v1.ListFrameworksRequest
+	13,  // 133: mezzo.operator.v1.Operator.ListTasks:input_type -> mezzo.operator.v1.ListTasksRequest
+	16,  // 134: mezzo.operator.v1.Operator.ListOffers:input_type -> mezzo.operator.v1.ListOffersRequest
+	19,  // 135: mezzo.operator.v1.Operator.ListRoles:input_type -> mezzo.operator.v1.ListRolesRequest
+	32,  // 136: mezzo.operator.v1.Operator.ListPlugins:input_type -> mezzo.operator.v1.ListPluginsRequest
+	35,  // 137: mezzo.operator.v1.Operator.KillTask:input_type -> mezzo.operator.v1.KillTaskRequest
+	37,  // 138: mezzo.operator.v1.Operator.Teardown:input_type -> mezzo.operator.v1.TeardownRequest
+	39,  // 139: mezzo.operator.v1.Operator.DrainAgent:input_type -> mezzo.operator.v1.DrainAgentRequest
+	41,  // 140: mezzo.operator.v1.Operator.DeactivateAgent:input_type -> mezzo.operator.v1.DeactivateAgentRequest
+	43,  // 141: mezzo.operator.v1.Operator.ReactivateAgent:input_type -> mezzo.operator.v1.ReactivateAgentRequest
+	45,  // 142: mezzo.operator.v1.Operator.MarkAgentGone:input_type -> mezzo.operator.v1.MarkAgentGoneRequest
+	50,  // 143: mezzo.operator.v1.Operator.GetMaintenance:input_type -> mezzo.operator.v1.GetMaintenanceRequest
+	53,  // 144: mezzo.operator.v1.Operator.SetMaintenanceSchedule:input_type -> mezzo.operator.v1.SetMaintenanceScheduleRequest
+	55,  // 145: mezzo.operator.v1.Operator.StartMaintenance:input_type -> mezzo.operator.v1.StartMaintenanceRequest
+	57,  // 146: mezzo.operator.v1.Operator.StopMaintenance:input_type -> mezzo.operator.v1.StopMaintenanceRequest
+	22,  // 147: mezzo.operator.v1.Operator.SetQuota:input_type -> mezzo.operator.v1.SetQuotaRequest
+	24,  // 148: mezzo.operator.v1.Operator.GetQuota:input_type -> mezzo.operator.v1.GetQuotaRequest
+	27,  // 149: mezzo.operator.v1.Operator.RemoveQuota:input_type -> mezzo.operator.v1.RemoveQuotaRequest
+	29,  // 150: mezzo.operator.v1.Operator.SetWeights:input_type -> mezzo.operator.v1.SetWeightsRequest
+	59,  // 151: mezzo.operator.v1.Operator.ApplyOperation:input_type -> mezzo.operator.v1.ApplyOperationRequest
+	61,  // 152: mezzo.operator.v1.Operator.ListVolumes:input_type -> mezzo.operator.v1.ListVolumesRequest
+	64,  // 153: mezzo.operator.v1.Operator.Explain:input_type -> mezzo.operator.v1.ExplainRequest
+	70,  // 154: mezzo.operator.v1.Operator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	76,  // 155: mezzo.operator.v1.Operator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
+	73,  // 156: mezzo.operator.v1.Operator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
+	74,  // 157: mezzo.operator.v1.Operator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
+	80,  // 158: mezzo.operator.v1.Operator.Watch:input_type -> mezzo.operator.v1.WatchRequest
+	1,   // 159: mezzo.operator.v1.Operator.GetStatus:output_type -> mezzo.operator.v1.Status
+	5,   // 160: mezzo.operator.v1.Operator.ListAgents:output_type -> mezzo.operator.v1.ListAgentsResponse
+	11,  // 161: mezzo.operator.v1.Operator.ListFrameworks:output_type -> mezzo.operator.v1.ListFrameworksResponse
+	14,  // 162: mezzo.operator.v1.Operator.ListTasks:output_type -> mezzo.operator.v1.ListTasksResponse
+	17,  // 163: mezzo.operator.v1.Operator.ListOffers:output_type -> mezzo.operator.v1.ListOffersResponse
+	20,  // 164: mezzo.operator.v1.Operator.ListRoles:output_type -> mezzo.operator.v1.ListRolesResponse
+	33,  // 165: mezzo.operator.v1.Operator.ListPlugins:output_type -> mezzo.operator.v1.ListPluginsResponse
+	36,  // 166: mezzo.operator.v1.Operator.KillTask:output_type -> mezzo.operator.v1.KillTaskResponse
+	38,  // 167: mezzo.operator.v1.Operator.Teardown:output_type -> mezzo.operator.v1.TeardownResponse
+	40,  // 168: mezzo.operator.v1.Operator.DrainAgent:output_type -> mezzo.operator.v1.DrainAgentResponse
+	42,  // 169: mezzo.operator.v1.Operator.DeactivateAgent:output_type -> mezzo.operator.v1.DeactivateAgentResponse
+	44,  // 170: mezzo.operator.v1.Operator.ReactivateAgent:output_type -> mezzo.operator.v1.ReactivateAgentResponse
+	46,  // 171: mezzo.operator.v1.Operator.MarkAgentGone:output_type -> mezzo.operator.v1.MarkAgentGoneResponse
+	51,  // 172: mezzo.operator.v1.Operator.GetMaintenance:output_type -> mezzo.operator.v1.GetMaintenanceResponse
+	54,  // 173: mezzo.operator.v1.Operator.SetMaintenanceSchedule:output_type -> mezzo.operator.v1.SetMaintenanceScheduleResponse
+	56,  // 174: mezzo.operator.v1.Operator.StartMaintenance:output_type -> mezzo.operator.v1.StartMaintenanceResponse
+	58,  // 175: mezzo.operator.v1.Operator.StopMaintenance:output_type -> mezzo.operator.v1.StopMaintenanceResponse
+	23,  // 176: mezzo.operator.v1.Operator.SetQuota:output_type -> mezzo.operator.v1.SetQuotaResponse
+	25,  // 177: mezzo.operator.v1.Operator.GetQuota:output_type -> mezzo.operator.v1.GetQuotaResponse
+	28,  // 178: mezzo.operator.v1.Operator.RemoveQuota:output_type -> mezzo.operator.v1.RemoveQuotaResponse
+	30,  // 179: mezzo.operator.v1.Operator.SetWeights:output_type -> mezzo.operator.v1.SetWeightsResponse
+	60,  // 180: mezzo.operator.v1.Operator.ApplyOperation:output_type -> mezzo.operator.v1.ApplyOperationResponse
+	62,  // 181: mezzo.operator.v1.Operator.ListVolumes:output_type -> mezzo.operator.v1.ListVolumesResponse
+	65,  // 182: mezzo.operator.v1.Operator.Explain:output_type -> mezzo.operator.v1.ExplainResponse
+	71,  // 183: mezzo.operator.v1.Operator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	77,  // 184: mezzo.operator.v1.Operator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
+	75,  // 185: mezzo.operator.v1.Operator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	75,  // 186: mezzo.operator.v1.Operator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	81,  // 187: mezzo.operator.v1.Operator.Watch:output_type -> mezzo.operator.v1.WatchEvent
+	159, // [159:188] is the sub-list for method output_type
+	130, // [130:159] is the sub-list for method input_type
+	130, // [130:130] is the sub-list for extension type_name
+	130, // [130:130] is the sub-list for extension extendee
+	0,   // [0:130] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_operator_proto_init() }
