@@ -102,6 +102,10 @@ install: build ## Installs into PREFIX (/usr/local): bin/mezzo and lib/mezzo/plu
 	ln -sfn ../lib/mezzo/mezzo $(DESTDIR)$(PREFIX)/bin/mezzo; \
 	for f in $(BIN)/plugins/mezzo-*; do place $$f $(DESTDIR)$(PREFIX)/lib/mezzo/plugins/$$(basename $$f); done
 
+.PHONY: deb
+deb: build ## A Debian package, in dist/
+	packaging/build-deb $(VERSION) $(BIN) dist
+
 .PHONY: clean
 clean: ## Removes what was built
 	rm -rf $(BIN)
