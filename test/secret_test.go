@@ -84,7 +84,7 @@ func TestRunSecrets(t *testing.T) {
 	}
 	r.ends("count", mezzov1.TaskState_TASK_RUNNING)
 	agent.stop(syscall.SIGKILL)
-	again := serve(t, nil, args...)
+	again := serve(t, nil, append(args, "--end-tasks")...) // nothing is left after the test
 	eventually(t, "the task's environment to be seen", func() bool {
 		return strings.Contains(c.mezzo("exec", "good", "--", "sh", "-c", "echo $NAMED; cat file").stdout, named+"\n"+quiet)
 	})
