@@ -26,15 +26,19 @@ func TestGroupRunsAndEndsTogether(t *testing.T) {
 	c := startDev(t)
 	r := newRunner(t, c.fields["rpc"])
 	tasks := []*mezzov1.TaskInfo{
-		shellTask("writer", "echo written > shared/word"),
-		shellTask("server", "while [ ! -e shared/word ]; do sleep 0.05; done; cat shared/word; touch shared/seen; exec sleep 1000"),
-		shellTask("broken", "while [ ! -e shared/seen ]; do sleep 0.05; done; exit 3"),
+		shellTask("writer", "echo written > shared/draft && mv shared/draft shared/word"),
+		shellTask("server", "while [ ! -e shared/word ]; do sleep 0.05; done; cat shared/word; exec sleep 1000"),
+		shellTask("broken", "while [ ! -e shared/fail ]; do sleep 0.05; done; exit 3"),
 	}
 	for _, task := range tasks {
 		task.Container = sharedVolume(mezzov1.Volume_Source_SandboxPath_PARENT)
 	}
 	r.launchGroup(tasks...)
 	r.ends("writer", mezzov1.TaskState_TASK_FINISHED)
+	eventually(t, "the server to read", func() bool { return c.mezzo("logs", "server").stdout == "written\n" })
+	if r := c.mezzo("exec", "server", "--", "touch", "shared/fail"); r.code != 0 {
+		t.Fatalf("to have one fail: %+v", r)
+	}
 	if s := r.ends("broken", mezzov1.TaskState_TASK_FAILED); s.GetMessage() != "Command exited with status 3" {
 		t.Errorf("the one that failed: %v", s)
 	}

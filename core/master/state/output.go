@@ -95,8 +95,9 @@ type Revoked struct {
 	Role    string
 }
 
-// RegistryWrite: write the entries, all or none, then tell RegistryWritten. At
-// most one is under way at a time.
+// RegistryWrite: write the entries in order, then tell RegistryWritten. Each is
+// written whole, and after an error all are written again; who reads meanwhile may
+// find a part of them. At most one is under way at a time.
 type RegistryWrite struct {
 	ID      uint64
 	Entries []Entry
