@@ -153,6 +153,9 @@ func (l *loop) handle(input any) {
 			delete(l.sessions, in.Session)
 			l.step(in)
 		}
+	case state.SchedulerCall:
+		l.mirror.tallies.find(in.Call.GetFrameworkId().GetValue()).call(in.Call)
+		l.step(in)
 	case step:
 		l.step(in)
 	}
@@ -237,6 +240,7 @@ func (l *loop) carryOut(output state.Output) {
 	case state.RegistryWrite:
 		l.writes <- out
 	case state.Publish:
+		l.mirror.tallies.published(&out)
 		l.mirror.publish(out)
 	case state.Reply:
 		if reply, open := l.orders[out.Request]; open {
@@ -281,7 +285,12 @@ func (l *loop) sendScheduler(id state.Stream, event *schedulerv1.Event, size int
 	if !open {
 		return
 	}
+	if event.GetType() == schedulerv1.Event_SUBSCRIBED && stream.tally == nil {
+		stream.tally = l.mirror.tallies.begin(event.GetSubscribed().GetFrameworkId().GetValue())
+		stream.tally.call(&schedulerv1.Call{Type: schedulerv1.Call_SUBSCRIBE.Enum()})
+	}
 	l.metrics.traffic.event(event)
+	stream.tally.event(event)
 	class := rpc.Control
 	if event.GetType() == schedulerv1.Event_MESSAGE {
 		class = rpc.Bulk
@@ -379,5 +388,6 @@ func (l *loop) end() {
 	for _, s := range l.sessions {
 		s.cut(errStopped.Error())
 	}
+	l.mirror.tallies.clear()
 	close(l.writes)
 }

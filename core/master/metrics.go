@@ -60,7 +60,7 @@ func newMetrics(m *mirror, waiting func() int, leading func() bool) *metrics {
 		}
 		return 0
 	})
-	out.registry.MustRegister(inbox, leads, out.terms, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, out.swaps, out.revoked, &gauges{mirror: m},
+	out.registry.MustRegister(inbox, leads, out.terms, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, out.swaps, out.revoked, &gauges{mirror: m}, m.tallies,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return out
 }
@@ -89,8 +89,9 @@ var (
 	roleLimitDesc     = prometheus.NewDesc("mezzo_master_role_limit", "What a role may have at most.", []string{"role", "resource"}, nil)
 	awaitedDesc       = prometheus.NewDesc("mezzo_master_agents_awaited", "Agents that have not come back since this master began to lead.", nil, nil)
 
-	taskEndsDesc     = prometheus.NewDesc("mezzo_master_tasks_ended_total", "Tasks that have ended, by their last state and who said so and why, since the process began.", []string{"state", "source", "reason"}, nil)
-	agentChangesDesc = prometheus.NewDesc("mezzo_master_agent_changes_total", "Agents that registered, registered again, became unreachable or were removed, since the process began.", []string{"change"}, nil)
+	taskEndsDesc      = prometheus.NewDesc("mezzo_master_tasks_ended_total", "Tasks that have ended, by their last state and who said so and why, since the process began.", []string{"state", "source", "reason"}, nil)
+	agentChangesDesc  = prometheus.NewDesc("mezzo_master_agent_changes_total", "Agents that registered, registered again, became unreachable or were removed, since the process began.", []string{"change"}, nil)
+	operationEndsDesc = prometheus.NewDesc("mezzo_master_operations_ended_total", "Operations on resources that have ended, by type and their last state, since the process began.", []string{"type", "state"}, nil)
 
 	upDesc = prometheus.NewDesc("mezzo_plugin_up", "Whether a plugin runs and is healthy or degraded.", []string{"plugin"}, nil)
 )
@@ -98,7 +99,7 @@ var (
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{agentsDesc, frameworksDesc, tasksDesc, offersDesc, restartsDesc, upDesc, roleSharesDesc,
-		roleAllocatedDesc, roleConsumedDesc, roleGuaranteeDesc, roleLimitDesc, awaitedDesc, taskEndsDesc, agentChangesDesc} {
+		roleAllocatedDesc, roleConsumedDesc, roleGuaranteeDesc, roleLimitDesc, awaitedDesc, taskEndsDesc, agentChangesDesc, operationEndsDesc} {
 		out <- d
 	}
 }
@@ -127,6 +128,10 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	gauge(awaitedDesc, float64(m.awaited))
 	for end, n := range m.taskEnds {
 		out <- prometheus.MustNewConstMetric(taskEndsDesc, prometheus.CounterValue, float64(n), end.labels()...)
+	}
+	for end, n := range m.operationEnds {
+		out <- prometheus.MustNewConstMetric(operationEndsDesc, prometheus.CounterValue, float64(n),
+			strings.ToLower(end.Type.String()), strings.ToLower(strings.TrimPrefix(end.State.String(), "OPERATION_")))
 	}
 	for change, n := range m.agentChanges {
 		out <- prometheus.MustNewConstMetric(agentChangesDesc, prometheus.CounterValue, float64(n), change)

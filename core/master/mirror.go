@@ -44,7 +44,9 @@ type mirror struct {
 	taskStates      map[mezzov1.TaskState]int
 	taskEnds        map[taskEnd]uint64 // since the process began
 	agentChanges    map[string]uint64  // likewise
-	awaited         int                // agents that have not come back since it began to lead
+	operationEnds   map[state.OperationEnd]uint64
+	tallies         *tallies // which the loop keeps
+	awaited         int      // agents that have not come back since it began to lead
 }
 
 // change is what is to be applied: a publication, a plugin's status, or a new
@@ -62,6 +64,7 @@ func newMirror() *mirror {
 	m := &mirror{
 		wake: make(chan struct{}, 1), watchers: map[*watcher]struct{}{}, plugins: map[string]*operatorv1.Plugin{},
 		taskEnds: map[taskEnd]uint64{}, agentChanges: map[string]uint64{},
+		operationEnds: map[state.OperationEnd]uint64{}, tallies: newTallies(),
 	}
 	m.clear()
 	return m
@@ -180,6 +183,9 @@ func (m *mirror) enter(c *change) (first uint64, watchers []*watcher) {
 	}
 	for _, uuid := range c.publish.OperationsRemoved {
 		delete(m.operations, uuid)
+	}
+	for _, end := range c.publish.OperationEnds {
+		m.operationEnds[end]++
 	}
 	if s := c.publish.Schedule; s != nil {
 		m.schedule = s

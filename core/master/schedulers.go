@@ -38,6 +38,7 @@ type subscription struct {
 	principal string
 	adapter   string // that it came through; empty: none
 	sender    *rpc.Sender[*schedulerv1.Event]
+	tally     *tally // of its framework, once it is subscribed; the loop's
 
 	once sync.Once
 	over chan struct{} // closed when why is set

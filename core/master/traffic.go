@@ -53,7 +53,7 @@ func (t *traffic) call(kind schedulerv1.Call_Type) { count(&t.calls, int32(kind)
 func (t *traffic) event(e *schedulerv1.Event) {
 	count(&t.events, int32(e.GetType()))
 	if e.GetType() == schedulerv1.Event_UPDATE {
-		if s := e.GetUpdate().GetStatus(); s.GetSource() == mezzov1.TaskStatus_SOURCE_MASTER && refusals[s.GetReason()] {
+		if s := e.GetUpdate().GetStatus(); refused(s) {
 			t.refused.WithLabelValues(stateLabel(s.GetState()), reasonLabel(s)).Inc()
 		}
 	}
@@ -90,6 +90,11 @@ func (t *traffic) message(m *linkv1.AgentMessage) {
 var refusals = map[mezzov1.TaskStatus_Reason]bool{
 	mezzov1.TaskStatus_REASON_INVALID_OFFERS: true, mezzov1.TaskStatus_REASON_TASK_INVALID: true, mezzov1.TaskStatus_REASON_TASK_UNAUTHORIZED: true,
 	mezzov1.TaskStatus_REASON_TASK_GROUP_INVALID: true, mezzov1.TaskStatus_REASON_TASK_GROUP_UNAUTHORIZED: true,
+}
+
+// refused tells whether a status is of a task that never came to be.
+func refused(s *mezzov1.TaskStatus) bool {
+	return s.GetSource() == mezzov1.TaskStatus_SOURCE_MASTER && refusals[s.GetReason()]
 }
 
 // taskEnd is how a task ended.
@@ -134,6 +139,7 @@ func (m *mirror) countTask(before, now *state.TaskView) {
 		source = now.Status.GetSource()
 	}
 	m.taskEnds[taskEnd{end, source, reasonLabel(now.Status)}]++
+	m.tallies.find(now.FrameworkID).end(end)
 }
 
 // countAgent counts what became of an agent. The view's lock is held.

@@ -147,6 +147,7 @@ func (m *Machine) refuseTask(f *framework, t *mezzov1.TaskInfo, state mezzov1.Ta
 // framework wants to know, which it says by giving it an id.
 func (m *Machine) refuseOperation(f *framework, op *mezzov1.Offer_Operation, why string) {
 	m.logf(Info, "operation refused", "framework_id", f.id, "type", op.GetType().String(), "reason", why)
+	m.countOperationEnd(op, mezzov1.OperationState_OPERATION_ERROR)
 	if op.GetId().GetValue() == "" || !f.connected() {
 		return
 	}

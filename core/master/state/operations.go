@@ -329,7 +329,7 @@ func (m *Machine) operationUpdate(a *agent, u *linkv1.OperationUpdate) {
 	}
 	st := proto.CloneOf(u.GetStatus())
 	st.AgentId = a.pid
-	p.status, p.lost = st, false
+	m.setOperationStatus(p, st)
 	m.touchOperation(p)
 	if p.framework == nil {
 		m.forgetOperation(p)
@@ -342,6 +342,20 @@ func (m *Machine) operationUpdate(a *agent, u *linkv1.OperationUpdate) {
 		return
 	}
 	m.operationEvent(p.framework, st)
+}
+
+// setOperationStatus takes over what an agent says of an operation.
+func (m *Machine) setOperationStatus(p *pendingOperation, st *mezzov1.OperationStatus) {
+	known := p.status != nil && p.ended()
+	if p.status, p.lost = st, false; !known && p.ended() {
+		m.countOperationEnd(p.info, st.GetState())
+	}
+}
+
+// countOperationEnd has watchers learn that an operation has come to its end. It
+// is called once for each.
+func (m *Machine) countOperationEnd(op *mezzov1.Offer_Operation, state mezzov1.OperationState) {
+	m.dirty.operationEnds = append(m.dirty.operationEnds, OperationEnd{op.GetType(), state})
 }
 
 func (m *Machine) operationEvent(f *framework, st *mezzov1.OperationStatus) {
@@ -444,11 +458,12 @@ func (m *Machine) adoptOperations(a *agent, reg *registration) {
 			p = &pendingOperation{uuid: uuid, agent: a, framework: f, id: o.GetOperationId(), info: o.GetInfo()}
 			m.addOperation(p)
 		}
-		p.lost, p.status = false, proto.CloneOf(o.GetLatestStatus())
-		if p.status == nil {
-			p.status = &mezzov1.OperationStatus{State: mezzov1.OperationState_OPERATION_PENDING.Enum()}
+		st := proto.CloneOf(o.GetLatestStatus())
+		if st == nil {
+			st = &mezzov1.OperationStatus{State: mezzov1.OperationState_OPERATION_PENDING.Enum()}
 		}
-		p.status.AgentId = a.pid
+		st.AgentId = a.pid
+		m.setOperationStatus(p, st)
 		m.touchOperation(p)
 	}
 	for _, uuid := range sortedKeys(a.operations) {
@@ -462,9 +477,10 @@ func (m *Machine) adoptOperations(a *agent, reg *registration) {
 func (m *Machine) giveUpOperation(p *pendingOperation, state mezzov1.OperationState, why string) {
 	m.forgetOperation(p)
 	switch {
-	case p.framework == nil:
+	case p.framework == nil: // what came of it is not known, and not counted
 		m.reply(p.request, &OrderError{OrderLost, fmt.Sprintf("agent %s went away (%s): it is unknown whether the operation was carried out; look at what the agent has when it is back", p.agent.id, why)})
 	case !p.ended():
+		m.countOperationEnd(p.info, state)
 		m.operationEvent(p.framework, m.ownOperationStatus(p, state, "The operation was lost: "+why))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 )
 
@@ -121,8 +122,16 @@ type Publish struct {
 	OffersRemoved     []string
 	Roles             []*RoleView
 	RolesRemoved      []string
+	// OperationEnds are operations whose outcome became known, each once.
+	OperationEnds []OperationEnd
 	// Schedule is the maintenance schedule; nil: it has not changed.
 	Schedule *ScheduleView
+}
+
+// OperationEnd is what came of an operation.
+type OperationEnd struct {
+	Type  mezzov1.Offer_Operation_Type
+	State mezzov1.OperationState
 }
 
 // Reply answers an operator's order. Err is nil when it was carried out; then

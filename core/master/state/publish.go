@@ -24,6 +24,7 @@ type dirty struct {
 	offersRemoved     []string
 	executorsRemoved  []ExecutorKey
 	operationsRemoved []*pendingOperation
+	operationEnds     []OperationEnd
 
 	schedule bool // the maintenance schedule
 
@@ -33,7 +34,8 @@ type dirty struct {
 
 func (d *dirty) empty() bool {
 	return !d.schedule && len(d.agents)+len(d.frameworks)+len(d.tasks)+len(d.offers)+len(d.roles)+len(d.executors)+len(d.executorsRemoved)+
-		len(d.agentsRemoved)+len(d.frameworksRemoved)+len(d.tasksRemoved)+len(d.offersRemoved)+len(d.operations)+len(d.operationsRemoved) == 0
+		len(d.agentsRemoved)+len(d.frameworksRemoved)+len(d.tasksRemoved)+len(d.offersRemoved)+len(d.operations)+len(d.operationsRemoved)+
+		len(d.operationEnds) == 0
 }
 
 func (m *Machine) touchAgent(a *agent) {
@@ -126,6 +128,7 @@ func (m *Machine) publish() {
 	d.ready = false
 	p := Publish{
 		AgentsRemoved: d.agentsRemoved, FrameworksRemoved: d.frameworksRemoved, OffersRemoved: d.offersRemoved,
+		OperationEnds: d.operationEnds,
 	}
 	// A view per object, in the order of the first change.
 	for _, a := range d.agents {
@@ -174,7 +177,7 @@ func (m *Machine) publish() {
 	m.dirty.timer.fire = d.timer.fire
 	if p.Schedule != nil || len(p.Agents)+len(p.AgentsRemoved)+len(p.Frameworks)+len(p.FrameworksRemoved)+len(p.Tasks)+len(p.TasksRemoved)+
 		len(p.Offers)+len(p.OffersRemoved)+len(p.Roles)+len(p.RolesRemoved)+len(p.Executors)+len(p.ExecutorsRemoved)+
-		len(p.Operations)+len(p.OperationsRemoved) > 0 {
+		len(p.Operations)+len(p.OperationsRemoved)+len(p.OperationEnds) > 0 {
 		m.emit(p)
 	}
 }

@@ -2,7 +2,9 @@ package state_test
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -270,6 +272,11 @@ func (s *script) run(line string) string {
 		return shortText(head + s.listTasks())
 	case "free":
 		return shortText(head + s.listFree())
+	case "operation_ends":
+		for _, what := range slices.Sorted(maps.Keys(s.w.operationEnds)) {
+			head += fmt.Sprintln(what, s.w.operationEnds[what])
+		}
+		return head
 	default:
 		outs = s.schedulerCall(verb, rest, a)
 	}

@@ -44,11 +44,13 @@ type world struct {
 	// views is what a watcher of Publish knows.
 	tasks  map[state.TaskKey]*state.TaskView
 	agents map[string]*state.AgentView
-	seq    uint64
+	// operationEnds are how often operations were told to have ended.
+	operationEnds map[string]int
+	seq           uint64
 }
 
 func newWorld(t reporter, cfg state.Config) *world {
-	w := &world{t: t, cfg: cfg, now: epoch, durable: map[string][]byte{}}
+	w := &world{t: t, cfg: cfg, now: epoch, durable: map[string][]byte{}, operationEnds: map[string]int{}}
 	w.start()
 	return w
 }
@@ -105,6 +107,9 @@ func (w *world) step(in state.Input) []state.Output {
 				}
 				for _, k := range out.TasksRemoved {
 					delete(w.tasks, k)
+				}
+				for _, end := range out.OperationEnds {
+					w.operationEnds[end.Type.String()+" "+end.State.String()]++
 				}
 			}
 		}

@@ -67,6 +67,7 @@ func (m *Master) Numbers(ctx context.Context) Numbers {
 	if m.Subscribers != nil {
 		n["master/operator_event_stream_subscribers"] = float64(m.Subscribers())
 	}
+	frameworks := map[string]string{} // the prefixes of those that live, by id
 	if status, err := m.Mirror.Status(ctx); err == nil {
 		if at := status.GetStarted(); at != nil {
 			n["master/uptime_secs"] = time.Since(at.AsTime()).Seconds()
@@ -75,15 +76,55 @@ func (m *Master) Numbers(ctx context.Context) Numbers {
 			n["master/elected"], n["registrar/log/recovered"], n["registrar/log/ensemble_size"] = 1, 1, 1
 			if now, err := m.Mirror.Read(ctx); err == nil {
 				n.cluster(now)
+				for _, f := range now.Frameworks {
+					if !f.Completed() {
+						frameworks[f.ID()] = prefixOf(f)
+					}
+				}
 			}
 		}
 	}
 	if answer, err := m.Operator.GetMetrics(ctx, &operatorv1.GetMetricsRequest{}); err == nil {
 		for _, x := range answer.GetMetrics() {
-			n.core(x)
+			if prefix, of := frameworks[x.GetLabels()["framework"]]; of {
+				n.ofFramework(prefix, x)
+			} else {
+				n.core(x)
+			}
 		}
 	}
 	return n
+}
+
+// frameworkNames are the numbers of a framework that are there from its first
+// moment on; those of a type appear with the first of it.
+const frameworkNames = `
+	calls events operations offers/{sent,accepted,declined,rescinded}
+	tasks/terminal/task_{finished,failed,killed,lost,error,dropped,unreachable,gone,gone_by_operator}`
+
+func prefixOf(f *mirror.Framework) string {
+	return "master/frameworks/" + url.QueryEscape(f.GetInfo().GetName()) + "/" + url.QueryEscape(f.ID()) + "/"
+}
+
+// ofFramework takes over one of the core's numbers that is a framework's.
+func (n Numbers) ofFramework(prefix string, x *operatorv1.Metric) {
+	label := x.GetLabels()
+	each := func(what string) {
+		n[prefix+what] += x.GetValue()
+		n[prefix+what+"/"+label["type"]] += x.GetValue()
+	}
+	switch x.GetName() {
+	case "mezzo_master_framework_calls_total":
+		each("calls")
+	case "mezzo_master_framework_events_total":
+		each("events")
+	case "mezzo_master_framework_operations_total":
+		each("operations")
+	case "mezzo_master_framework_offers_total":
+		n[prefix+"offers/"+label["outcome"]] = x.GetValue()
+	case "mezzo_master_framework_tasks_ended_total":
+		n[prefix+"tasks/terminal/"+label["state"]] = x.GetValue()
+	}
 }
 
 // core takes over one of the core's numbers.
@@ -121,6 +162,9 @@ func (n Numbers) core(x *operatorv1.Metric) {
 		n.ended(label["state"], label["source"], label["reason"], x.GetValue())
 	case "mezzo_master_tasks_refused_total":
 		n.ended(label["state"], "master", label["reason"], x.GetValue())
+	case "mezzo_master_operations_ended_total":
+		n["master/operations/"+label["state"]] += x.GetValue()
+		n["master/operations/"+label["type"]+"/"+label["state"]] += x.GetValue()
 	case "mezzo_master_streams_cut_total":
 		n["master/dropped_messages"] += x.GetValue()
 	}
@@ -210,7 +254,10 @@ func (n Numbers) agent(a *operatorv1.AgentDetail) {
 }
 
 func (n Numbers) framework(now *mirror.Snapshot, f *mirror.Framework) {
-	prefix := "master/frameworks/" + url.QueryEscape(f.GetInfo().GetName()) + "/" + url.QueryEscape(f.ID()) + "/"
+	prefix := prefixOf(f)
+	for name := range strings.FieldsSeq(frameworkNames) {
+		n.zeros(prefix + name)
+	}
 	if f.GetState() == "active" {
 		n["master/frameworks_connected"]++
 		n["master/frameworks_active"]++
