@@ -95,6 +95,19 @@ func scalars(amounts []int64) (text string) {
 	return text[1:]
 }
 
+// exhausted is whether tasks have taken all there is, to the last.
+func exhausted(total []int64, demands [][]int64, tasks []int) bool {
+	for k, left := range total {
+		for i, n := range tasks {
+			left -= demands[i][k] * int64(n)
+		}
+		if left > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // divide gives each user tasks of its demand until one of them fits no more,
 // which is where all stop when tasks can be divided: every user demands some of
 // every resource. With toTheEnd it goes on until nobody fits. It returns how
@@ -106,7 +119,7 @@ func divide(t testing.TB, total []int64, demands [][]int64, toTheEnd bool) []int
 	}
 	w.agent("agent", scalars(total))
 	got, out := make([]int, len(demands)), 0
-	for idle := 0; out < len(demands); idle++ {
+	for idle := 0; out < len(demands) && !exhausted(total, demands, got); idle++ {
 		if idle == 1000 {
 			t.Fatalf("total %v, demands %v: nothing was offered for %v; the users have %v tasks, and %d of them were offered too little", total, demands, 1000*w.begin.BatchInterval, got, out)
 		}

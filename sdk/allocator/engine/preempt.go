@@ -139,7 +139,8 @@ func (e *Engine) look(now time.Duration) {
 		h := &c.hunger
 		switch starved := e.starved(c); {
 		case !starved:
-			if h.starved = false; !h.awaiting && !e.isServed(c) {
+			// What is under way for a neighbour counts as done, and may yet be in vain.
+			if h.starved = false; !h.awaiting && !e.isServed(c) && !e.isServedBeside(c) {
 				h.vain = 0
 			}
 		case !h.starved:

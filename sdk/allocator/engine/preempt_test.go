@@ -568,6 +568,27 @@ func TestRequestsSayWhatIsNeeded(t *testing.T) {
 	}
 }
 
+// What is under way for one framework of a role does not make another of it try
+// again as if it had been served: a share that has no room for one more task of
+// either is tried ever less often.
+func TestVainRevocationsForNeighboursGrowRare(t *testing.T) {
+	r := newRunning(t, defaults(), patient())
+	for i, cpus := range []int{4, 12, 6, 5, 8} {
+		r.agent(fmt.Sprint("agent", i), fmt.Sprintf("cpus:%d", cpus))
+	}
+	r.wants("small", "a", "cpus:1", 1000)
+	r.pass(7 * time.Second)
+	r.wants("large", "c", "cpus:3", 1000)
+	r.pass(30 * time.Second)
+	r.wants("neighbour", "c", "cpus:3", 1000)
+	r.pass(2 * time.Hour)
+	settled := len(r.revoked)
+	r.pass(6 * time.Hour)
+	if n := len(r.revoked) - settled; n > 4 {
+		t.Errorf("%d tasks were revoked in vain in six hours", n)
+	}
+}
+
 // Whatever runs: no role is taken below its guarantee, nothing is revoked twice
 // or to and fro, and those who want more end with their fair share, within a
 // task.

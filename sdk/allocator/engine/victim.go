@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -69,6 +70,16 @@ func (e *Engine) allowance(c *client) int {
 		}
 	}
 	return most
+}
+
+// isServedBeside reports whether something is under way for a client of the same
+// top-level role.
+func (e *Engine) isServedBeside(c *client) bool {
+	top := func(c *client) string {
+		name, _, _ := strings.Cut(c.role.name, "/")
+		return name
+	}
+	return slices.ContainsFunc(e.preempt.underWay, func(r revocation) bool { return r.keep.to != nil && top(r.keep.to) == top(c) })
 }
 
 // isServed reports whether something is under way for a client.
