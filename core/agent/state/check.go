@@ -83,11 +83,12 @@ func (m *Machine) probe(p *prober) {
 	m.effect(o)
 }
 
-// lookOf is what is to be looked at, for both kinds of check in one form.
+// lookOf is what is to be looked at, for both kinds of check in one form. The
+// master has set the type of a health check where its framework left it out.
 func lookOf(p *prober) Look {
 	if h := p.health; h != nil {
 		look := Look{Command: h.GetCommand(), Scheme: "http"}
-		switch healthType(h) {
+		switch h.GetType() {
 		case mezzov1.HealthCheck_HTTP:
 			look.Command, look.Port, look.Path = nil, h.GetHttp().GetPort(), h.GetHttp().GetPath()
 			look.IPv6 = h.GetHttp().GetProtocol() == mezzov1.NetworkInfo_IPv6
@@ -107,20 +108,6 @@ func lookOf(p *prober) Look {
 		return Look{Port: p.check.GetTcp().GetPort()}
 	}
 	return Look{Command: p.check.GetCommand().GetCommand()}
-}
-
-// healthType is the type of a health check; the master has seen to it that an
-// unset one can be told from what is set.
-func healthType(h *mezzov1.HealthCheck) mezzov1.HealthCheck_Type {
-	switch {
-	case h.Type != nil:
-		return h.GetType()
-	case h.GetHttp() != nil:
-		return mezzov1.HealthCheck_HTTP
-	case h.GetTcp() != nil:
-		return mezzov1.HealthCheck_TCP
-	}
-	return mezzov1.HealthCheck_COMMAND
 }
 
 // probed takes what was seen. What comes of a probe that nobody waits for any
@@ -227,14 +214,15 @@ func unhealthy(h *mezzov1.HealthCheck, in Probed) string {
 	if in.Err != "" {
 		return in.Err
 	}
-	switch healthType(h) {
-	case mezzov1.HealthCheck_COMMAND:
-		if in.Code != 0 {
-			return fmt.Sprintf("the command exited with status %d", in.Code)
-		}
+	switch h.GetType() {
+	case mezzov1.HealthCheck_TCP: // there is a connection
 	case mezzov1.HealthCheck_HTTP:
 		if in.Code < 200 || in.Code >= 400 {
 			return fmt.Sprintf("the answer had HTTP status %d", in.Code)
+		}
+	default: // a command
+		if in.Code != 0 {
+			return fmt.Sprintf("the command exited with status %d", in.Code)
 		}
 	}
 	return ""

@@ -18,6 +18,7 @@ func healthCheck(kind string) *mezzov1.HealthCheck {
 	}
 	switch kind {
 	case "command":
+		h.Type = mezzov1.HealthCheck_COMMAND.Enum()
 		h.Command = &mezzov1.CommandInfo{Value: proto.String("./healthy")}
 	case "https":
 		h.Type = mezzov1.HealthCheck_HTTP.Enum()

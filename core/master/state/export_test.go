@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
@@ -65,3 +66,6 @@ func (m *Machine) Everything() map[string]any {
 	}
 	return out
 }
+
+// CompleteTask is a task as its agent gets it.
+func CompleteTask(info *mezzov1.TaskInfo) *mezzov1.TaskInfo { return completeTask(info, nil, "r") }
