@@ -143,20 +143,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Message-Content-Type") != "" {
 			return unsupported("Expecting 'Message-Content-Type' to be not set for non-streaming requests")
 		}
-		q := &request{w: w, r: r}
-		failure = transport.ReadBody(w, r, func(body []byte) *transport.Error {
-			var err error
-			if q.call, err = h.parser.Agent(body, media); err == nil {
-				err = validate.Agent(q.call)
-			}
-			if err != nil {
-				return transport.Failed(http.StatusBadRequest, err.Error())
-			}
-			return nil
-		})
+		call, failure := transport.ReadCall(w, r, h.parser.Agent, validate.Agent)
 		if failure != nil {
 			return failure
 		}
+		q := &request{w: w, r: r, call: call}
 		if q.call.GetType() == agentv1.Call_ATTACH_CONTAINER_INPUT {
 			return unsupported("Expecting 'Content-Type' to be 'application/recordio' for ATTACH_CONTAINER_INPUT")
 		}

@@ -83,31 +83,16 @@ func (a *API) Close() { a.lines.Close() }
 
 // serve answers one request.
 func (a *API) serve(w http.ResponseWriter, r *http.Request) {
-	media, failure := transport.ContentType(r)
+	call, failure := transport.ReadCall(w, r, a.parser.Executor, validate.Executor)
 	if failure != nil {
 		failure.Write(w)
 		return
 	}
-	var call *executorv1.Call
-	failure = transport.ReadBody(w, r, func(body []byte) *transport.Error {
-		var err error
-		if call, err = a.parser.Executor(body, media); err == nil {
-			err = validate.Executor(call)
-		}
-		if err != nil {
-			return transport.Failed(http.StatusBadRequest, err.Error())
-		}
-		return nil
-	})
-	if call != nil {
-		call.Token = nil // an executor says it in a header, as Mesos has it
-		if token := transport.TokenOf(r); token != "" {
-			call.Token = &token
-		}
+	call.Token = nil // an executor says it in a header, as Mesos has it
+	if token := transport.TokenOf(r); token != "" {
+		call.Token = &token
 	}
 	switch {
-	case failure != nil:
-		failure.Write(w)
 	case call.GetType() == executorv1.Call_UNKNOWN:
 		transport.Fail(w, http.StatusNotImplemented, "")
 	case call.GetType() == executorv1.Call_HEARTBEAT:
@@ -167,18 +152,14 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, call *executorv1
 	a.convert.Upgrade(call)
 	ctx, cancel := context.WithCancel(transport.CallContext(r))
 	defer cancel()
-	late := time.AfterFunc(a.options.Patience, cancel)
-	stream, err := a.options.Client.Subscribe(ctx, call)
-	var first *executorv1.Event
-	if err == nil {
-		first, err = stream.Recv()
-	}
-	inTime := late.Stop()
+	stream, first, err := line.First(ctx, cancel, a.options.Patience, func(ctx context.Context) (grpc.ServerStreamingClient[executorv1.Event], error) {
+		return a.options.Client.Subscribe(ctx, call)
+	})
 	switch {
 	case r.Context().Err() != nil:
 		return
-	case !inTime:
-		unavailable(context.DeadlineExceeded).Write(w)
+	case errors.Is(err, context.DeadlineExceeded):
+		unavailable(err).Write(w)
 		return
 	case err != nil:
 		refused(r, err).Write(w)

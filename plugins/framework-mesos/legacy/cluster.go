@@ -93,8 +93,8 @@ func (m *Master) counts(j *JSON, now *mirror.Snapshot, registered []*operatorv1.
 	j.Key("unreachable_slaves").Int(unreachable)
 }
 
-// slave writes an agent, in an object that the caller has begun.
-func slave(j *JSON, a *operatorv1.AgentDetail) {
+// machine writes what an agent is, whether it is there or awaited.
+func machine(j *JSON, a *operatorv1.AgentDetail) {
 	j.Key("id").Text(a.GetId())
 	j.Key("hostname").Text(a.GetHostname())
 	j.Key("port").Int(int(mirror.AgentInfo(a).GetPort()))
@@ -103,6 +103,11 @@ func slave(j *JSON, a *operatorv1.AgentDetail) {
 	if a.Domain != nil {
 		j.Key("domain").Message(a.GetDomain())
 	}
+}
+
+// slave writes an agent, in an object that the caller has begun.
+func slave(j *JSON, a *operatorv1.AgentDetail) {
+	machine(j, a)
 	j.Key("pid").Text(mirror.AgentPID(a))
 	j.Key("registered_time").Float(mirror.Seconds(a.GetRegistered()))
 	if a.Reregistered != nil {
@@ -138,16 +143,7 @@ func slave(j *JSON, a *operatorv1.AgentDetail) {
 func recoveredSlaves(j *JSON, recovered []*operatorv1.AgentDetail) {
 	j.Key("recovered_slaves").Array(func() {
 		for _, a := range recovered {
-			j.Object(func() {
-				j.Key("id").Text(a.GetId())
-				j.Key("hostname").Text(a.GetHostname())
-				j.Key("port").Int(int(mirror.AgentInfo(a).GetPort()))
-				j.Key("attributes")
-				Attributes(j, a.GetAttributes())
-				if a.Domain != nil {
-					j.Key("domain").Message(a.GetDomain())
-				}
-			})
+			j.Object(func() { machine(j, a) })
 		}
 	})
 }

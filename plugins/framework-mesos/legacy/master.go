@@ -142,6 +142,19 @@ func body(w http.ResponseWriter, r *http.Request) (out []byte, failure *transpor
 	return out, failure
 }
 
+// form reads a request's body as a form.
+func form(w http.ResponseWriter, r *http.Request) (url.Values, *transport.Error) {
+	text, failure := body(w, r)
+	if failure != nil {
+		return nil, failure
+	}
+	out, err := url.ParseQuery(string(text))
+	if err != nil {
+		return nil, transport.Failed(http.StatusBadRequest, "Unable to decode query string: "+err.Error())
+	}
+	return out, nil
+}
+
 // bodyError is the answer to a body that cannot be read.
 func bodyError(err error) *transport.Error {
 	var syntax *wirejson.SyntaxError
@@ -218,13 +231,9 @@ func (m *Master) quota(w http.ResponseWriter, r *http.Request) *transport.Error 
 }
 
 func (m *Master) teardown(w http.ResponseWriter, r *http.Request) *transport.Error {
-	text, failure := body(w, r)
+	form, failure := form(w, r)
 	if failure != nil {
 		return failure
-	}
-	form, err := url.ParseQuery(string(text))
-	if err != nil {
-		return transport.Failed(http.StatusBadRequest, "Unable to decode query string: "+err.Error())
 	}
 	id := form.Get("frameworkId")
 	if id == "" {
@@ -260,13 +269,9 @@ var operations = map[string]formOperation{
 
 // operation changes what resources of an agent are: slaveId=…&resources=[…].
 func (m *Master) operation(w http.ResponseWriter, r *http.Request, x formOperation) *transport.Error {
-	text, failure := body(w, r)
+	form, failure := form(w, r)
 	if failure != nil {
 		return failure
-	}
-	form, err := url.ParseQuery(string(text))
-	if err != nil {
-		return transport.Failed(http.StatusBadRequest, "Unable to decode query string: "+err.Error())
 	}
 	for _, field := range []string{"slaveId", x.field} {
 		if form.Get(field) == "" {

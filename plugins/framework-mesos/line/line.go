@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
@@ -191,6 +192,20 @@ func (l *line[C, R]) reason() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
+}
+
+// First opens a stream of events and waits for its first event, no longer than
+// patience: then the error is context.DeadlineExceeded. The stream is ctx's, which
+// cancel ends; it is the caller's to call.
+func First[E any](ctx context.Context, cancel context.CancelFunc, patience time.Duration, open func(context.Context) (grpc.ServerStreamingClient[E], error)) (stream grpc.ServerStreamingClient[E], first *E, err error) {
+	late := time.AfterFunc(patience, cancel)
+	if stream, err = open(ctx); err == nil {
+		first, err = stream.Recv()
+	}
+	if !late.Stop() {
+		err = context.DeadlineExceeded
+	}
+	return stream, first, err
 }
 
 // Plain is an error of a native call as clients are told of it.

@@ -176,35 +176,40 @@ func (m *Mirror) apply(events []*operatorv1.WatchEvent) {
 // anybody before the call. When the feed stays behind for long it returns what
 // there is. The error is ErrNotReady or ctx's.
 func (m *Mirror) Read(ctx context.Context) (*Snapshot, error) {
+	s, err := m.take(ctx, func(*Snapshot) {})
+	if err != nil {
+		return nil, err
+	}
+	return s.sort(), nil
+}
+
+// take returns the copy, not yet sorted, when it has caught up. No change comes
+// between it and what then does, which holds the lock.
+func (m *Mirror) take(ctx context.Context, then func(*Snapshot)) (*Snapshot, error) {
 	master, err := m.catchUp(ctx)
 	if err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.copy == nil {
-		m.mu.Unlock()
 		return nil, ErrNotReady
 	}
 	s := m.copy.snapshot(master)
-	m.mu.Unlock()
-	return s.sort(), nil
+	then(s)
+	return s, nil
 }
 
 // Subscribe returns the copy as Read does, and has all changes after it pushed to
 // the subscription, of which at most limit bytes wait.
 func (m *Mirror) Subscribe(ctx context.Context, limit int) (*Subscription, error) {
-	master, err := m.catchUp(ctx)
-	if err != nil {
+	var s *Subscription
+	if _, err := m.take(ctx, func(now *Snapshot) {
+		s = newSubscription(m, now, limit)
+		m.listen[s] = struct{}{}
+	}); err != nil {
 		return nil, err
 	}
-	m.mu.Lock()
-	if m.copy == nil {
-		m.mu.Unlock()
-		return nil, ErrNotReady
-	}
-	s := newSubscription(m, m.copy.snapshot(master), limit)
-	m.listen[s] = struct{}{}
-	m.mu.Unlock()
 	s.Snapshot.sort()
 	return s, nil
 }

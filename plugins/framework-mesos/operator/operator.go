@@ -90,22 +90,7 @@ type request struct {
 }
 
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
-	media, failure := transport.ContentType(r)
-	if failure != nil {
-		failure.Write(w)
-		return
-	}
-	var call *masterv1.Call
-	failure = transport.ReadBody(w, r, func(body []byte) *transport.Error {
-		var err error
-		if call, err = h.parser.Master(body, media); err == nil {
-			err = validate.Master(call)
-		}
-		if err != nil {
-			return transport.Failed(http.StatusBadRequest, err.Error())
-		}
-		return nil
-	})
+	call, failure := transport.ReadCall(w, r, h.parser.Master, validate.Master)
 	if failure != nil {
 		failure.Write(w)
 		return

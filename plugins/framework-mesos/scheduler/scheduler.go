@@ -122,21 +122,8 @@ func (a *API) Close() { a.lines.Close() }
 
 // serve answers one request.
 func (a *API) serve(w http.ResponseWriter, r *http.Request) {
-	media, failure := transport.ContentType(r)
-	if failure != nil {
-		failure.Write(w)
-		return
-	}
-	var call *schedulerv1.Call
-	failure = transport.ReadBody(w, r, func(body []byte) *transport.Error {
-		var err error
-		if call, err = a.parser.Scheduler(body, media); err == nil {
-			err = validate.Scheduler(call, transport.PrincipalName(r))
-		}
-		if err != nil {
-			return transport.Failed(http.StatusBadRequest, err.Error())
-		}
-		return nil
+	call, failure := transport.ReadCall(w, r, a.parser.Scheduler, func(call *schedulerv1.Call) error {
+		return validate.Scheduler(call, transport.PrincipalName(r))
 	})
 	if failure != nil {
 		failure.Write(w)

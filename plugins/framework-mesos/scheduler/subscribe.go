@@ -4,11 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -46,17 +46,13 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, call *schedulerv
 	}
 	ctx, cancel := context.WithCancel(transport.CallContext(r))
 	defer cancel()
-	late := time.AfterFunc(a.options.Patience, cancel)
-	stream, err := a.options.Client.Subscribe(ctx, call)
-	var first *schedulerv1.Event
-	if err == nil {
-		first, err = stream.Recv()
-	}
-	inTime := late.Stop()
+	stream, first, err := line.First(ctx, cancel, a.options.Patience, func(ctx context.Context) (grpc.ServerStreamingClient[schedulerv1.Event], error) {
+		return a.options.Client.Subscribe(ctx, call)
+	})
 	switch {
 	case r.Context().Err() != nil:
 		return
-	case !inTime:
+	case errors.Is(err, context.DeadlineExceeded):
 		transport.Fail(w, http.StatusServiceUnavailable, "The master did not answer in time")
 		return
 	case err != nil:

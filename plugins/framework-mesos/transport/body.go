@@ -80,6 +80,26 @@ func ReadBody(w http.ResponseWriter, r *http.Request, use func(body []byte) *Err
 	}
 }
 
+// ReadCall reads a request's body, in JSON or protobuf, as a call, and checks it.
+// What is wrong with it is answered with 400.
+func ReadCall[C any](w http.ResponseWriter, r *http.Request, parse func(body []byte, media string) (C, error), validate func(C) error) (call C, failure *Error) {
+	media, failure := ContentType(r)
+	if failure != nil {
+		return call, failure
+	}
+	failure = ReadBody(w, r, func(body []byte) *Error {
+		var err error
+		if call, err = parse(body, media); err == nil {
+			err = validate(call)
+		}
+		if err != nil {
+			return Failed(http.StatusBadRequest, err.Error())
+		}
+		return nil
+	})
+	return call, failure
+}
+
 // LongRequest lifts the time limit of the request's body, for a handler that
 // reads it as a stream.
 func LongRequest(w http.ResponseWriter) {
