@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -37,7 +38,7 @@ type credential struct {
 }
 
 type tlsFiles struct {
-	Cert string `hcl:"cert" required:"true" help:"The file of the certificate, PEM."`
+	Cert string `hcl:"cert" required:"true" help:"The file of the certificate, PEM, with its whole path, as of those below."`
 	Key  string `hcl:"key" required:"true" help:"The file of its key, PEM."`
 	CA   string `hcl:"ca" help:"The file of an authority, PEM: clients must show a certificate of it."`
 }
@@ -91,10 +92,25 @@ func (s *settings) Validate() (out []plugin.Diagnostic) {
 			out = append(out, plugin.Errorf("Nobody could authenticate", path, "There is no credential block: add one, or take %q out.", r))
 		}
 	}
-	if s.TLS != nil {
-		if _, err := s.TLS.config(); err != nil {
-			out = append(out, plugin.Errorf("Unusable TLS files", "tls", "%s.", err))
+	return append(out, s.TLS.validate()...)
+}
+
+// validate demands whole paths: the adapter is not told in which folder the
+// configuration stands, and its own working directory is nobody's business.
+func (t *tlsFiles) validate() (out []plugin.Diagnostic) {
+	if t == nil {
+		return nil
+	}
+	for _, file := range []struct{ name, path string }{{"cert", t.Cert}, {"key", t.Key}, {"ca", t.CA}} {
+		if file.path != "" && !filepath.IsAbs(file.path) {
+			out = append(out, plugin.Errorf("Relative path", "tls."+file.name, "%q is relative: write the whole path of the file.", file.path))
 		}
+	}
+	if len(out) > 0 {
+		return out
+	}
+	if _, err := t.config(); err != nil {
+		out = append(out, plugin.Errorf("Unusable TLS files", "tls", "%s.", err))
 	}
 	return out
 }
