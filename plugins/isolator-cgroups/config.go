@@ -69,13 +69,17 @@ func (p *cgroups) detect(env plugin.Environment) *plugin.Diagnostic {
 	if len(p.config.Controllers) > 0 {
 		host, err = cgroup.Detect(p.config.Root, p.config.Controllers)
 	}
+	var noPerf error
+	if err == nil && len(p.config.PerfEvents) > 0 {
+		noPerf = host.AddPerf()
+	}
 	if err == nil {
 		err = p.makeRoot(host)
 	}
 	if err == nil {
 		p.Host = host
 		p.Logger.Info("containers are limited by cgroups", "version", host.String(), "controllers", strings.Join(p.config.Controllers, " "))
-		return nil
+		return p.detectPerf(env, noPerf)
 	}
 	if p.config.Enforce {
 		d := plugin.Errorf("limits cannot be enforced on this host", "enforce",
@@ -83,6 +87,9 @@ func (p *cgroups) detect(env plugin.Environment) *plugin.Diagnostic {
 		return &d
 	}
 	why := fmt.Sprintf("tasks run without limits on cpu, memory and processes: %v", err)
+	if len(p.config.PerfEvents) > 0 {
+		why += "; without cgroups no perf events are counted either"
+	}
 	p.Logger.Warn(why, "remedy", "run the agent as root, or delegate a cgroup v2 subtree to its user")
 	env.Health.Degraded(why)
 	return nil

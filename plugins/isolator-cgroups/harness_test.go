@@ -413,6 +413,9 @@ func (n *node) finish(root string) {
 		controllers = []string{"cpu", "memory", "pids"}
 	}
 	if host, err := cgroup.Detect(root, controllers); err == nil {
+		if n.config["perf_events"] != nil {
+			_ = host.AddPerf() // where there is none nothing was made
+		}
 		if n.p == nil && !host.DeleteRoot() { // a killed plugin leaves its root, and nothing in it
 			n.t.Errorf("cgroups in %s are left", root)
 		}
@@ -447,7 +450,7 @@ func (n *node) shimOf(id string) int {
 
 // absentInCI is what the machine of CI lacks; cgroup2/run.sh has a machine with
 // it.
-var absentInCI = []string{"hugetlb", "net_cls", "delegated cgroups"}
+var absentInCI = []string{"hugetlb", "net_cls", "delegated cgroups", "perf"}
 
 // lacking skips a test for want of something. In CI it fails instead, so that no
 // test is lost there without a word: but for what is known to be absent.

@@ -161,12 +161,13 @@ func TestRefused(t *testing.T) {
 }
 
 func TestConfigDiagnostics(t *testing.T) {
-	c := Config{Controllers: []string{"cpu", "blkio", "cpu"}, Root: "a/b", PidsMax: 3, RuntimeDir: "run"}
+	c := Config{Controllers: []string{"cpu", "blkio", "cpu"}, Root: "a/b", PidsMax: 3, RuntimeDir: "run", PerfEvents: []string{"cycles", "cycels", "cycles"}}
 	var got []string
 	for _, d := range c.Validate() {
 		got = append(got, strings.Join(d.Path, ".")+": "+d.Summary)
 	}
-	want := []string{"controllers.1: unknown controller", "controllers.2: controller named twice", "root: malformed cgroup name", "pids_max: too few processes", "runtime_dir: relative path"}
+	want := []string{"controllers.1: unknown controller", "controllers.2: controller named twice", "root: malformed cgroup name", "pids_max: too few processes", "runtime_dir: relative path",
+		"perf_events.1: unknown event", "perf_events.2: event named twice"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("diagnostics (-want +got):\n%s", diff)
 	}

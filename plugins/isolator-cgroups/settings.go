@@ -8,6 +8,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/plugins/internal/capability"
 	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
+	"github.com/mezzo-os/mezzo/plugins/internal/perf"
 	"github.com/mezzo-os/mezzo/plugins/internal/seccomp"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
@@ -31,6 +32,8 @@ type Config struct {
 	GPUs          []string     `hcl:"gpu_devices" help:"The GPUs of this host, by the paths of their devices. A task that asks for gpus is given so many, which nobody else has meanwhile, and finds their numbers in NVIDIA_VISIBLE_DEVICES; controller devices keeps it from the others. By default /dev/nvidia0 and so on, where there are such."`
 	HugePages     *plugin.Size `hcl:"hugetlb_limit" help:"How much memory each container may have in huge pages, of each size (controller hugetlb). By default as much as there is."`
 	NetClass      int64        `hcl:"net_cls_major" default:"0" help:"The major number of the class that marks a container's packets for traffic control, 1 to 65535; each container has a minor number of its own (controller net_cls). 0: they are not marked."`
+
+	PerfEvents []string `hcl:"perf_events" help:"The events that are counted of each container, by the names that perf has for them, such as cycles, instructions, task-clock and context-switches. Each takes a file descriptor a container and processor. By default none."`
 
 	Effective  []string `hcl:"effective_capabilities" help:"The capabilities of a task that asks for none, such as NET_BIND_SERVICE; none: no capability. By default those of bounding_capabilities."`
 	Bounding   []string `hcl:"bounding_capabilities" help:"The capabilities that tasks may have at most; none: no capability. A task that asks for more is refused. By default all, for tasks that run as root."`
@@ -89,6 +92,14 @@ func (c *Config) Validate() []plugin.Diagnostic {
 	}
 	if c.RuntimeDir != "" && !filepath.IsAbs(c.RuntimeDir) {
 		ds = append(ds, plugin.Errorf("relative path", "runtime_dir", "%q: want an absolute path.", c.RuntimeDir))
+	}
+	for i, name := range c.PerfEvents {
+		path := "perf_events." + strconv.Itoa(i)
+		if err := perf.Known(name); err != nil {
+			ds = append(ds, plugin.Errorf("unknown event", path, "%v.", err))
+		} else if slices.Index(c.PerfEvents, name) != i {
+			ds = append(ds, plugin.Errorf("event named twice", path, "%q stands in the list before.", name))
+		}
 	}
 	ds = append(ds, c.needed()...)
 	return append(ds, c.walls()...)

@@ -63,6 +63,11 @@ func (h *Host) make(path string, resources *specs.LinuxResources) error {
 			return err
 		}
 	}
+	if h.v1[perfEvent] != "" {
+		if err := os.MkdirAll(h.v1Dir(perfEvent, path), 0o755); err != nil {
+			return err
+		}
+	}
 	if !h.v2Limits {
 		if _, err := cgroup1.New(cgroup1.StaticPath(h.group(path)), h.v1Resources(resources), cgroup1.WithHierarchy(h.hierarchy)); err != nil {
 			return err
@@ -145,13 +150,14 @@ func (h *Host) v1Names() []string {
 	return names
 }
 
-// hierarchy is the library's list of v1 controllers, ours only.
+// hierarchy is the library's list of v1 controllers, ours only. It has nothing to
+// do for perf_event, which may be mounted where it does not look.
 func (h *Host) hierarchy() ([]cgroup1.Subsystem, error) {
 	all, err := cgroup1.Default()
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(all, func(s cgroup1.Subsystem) bool { return h.v1[string(s.Name())] == "" }), nil
+	return slices.DeleteFunc(all, func(s cgroup1.Subsystem) bool { return h.v1[string(s.Name())] == "" || s.Name() == perfEvent }), nil
 }
 
 // v1Resources leaves out what this kernel has no file for.

@@ -95,6 +95,52 @@ func Detect(root string, controllers []string) (*Host, error) {
 	return h, nil
 }
 
+// perfEvent is the hierarchy by which the kernel counts events of cgroups. It
+// limits nothing, and is that of v2 wherever v1 does not have it.
+const perfEvent = "perf_event"
+
+// AddPerf has the groups of containers in the hierarchy by which events are
+// counted. It comes before any group is made. The error says, for an operator,
+// why events cannot be counted.
+func (h *Host) AddPerf() error {
+	mounts, err := readMounts()
+	if err != nil {
+		return err
+	}
+	dir := mounts.v1[perfEvent]
+	switch {
+	case dir == "" && h.v2 != "":
+		return nil
+	case dir == "":
+		return errors.New("cgroup hierarchy perf_event is not mounted: mount -t cgroup -o perf_event none /sys/fs/cgroup/perf_event")
+	case h.v2Limits:
+		return fmt.Errorf("cgroup hierarchy perf_event is mounted as one of cgroup v1 (%s), while the limits are those of v2: unmount it", dir)
+	}
+	if err := writable(dir); err != nil {
+		return err
+	}
+	h.v1[perfEvent] = dir
+	return nil
+}
+
+// PerfDir is the directory of a container's group by which its events are
+// counted, and those of the containers in it.
+//
+// For "" it is the top of the hierarchy, not the root group: on v2 a group can
+// count only once the one above it has given its children any controller, which
+// Create does.
+func (h *Host) PerfDir(path string) string {
+	switch {
+	case path == "" && h.v1[perfEvent] != "":
+		return h.v1[perfEvent]
+	case path == "":
+		return h.v2
+	case h.v1[perfEvent] != "":
+		return h.v1Dir(perfEvent, path)
+	}
+	return h.v2Dir(path)
+}
+
 // v2Controllers are those that the hierarchy has: devices are limited by
 // programs instead.
 func v2Controllers(controllers []string) []string {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mezzo-os/mezzo/plugins/internal/perf"
 	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -57,6 +58,7 @@ type Container struct {
 	unstarted  bool // ended before it was let go: nothing of the task has run
 	absent     bool // asked for by Recover, and not there
 	limitation *isolatorv1.Limitation
+	counter    *perf.Counter // nil: nothing is counted
 }
 
 // File is the path of a file in the container's state directory.

@@ -30,6 +30,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
+	"github.com/mezzo-os/mezzo/plugins/internal/perf"
 	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
@@ -45,6 +46,7 @@ type Holder struct {
 	Shim   string       // the path of mezzo-shim
 	Dir    string       // a state directory a container
 	Host   *cgroup.Host // nil: no limits on this host
+	Perf   *perf.Set    // events that are counted of each container; nil: none, as without Host
 	// Release gives back what the plugin itself made for a container that has
 	// ended; idempotent. Nil: there is nothing of the kind.
 	Release func(context.Context, *Container) error

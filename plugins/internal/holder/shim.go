@@ -161,6 +161,7 @@ func (h *Holder) watch(c *Container, conn *shimConn) {
 		}
 		h.heard(c, r)
 	}
+	c.counter.Close() // before anybody knows that the container has ended
 	if h.closing.Err() != nil {
 		return
 	}
@@ -212,6 +213,7 @@ func (h *Holder) Follow(c *Container) error {
 	}
 	_ = conn.SetDeadline(time.Time{})
 	h.heard(c, first)
+	h.count(c)
 	h.watchers.Add(1)
 	stop := context.AfterFunc(h.closing, func() { conn.Close() })
 	go func() {
@@ -219,6 +221,22 @@ func (h *Holder) Follow(c *Container) error {
 		h.watch(c, conn)
 	}()
 	return nil
+}
+
+// count begins to count events, until watch ends. A container that cannot be
+// counted runs as well.
+func (h *Holder) count(c *Container) {
+	if h.Perf == nil || h.Host == nil || c.Group == "" {
+		return
+	}
+	counter, err := h.Perf.Open(h.Host.PerfDir(c.Group))
+	if err != nil {
+		h.Logger.Warn("no perf events are counted of a container", "container", c.ID, "error", err)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.counter = counter
 }
 
 // killRest ends what is left of a container whose shim is gone.

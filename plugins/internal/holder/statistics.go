@@ -44,6 +44,10 @@ func (h *Holder) statistics(c *Container, u cgroup.Usage) *v1.ResourceStatistics
 	if len(u.Devices) > 0 {
 		s.BlkioStatistics = blkio(u.Devices)
 	}
+	c.mu.Lock()
+	counter := c.counter
+	c.mu.Unlock()
+	s.Perf = counter.Read()
 	s.CpuPressure, s.MemoryPressure, s.IoPressure = pressure(u, "cpu"), pressure(u, "memory"), pressure(u, "io")
 	return s
 }
