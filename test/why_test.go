@@ -118,7 +118,7 @@ func TestOperatorsSetQuotaAndAskWhy(t *testing.T) {
 	if lonely["disk"] != 32.0 {
 		t.Errorf("role lonely has %v reserved", lonely)
 	}
-	if r := c.mezzo("unreserve", "S0", "disk:64", "--role", "lonely"); r.code == 0 || !strings.Contains(r.stderr, "disk(lonely, dyn") {
+	if r := c.mezzo("unreserve", "S0", "disk:64", "--role", "lonely"); r.code == 0 || !strings.Contains(r.stderr, "disk:32 is missing of what role lonely has reserved") {
 		t.Errorf("to unreserve more than there is: %+v", r)
 	}
 	if r := c.mezzo("why", "nobody"); r.code != 1 || !strings.Contains(r.stderr, `no framework "nobody" is known`) {
