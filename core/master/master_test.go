@@ -266,11 +266,40 @@ func TestTasksRunThroughMasterAndAllocator(t *testing.T) {
 	if err != nil || len(explained.Roles) != 1 || explained.Roles[0].Role != "*" {
 		t.Errorf("explain: %v, %v", explained, err)
 	}
+	awaitNumbers(t, operator, e.FrameworkID(), func(n map[string]float64) bool {
+		return n["calls_total subscribe"] == 1 && n["calls_total accept"] == 1 && n["events_total subscribed"] == 1 && n["events_total update"] >= 4 &&
+			n["offers_total sent"] >= 1 && n["offers_total accepted"] == 1 && n["operations_total launch"] == 1 &&
+			n["tasks_ended_total task_killed"] == 1 && n["tasks_ended_total task_finished"] == 1
+	})
 	if err := e.Teardown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := await(t, "the scheduler's end", e.ended); !errors.Is(err, framework.ErrEnded) {
 		t.Errorf("after teardown the scheduler ended with %v", err)
+	}
+	awaitNumbers(t, operator, e.FrameworkID(), func(n map[string]float64) bool { return len(n) == 0 })
+}
+
+// awaitNumbers asks until a framework's numbers are as wanted.
+func awaitNumbers(t *testing.T, operator operatorv1.OperatorClient, id string, want func(map[string]float64) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var last map[string]float64
+	for {
+		answer, err := operator.GetMetrics(ctx, &operatorv1.GetMetricsRequest{})
+		if err != nil {
+			t.Fatalf("waited in vain: %v; the last numbers are %v", err, last)
+		}
+		last = map[string]float64{}
+		for _, x := range answer.Metrics {
+			if l := x.Labels; l["framework"] == id {
+				last[strings.TrimPrefix(x.Name, "mezzo_master_framework_")+" "+l["type"]+l["outcome"]+l["state"]] = x.Value
+			}
+		}
+		if want(last) {
+			return
+		}
 	}
 }
 
