@@ -1,12 +1,10 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -15,48 +13,22 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/containerdtest"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
-// outside is a network namespace that CNI plugins take for the host's, so that
-// bridges, forwarding and packet filters are the test's alone.
+// outside is what the tests' CNI plugins take for the host's network.
 type outside struct {
-	t  *testing.T
-	ns string
+	t *testing.T
+	*containerdtest.Outside
 }
 
 // newOutside makes one, and returns the settings by which a node uses it.
 func newOutside(t *testing.T) (*outside, map[string]any) {
 	t.Helper()
-	name := fmt.Sprintf("mz%d", os.Getpid())
-	o := &outside{t, "/run/netns/" + name}
-	run := func(args ...string) {
-		t.Helper()
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out)
-		}
-	}
-	run("ip", "netns", "add", name)
-	t.Cleanup(func() { run("ip", "netns", "delete", name) })
-	run("ip", "-n", name, "link", "set", "lo", "up")
-	bin := t.TempDir()
-	for _, plugin := range []string{"bridge", "host-local", "portmap", "firewall", "loopback"} {
-		script := fmt.Sprintf("#!/bin/sh\nexec nsenter --net=%s /usr/lib/cni/%s\n", o.ns, plugin)
-		// Written by another process: what is open for writing here may be so in a
-		// child that another test starts, and then cannot be executed.
-		write := exec.Command("sh", "-c", `cat > "$0" && chmod 755 "$0"`, filepath.Join(bin, plugin))
-		write.Stdin = strings.NewReader(script)
-		if out, err := write.CombinedOutput(); err != nil {
-			t.Fatalf("%v %s", err, out)
-		}
-	}
-	t.Cleanup(func() {
-		_ = os.RemoveAll("/var/lib/cni/networks/" + name)
-		_ = os.Remove("/var/lib/cni/networks")
-		_ = os.Remove("/var/lib/cni")
-	})
-	return o, map[string]any{"cni_bin_dirs": []string{bin}, "bridge": name, "bridge_subnet": "10.92.0.0/24", "cni_conf_dir": t.TempDir()}
+	o := containerdtest.NewOutside(t)
+	return &outside{t, o}, map[string]any{"cni_bin_dirs": []string{o.BinDir}, "bridge": o.Bridge, "bridge_subnet": "10.92.0.0/24", "cni_conf_dir": t.TempDir()}
 }
 
 // fetch asks a web server, which may need a moment to begin, from outside.
@@ -66,7 +38,7 @@ func (o *outside) fetch(address string) string {
 	go func() {
 		runtime.LockOSThread() // the thread ends with the goroutine
 		answer <- func() string {
-			f, err := os.Open(o.ns)
+			f, err := os.Open(o.Netns)
 			if err != nil {
 				return err.Error()
 			}
@@ -147,10 +119,10 @@ func TestBridge(t *testing.T) {
 	if _, err := n.Cleanup(n.ctx(), &isolatorv1.CleanupRequest{Container: "web"}); err != nil {
 		t.Fatal(err)
 	}
-	if leases, _ := filepath.Glob("/var/lib/cni/networks/*/10.92.*"); len(leases) > 0 {
-		t.Errorf("addresses stay: %v", leases)
+	if left := o.Left(); len(left) > 0 {
+		t.Errorf("of the network stays %v", left)
 	}
-	if rules, err := exec.Command("nsenter", "--net="+o.ns, "iptables-save").Output(); err != nil || strings.Contains(string(rules), "31000") {
+	if rules, err := exec.Command("nsenter", "--net="+o.Netns, "iptables-save").Output(); err != nil || strings.Contains(string(rules), "31000") {
 		t.Errorf("rules stay: %v\n%s", err, rules)
 	}
 }

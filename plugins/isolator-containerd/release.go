@@ -26,6 +26,7 @@ func (p *plug) release(ctx context.Context, c *holder.Container) error {
 	if err := p.removeTask(ctx, client, name(c.ID)); err != nil {
 		return p.failed(err)
 	}
+	p.endStray(name(c.ID))
 	err = client.SnapshotService(p.snapshotter()).Remove(ctx, name(c.ID))
 	if err != nil && !errdefs.IsNotFound(err) {
 		return p.failed(fmt.Errorf("remove the container's file system: %w", err))
