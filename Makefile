@@ -50,8 +50,13 @@ swap-torture: ## Two hundred live swaps of the allocator under a thousand runnin
 	go test -count=1 -timeout 15m -run TestLiveSwap -v ./test -args -swap-tasks=1000 -swap-rounds=100
 
 .PHONY: torture
-torture: ## Two hundred tasks of every kind, groups, executors and volumes while agent, isolator and adapter are killed a hundred times
+torture: ## Two hundred tasks of every kind, groups, executors and volumes while agent, isolator and adapter are killed a hundred times; then in images, and containerd killed too
 	go test -count=1 -timeout 15m -run TestAgentTorture -v ./test -args -torture-tasks=200 -torture-kills=100
+	go test -count=1 -timeout 15m -run TestContainerdTorture -v ./test -args -torture-image-tasks=200 -torture-image-kills=60
+
+.PHONY: soak
+soak: ## A thousand short tasks in images, every fifth on the bridge; nothing may be left of them
+	go test -count=1 -timeout 30m -run TestContainerdSoak -v ./test -args -soak-tasks=1000
 
 .PHONY: ha-torture
 ha-torture: ## Forty faults by chance, of masters and of ZooKeeper, with twenty agents and tasks that must not notice

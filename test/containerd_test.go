@@ -1,13 +1,18 @@
 package test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/containerdtest"
@@ -19,10 +24,25 @@ const testImage = "mezzo.test/busybox:latest"
 // imageTask is a task in busybox.
 func imageTask(id, script string) *mezzov1.TaskInfo {
 	t := shellTask(id, script)
-	t.Container = &mezzov1.ContainerInfo{Type: mezzov1.ContainerInfo_MESOS.Enum(), Mesos: &mezzov1.ContainerInfo_MesosInfo{Image: &mezzov1.Image{
-		Type: mezzov1.Image_DOCKER.Enum(), Docker: &mezzov1.Image_Docker{Name: proto.String(testImage)},
-	}}}
+	inImage(t)
 	return t
+}
+
+// inImage puts a task into busybox.
+func inImage(t *mezzov1.TaskInfo) {
+	if t.Container == nil {
+		t.Container = &mezzov1.ContainerInfo{Type: mezzov1.ContainerInfo_MESOS.Enum()}
+	}
+	t.Container.Mesos = &mezzov1.ContainerInfo_MesosInfo{Image: &mezzov1.Image{
+		Type: mezzov1.Image_DOCKER.Enum(), Docker: &mezzov1.Image_Docker{Name: proto.String(testImage)},
+	}}
+}
+
+// onBridge puts a task into busybox, with an address of its own.
+func onBridge(t *mezzov1.TaskInfo) {
+	t.Container = &mezzov1.ContainerInfo{Type: mezzov1.ContainerInfo_DOCKER.Enum(), Docker: &mezzov1.ContainerInfo_DockerInfo{
+		Image: proto.String(testImage), Network: mezzov1.ContainerInfo_DockerInfo_BRIDGE.Enum(),
+	}}
 }
 
 // containerd is a cluster whose agent has both isolators, and a containerd of its
@@ -147,19 +167,80 @@ func TestContainerdKilled(t *testing.T) {
 	c.removed()
 }
 
-// removed waits until nothing is left of any container: the state directory is
-// what goes last.
+// removed waits until nothing is left of any container.
 func (c *containerd) removed() {
 	c.t.Helper()
-	client := c.daemon.Client(c.t)
-	eventually(c.t, "everything to be removed", func() bool {
-		state, err := os.ReadDir(filepath.Join(c.dir, "agent", "plugins", "isolator-containerd", "containers"))
-		if err != nil || len(state) > 0 {
-			return false
+	nothingLeft(c.t, c.daemon, c.dir)
+}
+
+// nothingLeft waits until no container has left anything behind: not in
+// containerd, not in the agent's directory, no cgroup, mount or process.
+func nothingLeft(t *testing.T, daemon *containerdtest.Daemon, agent string) {
+	t.Helper()
+	client := daemon.Client(t)
+	var left []string
+	look := func() bool {
+		left = nil
+		note := func(what string, err error) {
+			if err != nil {
+				what += ": " + err.Error()
+			}
+			left = append(left, what)
 		}
-		left, err := client.ContainerService().List(c.daemon.Context(c.t))
-		return err == nil && len(left) == 0
-	})
+		ctx := daemon.Context(t)
+		containers, err := client.ContainerService().List(ctx)
+		if err != nil || len(containers) > 0 {
+			note(fmt.Sprintf("%d containers of containerd's", len(containers)), err)
+		}
+		held, err := client.LeasesService().List(ctx)
+		// One that containerd's own client took for a moment, when it or containerd
+		// was killed, is containerd's to end.
+		held = slices.DeleteFunc(held, func(l leases.Lease) bool { return l.Labels["containerd.io/gc.expire"] != "" })
+		if err != nil || len(held) > 0 {
+			note(fmt.Sprintf("leases %v", held), err)
+		}
+		err = client.SnapshotService("overlayfs").Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+			if info.Kind != snapshots.KindCommitted {
+				note("snapshot "+info.Name, nil)
+			}
+			return nil
+		})
+		if err != nil {
+			note("snapshots", err)
+		}
+		plugin := filepath.Join(agent, "agent", "plugins", "isolator-containerd")
+		for _, dir := range []string{"containers", "networks/containers"} {
+			if entries, err := os.ReadDir(filepath.Join(plugin, dir)); err != nil && !os.IsNotExist(err) || len(entries) > 0 {
+				note(fmt.Sprintf("in the plugin's directory %s: %v", dir, entries), err)
+			}
+		}
+		if groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + daemon.Namespace + "/*/"); len(groups) > 0 {
+			note(fmt.Sprintf("cgroups %v", groups), nil)
+		}
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			note("mounts", err)
+		}
+		for line := range strings.Lines(string(mounts)) {
+			if fields := strings.Fields(line); len(fields) > 4 && (strings.HasPrefix(fields[4], agent+"/") || strings.HasPrefix(fields[4], daemon.Dir+"/")) {
+				note("mount "+fields[4], nil)
+			}
+		}
+		processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, file := range processes {
+			text, err := os.ReadFile(file)
+			if words := strings.Split(string(text), "\x00"); err == nil &&
+				(slices.Contains(words, daemon.Namespace) || strings.Contains(string(text), filepath.Join(plugin, "containers"))) {
+				note("process "+strings.Join(words, " "), nil)
+			}
+		}
+		return len(left) == 0
+	}
+	for deadline := time.Now().Add(patience); !look(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %s there is still:\n%s", patience, strings.Join(left, "\n"))
+		}
+	}
 }
 
 // The isolator keeps its contract, also when its process is killed.

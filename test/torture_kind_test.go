@@ -23,6 +23,8 @@ type kind struct {
 	// executor is whose tasks they are; nil: the agent's own. group: they are one.
 	executor func(n, round int) *mezzov1.ExecutorInfo
 	group    bool
+	// box says what is to be a container's, of the tasks; nil: nothing.
+	box func(*mezzov1.TaskInfo)
 }
 
 // member is one task of a kind, and the states that it may end in.
@@ -122,6 +124,9 @@ func (k kind) job(n, round int) job {
 			j.group = k.executor(n, round)
 		case k.executor != nil:
 			task.Command, task.Executor = nil, k.executor(n, round)
+		}
+		if k.box != nil {
+			k.box(task)
 		}
 		j.tasks = append(j.tasks, task)
 	}

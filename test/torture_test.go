@@ -31,12 +31,17 @@ var (
 type torture struct {
 	*cluster
 	*crowd
-	agents    []*server // the last one runs
-	agentArgs []string
-	chance    *rand.Rand
-	launched  int
-	of        map[string]member // by task
-	stores    *stores
+	kinds   []kind
+	victims []func()
+	// launchesFail: a launch may fail, because what it needs is away.
+	launchesFail bool
+	agents       []*server // the last one runs
+	agentArgs    []string
+	dir          string // of the agent
+	chance       *rand.Rand
+	launched     int
+	of           map[string]member // by task
+	stores       *stores
 }
 
 // TestAgentTorture kills the agent, its isolator and its adapter again and again
@@ -44,35 +49,9 @@ type torture struct {
 // state, the right one, every update arrives, and nothing is left behind.
 func TestAgentTorture(t *testing.T) {
 	t.Parallel()
-	seed := *tortureSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-torture-seed=%d", seed)
-	dir := tempDir(t)
-	ports := []string{"--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0"}
-	master := serve(t, nil, append([]string{"master", "--data-dir", filepath.Join(dir, "m")}, ports...)...)
-	file := writeFile(t, filepath.Join(dir, "agent.hcl"), "framework \"mesos\" {\n  config {\n    listen = \"127.0.0.1:0\"\n  }\n}\n")
-	x := &torture{
-		cluster: &cluster{t: t, fields: master.fields}, chance: rand.New(rand.NewPCG(seed, 1)), of: map[string]member{},
-		agentArgs: append([]string{
-			"agent", "--log-level", "debug", "--config", file, "--data-dir", filepath.Join(dir, "a"), "--master", master.fields["rpc"],
-			"--resources", "cpus:1000;mem:1000000;disk:1000000",
-		}, ports...),
-	}
-	x.startAgent()
-	// Executors look for the agent where it was.
-	x.agentArgs = append(x.agentArgs, "--rpc", x.agents[0].fields["agent"])
-	x.stores = &stores{t: t, dir: filepath.Join(dir, "a"), all: []*store{{id: "red"}, {id: "green"}, {id: "blue"}}}
-	x.stores.of = func(task string) { x.of[task] = member{ends: killed} } // the mutex is held
-	x.crowd = newCrowd(t, master.fields["rpc"], x.stores)
-	x.stores.last = x.crowd.newest
-	for round := range *tortureKills {
-		x.launchMore(*tortureTasks * (round + 1) / *tortureKills)
-		time.Sleep(time.Duration(x.chance.Int64N(int64(*torturePause)))) // a moment that nothing has chosen
-		x.work()
-		x.killSomething()
-	}
+	x := newTorture(t, kinds, "framework \"mesos\" {\n  config {\n    listen = \"127.0.0.1:0\"\n  }\n}\n", "red", "green", "blue")
+	x.victims = []func(){x.killAgent, x.killing("isolator/cgroups"), x.killing("framework/mesos")}
+	x.run(*tortureTasks, *tortureKills)
 	for _, id := range x.tasks() {
 		x.until(id, "told of", func(*mezzov1.TaskStatus) bool { return true })
 	}
@@ -81,6 +60,50 @@ func TestAgentTorture(t *testing.T) {
 	x.judge()
 	x.endExecutors()
 	x.leavesNothing()
+}
+
+// newTorture starts a master and an agent with a configuration, and a framework
+// with volumes.
+func newTorture(t *testing.T, kinds []kind, config string, volumes ...string) *torture {
+	t.Helper()
+	seed := *tortureSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("-torture-seed=%d", seed)
+	dir := tempDir(t)
+	ports := []string{"--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0"}
+	master := serve(t, nil, append([]string{"master", "--data-dir", filepath.Join(dir, "m")}, ports...)...)
+	file := writeFile(t, filepath.Join(dir, "agent.hcl"), config)
+	x := &torture{
+		cluster: &cluster{t: t, fields: master.fields}, chance: rand.New(rand.NewPCG(seed, 1)), of: map[string]member{}, kinds: kinds,
+		dir: filepath.Join(dir, "a"),
+		agentArgs: append([]string{
+			"agent", "--log-level", "debug", "--config", file, "--data-dir", filepath.Join(dir, "a"), "--master", master.fields["rpc"],
+			"--resources", "cpus:1000;mem:1000000;disk:1000000",
+		}, ports...),
+	}
+	x.startAgent()
+	// Executors look for the agent where it was.
+	x.agentArgs = append(x.agentArgs, "--rpc", x.agents[0].fields["agent"])
+	x.stores = &stores{t: t, dir: x.dir}
+	for _, id := range volumes {
+		x.stores.all = append(x.stores.all, &store{id: id})
+	}
+	x.stores.of = func(task string) { x.of[task] = member{ends: killed} } // the mutex is held
+	x.crowd = newCrowd(t, master.fields["rpc"], x.stores)
+	x.stores.last = x.crowd.newest
+	return x
+}
+
+// run launches tasks while something is killed now and then.
+func (x *torture) run(tasks, kills int) {
+	for round := range kills {
+		x.launchMore(tasks * (round + 1) / kills)
+		time.Sleep(time.Duration(x.chance.Int64N(int64(*torturePause)))) // a moment that nothing has chosen
+		x.work()
+		x.victims[x.chance.IntN(len(x.victims))]()
+	}
 }
 
 func (x *torture) tasks() []string {
@@ -94,8 +117,8 @@ func (x *torture) launchMore(upTo int) {
 	x.crowd.mu.Lock()
 	defer x.crowd.mu.Unlock()
 	for ; len(x.of) < upTo; x.launched++ {
-		k := kinds[x.launched%len(kinds)]
-		j := k.job(x.launched, x.launched/len(kinds))
+		k := x.kinds[x.launched%len(x.kinds)]
+		j := k.job(x.launched, x.launched/len(x.kinds))
 		for i, task := range j.tasks {
 			x.of[task.GetTaskId().GetValue()] = k.members[i]
 		}
@@ -120,20 +143,22 @@ func (x *torture) logged(container string) string {
 	return strings.Join(lines, "")
 }
 
-// killSomething kills -9 a part of the agent's side; what it is comes back.
-func (x *torture) killSomething() {
-	victim := []string{"agent", "isolator/cgroups", "framework/mesos"}[x.chance.IntN(3)]
-	if victim == "agent" {
-		x.agents[len(x.agents)-1].stop(syscall.SIGKILL)
-		x.startAgent()
-		return
-	}
-	for _, p := range x.list("plugins") {
-		if p["id"] != victim || p["host"] == "master" {
-			continue
-		}
-		if pid, ok := p["pid"].(float64); ok && pid > 0 {
-			_ = syscall.Kill(int(pid), syscall.SIGKILL)
+// killAgent kills the agent with SIGKILL, and starts it again.
+func (x *torture) killAgent() {
+	x.agents[len(x.agents)-1].stop(syscall.SIGKILL)
+	x.startAgent()
+}
+
+// killing kills a plugin with SIGKILL; the agent starts it again.
+func (x *torture) killing(plugin string) func() {
+	return func() {
+		for _, p := range x.list("plugins") {
+			if p["id"] != plugin || p["host"] == "master" {
+				continue
+			}
+			if pid, ok := p["pid"].(float64); ok && pid > 0 {
+				_ = syscall.Kill(int(pid), syscall.SIGKILL)
+			}
 		}
 	}
 }
@@ -184,17 +209,28 @@ func (x *torture) judge() {
 			t.Errorf("%s has %d ends:\n%v", id, len(ends), heard)
 		}
 		switch {
-		case last == mezzov1.TaskState_TASK_LOST && !slices.ContainsFunc(heard, runs):
+		case x.unlaunched(heard):
 			never++
 		case !slices.Contains(x.of[id].ends, last):
 			container := heard[len(heard)-1].GetContainerStatus().GetContainerId().GetValue()
 			t.Errorf("%s ended as %s, want %v:\n%v\n%s", id, last, x.of[id].ends, heard, x.logged(container))
 		}
 	}
-	if never > len(x.of)/2 {
+	if never > len(x.of)/2 && !x.launchesFail || never == len(x.of) {
 		t.Errorf("%d of %d tasks were never started", never, len(x.of))
 	}
 	t.Logf("%d tasks, %d of them never started", len(x.of), never)
+}
+
+// unlaunched tells whether a task ended without having run, for the reason that
+// something was killed: the agent, or what its isolator needs (containerd).
+func (x *torture) unlaunched(heard []*mezzov1.TaskStatus) bool {
+	last := heard[len(heard)-1]
+	if slices.ContainsFunc(heard, runs) {
+		return false
+	}
+	return last.GetState() == mezzov1.TaskState_TASK_LOST ||
+		x.launchesFail && last.GetState() == mezzov1.TaskState_TASK_FAILED && last.GetReason() == mezzov1.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED
 }
 
 // endExecutors has the custom executors end, which live on without a task, and of
