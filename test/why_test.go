@@ -109,15 +109,14 @@ func TestOperatorsSetQuotaAndAskWhy(t *testing.T) {
 	why("what was requested", []string{"no agent has as much free as the framework has requested"}, "huge")
 	// A role that nobody is in, and that only something is reserved to.
 	ok("reserve", "S0", "disk:32", "--role", "lonely")
-	lonely := map[string]any{}
-	for _, r := range c.list("roles") {
-		if r["name"] == "lonely" {
-			lonely, _ = r["reserved"].(map[string]any)
+	eventually(t, "the role's reservation", func() bool {
+		for _, r := range c.list("roles") {
+			if reserved, _ := r["reserved"].(map[string]any); r["name"] == "lonely" && reserved["disk"] == 32.0 {
+				return true
+			}
 		}
-	}
-	if lonely["disk"] != 32.0 {
-		t.Errorf("role lonely has %v reserved", lonely)
-	}
+		return false
+	})
 	if r := c.mezzo("unreserve", "S0", "disk:64", "--role", "lonely"); r.code == 0 || !strings.Contains(r.stderr, "disk:32 is missing of what role lonely has reserved") {
 		t.Errorf("to unreserve more than there is: %+v", r)
 	}
