@@ -353,9 +353,10 @@ func TestGivenUpCommit(t *testing.T) {
 }
 
 // Members die one after another, the ensemble's leader too, while a master
-// writes: each write is there exactly once, in order.
+// writes: each write is there exactly once, in order. They sync what they write, as
+// in production: what a member is killed over is on its disk.
 func TestMembersDieWhileWriting(t *testing.T) {
-	ensemble := zktest.Start(t, zktest.Options{Members: 3})
+	ensemble := zktest.Start(t, zktest.Options{Members: 3, Sync: true})
 	o := options(ensemble.Servers(), "/mezzo")
 	r := open(t, o)
 	defer r.Close()
