@@ -149,8 +149,8 @@ func (c *cli) dial(ctx context.Context) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// dialAgent connects to an agent's rpc address.
-func (c *cli) dialAgent(address string) (*grpc.ClientConn, error) {
+// dialAddress connects to an rpc address: an agent's, or one master's.
+func (c *cli) dialAddress(address string) (*grpc.ClientConn, error) {
 	options, err := c.client.options()
 	if err != nil {
 		return nil, err

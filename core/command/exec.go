@@ -94,7 +94,7 @@ func (c *cli) execSession(cmd *cobra.Command, o execOptions, task string, comman
 	if err != nil {
 		return err
 	}
-	conn, err := c.dialAgent(address)
+	conn, err := c.dialAddress(address)
 	if err != nil {
 		return err
 	}

@@ -161,7 +161,7 @@ func (c *cli) eachImageAgent(ctx context.Context, o imageOptions, do func(agent 
 	}
 	failed, without := 0, 0
 	for _, name := range order {
-		conn, err := c.dialAgent(addresses[name])
+		conn, err := c.dialAddress(addresses[name])
 		if err == nil {
 			err = do(name, operatorv1.NewAgentOperatorClient(conn))
 			conn.Close()

@@ -9,7 +9,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/mezzo-os/mezzo/sdk/client"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
 
@@ -69,11 +68,7 @@ func (c *cli) logLevel(ctx context.Context, agent string, level []string, lastin
 
 // logLevelOf asks whatever serves at an address: a master or an agent.
 func (c *cli) logLevelOf(ctx context.Context, address string, level []string, lasting time.Duration) (*operatorv1.LogLevel, error) {
-	options, err := c.client.options()
-	if err != nil {
-		return nil, err
-	}
-	conn, err := client.Dial(address, options)
+	conn, err := c.dialAddress(address)
 	if err != nil {
 		return nil, err
 	}

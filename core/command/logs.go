@@ -34,7 +34,7 @@ func (c *cli) logsCommand() *cobra.Command {
 				return err
 			}
 			request.FrameworkId = framework
-			conn, err := c.dialAgent(address)
+			conn, err := c.dialAddress(address)
 			if err != nil {
 				return err
 			}

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/mezzo-os/mezzo/sdk/client"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
 
@@ -65,11 +64,7 @@ func (c *cli) reload(ctx context.Context, agent string) error {
 
 // reloadOne reloads whatever serves at an address: a master or an agent.
 func (c *cli) reloadOne(ctx context.Context, address string) (*operatorv1.ReloadResponse, error) {
-	options, err := c.client.options()
-	if err != nil {
-		return nil, err
-	}
-	conn, err := client.Dial(address, options)
+	conn, err := c.dialAddress(address)
 	if err != nil {
 		return nil, err
 	}

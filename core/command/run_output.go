@@ -91,7 +91,7 @@ func (f *follower) stream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	conn, err := f.r.c.dialAgent(address)
+	conn, err := f.r.c.dialAddress(address)
 	if err != nil {
 		return err
 	}

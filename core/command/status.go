@@ -117,7 +117,7 @@ func (c *cli) agentPlugins(ctx context.Context, a *operatorv1.Agent) []*operator
 	unknown := func(err error) []*operatorv1.Plugin {
 		return []*operatorv1.Plugin{{Id: "?", Host: a.Id, State: "unknown", Reason: "the agent does not answer: " + plain(err).Error()}}
 	}
-	conn, err := c.dialAgent(a.RpcAddress)
+	conn, err := c.dialAddress(a.RpcAddress)
 	if err != nil {
 		return unknown(err)
 	}
