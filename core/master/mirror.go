@@ -360,6 +360,13 @@ func (m *mirror) listTasks(q *operatorv1.ListTasksRequest) []*state.TaskView {
 	})
 }
 
+// agent is one agent; nil: it is not known.
+func (m *mirror) agent(id string) *state.AgentView {
+	m.view.RLock()
+	defer m.view.RUnlock()
+	return m.agents[id]
+}
+
 // task is one task; nil: it is not known.
 func (m *mirror) task(key state.TaskKey) *state.TaskView {
 	m.view.RLock()
@@ -453,6 +460,8 @@ func (m *mirror) totals() totals {
 
 // counts fills in what a status has of numbers.
 func (m *mirror) counts(s *operatorv1.Status) {
+	sum := m.totals()
+	s.Total, s.Allocated, s.Offered = quantityMessage(sum.total), quantityMessage(sum.used), quantityMessage(sum.offered)
 	m.view.RLock()
 	defer m.view.RUnlock()
 	s.Agents = &operatorv1.Counts{

@@ -44,8 +44,6 @@ func (s *operatorService) GetStatus(ctx context.Context, _ *operatorv1.GetStatus
 		out.Leader = endpointMessages(leader.Endpoints)
 	}
 	m.mirror.counts(out)
-	sum := m.mirror.totals()
-	out.Total, out.Allocated, out.Offered = quantityMessage(sum.total), quantityMessage(sum.used), quantityMessage(sum.offered)
 	return out, nil
 }
 
@@ -71,6 +69,18 @@ func (s *operatorService) ListTasks(ctx context.Context, q *operatorv1.ListTasks
 		return nil, err
 	}
 	return &operatorv1.ListTasksResponse{Tasks: messages(s.master.mirror.listTasks(q), taskMessage)}, nil
+}
+
+// task is one task with all that is known of it.
+func (s *operatorService) task(ctx context.Context, framework, id string) (*operatorv1.TaskDetail, error) {
+	if err := s.query(ctx); err != nil {
+		return nil, err
+	}
+	v := s.master.mirror.task(state.TaskKey{FrameworkID: framework, TaskID: id})
+	if v == nil {
+		return nil, fmt.Errorf("%w: framework %s has no task %s that the master remembers", rpc.ErrNotFound, framework, id)
+	}
+	return taskDetail(v), nil
 }
 
 // ListOffers answers from the mirror.

@@ -43,6 +43,17 @@ func queries(s *operatorService) map[string]http.Query {
 			answer, err := s.ListPlugins(ctx, &operatorv1.ListPluginsRequest{})
 			return list(answer.GetPlugins()), err
 		}},
+		"task": {One: func(ctx context.Context, q url.Values) (proto.Message, error) {
+			return s.task(ctx, q.Get("framework_id"), q.Get("task_id"))
+		}},
+		"explain": {One: func(ctx context.Context, q url.Values) (proto.Message, error) {
+			return s.Explain(ctx, &operatorv1.ExplainRequest{
+				FrameworkId: q.Get("framework_id"), Role: q.Get("role"), Agents: q.Get("agents") == "true",
+			})
+		}},
+		"maintenance": {One: func(ctx context.Context, _ url.Values) (proto.Message, error) {
+			return s.GetMaintenance(ctx, &operatorv1.GetMaintenanceRequest{})
+		}},
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/mezzo-os/mezzo/core/http/ui"
-	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	"github.com/mezzo-os/mezzo/sdk/client"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
@@ -19,7 +18,7 @@ import (
 // Agents are dialled with the master's own certificate.
 func (m *Master) newUI(operator *operatorService, files *client.Files) *ui.UI {
 	return ui.New(ui.Options{
-		Operator: operator, Task: operator.task, Authorize: m.authorize, Settings: m.settings,
+		Operator: operator, Agent: operator.agentAddress, Authorize: m.authorize, Settings: m.settings,
 		Dial: func(address string) (*grpc.ClientConn, error) {
 			var options client.Options
 			if files != nil {
@@ -33,16 +32,23 @@ func (m *Master) newUI(operator *operatorService, files *client.Files) *ui.UI {
 	})
 }
 
-// task is one task with all that is known of it.
-func (s *operatorService) task(ctx context.Context, framework, id string) (*operatorv1.TaskDetail, error) {
-	if err := s.query(ctx); err != nil {
-		return nil, err
+// agentAddress is where an agent serves its operators. Pages ask every second or
+// two: the loop is not troubled for what may be a moment newer.
+func (s *operatorService) agentAddress(ctx context.Context, id string) (string, error) {
+	if err := s.view(ctx); err != nil {
+		return "", err
 	}
-	v := s.master.mirror.task(state.TaskKey{FrameworkID: framework, TaskID: id})
-	if v == nil {
-		return nil, fmt.Errorf("%w: framework %s has no task %s that the master remembers", rpc.ErrNotFound, framework, id)
+	if _, err := s.master.leading(); err != nil {
+		return "", err
 	}
-	return taskDetail(v), nil
+	v := s.master.mirror.agent(id)
+	switch {
+	case v == nil:
+		return "", fmt.Errorf("%w: there is no agent %s", rpc.ErrNotFound, id)
+	case v.RPCAddress == "":
+		return "", fmt.Errorf("%w: agent %s has not said where it listens", rpc.ErrUnavailable, id)
+	}
+	return v.RPCAddress, nil
 }
 
 // sample is the cluster for the UI's history.
@@ -52,8 +58,6 @@ func (m *Master) sample() *operatorv1.Status {
 		out.Leadership = "leading"
 	}
 	m.mirror.counts(out)
-	sum := m.mirror.totals()
-	out.Total, out.Allocated, out.Offered = quantityMessage(sum.total), quantityMessage(sum.used), quantityMessage(sum.offered)
 	return out
 }
 

@@ -38,21 +38,11 @@ type agentConn struct {
 // agent returns the agent that a request names, and a function to call when it
 // is no longer used.
 func (u *UI) agent(r *http.Request) (operatorv1.AgentOperatorClient, func(), error) {
-	id := r.PathValue("id")
-	answer, err := u.options.Operator.ListAgents(r.Context(), &operatorv1.ListAgentsRequest{})
+	address, err := u.options.Agent(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, a := range answer.GetAgents() {
-		if a.GetId() != id {
-			continue
-		}
-		if a.GetRpcAddress() == "" {
-			return nil, nil, fmt.Errorf("%w: agent %s has not said where it listens", rpc.ErrUnavailable, id)
-		}
-		return u.dial(a.GetRpcAddress())
-	}
-	return nil, nil, fmt.Errorf("%w: there is no agent %s", rpc.ErrNotFound, id)
+	return u.dial(address)
 }
 
 func (u *UI) dial(address string) (operatorv1.AgentOperatorClient, func(), error) {
@@ -123,19 +113,19 @@ func asked[M proto.Message](u *UI, r *http.Request, ask func(context.Context, op
 	return answer, nil
 }
 
-func (u *UI) agentState(r *http.Request) (proto.Message, error) {
+func (u *UI) agentState(_ http.ResponseWriter, r *http.Request) (proto.Message, error) {
 	return asked(u, r, func(ctx context.Context, a operatorv1.AgentOperatorClient) (*operatorv1.AgentStateResponse, error) {
 		return a.GetState(ctx, &operatorv1.GetAgentStateRequest{})
 	})
 }
 
-func (u *UI) agentUsage(r *http.Request) (proto.Message, error) {
+func (u *UI) agentUsage(_ http.ResponseWriter, r *http.Request) (proto.Message, error) {
 	return asked(u, r, func(ctx context.Context, a operatorv1.AgentOperatorClient) (*operatorv1.ContainerUsageResponse, error) {
 		return a.Usage(ctx, &operatorv1.ContainerUsageRequest{Containers: r.URL.Query()["container"]})
 	})
 }
 
-func (u *UI) agentFiles(r *http.Request) (proto.Message, error) {
+func (u *UI) agentFiles(_ http.ResponseWriter, r *http.Request) (proto.Message, error) {
 	path := r.URL.Query().Get("path")
 	if err := u.options.Authorize(r.Context(), rpc.ReadSandbox, rpc.Object{ID: path}); err != nil {
 		return nil, err

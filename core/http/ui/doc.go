@@ -3,9 +3,6 @@
 //
 //	GET  /ui/…                     the pages, which are in the binary
 //	GET  /v1/watch                 Operator.Watch as server-sent events, batched
-//	GET  /v1/task                  one task with all its statuses
-//	GET  /v1/explain               why a framework is not offered more
-//	GET  /v1/maintenance           the maintenance schedule, and how its machines stand
 //	GET  /v1/history               what was allocated and offered, over the last hour
 //	GET  /v1/agent/ID/state        AgentOperator.GetState of an agent
 //	GET  /v1/agent/ID/usage        AgentOperator.Usage

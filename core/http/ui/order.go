@@ -13,7 +13,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	mezzohttp "github.com/mezzo-os/mezzo/core/http"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
@@ -28,9 +27,12 @@ const orderTimeout = 90 * time.Second
 type carryOut func(ctx context.Context, u *UI, body []byte) (proto.Message, error)
 
 // by decodes the request of an order and calls the service.
-func by[Q, A proto.Message](empty func() Q, call func(operatorv1.OperatorServer, context.Context, Q) (A, error)) carryOut {
+func by[Q any, M interface {
+	*Q
+	proto.Message
+}, A proto.Message](call func(operatorv1.OperatorServer, context.Context, M) (A, error)) carryOut {
 	return func(ctx context.Context, u *UI, body []byte) (proto.Message, error) {
-		q := empty()
+		q := M(new(Q))
 		if err := u.decoder.Unmarshal(body, q); err != nil {
 			return nil, fmt.Errorf("%w: the order is not the JSON of a %s: %w", rpc.ErrInvalid, q.ProtoReflect().Descriptor().Name(), err)
 		}
@@ -46,38 +48,20 @@ func by[Q, A proto.Message](empty func() Q, call func(operatorv1.OperatorServer,
 // service.
 func orders() map[string]carryOut {
 	return map[string]carryOut{
-		"kill":     by(func() *operatorv1.KillTaskRequest { return new(operatorv1.KillTaskRequest) }, operatorv1.OperatorServer.KillTask),
-		"teardown": by(func() *operatorv1.TeardownRequest { return new(operatorv1.TeardownRequest) }, operatorv1.OperatorServer.Teardown),
-		"drain":    by(func() *operatorv1.DrainAgentRequest { return new(operatorv1.DrainAgentRequest) }, operatorv1.OperatorServer.DrainAgent),
-		"deactivate": by(func() *operatorv1.DeactivateAgentRequest { return new(operatorv1.DeactivateAgentRequest) },
-			operatorv1.OperatorServer.DeactivateAgent),
-		"activate": by(func() *operatorv1.ReactivateAgentRequest { return new(operatorv1.ReactivateAgentRequest) },
-			operatorv1.OperatorServer.ReactivateAgent),
-		"gone": by(func() *operatorv1.MarkAgentGoneRequest { return new(operatorv1.MarkAgentGoneRequest) }, operatorv1.OperatorServer.MarkAgentGone),
-		"machine-down": by(func() *operatorv1.StartMaintenanceRequest { return new(operatorv1.StartMaintenanceRequest) },
-			operatorv1.OperatorServer.StartMaintenance),
-		"machine-up": by(func() *operatorv1.StopMaintenanceRequest { return new(operatorv1.StopMaintenanceRequest) },
-			operatorv1.OperatorServer.StopMaintenance),
-		"reload":  by(func() *operatorv1.ReloadRequest { return new(operatorv1.ReloadRequest) }, operatorv1.OperatorServer.Reload),
-		"weights": by(func() *operatorv1.SetWeightsRequest { return new(operatorv1.SetWeightsRequest) }, operatorv1.OperatorServer.SetWeights),
+		"kill":         by(operatorv1.OperatorServer.KillTask),
+		"teardown":     by(operatorv1.OperatorServer.Teardown),
+		"drain":        by(operatorv1.OperatorServer.DrainAgent),
+		"deactivate":   by(operatorv1.OperatorServer.DeactivateAgent),
+		"activate":     by(operatorv1.OperatorServer.ReactivateAgent),
+		"gone":         by(operatorv1.OperatorServer.MarkAgentGone),
+		"machine-down": by(operatorv1.OperatorServer.StartMaintenance),
+		"machine-up":   by(operatorv1.OperatorServer.StopMaintenance),
+		"reload":       by(operatorv1.OperatorServer.Reload),
+		"weights":      by(operatorv1.OperatorServer.SetWeights),
 	}
 }
 
-func (u *UI) order(w http.ResponseWriter, r *http.Request) {
-	answer, err := u.carryOut(w, r)
-	var body []byte
-	if err == nil {
-		body, err = u.encoder.Marshal(answer)
-	}
-	if err != nil {
-		mezzohttp.Error(w, err)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(body, '\n')) // a client that is gone is no error
-}
-
-func (u *UI) carryOut(w http.ResponseWriter, r *http.Request) (proto.Message, error) {
+func (u *UI) order(w http.ResponseWriter, r *http.Request) (proto.Message, error) {
 	all := orders()
 	do := all[r.PathValue("verb")]
 	if do == nil {
@@ -91,7 +75,5 @@ func (u *UI) carryOut(w http.ResponseWriter, r *http.Request) (proto.Message, er
 	if err != nil {
 		return nil, fmt.Errorf("%w: the order could not be read: %w", rpc.ErrInvalid, err)
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), orderTimeout)
-	defer cancel()
-	return do(ctx, u, body)
+	return do(r.Context(), u, body)
 }

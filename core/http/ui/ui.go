@@ -29,8 +29,9 @@ type Options struct {
 	// Operator is the master's own service. It is called with the principal of
 	// the HTTP request in the context.
 	Operator operatorv1.OperatorServer
-	// Task is one task with all that is known of it; rpc.ErrNotFound.
-	Task func(ctx context.Context, framework, task string) (*operatorv1.TaskDetail, error)
+	// Agent is the rpc address of an agent; rpc.ErrNotFound, or rpc.ErrUnavailable
+	// when it has none.
+	Agent func(ctx context.Context, id string) (address string, err error)
 	// Authorize asks whether the caller may do what Operator does not ask for.
 	Authorize func(context.Context, rpc.Action, rpc.Object) error
 	// Dial connects to an agent's rpc address.
@@ -67,21 +68,18 @@ func (u *UI) Handlers() map[string]http.Handler {
 	handlers := map[string]http.Handler{
 		"GET /ui/":                    http.HandlerFunc(u.pages),
 		"GET /v1/watch":               http.HandlerFunc(u.watch),
-		"GET /v1/task":                u.answer(u.task),
-		"GET /v1/explain":             u.answer(u.explain),
-		"GET /v1/maintenance":         u.answer(u.maintenance),
 		"GET /v1/history":             http.HandlerFunc(u.pastHour),
 		"GET /v1/settings":            http.HandlerFunc(u.settings),
-		"GET /v1/agent/{id}/state":    u.answer(u.agentState),
-		"GET /v1/agent/{id}/usage":    u.answer(u.agentUsage),
-		"GET /v1/agent/{id}/files":    u.answer(u.agentFiles),
+		"GET /v1/agent/{id}/state":    u.answer(callTimeout, u.agentState),
+		"GET /v1/agent/{id}/usage":    u.answer(callTimeout, u.agentUsage),
+		"GET /v1/agent/{id}/files":    u.answer(callTimeout, u.agentFiles),
 		"GET /v1/agent/{id}/read":     http.HandlerFunc(u.agentRead),
 		"GET /v1/agent/{id}/download": http.HandlerFunc(u.agentDownload),
 	}
 	// Orders come from the UI's own pages, or from programs: never from a page of
 	// somebody else that the operator's browser happens to show.
 	guard := http.NewCrossOriginProtection()
-	handlers["POST /v1/order/{verb}"] = guard.Handler(http.HandlerFunc(u.order))
+	handlers["POST /v1/order/{verb}"] = guard.Handler(u.answer(orderTimeout, u.order))
 	return handlers
 }
 
@@ -101,12 +99,12 @@ func (u *UI) pages(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, files, name)
 }
 
-// answer serves a message as JSON.
-func (u *UI) answer(ask func(*http.Request) (proto.Message, error)) http.Handler {
+// answer serves what is asked as JSON, within the time for it.
+func (u *UI) answer(within time.Duration, ask func(http.ResponseWriter, *http.Request) (proto.Message, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+		ctx, cancel := context.WithTimeout(r.Context(), within)
 		defer cancel()
-		message, err := ask(r.WithContext(ctx))
+		message, err := ask(w, r.WithContext(ctx))
 		var body []byte
 		if err == nil {
 			body, err = u.encoder.Marshal(message)
@@ -121,22 +119,6 @@ func (u *UI) answer(ask func(*http.Request) (proto.Message, error)) http.Handler
 }
 
 const callTimeout = 30 * time.Second
-
-func (u *UI) task(r *http.Request) (proto.Message, error) {
-	q := r.URL.Query()
-	return u.options.Task(r.Context(), q.Get("framework_id"), q.Get("task_id"))
-}
-
-func (u *UI) explain(r *http.Request) (proto.Message, error) {
-	q := r.URL.Query()
-	return u.options.Operator.Explain(r.Context(), &operatorv1.ExplainRequest{
-		FrameworkId: q.Get("framework_id"), Role: q.Get("role"), Agents: q.Get("agents") == "true",
-	})
-}
-
-func (u *UI) maintenance(r *http.Request) (proto.Message, error) {
-	return u.options.Operator.GetMaintenance(r.Context(), &operatorv1.GetMaintenanceRequest{})
-}
 
 func (u *UI) settings(w http.ResponseWriter, r *http.Request) {
 	if err := u.options.Authorize(r.Context(), rpc.ViewCluster, rpc.Object{}); err != nil {

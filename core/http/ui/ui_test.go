@@ -55,12 +55,6 @@ func (o *operator) Watch(_ *operatorv1.WatchRequest, s grpc.ServerStreamingServe
 	}
 }
 
-func (o *operator) ListAgents(context.Context, *operatorv1.ListAgentsRequest) (*operatorv1.ListAgentsResponse, error) {
-	return &operatorv1.ListAgentsResponse{Agents: []*operatorv1.Agent{
-		{Id: "a1", RpcAddress: o.agentAddress}, {Id: "silent"},
-	}}, nil
-}
-
 func (o *operator) KillTask(_ context.Context, q *operatorv1.KillTaskRequest) (*operatorv1.KillTaskResponse, error) {
 	if q.GetTaskId() == "" {
 		return nil, fmt.Errorf("%w: no task is named", rpc.ErrInvalid)
@@ -106,6 +100,15 @@ func newRig(t *testing.T, file []byte) *rig {
 	}}
 	r.ui = ui.New(ui.Options{
 		Operator: r.operator,
+		Agent: func(_ context.Context, id string) (string, error) {
+			switch id {
+			case "a1":
+				return r.agentAddress, nil
+			case "silent":
+				return "", fmt.Errorf("%w: agent silent has not said where it listens", rpc.ErrUnavailable)
+			}
+			return "", fmt.Errorf("%w: there is no agent %s", rpc.ErrNotFound, id)
+		},
 		Authorize: func(_ context.Context, action rpc.Action, object rpc.Object) error {
 			if action == r.denied {
 				return rpc.Denied(rpc.Principal{Name: "eve"}, action, object)
