@@ -4,16 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-zookeeper/zk"
-	"go.uber.org/goleak"
 
 	"github.com/mezzo-os/mezzo/core/rpc/rpctest"
 	"github.com/mezzo-os/mezzo/core/zookeeper"
@@ -25,17 +22,7 @@ const patience = 90 * time.Second
 
 var shared zktest.Shared
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	shared.Close()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { zktest.Main(m, &shared) }
 
 func connect(t *testing.T, o zookeeper.Options) *zookeeper.Session {
 	t.Helper()

@@ -22,9 +22,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 const (
@@ -335,6 +338,7 @@ type Shared struct {
 	once     sync.Once
 	ensemble *Ensemble
 	err      error
+	paths    atomic.Uint64
 }
 
 // Servers starts the ensemble when it is not there yet.
@@ -358,4 +362,23 @@ func (s *Shared) Close() {
 	if s.ensemble != nil {
 		s.ensemble.Close()
 	}
+}
+
+// Main runs the tests of a package whose ensemble is shared, and is what its
+// TestMain does: it ends the ensemble and looks for goroutines that were left.
+func Main(m *testing.M, shared *Shared) {
+	code := m.Run()
+	shared.Close()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// Path is a node of the test's own in a shared ensemble.
+func (s *Shared) Path(t testing.TB) string {
+	return fmt.Sprintf("/%d-", s.paths.Add(1)) + strings.NewReplacer("/", "-", " ", "-", ",", "", "'", "").Replace(t.Name())
 }

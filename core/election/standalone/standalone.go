@@ -109,31 +109,14 @@ func (e *Election) Update(c election.Candidate) {
 // Watch sends the leader whenever it changes.
 func (e *Election) Watch(ctx context.Context) <-chan *election.Candidate {
 	leaders := make(chan *election.Candidate)
-	go func() {
-		defer close(leaders)
-		for first, told := true, (*election.Candidate)(nil); ; {
-			e.mu.Lock()
-			var leader *election.Candidate
-			if e.leader != nil {
-				leader = e.leader.candidate
-			}
-			changed := e.changed
-			e.mu.Unlock()
-			send := leaders
-			if !first && leader == told {
-				send = nil
-			}
-			select {
-			case send <- leader:
-				first, told = false, leader
-			case <-changed:
-			case <-ctx.Done():
-				return
-			case <-e.closed:
-				return
-			}
+	go election.Tell(ctx, e.closed, leaders, func() (*election.Candidate, bool, <-chan struct{}) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.leader == nil {
+			return nil, true, e.changed
 		}
-	}()
+		return e.leader.candidate, true, e.changed
+	})
 	return leaders
 }
 

@@ -28,25 +28,11 @@ func (e *Election) Watch(ctx context.Context) <-chan *election.Candidate {
 		e.running.Go(e.detect)
 	}
 	e.running.Go(func() {
-		defer close(leaders)
-		for first, told := true, (*election.Candidate)(nil); ; {
+		election.Tell(ctx, e.life.Done(), leaders, func() (*election.Candidate, bool, <-chan struct{}) {
 			e.mu.Lock()
-			leader, known, changed := e.leader, e.known, e.changed
-			e.mu.Unlock()
-			send := leaders
-			if !known || !first && leader == told {
-				send = nil
-			}
-			select {
-			case send <- leader:
-				first, told = false, leader
-			case <-changed:
-			case <-ctx.Done():
-				return
-			case <-e.life.Done():
-				return
-			}
-		}
+			defer e.mu.Unlock()
+			return e.leader, e.known, e.changed
+		})
 	})
 	return leaders
 }

@@ -3,14 +3,11 @@ package zookeeper_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-zookeeper/zk"
-	"go.uber.org/goleak"
 
 	"github.com/mezzo-os/mezzo/core/election"
 	"github.com/mezzo-os/mezzo/core/election/electiontest"
@@ -23,24 +20,7 @@ const patience = 90 * time.Second
 
 var shared zktest.Shared
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	shared.Close()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-var paths atomic.Uint64
-
-// pathOf is a node of the test's own.
-func pathOf(t *testing.T) string {
-	return fmt.Sprintf("/%d-", paths.Add(1)) + strings.NewReplacer("/", "-", " ", "-", ",", "").Replace(t.Name())
-}
+func TestMain(m *testing.M) { zktest.Main(m, &shared) }
 
 func options(servers []string, path string, session time.Duration) elect.Options {
 	return elect.Options{Session: zookeeper.Options{Servers: servers, Timeout: session}, Path: path}
@@ -49,7 +29,7 @@ func options(servers []string, path string, session time.Duration) elect.Options
 // With credentials; the other tests have none.
 func TestConformance(t *testing.T) {
 	electiontest.Run(t, func(t *testing.T) func() election.Election {
-		o := options(shared.Servers(t), pathOf(t), 10*time.Second)
+		o := options(shared.Servers(t), shared.Path(t), 10*time.Second)
 		o.Session.Auth = "mezzo:secret"
 		return func() election.Election { return elect.New(o) }
 	})
@@ -95,7 +75,7 @@ func leader(t *testing.T, watch <-chan *election.Candidate, id string) {
 
 // Whoever has no credentials finds the leader and can do nothing else.
 func TestStrangersMayOnlyLook(t *testing.T) {
-	o := options(shared.Servers(t), pathOf(t), 10*time.Second)
+	o := options(shared.Servers(t), shared.Path(t), 10*time.Second)
 	o.Session.Auth = "mezzo:secret"
 	master := elect.New(o)
 	defer master.Close()
@@ -122,7 +102,7 @@ func TestStrangersMayOnlyLook(t *testing.T) {
 
 // An operator may remove a leader's node to have another one lead.
 func TestNodeRemoved(t *testing.T) {
-	o := options(shared.Servers(t), pathOf(t), 10*time.Second)
+	o := options(shared.Servers(t), shared.Path(t), 10*time.Second)
 	first, second := elect.New(o), elect.New(o)
 	defer first.Close()
 	defer second.Close()

@@ -8,15 +8,12 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-zookeeper/zk"
-	"go.uber.org/goleak"
 
 	"github.com/mezzo-os/mezzo/core/registry"
 	"github.com/mezzo-os/mezzo/core/registry/registrytest"
@@ -29,24 +26,7 @@ const patience = 90 * time.Second
 
 var shared zktest.Shared
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	shared.Close()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-var paths atomic.Uint64
-
-// pathOf is a node of the test's own.
-func pathOf(t testing.TB) string {
-	return fmt.Sprintf("/%d-", paths.Add(1)) + strings.NewReplacer("/", "-", " ", "-", "'", "").Replace(t.Name())
-}
+func TestMain(m *testing.M) { zktest.Main(m, &shared) }
 
 func open(t testing.TB, o keep.Options) *keep.Registry {
 	t.Helper()
@@ -64,7 +44,7 @@ func options(servers []string, path string) keep.Options {
 // With credentials; the other tests have none.
 func TestConformance(t *testing.T) {
 	registrytest.Run(t, func(t *testing.T) func() registry.Registry {
-		o := options(shared.Servers(t), pathOf(t))
+		o := options(shared.Servers(t), shared.Path(t))
 		o.Session.Auth = "mezzo:secret"
 		return func() registry.Registry { return open(t, o) }
 	})
@@ -88,7 +68,7 @@ func acquire(t testing.TB, r *keep.Registry) uint64 {
 
 // Without the credentials nobody reads or writes what a master with them wrote.
 func TestStrangersAreRefused(t *testing.T) {
-	o := options(shared.Servers(t), pathOf(t))
+	o := options(shared.Servers(t), shared.Path(t))
 	o.Session.Auth = "mezzo:secret"
 	r := open(t, o)
 	defer r.Close()
@@ -107,7 +87,7 @@ func TestStrangersAreRefused(t *testing.T) {
 // The leader before is still there, and writes: nothing of it counts, not even
 // what it had begun.
 func TestOldLeaderIsRefused(t *testing.T) {
-	o := options(shared.Servers(t), pathOf(t))
+	o := options(shared.Servers(t), shared.Path(t))
 	old, next := open(t, o), open(t, o)
 	defer old.Close()
 	defer next.Close()
@@ -139,7 +119,7 @@ func TestOldLeaderIsRefused(t *testing.T) {
 // A leader dies after it wrote a value's chunks and before its entry points to
 // them. The next leader removes them.
 func TestLeftoversAreRemoved(t *testing.T) {
-	o := options(shared.Servers(t), pathOf(t))
+	o := options(shared.Servers(t), shared.Path(t))
 	r := open(t, o)
 	defer r.Close()
 	epoch := acquire(t, r)
@@ -269,7 +249,7 @@ const multi = 14
 // has done it and before the answer. Each is written once, and the master knows.
 func TestConnectionLostInACommit(t *testing.T) {
 	p := newProxy(t, shared.Servers(t)[0])
-	o := options([]string{p.listener.Addr().String()}, pathOf(t))
+	o := options([]string{p.listener.Addr().String()}, shared.Path(t))
 	r := open(t, o)
 	defer r.Close()
 	epoch := acquire(t, r)
@@ -320,7 +300,7 @@ func TestConnectionLostInACommit(t *testing.T) {
 // finds out what there is, and nothing comes after it.
 func TestGivenUpCommit(t *testing.T) {
 	p := newProxy(t, shared.Servers(t)[0])
-	o := options([]string{p.listener.Addr().String()}, pathOf(t))
+	o := options([]string{p.listener.Addr().String()}, shared.Path(t))
 	r := open(t, o)
 	defer r.Close()
 	epoch := acquire(t, r)
