@@ -34,13 +34,8 @@ func (p *cgroups) configure(_ context.Context, config any, env plugin.Environmen
 		}
 		p.Shim = shim
 	}
-	dir := p.config.RuntimeDir
-	if dir == "" {
-		dir = env.DataDir
-	}
-	p.Dir = filepath.Join(dir, "containers")
-	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
-		return []plugin.Diagnostic{plugin.Errorf("the runtime directory cannot be made", "runtime_dir", "%v.", err)}
+	if ds := p.Place(p.config.RuntimeDir, env.DataDir); len(ds) > 0 {
+		return ds
 	}
 	if d := p.detect(env); d != nil {
 		return []plugin.Diagnostic{*d}

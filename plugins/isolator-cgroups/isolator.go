@@ -95,12 +95,8 @@ func (p *cgroups) Create(ctx context.Context, r *isolatorv1.CreateRequest) (*iso
 	if s.Linux == nil {
 		return nil, status.Errorf(codes.InvalidArgument, "container %s: its spec has not been prepared", id)
 	}
-	c := p.Container(id)
-	c.Parent = r.GetTask().GetParent()
-	if c.Group, err = p.Group(id, c.Parent); err != nil {
-		return nil, holder.Subject(id, err)
-	}
-	if err := p.Add(c); err != nil {
+	c, err := p.Begin(r)
+	if err != nil {
 		return nil, err
 	}
 	netns, err := p.create(ctx, c, r, s)

@@ -213,8 +213,8 @@ func TestNetClass(t *testing.T) {
 	p.config.NetClass, p.Host, p.Dir = 0x10, &cgroup.Host{}, t.TempDir()
 	var got []uint32
 	add := func(id string) {
-		c := p.Container(id)
-		if err := p.Add(c); err != nil {
+		c, err := p.Begin(&isolatorv1.CreateRequest{Container: id})
+		if err != nil {
 			t.Fatal(err)
 		}
 		r := &specs.LinuxResources{}

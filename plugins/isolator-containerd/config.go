@@ -136,13 +136,8 @@ func (p *plug) configure(_ context.Context, config any, env plugin.Environment) 
 	if os.Geteuid() != 0 {
 		return []plugin.Diagnostic{plugin.Errorf("not without root", "", "The agent runs as user id %d; containerd needs an agent that runs as root.", os.Geteuid())}
 	}
-	dir := p.config.RuntimeDir
-	if dir == "" {
-		dir = env.DataDir
-	}
-	p.Dir = filepath.Join(dir, "containers")
-	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
-		return []plugin.Diagnostic{plugin.Errorf("the runtime directory cannot be made", "runtime_dir", "%v.", err)}
+	if ds := p.Place(p.config.RuntimeDir, env.DataDir); len(ds) > 0 {
+		return ds
 	}
 	if ds := p.config.Config.Check(); len(ds) > 0 {
 		return ds
@@ -165,7 +160,7 @@ func (p *plug) configure(_ context.Context, config any, env plugin.Environment) 
 	if err != nil {
 		return []plugin.Diagnostic{plugin.Errorf("images cannot be kept", "", "%v.", err)}
 	}
-	p.networks, err = network.New(network.Options{Dir: filepath.Join(dir, "networks"), Config: p.config.Settings, Logger: env.Logger})
+	p.networks, err = network.New(network.Options{Dir: filepath.Join(filepath.Dir(p.Dir), "networks"), Config: p.config.Settings, Logger: env.Logger})
 	if err != nil {
 		return []plugin.Diagnostic{plugin.Errorf("the runtime directory cannot be made", "runtime_dir", "%v.", err)}
 	}

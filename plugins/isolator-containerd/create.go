@@ -67,12 +67,8 @@ func (p *plug) Create(ctx context.Context, r *isolatorv1.CreateRequest) (*isolat
 	if err != nil {
 		return nil, err
 	}
-	c := p.Container(id)
-	c.Parent = r.GetTask().GetParent()
-	if c.Group, err = p.Group(id, c.Parent); err != nil {
-		return nil, holder.Subject(id, err)
-	}
-	if err := p.Add(c); err != nil {
+	c, err := p.Begin(r)
+	if err != nil {
 		return nil, err
 	}
 	m := &maker{plug: p, client: client, c: c, r: r, s: s}

@@ -13,6 +13,7 @@
 package holder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -32,6 +33,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
 	"github.com/mezzo-os/mezzo/plugins/internal/perf"
 	"github.com/mezzo-os/mezzo/plugins/internal/record"
+	"github.com/mezzo-os/mezzo/sdk/plugin"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
 
@@ -63,6 +65,16 @@ type Holder struct {
 	limits     chan struct{} // closed and replaced when a limitation is new
 }
 
+// Place has the state of containers in the operator's directory, or in the
+// plugin's own where that is empty, and makes what is not there.
+func (h *Holder) Place(runtimeDir, dataDir string) []plugin.Diagnostic {
+	h.Dir = filepath.Join(cmp.Or(runtimeDir, dataDir), "containers")
+	if err := os.MkdirAll(h.Dir, 0o700); err != nil {
+		return []plugin.Diagnostic{plugin.Errorf("the runtime directory cannot be made", "runtime_dir", "%v.", err)}
+	}
+	return nil
+}
+
 // New returns a Holder without containers.
 func New(name string) *Holder {
 	h := &Holder{Name: name, Logger: hclog.NewNullLogger(), containers: map[string]*Container{}, limits: make(chan struct{})}
@@ -83,22 +95,26 @@ func (h *Holder) Closing() context.Context { return h.closing }
 // Reaped waits until the shims that this process started have ended.
 func (h *Holder) Reaped() { h.children.Wait() }
 
-// Container returns a container that is not known yet; Parent and Group are the
-// caller's to fill in.
+// Container returns a container that is not known yet, without Parent and Group.
 func (h *Holder) Container(id string) *Container {
 	return &Container{ID: id, Dir: filepath.Join(h.Dir, id), done: make(chan struct{})}
 }
 
-// Add makes a container known. One that Recover found missing may be made after
-// all: the agent was about to.
-func (h *Holder) Add(c *Container) error {
+// Begin makes a container known that is about to be created. One that Recover
+// found missing may be made after all: the agent was about to.
+func (h *Holder) Begin(r *isolatorv1.CreateRequest) (c *Container, err error) {
+	c = h.Container(r.GetContainer())
+	c.Parent = r.GetTask().GetParent()
+	if c.Group, err = h.Group(c.ID, c.Parent); err != nil {
+		return nil, Subject(c.ID, err)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if old := h.containers[c.ID]; old != nil && !old.absent {
-		return status.Errorf(codes.AlreadyExists, "container %s exists", c.ID)
+		return nil, status.Errorf(codes.AlreadyExists, "container %s exists", c.ID)
 	}
 	h.containers[c.ID] = c
-	return nil
+	return c, nil
 }
 
 // All are the containers that are known, by their ids.
