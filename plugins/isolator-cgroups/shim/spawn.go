@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/mezzo-os/mezzo/plugins/internal/reap"
 	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	"golang.org/x/sys/unix"
 )
@@ -228,33 +229,13 @@ func (c *container) signalChild(ch *child, sig unix.Signal) bool {
 	return unix.Kill(ch.pid, sig) == nil
 }
 
-// reap collects every child that ends, those adopted included. It is the only
-// place where a pid becomes free.
+// reap collects every child that ends, those adopted included.
 func (c *container) reap() {
-	for {
-		err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil)
-		if errors.Is(err, unix.EINTR) {
-			continue
+	reap.All(&c.mu, c.forked, c.childless, func(pid int, status unix.WaitStatus) {
+		if ch := c.children[pid]; ch != nil {
+			ch.dead = true
+			delete(c.children, pid)
+			ch.exited <- status
 		}
-		c.mu.Lock()
-		if errors.Is(err, unix.ECHILD) && c.childless() {
-			c.forked.Wait()
-		}
-		for {
-			var status unix.WaitStatus
-			pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
-			if err != nil || pid == 0 {
-				break
-			}
-			if ch := c.children[pid]; ch != nil {
-				ch.dead = true
-				delete(c.children, pid)
-				ch.exited <- status
-			}
-		}
-		c.mu.Unlock()
-	}
+	})
 }

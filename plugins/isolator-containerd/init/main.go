@@ -30,6 +30,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mezzo-os/mezzo/plugins/internal/reap"
 	"github.com/mezzo-os/mezzo/plugins/internal/record"
 )
 
@@ -228,28 +229,7 @@ func (m *manager) signal(id int64, sig unix.Signal, group bool) {
 // the container, which become the first process's children. The task's end is
 // the container's: with this process the kernel ends everything in it.
 func (m *manager) reap() {
-	for {
-		err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		m.mu.Lock()
-		if errors.Is(err, unix.ECHILD) && len(m.ids) == 0 {
-			m.forked.Wait()
-		}
-		for {
-			var status unix.WaitStatus
-			pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
-			if err != nil || pid == 0 {
-				break
-			}
-			m.ended(pid, status)
-		}
-		m.mu.Unlock()
-	}
+	reap.All(&m.mu, m.forked, func() bool { return len(m.ids) == 0 }, m.ended)
 }
 
 func (m *manager) ended(pid int, status unix.WaitStatus) {
