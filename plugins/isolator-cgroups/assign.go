@@ -13,8 +13,6 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
 	"github.com/mezzo-os/mezzo/plugins/internal/holder"
@@ -27,6 +25,7 @@ import (
 
 // gpu is one that tasks may be given.
 type gpu struct {
+	path   string
 	name   string // as NVIDIA_VISIBLE_DEVICES has it: a number
 	device specs.LinuxDeviceCgroup
 }
@@ -50,7 +49,7 @@ func (p *cgroups) findGPUs() (list []gpu, controls []specs.LinuxDeviceCgroup, er
 		if n := gpuNumber(path); n >= 0 {
 			name = strconv.Itoa(n)
 		}
-		list = append(list, gpu{name, device})
+		list = append(list, gpu{path, name, device})
 	}
 	for _, path := range gpuControls {
 		if device, err := deviceOf(path); err == nil && len(list) > 0 {
@@ -82,18 +81,9 @@ func deviceOf(path string) (d specs.LinuxDeviceCgroup, err error) {
 	return specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &major, Minor: &minor, Access: "rw"}, nil
 }
 
-// unassignable says why a task cannot have what it asks for here at all.
-func (p *cgroups) unassignable(t *isolatorv1.Task) string {
-	asked, _ := cgroup.Amount(t, "gpus")
-	switch {
-	case asked == 0 || len(p.settings.gpus) == 0 || t.GetSandboxOnly():
-		return "" // which are whose is not known, or not asked
-	case asked != math.Trunc(asked):
-		return fmt.Sprintf("isolator cgroups gives whole GPUs, and %g are asked for", asked)
-	case int(asked) > len(p.settings.gpus):
-		return fmt.Sprintf("%g GPUs are asked for, and isolator cgroups knows %d on this host (/dev/nvidia*, or gpu_devices)", asked, len(p.settings.gpus))
-	}
-	return ""
+// wantedGPUs is how many a task's container is to be given.
+func (p *cgroups) wantedGPUs(t *isolatorv1.Task) (int, error) {
+	return p.WantedGPUs(t, len(p.settings.gpus), "/dev/nvidia*, or gpu_devices")
 }
 
 // assign gives a container its own processors and GPUs. The lock is
@@ -139,28 +129,23 @@ func (p *cgroups) assignGPUs(c *holder.Container, t *isolatorv1.Task, s *specs.S
 		allow(p.settings.gpuControls...)
 		return nil
 	}
-	if why := p.unassignable(t); why != "" {
-		return status.Error(codes.InvalidArgument, why)
+	wanted, err := p.wantedGPUs(t)
+	if err != nil || wanted == 0 || s.Process == nil {
+		return err
 	}
-	asked, _ := cgroup.Amount(t, "gpus")
-	if asked == 0 || len(p.settings.gpus) == 0 || s.Process == nil {
-		return nil
+	paths := make([]string, len(p.settings.gpus))
+	for i, g := range p.settings.gpus {
+		paths[i] = g.path
 	}
-	taken := map[int]bool{}
-	for _, other := range p.All() {
-		for _, n := range other.GPUs {
-			taken[n] = true
-		}
+	if err := p.TakeGPUs(c, wanted, paths); err != nil {
+		return err
 	}
 	var names []string
-	for n, g := range p.settings.gpus {
-		if !taken[n] && len(c.GPUs) < int(asked) {
-			c.GPUs, names = append(c.GPUs, n), append(names, g.name)
+	for _, g := range p.settings.gpus {
+		if slices.Contains(c.GPUs, g.path) {
+			names = append(names, g.name)
 			allow(g.device)
 		}
-	}
-	if len(c.GPUs) < int(asked) {
-		return status.Errorf(codes.ResourceExhausted, "%g GPUs are asked for, and %d of %d are free", asked, len(c.GPUs), len(p.settings.gpus))
 	}
 	allow(p.settings.gpuControls...)
 	s.Process.Env = append(s.Process.Env, "NVIDIA_VISIBLE_DEVICES="+strings.Join(names, ","))

@@ -51,8 +51,8 @@ func (p *cgroups) Claim(_ context.Context, r *isolatorv1.ClaimRequest) (*isolato
 	if why := p.unable(r.GetTask()); why != "" {
 		return none(why)
 	}
-	if why := p.unassignable(r.GetTask()); why != "" {
-		return none(why)
+	if _, err := p.wantedGPUs(r.GetTask()); err != nil {
+		return none(holder.Message(err))
 	}
 	return &isolatorv1.ClaimResponse{Claim: isolatorv1.ClaimResponse_CLAIM_LAUNCH}, nil
 }

@@ -4,7 +4,11 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+
+	"tags.cncf.io/container-device-interface/pkg/parser"
 
 	"github.com/mezzo-os/mezzo/plugins/internal/capability"
 	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
@@ -38,6 +42,7 @@ type Config struct {
 	SeccompDir string   `hcl:"seccomp_dir" help:"A directory with seccomp profiles in Docker's JSON form, which tasks and seccomp_profile name; an absolute path."`
 	AppArmor   string   `hcl:"apparmor_profile" help:"The AppArmor profile of tasks that name none, or unconfined. By default one like Docker's, on a host that has AppArmor."`
 	Devices    []string `hcl:"allowed_devices" help:"Devices that tasks may ask for: paths such as /dev/fuse, and kinds or names of the Container Device Interface such as nvidia.com/gpu."`
+	GPUs       []string `hcl:"gpu_devices" help:"The GPUs of this host, by their names in the Container Device Interface, such as nvidia.com/gpu=0. A task that asks for gpus is given so many, which nobody else has meanwhile. By default those that are called nvidia.com/gpu=N."`
 	CDIDirs    []string `hcl:"cdi_dirs" help:"Where the specifications of the Container Device Interface are; absolute paths. By default /etc/cdi and /var/run/cdi."`
 
 	image.Config
@@ -78,6 +83,11 @@ func (c *Config) Validate() []plugin.Diagnostic {
 	}{{"effective_capabilities", c.Effective}, {"bounding_capabilities", c.Bounding}} {
 		if _, err := capability.Parse(x.names); err != nil {
 			ds = append(ds, plugin.Errorf("unknown capability", x.name, "%v.", err))
+		}
+	}
+	for i, name := range c.GPUs {
+		if !parser.IsQualifiedName(name) || slices.Index(c.GPUs, name) != i {
+			ds = append(ds, plugin.Errorf("malformed device", "gpu_devices."+strconv.Itoa(i), "%q: want a name of the Container Device Interface such as nvidia.com/gpu=0, and each once.", name))
 		}
 	}
 	if c.Seccomp != unconfined && c.Seccomp != seccomp.Default {
@@ -152,6 +162,9 @@ func (p *plug) configure(_ context.Context, config any, env plugin.Environment) 
 	p.Host = host
 	if p.cdi, err = newCDI(p.config.CDIDirs); err != nil {
 		return []plugin.Diagnostic{plugin.Errorf("CDI specifications cannot be read", "cdi_dirs", "%v.", err)}
+	}
+	if name := p.unknownGPU(); name != "" {
+		return []plugin.Diagnostic{plugin.Errorf("unknown GPU", "gpu_devices", "No CDI specification in %s has device %s.", strings.Join(p.cdi.GetSpecDirectories(), " or "), name)}
 	}
 	p.connection = newConnection(p.config.Address, p.config.Namespace, env.Logger, env.Health)
 	p.images, err = image.New(image.Options{

@@ -122,6 +122,9 @@ type maker struct {
 // process that knows nothing: the note first, and everything else under names
 // that follow from it.
 func (m *maker) create(ctx context.Context) (*isolatorv1.CreateResponse, error) {
+	if err := m.takeGPUs(); err != nil {
+		return nil, err
+	}
 	if err := m.c.Note(); err != nil {
 		return nil, err
 	}
@@ -132,6 +135,9 @@ func (m *maker) create(ctx context.Context) (*isolatorv1.CreateResponse, error) 
 	m.s.Linux.Resources = &specs.LinuxResources{Devices: m.s.Linux.Resources.Devices}
 	options, root, err := m.root(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := m.giveGPUs(); err != nil {
 		return nil, err
 	}
 	config, err := m.shimRecord()

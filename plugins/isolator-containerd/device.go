@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
@@ -65,9 +66,14 @@ func refused(name string) error {
 // isolators before have given it.
 func (b *builder) devices(ctx context.Context) error {
 	s := b.spec
+	s.Hooks, s.Linux.IntelRdt = b.given.Hooks, b.given.Linux.IntelRdt
 	s.Linux.Devices = append(s.Linux.Devices, b.given.Linux.Devices...)
+	if b.task.GetSandboxOnly() { // no process of a task is in it, and what is nested in it may have what it may
+		s.Linux.Resources.Devices = append([]specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}, b.given.Linux.Resources.Devices...)
+		return nil
+	}
 	w, err := b.plug.devices(b.task.GetOptions().GetDevices())
-	if err != nil || b.task.GetSandboxOnly() {
+	if err != nil {
 		return err
 	}
 	for _, d := range w.files {
@@ -76,9 +82,7 @@ func (b *builder) devices(ctx context.Context) error {
 		}
 	}
 	if len(w.cdi) > 0 {
-		if err := b.cdi.Refresh(); err != nil {
-			b.Logger.Warn("some CDI specifications cannot be read", "error", err)
-		}
+		b.refreshCDI()
 		if _, err := b.cdi.InjectDevices(s, w.cdi...); err != nil {
 			return status.Errorf(codes.InvalidArgument, "devices %s: %v", strings.Join(w.cdi, ", "), err)
 		}

@@ -100,6 +100,9 @@ func (p *plug) unable(t *isolatorv1.Task) string {
 	if _, err := p.devices(o.GetDevices()); err != nil {
 		return holder.Message(err)
 	}
+	if _, _, err := p.wantedGPUs(t); err != nil {
+		return holder.Message(err)
+	}
 	if name := l.GetSeccomp().GetProfileName(); name != "" && name != seccomp.Default {
 		if _, err := seccomp.Path(p.config.SeccompDir, name); err != nil {
 			return "seccomp profile " + err.Error()

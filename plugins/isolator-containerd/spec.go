@@ -377,10 +377,9 @@ func (b *builder) rest(context.Context) error {
 	for name, value := range g.Linux.Sysctl {
 		s.Linux.Sysctl[name] = value
 	}
-	s.Hooks = g.Hooks
 	s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, g.Linux.MaskedPaths...)
 	s.Linux.ReadonlyPaths = append(s.Linux.ReadonlyPaths, g.Linux.ReadonlyPaths...)
-	s.Linux.MountLabel, s.Linux.IntelRdt = g.Linux.MountLabel, g.Linux.IntelRdt
+	s.Linux.MountLabel = g.Linux.MountLabel
 	s.Root.Readonly = o.GetReadOnly() || g.Root != nil && g.Root.Readonly
 	return nil
 }

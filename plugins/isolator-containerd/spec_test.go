@@ -25,7 +25,8 @@ import (
 // TestAsked: what a task can ask for, as its processes see it.
 func TestAsked(t *testing.T) {
 	t.Parallel()
-	n := withImage(t, map[string]any{"allowed_devices": []string{"/dev/zero", "vendor.test/thing"}, "cdi_dirs": []string{cdiSpec(t)}})
+	described := cdiSpec(t)
+	n := withImage(t, map[string]any{"allowed_devices": []string{"/dev/zero", "vendor.test/thing"}, "cdi_dirs": []string{described}})
 	host := filepath.Join(n.dir, "host")
 	if err := os.Mkdir(host, 0o755); err != nil {
 		t.Fatal(err)
@@ -78,6 +79,9 @@ func TestAsked(t *testing.T) {
 			t.Errorf("%s: %q, want %q; stderr %q", name, got, c.want, n.read(b.id, "stderr"))
 		}
 	}
+	if _, err := os.Stat(filepath.Join(described, "hooked")); err != nil {
+		t.Errorf("the hook of a CDI device has not run: %v", err)
+	}
 }
 
 // cdiSpec is a directory with a device of the Container Device Interface.
@@ -85,7 +89,8 @@ func cdiSpec(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	text := `{"cdiVersion": "0.6.0", "kind": "vendor.test/thing", "devices": [{"name": "one", "containerEdits": {
-		"env": ["THING=one"], "deviceNodes": [{"path": "/dev/thing", "hostPath": "/dev/null"}]}}]}`
+		"env": ["THING=one"], "deviceNodes": [{"path": "/dev/thing", "hostPath": "/dev/null"}],
+		"hooks": [{"hookName": "createContainer", "path": "/bin/touch", "args": ["touch", "` + filepath.Join(dir, "hooked") + `"]}]}}]}`
 	if err := os.WriteFile(filepath.Join(dir, "vendor.json"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

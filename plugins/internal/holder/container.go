@@ -32,7 +32,7 @@ const (
 	metaClass  = "net_class"
 	metaCPUs   = "cpus"
 	metaPlaced = "placed"
-	metaGPUs   = "gpus"
+	metaGPU    = "gpu" // once for each
 )
 
 // Container is one that the plugin launched. Its state directory and its shim
@@ -42,11 +42,11 @@ type Container struct {
 	ID     string
 	Dir    string
 	Parent string
-	Group  string // its path in the cgroup hierarchies; "" without cgroups
-	Class  uint32 // its network class; 0: none of its own
-	CPUs   []int  // processors that it has to itself
-	Placed bool   // another isolator says which processors it runs on
-	GPUs   []int  // its GPUs, by their place among the host's
+	Group  string   // its path in the cgroup hierarchies; "" without cgroups
+	Class  uint32   // its network class; 0: none of its own
+	CPUs   []int    // processors that it has to itself
+	Placed bool     // another isolator says which processors it runs on
+	GPUs   []string // the GPUs that it has to itself, by the plugin's names for them
 
 	done chan struct{} // closed once status is set
 
@@ -75,7 +75,9 @@ func (c *Container) Note() error {
 	r.Add(metaGroup, c.Group)
 	r.AddInt(metaClass, int64(c.Class))
 	r.Add(metaCPUs, numbers(c.CPUs))
-	r.Add(metaGPUs, numbers(c.GPUs))
+	for _, name := range c.GPUs {
+		r.Add(metaGPU, name)
+	}
 	if c.Placed {
 		r.AddInt(metaPlaced, 1)
 	}
@@ -88,7 +90,7 @@ func readContainer(dir string) *Container {
 	c := &Container{ID: filepath.Base(dir), Dir: dir, done: make(chan struct{})}
 	if meta, err := record.Read(c.File(metaFile)); err == nil {
 		c.Parent, c.Group, c.Class = meta.Get(metaParent), meta.Get(metaGroup), uint32(meta.Int(metaClass))
-		c.CPUs, c.GPUs, c.Placed = parseNumbers(meta.Get(metaCPUs)), parseNumbers(meta.Get(metaGPUs)), meta.Has(metaPlaced)
+		c.CPUs, c.GPUs, c.Placed = parseNumbers(meta.Get(metaCPUs)), meta.All(metaGPU), meta.Has(metaPlaced)
 	}
 	return c
 }
