@@ -13,9 +13,13 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/mezzo-os/mezzo/core/master/mastertest"
 )
 
 // browser is a headless Chromium on one cluster. Whatever goes wrong in a page
@@ -255,4 +259,61 @@ func TestPagesOutlastTheMaster(t *testing.T) {
 	b.picture("not-connected")
 	c.startAgain("master")
 	b.see("live", "active")
+}
+
+// TestPagesOfALargeCluster looks at a table of a thousand agents: it has all,
+// the document only those in sight; and it is worked by keys alone.
+func TestPagesOfALargeCluster(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("chromium"); err != nil {
+		lacking(t, "no chromium: %v", err)
+	}
+	c := startDev(t)
+	swarm, err := mastertest.NewSwarm(mastertest.SwarmOptions{Address: c.fields["rpc"], Agents: 1000, Reconnect: true, Backoff: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(swarm.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := swarm.AwaitRegistered(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b := newBrowser(t, c)
+	b.do(chromedp.EmulateViewport(1280, 900))
+	b.open("/ui/agents", "live", "1,001")
+	rows := func() (n int, first string) {
+		b.do(chromedp.Evaluate(`document.querySelectorAll(".rows .row").length`, &n), chromedp.Evaluate(`[...document.querySelectorAll(".rows .row a")].map((a) => a.textContent)[0]`, &first))
+		return n, first
+	}
+	n, top := rows()
+	if n == 0 || n > 60 {
+		t.Errorf("%d of 1,001 rows are in the document, want those in sight and some spare", n)
+	}
+	b.picture("agents-large")
+
+	// Keys: the table scrolls, "/" goes to the filter, a tab and enter follow a link.
+	b.do(chromedp.Focus(".table .scroll"))
+	for range 5 {
+		b.do(chromedp.KeyEvent(kb.PageDown))
+	}
+	eventually(t, "other rows", func() bool { _, first := rows(); return first != top })
+	id := swarm.Agent(7).ID()
+	// As a keyboard does: what the page does not let happen types nothing.
+	b.do(input.DispatchKeyEvent(input.KeyDown).WithKey("/").WithText("/"), input.DispatchKeyEvent(input.KeyUp).WithKey("/"), chromedp.KeyEvent(id))
+	b.see("1 of 1,001", id)
+	for on, tabs := "", 0; on != id; tabs++ {
+		b.do(chromedp.KeyEvent(kb.Tab), chromedp.Evaluate(`document.activeElement.closest(".row")?.innerText.split("\n").pop() || ""`, &on))
+		if tabs > 20 {
+			t.Fatalf("twenty tabs from the filter do not lead to the row's link, but to %q", on)
+		}
+	}
+	b.expects("/v1/agent/") // whose state nobody can ask: it is simulated
+	b.do(chromedp.KeyEvent(kb.Enter))
+	b.see("Containers", "active", id)
+
+	// An agent that leaves is seen to leave, and the others stay where they are.
+	b.open("/ui/agents?q=disconnected", "0 of 1,001", "Nothing fits the filter.")
+	swarm.Close()
+	b.see("1,000 of 1,001", "disconnected")
 }

@@ -60,6 +60,7 @@ var sections = []struct {
 	{"tasks", (*bench).tasks},
 	{"register", (*bench).register},
 	{"mesos", (*bench).mesosAPI},
+	{"ui", (*bench).pages},
 	{"roles", (*bench).roles},
 	{"steady", (*bench).steady},
 }
