@@ -59,6 +59,7 @@ var sections = []struct {
 	{"swap", (*bench).swap},
 	{"tasks", (*bench).tasks},
 	{"register", (*bench).register},
+	{"failover", (*bench).failover},
 	{"mesos", (*bench).mesosAPI},
 	{"ui", (*bench).pages},
 	{"roles", (*bench).roles},

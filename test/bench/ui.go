@@ -12,8 +12,6 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/mezzo-os/mezzo/core/master/mastertest"
-	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
-	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
 const (
@@ -40,17 +38,7 @@ func (b *bench) pages(ctx context.Context) error {
 	if err := c.frameworks(ctx, pageTasks); err != nil {
 		return err
 	}
-	use := resource.MustParse("cpus:1;mem:256")
-	err = c.agents(ctx, mastertest.SwarmOptions{Agents: min(b.agents, pageAgents), Register: func(i int) *linkv1.Register {
-		p, r := agentOf(i)
-		for k := range pageTasks {
-			r.Frameworks = append(r.Frameworks, c.infoOf(k))
-			r.Tasks = append(r.Tasks, running(k, fmt.Sprintf("t%d-%d", i, k), p.Pack(use), "*"))
-		}
-		r.Kinds = append(r.Kinds, p.Kinds()...)
-		return r
-	}})
-	if err != nil {
+	if err := c.agents(ctx, mastertest.SwarmOptions{Agents: min(b.agents, pageAgents), Register: c.withTasks(pageTasks)}); err != nil {
 		return err
 	}
 	if err := c.quiet(ctx); err != nil {
