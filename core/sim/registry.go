@@ -15,7 +15,8 @@ type registry struct {
 	failing bool
 	// ended are the keys of entries that were deleted.
 	ended map[string]bool
-	// gone are the keys of agents that a master was told to be durably gone.
+	// gone are the keys of agents that were written as gone, or that a master was
+	// told to be.
 	gone map[string]bool
 }
 
@@ -28,6 +29,7 @@ func (r *registry) all() []state.Entry {
 }
 
 func (r *registry) apply(entries []state.Entry) {
+	r.noteGone(entries)
 	for _, e := range entries {
 		if e.Value == nil {
 			delete(r.entries, e.Key)

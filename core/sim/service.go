@@ -59,7 +59,7 @@ func (m *master) checkService(offers []*state.OfferView) {
 
 var standsGone = []byte(`"standing":"gone"`)
 
-// noteGone remembers which agents a master was told to be durably gone.
+// noteGone remembers which agents are durably gone.
 func (r *registry) noteGone(entries []state.Entry) {
 	for _, e := range entries {
 		if bytes.Contains(e.Value, standsGone) {

@@ -262,7 +262,9 @@ func (m *Machine) refused(r *linkv1.Refused) {
 	m.disconnect("the master refused the agent: "+r.GetReason(), pause)
 }
 
-// gone ends an agent that an operator has marked gone: its tasks, and its name.
+// gone ends an agent that an operator has marked gone: its tasks, and its name
+// with the last of them. Until then it is the one that is gone, also when it is
+// started again: as a new agent it would bring tasks along that have ended.
 func (m *Machine) gone(reason string) {
 	for _, id := range slices.Sorted(maps.Keys(m.frameworks)) {
 		m.shutdownFramework(id)
@@ -272,10 +274,8 @@ func (m *Machine) gone(reason string) {
 			m.forgetTask(t)
 		}
 	}
-	was := m.id
-	m.id = ""
-	m.touch(agentEntity{m})
-	m.endSilently(reason, fmt.Errorf("agent %s was marked gone (%s): it has ended its tasks and forgotten its id; start it again to have it register as a new agent", was, reason))
+	m.endSilently(reason, fmt.Errorf("agent %s was marked gone (%s): it has ended its tasks and forgotten its id; start it again to have it register as a new agent", m.id, reason))
+	m.ending.forget = true
 }
 
 // end ends all tasks, and then the agent.

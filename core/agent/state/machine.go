@@ -81,6 +81,8 @@ type ending struct {
 	err    error
 	// silent: masters are not spoken to any more; see endSilently.
 	silent bool
+	// forget: the agent's id goes with it.
+	forget bool
 }
 
 // held is an output that waits for a checkpoint.
@@ -380,6 +382,10 @@ func (m *Machine) finish() {
 	}
 	if !m.ending.silent {
 		m.sendMaster(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Unregister{Unregister: &linkv1.Unregister{}}})
+	}
+	if m.ending.forget {
+		m.id = ""
+		m.touch(agentEntity{m})
 	}
 	m.effect(Exit{Reason: m.ending.reason, Err: m.ending.err})
 	m.exiting = true

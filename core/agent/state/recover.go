@@ -59,6 +59,11 @@ func (m *Machine) restore(in Restore) {
 		}
 		m.retireExecutor(e)
 	}
+	for _, id := range slices.Sorted(maps.Keys(m.frameworks)) {
+		f := m.frameworks[id]
+		f.uses++
+		m.release(f) // if it was kept only for a launch that was not written yet
+	}
 	if m.shrunk {
 		m.endUnfitting()
 	}

@@ -96,8 +96,8 @@ func (m *Machine) executorsOf(a *agent) []*executor {
 }
 
 // executorExited: an executor has ended; the agent tells of its tasks by updates.
-// One of task groups is dropped with the last of these: a launch that is on its
-// way may have it begin anew.
+// With tasks it is dropped with the last of these: a launch that is on its way may
+// have it begin anew.
 func (m *Machine) executorExited(a *agent, x *linkv1.ExecutorExited) {
 	e := a.executors[executorKey{x.GetFrameworkId(), x.GetExecutorId()}]
 	if e == nil {
@@ -105,9 +105,8 @@ func (m *Machine) executorExited(a *agent, x *linkv1.ExecutorExited) {
 	}
 	f := e.framework
 	m.logf(Info, "executor exited", "agent_id", a.id, "framework_id", f.id, "executor_id", e.key.id, "status", int(x.GetStatus()))
-	if e.info.GetType() != mezzov1.ExecutorInfo_DEFAULT {
-		m.removeExecutor(e)
-	}
+	e.proven = false
+	m.retireExecutor(e)
 	if f.connected() {
 		m.event(f, &schedulerv1.Event{Type: schedulerv1.Event_FAILURE.Enum(), Failure: &schedulerv1.Event_Failure{
 			AgentId: a.pid, ExecutorId: e.info.GetExecutorId(), Status: proto.Int32(x.GetStatus()),
