@@ -37,7 +37,11 @@ func (c *containers) provision(ctx context.Context, p *state.Plan) error {
 	if err != nil {
 		return err
 	}
-	request := &isolatorv1.ProvisionRequest{Container: p.Container, Task: p.Task}
+	task, err := c.secrets.credentials(p.Task)
+	if err != nil {
+		return err
+	}
+	request := &isolatorv1.ProvisionRequest{Container: p.Container, Task: task}
 	tell := c.teller(ctx, p.Container)
 	if containerinfo.Archive(p.Task.GetImage()) {
 		archive, remove, err := c.fetchArchive(ctx, p, tell)

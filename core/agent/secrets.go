@@ -12,8 +12,10 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/core/agent/containerinfo"
 	"github.com/mezzo-os/mezzo/core/agent/state"
 	"github.com/mezzo-os/mezzo/core/secret"
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
@@ -122,9 +124,32 @@ func (s *secrets) eachVolume(p *state.Plan, f func(v *mezzov1.Volume, file strin
 	return nil
 }
 
+// credentials is a task whose image has its docker.config, where that is a
+// secret of the operator's. Only who fetches the image is told it, and it is
+// nowhere written down.
+func (s *secrets) credentials(t *isolatorv1.Task) (*isolatorv1.Task, error) {
+	config := t.GetContainer().GetMesos().GetImage().GetDocker().GetConfig()
+	if t.GetImage() == nil || config.GetType() != mezzov1.Secret_REFERENCE {
+		return t, nil
+	}
+	text, err := s.value(config)
+	if err != nil {
+		return nil, fmt.Errorf("the image's docker.config: %w", err)
+	}
+	if err := containerinfo.DockerConfig(text); err != nil {
+		return nil, fmt.Errorf("secret %s: %w", config.GetReference().GetName(), err)
+	}
+	t = proto.CloneOf(t)
+	t.Image.DockerConfig = text
+	return t, nil
+}
+
 // check says why a container cannot have its secrets.
 func (s *secrets) check(p *state.Plan) error {
 	if _, err := s.reveal(p.Command); err != nil {
+		return err
+	}
+	if _, err := s.credentials(p.Task); err != nil {
 		return err
 	}
 	return s.eachVolume(p, func(v *mezzov1.Volume, _ string) error {

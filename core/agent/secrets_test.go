@@ -118,3 +118,39 @@ func TestSecretVolumes(t *testing.T) {
 		t.Errorf("a secret to write: %v", err)
 	}
 }
+
+// An image's docker.config that is one of the operator's secrets reaches who
+// fetches the image, and nobody else.
+func TestSecretOfAnImage(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"registry": `{"auths":{}}`, "garbage": "quiet"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &secrets{dir: dir}
+	plan := func(config *mezzov1.Secret) *state.Plan {
+		return &state.Plan{Task: &isolatorv1.Task{
+			Image: &isolatorv1.TaskImage{Reference: "reg.example/app"},
+			Container: &mezzov1.ContainerInfo{Mesos: &mezzov1.ContainerInfo_MesosInfo{Image: &mezzov1.Image{
+				Type: mezzov1.Image_DOCKER.Enum(), Docker: &mezzov1.Image_Docker{Name: proto.String("reg.example/app"), Config: config},
+			}}},
+		}}
+	}
+	p := plan(secretNamed("registry", ""))
+	if err := s.check(p); err != nil {
+		t.Fatal(err)
+	}
+	told, err := s.credentials(p.Task)
+	if err != nil || string(told.GetImage().GetDockerConfig()) != `{"auths":{}}` {
+		t.Errorf("who fetches the image is told %q (%v)", told.GetImage().GetDockerConfig(), err)
+	}
+	if len(p.Task.GetImage().GetDockerConfig()) > 0 {
+		t.Error("what the machine gave was changed, and would be kept with the value")
+	}
+	for name, want := range map[string]string{"absent": "docker.config: secret absent is not known", "garbage": "secret garbage: the image's docker.config is not the JSON"} {
+		if err := s.check(plan(secretNamed(name, ""))); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "quiet") {
+			t.Errorf("secret %s: %v, want %q", name, err, want)
+		}
+	}
+}

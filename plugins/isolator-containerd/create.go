@@ -236,13 +236,7 @@ func (p *plug) snapshotter() string {
 // image does not know is the host's.
 func (m *maker) user(ctx context.Context, key, images string) error {
 	t, asked := m.r.GetTask(), m.s.Process.User
-	name := images
-	switch {
-	case t.GetOptions().GetUser() != "":
-		name = t.GetOptions().GetUser()
-	case t.GetOwnUser() && t.GetUser() != "", t.GetImage() == nil:
-		name = t.GetUser()
-	}
+	name := m.config.UserOf(t, images)
 	if name == "" || name == "root" {
 		name = "0"
 	}

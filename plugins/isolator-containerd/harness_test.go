@@ -93,7 +93,7 @@ func settings(t *testing.T, config map[string]any) []byte {
 	all := map[string]any{
 		"runtime": "io.containerd.runc.v2", "snapshotter": "", "default": false, "default_image": "", "cfs_quota": false, "swap": false,
 		"pids_max": 8192, "runtime_dir": "", "allow_privileged": false, "no_new_privs": false, "seccomp_profile": "default", "seccomp_dir": "",
-		"apparmor_profile": "", "docker_config": "", "proxy": "", "platform": "", "pull_stall_timeout": time.Minute, "keep_images_for": time.Hour, "image_disk_high": 0,
+		"apparmor_profile": "", "docker_config": "", "image_user": "mesos", "proxy": "", "platform": "", "pull_stall_timeout": time.Minute, "keep_images_for": time.Hour, "image_disk_high": 0,
 		"cni_conf_dir": "/etc/cni/net.d", "cni_bin_dirs": []string{"/usr/lib/cni"}, "bridge": "mezzo0", "bridge_subnet": "10.90.0.0/16",
 	}
 	for k, v := range config {

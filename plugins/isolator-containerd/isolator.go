@@ -91,6 +91,9 @@ func (p *plug) unable(t *isolatorv1.Task) string {
 			return "the task asks for no AppArmor profile, which this agent does not allow (allow_privileged)"
 		}
 	}
+	if err := p.config.CheckUser(t); err != nil {
+		return err.Error()
+	}
 	if err := p.networks.Check(wantedNetwork("", t)); err != nil {
 		return err.Error()
 	}

@@ -122,17 +122,27 @@ func Archive(image *isolatorv1.TaskImage) bool {
 	return false
 }
 
-// dockerConfig is a Docker config.json. No part of it is ever in an error.
+// dockerConfig is a Docker config.json; nil for a reference, whose value the
+// agent looks up when it is needed, and checks with DockerConfig. No part of it
+// is ever in an error.
 func dockerConfig(s *mezzov1.Secret) ([]byte, error) {
 	switch {
-	case s.GetReference() != nil || s.GetType() == mezzov1.Secret_REFERENCE:
-		return nil, errors.New("the image's docker.config is a reference to a secret, and this agent resolves none: give its value")
+	case s.GetType() == mezzov1.Secret_REFERENCE && s.GetReference().GetName() != "" && s.GetValue() == nil:
+		return nil, nil
+	case s.GetType() == mezzov1.Secret_REFERENCE || s.GetReference() != nil:
+		return nil, errors.New("the image's docker.config is a secret of type REFERENCE without a name, or with a value beside")
 	case s.GetValue() == nil:
 		return nil, errors.New("the image's docker.config has no value")
-	case !json.Valid(s.GetValue().GetData()):
-		return nil, errors.New("the image's docker.config is not the JSON of a Docker config.json")
 	}
-	return s.GetValue().GetData(), nil
+	return s.GetValue().GetData(), DockerConfig(s.GetValue().GetData())
+}
+
+// DockerConfig says what is wrong with a Docker config.json, without a part of it.
+func DockerConfig(text []byte) error {
+	if !json.Valid(text) {
+		return errors.New("the image's docker.config is not the JSON of a Docker config.json")
+	}
+	return nil
 }
 
 // named puts the container into the networks that have names. Entries without a

@@ -22,6 +22,7 @@ type Config struct {
 	DockerConfig string        `hcl:"docker_config" help:"A Docker config.json with credentials for registries; an absolute path. It is read for each pull. Credential helpers are not run."`
 	Proxy        string        `hcl:"proxy" secret:"true" help:"The HTTP proxy by which registries are reached, such as http://proxy.example:3128. By default none: the agent's environment is not looked at."`
 	NoProxy      []string      `hcl:"no_proxy" help:"Registries that are reached without the proxy: hosts, domains such as .example.org, and networks such as 10.0.0.0/8."`
+	User         string        `hcl:"image_user" default:"mesos" help:"Who a task runs as in an image when neither it nor its command names a user: mesos (as Mesos does: with type MESOS the framework's user, with type DOCKER the image's), image (the image's own), or task (the framework's, and no parameter changes that)."`
 	Platform     string        `hcl:"platform" help:"Which of an image's platforms is run, such as linux/arm64. By default this machine's."`
 	Stall        time.Duration `hcl:"pull_stall_timeout" default:"1m" help:"How long a registry may send nothing before a pull fails."`
 	KeepFor      time.Duration `hcl:"keep_images_for" default:"336h" help:"How long an image stays that no container uses; 0: until the disk is too full."`
@@ -106,6 +107,9 @@ func (c *Config) Validate() (ds []plugin.Diagnostic) {
 		if _, err := platforms.Parse(c.Platform); err != nil {
 			ds = append(ds, plugin.Errorf("unknown platform", "platform", "%q: %v; want one such as linux/amd64.", c.Platform, err))
 		}
+	}
+	if c.User != UserMesos && c.User != UserImage && c.User != UserTask {
+		ds = append(ds, plugin.Errorf("unknown choice", "image_user", "%q: want %s, %s or %s.", c.User, UserMesos, UserImage, UserTask))
 	}
 	if c.Stall < time.Second {
 		ds = append(ds, plugin.Errorf("too short", "pull_stall_timeout", "%v: want at least 1s.", c.Stall))

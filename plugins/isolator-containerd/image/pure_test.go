@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+
 	"github.com/google/go-cmp/cmp"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -155,11 +158,12 @@ func TestKeyring(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	fine := func() Config { return Config{Stall: time.Minute, KeepFor: time.Hour, DiskHigh: 85} }
+	fine := func() Config { return Config{Stall: time.Minute, KeepFor: time.Hour, DiskHigh: 85, User: UserMesos} }
 	for want, change := range map[string]func(*Config){
 		"":                     func(c *Config) { c.Platform = "linux/arm64/v8"; c.Pinned = []string{"busybox"}; c.DiskHigh = 0 },
 		"docker_config":        func(c *Config) { c.DockerConfig = "relative" },
 		"platform":             func(c *Config) { c.Platform = "a/b/c/d/e" },
+		"image_user":           func(c *Config) { c.User = "nobody" },
 		"pull_stall_timeout":   func(c *Config) { c.Stall = time.Millisecond },
 		"keep_images_for":      func(c *Config) { c.KeepFor = -1 },
 		"image_disk_high":      func(c *Config) { c.DiskHigh = 101 },
@@ -201,5 +205,42 @@ func TestValidate(t *testing.T) {
 	c.DockerConfig, c.Registries = bad, []Registry{{Host: "a", CA: bad}, {Host: "b", CA: filepath.Join(dir, "none")}}
 	if ds := c.Check(); len(ds) != 3 {
 		t.Errorf("want three diagnostics: %+v", ds)
+	}
+}
+
+// TestUserOf: who a task runs as, in an image whose own user is app.
+func TestUserOf(t *testing.T) {
+	task := func(kind v1.ContainerInfo_Type, own bool, parameter string) *isolatorv1.Task {
+		return &isolatorv1.Task{
+			User: "alice", OwnUser: own, Image: &isolatorv1.TaskImage{Reference: "x"},
+			Container: &v1.ContainerInfo{Type: &kind}, Options: &isolatorv1.Options{User: parameter},
+		}
+	}
+	const docker, mesos = v1.ContainerInfo_DOCKER, v1.ContainerInfo_MESOS
+	for _, x := range []struct {
+		name, setting, want string
+		task                *isolatorv1.Task
+	}{
+		{"mesos", UserMesos, "alice", task(mesos, false, "")},
+		{"docker", UserMesos, "app", task(docker, false, "")},
+		{"docker, its own", UserMesos, "alice", task(docker, true, "")},
+		{"docker, a parameter", UserMesos, "5:6", task(docker, true, "5:6")},
+		{"the image's, mesos", UserImage, "app", task(mesos, false, "")},
+		{"the image's, its own", UserImage, "alice", task(mesos, true, "")},
+		{"the task's, docker", UserTask, "alice", task(docker, false, "")},
+		{"the default image", UserImage, "alice", &isolatorv1.Task{User: "alice"}},
+	} {
+		c := Config{User: x.setting}
+		if got := c.UserOf(x.task, "app"); got != x.want {
+			t.Errorf("%s: %q, want %q", x.name, got, x.want)
+		}
+		refused := x.setting == UserTask && x.task.GetOptions().GetUser() != ""
+		if err := c.CheckUser(x.task); (err != nil) != refused {
+			t.Errorf("%s: %v", x.name, err)
+		}
+	}
+	c := Config{User: UserTask}
+	if err := c.CheckUser(task(docker, false, "0")); err == nil || !strings.Contains(err.Error(), "image_user") {
+		t.Errorf("a parameter that makes root of alice: %v", err)
 	}
 }
