@@ -116,6 +116,57 @@ func (a *Agent) RemoveImage(ctx context.Context, r *operatorv1.RemoveImageReques
 	return nil, status.Errorf(codes.NotFound, "this agent has no image %q: mezzo image list prints the names in full", r.GetName())
 }
 
+// PruneImages has isolators forget the images that nobody uses and nobody wants
+// to be kept.
+func (a *Agent) PruneImages(ctx context.Context, r *operatorv1.PruneImagesRequest) (*operatorv1.PruneImagesResponse, error) {
+	if err := a.authorize(ctx, rpc.Administer, rpc.Object{ID: "image"}); err != nil {
+		return nil, err
+	}
+	shelves, err := a.imageShelves(ctx, r.GetIsolator())
+	if err != nil {
+		return nil, err
+	}
+	answer := &operatorv1.PruneImagesResponse{}
+	var failed error
+	for _, s := range shelves {
+		var removed []*isolatorv1.Image
+		for _, i := range s.images {
+			if i.GetPinned() || i.GetContainers() > 0 || excluded(r.GetExcluded(), i.GetName()) {
+				continue
+			}
+			switch _, err := s.client.RemoveImage(ctx, &isolatorv1.RemoveImageRequest{Name: i.GetName()}); status.Code(err) {
+			case codes.OK:
+				removed = append(removed, i)
+				a.logger.Info("image removed", "image", i.GetName(), "isolator", s.isolator, "why", "images are pruned", "by", rpc.PrincipalFrom(ctx))
+			case codes.FailedPrecondition, codes.NotFound: // somebody uses it by now, or was faster
+			default:
+				failed = shelfError(s.isolator, err)
+			}
+		}
+		images, err := a.imageMessages(ctx, s.isolator, removed)
+		if err != nil {
+			return nil, err
+		}
+		answer.Images = append(answer.Images, images...)
+	}
+	if failed != nil {
+		return nil, status.Errorf(status.Code(failed), "%d images were removed, not all: %s", len(answer.GetImages()), status.Convert(failed).Message())
+	}
+	return answer, nil
+}
+
+// excluded is whether one of the names means the image of that full name.
+func excluded(names []string, full string) bool {
+	for _, name := range names {
+		for _, host := range []string{"", "docker.io/", "docker.io/library/"} {
+			if full == host+name || full == host+name+":latest" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // ImportImage carries an archive to an isolator that keeps images.
 func (a *Agent) ImportImage(stream grpc.ClientStreamingServer[operatorv1.ImportImageRequest, operatorv1.ImportImageResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -45,7 +47,11 @@ func (p *plugin) ListImages(ctx context.Context, r *isolatorv1.ListImagesRequest
 	}
 	answer := &isolatorv1.ListImagesResponse{}
 	for name, content := range p.images {
-		answer.Images = append(answer.Images, &isolatorv1.Image{Name: name, Bytes: uint64(len(content))})
+		i := &isolatorv1.Image{Name: name, Bytes: uint64(len(content)), Pinned: content == "pinned"}
+		if content == "used" {
+			i.Containers = 1
+		}
+		answer.Images = append(answer.Images, i)
 	}
 	return answer, nil
 }
@@ -83,8 +89,13 @@ func (p *plugin) ImportImage(stream isolatorv1.Isolator_ImportImageServer) error
 func (p *plugin) RemoveImage(_ context.Context, r *isolatorv1.RemoveImageRequest) (*isolatorv1.RemoveImageResponse, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, there := p.images[r.Name]; !there {
+	switch content, there := p.images[r.Name]; {
+	case !there:
 		return nil, status.Error(codes.NotFound, "no such image")
+	case content == "wanted":
+		return nil, status.Error(codes.FailedPrecondition, "containers use it")
+	case content == "stuck":
+		return nil, status.Error(codes.Unavailable, "the disk is away")
 	}
 	delete(p.images, r.Name)
 	return &isolatorv1.RemoveImageResponse{}, nil
@@ -357,6 +368,42 @@ func TestImagesOfAnAgent(t *testing.T) {
 	oci.kernel.await(t, "the end of the import", oci.kernel.called("import broken off half"))
 	if got, err := c.ListImages(ctx, &operatorv1.ListImagesRequest{}); err != nil || len(got.GetImages()) != 0 {
 		t.Errorf("after all: %v, %v", got, err)
+	}
+}
+
+// What nobody uses, has pinned or wants to be kept is removed, and nothing else.
+func TestImagesArePruned(t *testing.T) {
+	_, oci, p := imageAgent(t, nil)
+	address, stop := serve(t, func(s *grpc.Server) { operatorv1.RegisterAgentOperatorServer(s, p) })
+	t.Cleanup(stop)
+	conn, err := dial(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	c, ctx := operatorv1.NewAgentOperatorClient(conn), within(t)
+	kept := map[string]string{
+		"docker.io/library/busybox:latest": "x", "docker.io/team/app:1": "x", "reg.example/app:2": "x",
+		"reg.example/used:1": "used", "reg.example/pinned:1": "pinned", "reg.example/wanted:1": "wanted",
+	}
+	oci.kernel.mu.Lock()
+	oci.kernel.images = maps.Clone(kept)
+	oci.kernel.images["docker.io/library/nginx:latest"], oci.kernel.images["reg.example/app:20"] = "x", "x"
+	oci.kernel.mu.Unlock()
+	excluded := []string{"busybox", "team/app:1", "reg.example/app:2"}
+	got, err := c.PruneImages(ctx, &operatorv1.PruneImagesRequest{Excluded: excluded})
+	if err != nil || len(got.GetImages()) != 2 {
+		t.Errorf("removed: %v, %v", got, err)
+	}
+	oci.kernel.mu.Lock()
+	if diff := cmp.Diff(kept, oci.kernel.images); diff != "" {
+		t.Errorf("-kept +there:\n%s", diff)
+	}
+	oci.kernel.images["reg.example/free:1"], oci.kernel.images["reg.example/stuck:1"] = "x", "stuck"
+	oci.kernel.mu.Unlock()
+	_, err = c.PruneImages(ctx, &operatorv1.PruneImagesRequest{Excluded: excluded})
+	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "1 images were removed, not all: isolator oci: the disk is away") {
+		t.Errorf("where one cannot be removed: %v", err)
 	}
 }
 

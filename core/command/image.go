@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -15,6 +16,9 @@ import (
 
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
+
+// pruneTimeout is how long an agent may take to remove all that is not needed.
+const pruneTimeout = 5 * time.Minute
 
 // imageChunk is how much of an archive is sent at a time.
 const imageChunk = 256 << 10
@@ -32,7 +36,7 @@ func (c *cli) imageCommand() *cobra.Command {
 them. Where there is no registry, images are imported instead: on every agent, or
 on those that --agent names.`,
 	}
-	cmd.AddCommand(c.imageListCommand(), c.imageImportCommand(), c.imageRemoveCommand())
+	cmd.AddCommand(c.imageListCommand(), c.imageImportCommand(), c.imageRemoveCommand(), c.imagePruneCommand())
 	return cmd
 }
 

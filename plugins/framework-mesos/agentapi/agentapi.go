@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/files"
@@ -205,10 +207,26 @@ func (h *Handler) answer(q *request) *transport.Error {
 		agentv1.Call_MARK_RESOURCE_PROVIDER_GONE:
 		return transport.Failed(http.StatusNotImplemented, "The call "+kind.String()+" is not implemented: Mezzo has no resource providers")
 	case agentv1.Call_PRUNE_IMAGES:
-		return operator.NotYet("The call "+kind.String(), "images that agents keep")
+		return h.prune(q)
 	default:
 		return h.container(q)
 	}
+}
+
+// prune has the agent forget the images that no container uses. An agent that
+// keeps none has nothing to forget.
+func (h *Handler) prune(q *request) *transport.Error {
+	r := &operatorv1.PruneImagesRequest{}
+	for _, image := range q.call.GetPruneImages().GetExcludedImages() {
+		if name := image.GetDocker().GetName(); name != "" {
+			r.Excluded = append(r.Excluded, name)
+		}
+	}
+	if _, err := h.options.Agent.PruneImages(transport.CallContext(q.r), r); err != nil && status.Code(err) != codes.Unimplemented {
+		return refusal(err)
+	}
+	transport.Empty(q.w, http.StatusOK)
+	return nil
 }
 
 // own answers what is asked of the process itself.

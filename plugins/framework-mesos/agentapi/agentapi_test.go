@@ -133,6 +133,17 @@ func (c *core) RemoveContainer(_ context.Context, q *operatorv1.RemoveContainerR
 	return &operatorv1.RemoveContainerResponse{}, nil
 }
 
+// PruneImages wants busybox to stay; an agent that is asked for nothing keeps none.
+func (c *core) PruneImages(_ context.Context, q *operatorv1.PruneImagesRequest, _ ...grpc.CallOption) (*operatorv1.PruneImagesResponse, error) {
+	switch {
+	case len(q.GetExcluded()) == 0:
+		return nil, status.Error(codes.Unimplemented, "none of this agent's isolators keeps images")
+	case len(q.GetExcluded()) != 1 || q.GetExcluded()[0] != "busybox":
+		return nil, status.Errorf(codes.InvalidArgument, "excluded are %v", q.GetExcluded())
+	}
+	return &operatorv1.PruneImagesResponse{}, nil
+}
+
 func (c *core) GetMetrics(context.Context, *operatorv1.GetMetricsRequest, ...grpc.CallOption) (*operatorv1.GetMetricsResponse, error) {
 	out := &operatorv1.GetMetricsResponse{}
 	for name, v := range map[string]float64{
@@ -288,7 +299,8 @@ func TestRows(t *testing.T) {
 		{"E.3 GET_EXECUTORS", nil, `{"type":"GET_EXECUTORS"}`, 200, `{"type":"GET_EXECUTORS","get_executors":{"executors":[{"executor_info":{"executor_id":{"value":"t-running"}`},
 		{"E.3 GET_FRAMEWORKS", nil, `{"type":"GET_FRAMEWORKS"}`, 200, `{"type":"GET_FRAMEWORKS","get_frameworks":{"frameworks":[{"framework_info":{"user":"root","name":"marathon"`},
 		{"E.3 GET_STATE", nil, `{"type":"GET_STATE"}`, 200, `{"type":"GET_STATE","get_state":{"get_tasks":{"launched_tasks":[`},
-		{"not yet: PRUNE_IMAGES", nil, `{"type":"PRUNE_IMAGES","prune_images":{}}`, 501, `The call PRUNE_IMAGES is not implemented: this version of Mezzo does not have`},
+		{"E.3 PRUNE_IMAGES", nil, `{"type":"PRUNE_IMAGES","prune_images":{"excluded_images":[{"type":"DOCKER","docker":{"name":"busybox"}}]}}`, 200, ``},
+		{"PRUNE_IMAGES where there are none", nil, `{"type":"PRUNE_IMAGES","prune_images":{}}`, 200, ``},
 		{"out: MARK_RESOURCE_PROVIDER_GONE", nil, `{"type":"MARK_RESOURCE_PROVIDER_GONE","mark_resource_provider_gone":{"resource_provider_id":{"value":"x"}}}`, 501, `The call MARK_RESOURCE_PROVIDER_GONE is not implemented: Mezzo has no resource providers`},
 		{"validation: parent", nil, `{"type":"WAIT_NESTED_CONTAINER","wait_nested_container":{"container_id":{"value":"c"}}}`, 400, `Failed to validate agent::Call: Expecting 'wait_nested_container.container_id.parent' to be present`},
 	} {

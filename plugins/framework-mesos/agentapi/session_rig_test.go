@@ -76,6 +76,10 @@ func (a *agent) GetMetrics(ctx context.Context, q *operatorv1.GetMetricsRequest)
 	return a.core.GetMetrics(ctx, q)
 }
 
+func (a *agent) PruneImages(ctx context.Context, q *operatorv1.PruneImagesRequest) (*operatorv1.PruneImagesResponse, error) {
+	return a.core.PruneImages(ctx, q)
+}
+
 func (a *agent) Signal(_ context.Context, r *operatorv1.SignalRequest) (*operatorv1.SignalResponse, error) {
 	a.signals <- r.GetSignal()
 	return &operatorv1.SignalResponse{}, nil

@@ -119,11 +119,6 @@ func (q *request) done() *transport.Error {
 	return nil
 }
 
-// NotYet is the answer to what waits for a feature of the core.
-func NotYet(what, feature string) *transport.Error {
-	return transport.Failed(http.StatusNotImplemented, what+" is not implemented: this version of Mezzo does not have "+feature+" yet")
-}
-
 // carryOut answers a call.
 func (h *Handler) carryOut(q *request) *transport.Error {
 	kind := q.call.GetType()

@@ -2440,6 +2440,106 @@ func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
 	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{36}
 }
 
+type PruneImagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of images that stay, as docker takes them: "busybox" is
+	// "docker.io/library/busybox:latest".
+	Excluded []string `protobuf:"bytes,1,rep,name=excluded" json:"excluded,omitempty"`
+	// Empty: all that keep images.
+	Isolator      string `protobuf:"bytes,2,opt,name=isolator" json:"isolator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneImagesRequest) Reset() {
+	*x = PruneImagesRequest{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneImagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneImagesRequest) ProtoMessage() {}
+
+func (x *PruneImagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneImagesRequest.ProtoReflect.Descriptor instead.
+func (*PruneImagesRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PruneImagesRequest) GetExcluded() []string {
+	if x != nil {
+		return x.Excluded
+	}
+	return nil
+}
+
+func (x *PruneImagesRequest) GetIsolator() string {
+	if x != nil {
+		return x.Isolator
+	}
+	return ""
+}
+
+type PruneImagesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that were removed.
+	Images        []*Image `protobuf:"bytes,1,rep,name=images" json:"images,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneImagesResponse) Reset() {
+	*x = PruneImagesResponse{}
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneImagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneImagesResponse) ProtoMessage() {}
+
+func (x *PruneImagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_operator_v1_agent_operator_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneImagesResponse.ProtoReflect.Descriptor instead.
+func (*PruneImagesResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *PruneImagesResponse) GetImages() []*Image {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
 var File_mezzo_operator_v1_agent_operator_proto protoreflect.FileDescriptor
 
 const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
@@ -2629,11 +2729,16 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\x12RemoveImageRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bisolator\x18\x02 \x01(\tR\bisolator\"\x15\n" +
-	"\x13RemoveImageResponse*U\n" +
+	"\x13RemoveImageResponse\"L\n" +
+	"\x12PruneImagesRequest\x12\x1a\n" +
+	"\bexcluded\x18\x01 \x03(\tR\bexcluded\x12\x1a\n" +
+	"\bisolator\x18\x02 \x01(\tR\bisolator\"G\n" +
+	"\x13PruneImagesResponse\x120\n" +
+	"\x06images\x18\x01 \x03(\v2\x18.mezzo.operator.v1.ImageR\x06images*U\n" +
 	"\tLogStream\x12\x1a\n" +
 	"\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n" +
-	"\x11LOG_STREAM_STDERR\x10\x022\xca\f\n" +
+	"\x11LOG_STREAM_STDERR\x10\x022\xa8\r\n" +
 	"\rAgentOperator\x12Z\n" +
 	"\bGetState\x12'.mezzo.operator.v1.GetAgentStateRequest\x1a%.mezzo.operator.v1.AgentStateResponse\x12F\n" +
 	"\x04Logs\x12\x1e.mezzo.operator.v1.LogsRequest\x1a\x1c.mezzo.operator.v1.LogsChunk0\x01\x12\\\n" +
@@ -2654,7 +2759,8 @@ const file_mezzo_operator_v1_agent_operator_proto_rawDesc = "" +
 	"\n" +
 	"ListImages\x12$.mezzo.operator.v1.ListImagesRequest\x1a%.mezzo.operator.v1.ListImagesResponse\x12^\n" +
 	"\vImportImage\x12%.mezzo.operator.v1.ImportImageRequest\x1a&.mezzo.operator.v1.ImportImageResponse(\x01\x12\\\n" +
-	"\vRemoveImage\x12%.mezzo.operator.v1.RemoveImageRequest\x1a&.mezzo.operator.v1.RemoveImageResponseBGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
+	"\vRemoveImage\x12%.mezzo.operator.v1.RemoveImageRequest\x1a&.mezzo.operator.v1.RemoveImageResponse\x12\\\n" +
+	"\vPruneImages\x12%.mezzo.operator.v1.PruneImagesRequest\x1a&.mezzo.operator.v1.PruneImagesResponseBGZ@github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1;operatorv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
 	file_mezzo_operator_v1_agent_operator_proto_rawDescOnce sync.Once
@@ -2669,7 +2775,7 @@ func file_mezzo_operator_v1_agent_operator_proto_rawDescGZIP() []byte {
 }
 
 var file_mezzo_operator_v1_agent_operator_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mezzo_operator_v1_agent_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_mezzo_operator_v1_agent_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_mezzo_operator_v1_agent_operator_proto_goTypes = []any{
 	(LogStream)(0),                  // 0: mezzo.operator.v1.LogStream
 	(*GetAgentStateRequest)(nil),    // 1: mezzo.operator.v1.GetAgentStateRequest
@@ -2709,113 +2815,118 @@ var file_mezzo_operator_v1_agent_operator_proto_goTypes = []any{
 	(*ImportImageResponse)(nil),     // 35: mezzo.operator.v1.ImportImageResponse
 	(*RemoveImageRequest)(nil),      // 36: mezzo.operator.v1.RemoveImageRequest
 	(*RemoveImageResponse)(nil),     // 37: mezzo.operator.v1.RemoveImageResponse
-	nil,                             // 38: mezzo.operator.v1.LaunchContainerRequest.LimitsEntry
-	(*structpb.Struct)(nil),         // 39: google.protobuf.Struct
-	(*Task)(nil),                    // 40: mezzo.operator.v1.Task
-	(*Plugin)(nil),                  // 41: mezzo.operator.v1.Plugin
-	(*Endpoint)(nil),                // 42: mezzo.operator.v1.Endpoint
-	(*v1.AgentInfo)(nil),            // 43: mezzo.v1.AgentInfo
-	(*timestamppb.Timestamp)(nil),   // 44: google.protobuf.Timestamp
-	(*v1.FrameworkInfo)(nil),        // 45: mezzo.v1.FrameworkInfo
-	(*v1.Operation)(nil),            // 46: mezzo.v1.Operation
-	(*v1.ExecutorInfo)(nil),         // 47: mezzo.v1.ExecutorInfo
-	(*v1.Task)(nil),                 // 48: mezzo.v1.Task
-	(v1.TaskState)(0),               // 49: mezzo.v1.TaskState
-	(*v1.FileInfo)(nil),             // 50: mezzo.v1.FileInfo
-	(*v1.CommandInfo)(nil),          // 51: mezzo.v1.CommandInfo
-	(*v1.Resource)(nil),             // 52: mezzo.v1.Resource
-	(*v1.ContainerInfo)(nil),        // 53: mezzo.v1.ContainerInfo
-	(v1.TaskStatus_Reason)(0),       // 54: mezzo.v1.TaskStatus.Reason
-	(*v1.ResourceStatistics)(nil),   // 55: mezzo.v1.ResourceStatistics
-	(*v1.Value_Scalar)(nil),         // 56: mezzo.v1.Value.Scalar
-	(*ReloadRequest)(nil),           // 57: mezzo.operator.v1.ReloadRequest
-	(*GetMetricsRequest)(nil),       // 58: mezzo.operator.v1.GetMetricsRequest
-	(*SetLogLevelRequest)(nil),      // 59: mezzo.operator.v1.SetLogLevelRequest
-	(*GetLogLevelRequest)(nil),      // 60: mezzo.operator.v1.GetLogLevelRequest
-	(*ReloadResponse)(nil),          // 61: mezzo.operator.v1.ReloadResponse
-	(*GetMetricsResponse)(nil),      // 62: mezzo.operator.v1.GetMetricsResponse
-	(*LogLevel)(nil),                // 63: mezzo.operator.v1.LogLevel
+	(*PruneImagesRequest)(nil),      // 38: mezzo.operator.v1.PruneImagesRequest
+	(*PruneImagesResponse)(nil),     // 39: mezzo.operator.v1.PruneImagesResponse
+	nil,                             // 40: mezzo.operator.v1.LaunchContainerRequest.LimitsEntry
+	(*structpb.Struct)(nil),         // 41: google.protobuf.Struct
+	(*Task)(nil),                    // 42: mezzo.operator.v1.Task
+	(*Plugin)(nil),                  // 43: mezzo.operator.v1.Plugin
+	(*Endpoint)(nil),                // 44: mezzo.operator.v1.Endpoint
+	(*v1.AgentInfo)(nil),            // 45: mezzo.v1.AgentInfo
+	(*timestamppb.Timestamp)(nil),   // 46: google.protobuf.Timestamp
+	(*v1.FrameworkInfo)(nil),        // 47: mezzo.v1.FrameworkInfo
+	(*v1.Operation)(nil),            // 48: mezzo.v1.Operation
+	(*v1.ExecutorInfo)(nil),         // 49: mezzo.v1.ExecutorInfo
+	(*v1.Task)(nil),                 // 50: mezzo.v1.Task
+	(v1.TaskState)(0),               // 51: mezzo.v1.TaskState
+	(*v1.FileInfo)(nil),             // 52: mezzo.v1.FileInfo
+	(*v1.CommandInfo)(nil),          // 53: mezzo.v1.CommandInfo
+	(*v1.Resource)(nil),             // 54: mezzo.v1.Resource
+	(*v1.ContainerInfo)(nil),        // 55: mezzo.v1.ContainerInfo
+	(v1.TaskStatus_Reason)(0),       // 56: mezzo.v1.TaskStatus.Reason
+	(*v1.ResourceStatistics)(nil),   // 57: mezzo.v1.ResourceStatistics
+	(*v1.Value_Scalar)(nil),         // 58: mezzo.v1.Value.Scalar
+	(*ReloadRequest)(nil),           // 59: mezzo.operator.v1.ReloadRequest
+	(*GetMetricsRequest)(nil),       // 60: mezzo.operator.v1.GetMetricsRequest
+	(*SetLogLevelRequest)(nil),      // 61: mezzo.operator.v1.SetLogLevelRequest
+	(*GetLogLevelRequest)(nil),      // 62: mezzo.operator.v1.GetLogLevelRequest
+	(*ReloadResponse)(nil),          // 63: mezzo.operator.v1.ReloadResponse
+	(*GetMetricsResponse)(nil),      // 64: mezzo.operator.v1.GetMetricsResponse
+	(*LogLevel)(nil),                // 65: mezzo.operator.v1.LogLevel
 }
 var file_mezzo_operator_v1_agent_operator_proto_depIdxs = []int32{
-	39, // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
-	40, // 1: mezzo.operator.v1.AgentStateResponse.tasks:type_name -> mezzo.operator.v1.Task
-	41, // 2: mezzo.operator.v1.AgentStateResponse.plugins:type_name -> mezzo.operator.v1.Plugin
+	41, // 0: mezzo.operator.v1.AgentStateResponse.resources:type_name -> google.protobuf.Struct
+	42, // 1: mezzo.operator.v1.AgentStateResponse.tasks:type_name -> mezzo.operator.v1.Task
+	43, // 2: mezzo.operator.v1.AgentStateResponse.plugins:type_name -> mezzo.operator.v1.Plugin
 	17, // 3: mezzo.operator.v1.AgentStateResponse.containers:type_name -> mezzo.operator.v1.Container
-	42, // 4: mezzo.operator.v1.AgentStateResponse.endpoints:type_name -> mezzo.operator.v1.Endpoint
+	44, // 4: mezzo.operator.v1.AgentStateResponse.endpoints:type_name -> mezzo.operator.v1.Endpoint
 	3,  // 5: mezzo.operator.v1.AgentStateResponse.detail:type_name -> mezzo.operator.v1.AgentStateDetail
-	43, // 6: mezzo.operator.v1.AgentStateDetail.info:type_name -> mezzo.v1.AgentInfo
-	44, // 7: mezzo.operator.v1.AgentStateDetail.started:type_name -> google.protobuf.Timestamp
-	45, // 8: mezzo.operator.v1.AgentStateDetail.frameworks:type_name -> mezzo.v1.FrameworkInfo
+	45, // 6: mezzo.operator.v1.AgentStateDetail.info:type_name -> mezzo.v1.AgentInfo
+	46, // 7: mezzo.operator.v1.AgentStateDetail.started:type_name -> google.protobuf.Timestamp
+	47, // 8: mezzo.operator.v1.AgentStateDetail.frameworks:type_name -> mezzo.v1.FrameworkInfo
 	4,  // 9: mezzo.operator.v1.AgentStateDetail.executors:type_name -> mezzo.operator.v1.AgentExecutor
 	5,  // 10: mezzo.operator.v1.AgentStateDetail.tasks:type_name -> mezzo.operator.v1.AgentTask
 	6,  // 11: mezzo.operator.v1.AgentStateDetail.ended:type_name -> mezzo.operator.v1.EndedTasks
-	46, // 12: mezzo.operator.v1.AgentStateDetail.operations:type_name -> mezzo.v1.Operation
-	47, // 13: mezzo.operator.v1.AgentExecutor.info:type_name -> mezzo.v1.ExecutorInfo
-	48, // 14: mezzo.operator.v1.AgentTask.task:type_name -> mezzo.v1.Task
-	49, // 15: mezzo.operator.v1.EndedTasks.state:type_name -> mezzo.v1.TaskState
-	50, // 16: mezzo.operator.v1.ListFilesResponse.files:type_name -> mezzo.v1.FileInfo
-	51, // 17: mezzo.operator.v1.LaunchContainerRequest.command:type_name -> mezzo.v1.CommandInfo
-	52, // 18: mezzo.operator.v1.LaunchContainerRequest.resources:type_name -> mezzo.v1.Resource
-	38, // 19: mezzo.operator.v1.LaunchContainerRequest.limits:type_name -> mezzo.operator.v1.LaunchContainerRequest.LimitsEntry
-	53, // 20: mezzo.operator.v1.LaunchContainerRequest.container:type_name -> mezzo.v1.ContainerInfo
+	48, // 12: mezzo.operator.v1.AgentStateDetail.operations:type_name -> mezzo.v1.Operation
+	49, // 13: mezzo.operator.v1.AgentExecutor.info:type_name -> mezzo.v1.ExecutorInfo
+	50, // 14: mezzo.operator.v1.AgentTask.task:type_name -> mezzo.v1.Task
+	51, // 15: mezzo.operator.v1.EndedTasks.state:type_name -> mezzo.v1.TaskState
+	52, // 16: mezzo.operator.v1.ListFilesResponse.files:type_name -> mezzo.v1.FileInfo
+	53, // 17: mezzo.operator.v1.LaunchContainerRequest.command:type_name -> mezzo.v1.CommandInfo
+	54, // 18: mezzo.operator.v1.LaunchContainerRequest.resources:type_name -> mezzo.v1.Resource
+	40, // 19: mezzo.operator.v1.LaunchContainerRequest.limits:type_name -> mezzo.operator.v1.LaunchContainerRequest.LimitsEntry
+	55, // 20: mezzo.operator.v1.LaunchContainerRequest.container:type_name -> mezzo.v1.ContainerInfo
 	24, // 21: mezzo.operator.v1.WaitContainerResponse.end:type_name -> mezzo.operator.v1.ExecEnd
-	54, // 22: mezzo.operator.v1.WaitContainerResponse.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	52, // 23: mezzo.operator.v1.WaitContainerResponse.exceeded:type_name -> mezzo.v1.Resource
+	56, // 22: mezzo.operator.v1.WaitContainerResponse.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	54, // 23: mezzo.operator.v1.WaitContainerResponse.exceeded:type_name -> mezzo.v1.Resource
 	19, // 24: mezzo.operator.v1.ExecRequest.start:type_name -> mezzo.operator.v1.ExecStart
 	22, // 25: mezzo.operator.v1.ExecRequest.resize:type_name -> mezzo.operator.v1.WindowSize
-	51, // 26: mezzo.operator.v1.ExecStart.command:type_name -> mezzo.v1.CommandInfo
+	53, // 26: mezzo.operator.v1.ExecStart.command:type_name -> mezzo.v1.CommandInfo
 	22, // 27: mezzo.operator.v1.ExecStart.size:type_name -> mezzo.operator.v1.WindowSize
 	24, // 28: mezzo.operator.v1.ExecResponse.end:type_name -> mezzo.operator.v1.ExecEnd
 	0,  // 29: mezzo.operator.v1.LogsRequest.stream:type_name -> mezzo.operator.v1.LogStream
 	29, // 30: mezzo.operator.v1.ContainerUsageResponse.usages:type_name -> mezzo.operator.v1.ContainerUsage
-	55, // 31: mezzo.operator.v1.ContainerUsage.statistics:type_name -> mezzo.v1.ResourceStatistics
-	44, // 32: mezzo.operator.v1.Image.created:type_name -> google.protobuf.Timestamp
-	44, // 33: mezzo.operator.v1.Image.used:type_name -> google.protobuf.Timestamp
+	57, // 31: mezzo.operator.v1.ContainerUsage.statistics:type_name -> mezzo.v1.ResourceStatistics
+	46, // 32: mezzo.operator.v1.Image.created:type_name -> google.protobuf.Timestamp
+	46, // 33: mezzo.operator.v1.Image.used:type_name -> google.protobuf.Timestamp
 	30, // 34: mezzo.operator.v1.ListImagesResponse.images:type_name -> mezzo.operator.v1.Image
 	34, // 35: mezzo.operator.v1.ImportImageRequest.start:type_name -> mezzo.operator.v1.ImportImageStart
 	30, // 36: mezzo.operator.v1.ImportImageResponse.images:type_name -> mezzo.operator.v1.Image
-	56, // 37: mezzo.operator.v1.LaunchContainerRequest.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
-	1,  // 38: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
-	25, // 39: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
-	27, // 40: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
-	7,  // 41: mezzo.operator.v1.AgentOperator.ListFiles:input_type -> mezzo.operator.v1.ListFilesRequest
-	9,  // 42: mezzo.operator.v1.AgentOperator.ReadFile:input_type -> mezzo.operator.v1.ReadFileRequest
-	18, // 43: mezzo.operator.v1.AgentOperator.Exec:input_type -> mezzo.operator.v1.ExecRequest
-	18, // 44: mezzo.operator.v1.AgentOperator.Attach:input_type -> mezzo.operator.v1.ExecRequest
-	20, // 45: mezzo.operator.v1.AgentOperator.Signal:input_type -> mezzo.operator.v1.SignalRequest
-	11, // 46: mezzo.operator.v1.AgentOperator.LaunchContainer:input_type -> mezzo.operator.v1.LaunchContainerRequest
-	13, // 47: mezzo.operator.v1.AgentOperator.WaitContainer:input_type -> mezzo.operator.v1.WaitContainerRequest
-	15, // 48: mezzo.operator.v1.AgentOperator.RemoveContainer:input_type -> mezzo.operator.v1.RemoveContainerRequest
-	57, // 49: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
-	58, // 50: mezzo.operator.v1.AgentOperator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
-	59, // 51: mezzo.operator.v1.AgentOperator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
-	60, // 52: mezzo.operator.v1.AgentOperator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
-	31, // 53: mezzo.operator.v1.AgentOperator.ListImages:input_type -> mezzo.operator.v1.ListImagesRequest
-	33, // 54: mezzo.operator.v1.AgentOperator.ImportImage:input_type -> mezzo.operator.v1.ImportImageRequest
-	36, // 55: mezzo.operator.v1.AgentOperator.RemoveImage:input_type -> mezzo.operator.v1.RemoveImageRequest
-	2,  // 56: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
-	26, // 57: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
-	28, // 58: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
-	8,  // 59: mezzo.operator.v1.AgentOperator.ListFiles:output_type -> mezzo.operator.v1.ListFilesResponse
-	10, // 60: mezzo.operator.v1.AgentOperator.ReadFile:output_type -> mezzo.operator.v1.ReadFileResponse
-	23, // 61: mezzo.operator.v1.AgentOperator.Exec:output_type -> mezzo.operator.v1.ExecResponse
-	23, // 62: mezzo.operator.v1.AgentOperator.Attach:output_type -> mezzo.operator.v1.ExecResponse
-	21, // 63: mezzo.operator.v1.AgentOperator.Signal:output_type -> mezzo.operator.v1.SignalResponse
-	12, // 64: mezzo.operator.v1.AgentOperator.LaunchContainer:output_type -> mezzo.operator.v1.LaunchContainerResponse
-	14, // 65: mezzo.operator.v1.AgentOperator.WaitContainer:output_type -> mezzo.operator.v1.WaitContainerResponse
-	16, // 66: mezzo.operator.v1.AgentOperator.RemoveContainer:output_type -> mezzo.operator.v1.RemoveContainerResponse
-	61, // 67: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
-	62, // 68: mezzo.operator.v1.AgentOperator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
-	63, // 69: mezzo.operator.v1.AgentOperator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
-	63, // 70: mezzo.operator.v1.AgentOperator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
-	32, // 71: mezzo.operator.v1.AgentOperator.ListImages:output_type -> mezzo.operator.v1.ListImagesResponse
-	35, // 72: mezzo.operator.v1.AgentOperator.ImportImage:output_type -> mezzo.operator.v1.ImportImageResponse
-	37, // 73: mezzo.operator.v1.AgentOperator.RemoveImage:output_type -> mezzo.operator.v1.RemoveImageResponse
-	56, // [56:74] is the sub-list for method output_type
-	38, // [38:56] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	30, // 37: mezzo.operator.v1.PruneImagesResponse.images:type_name -> mezzo.operator.v1.Image
+	58, // 38: mezzo.operator.v1.LaunchContainerRequest.LimitsEntry.value:type_name -> mezzo.v1.Value.Scalar
+	1,  // 39: mezzo.operator.v1.AgentOperator.GetState:input_type -> mezzo.operator.v1.GetAgentStateRequest
+	25, // 40: mezzo.operator.v1.AgentOperator.Logs:input_type -> mezzo.operator.v1.LogsRequest
+	27, // 41: mezzo.operator.v1.AgentOperator.Usage:input_type -> mezzo.operator.v1.ContainerUsageRequest
+	7,  // 42: mezzo.operator.v1.AgentOperator.ListFiles:input_type -> mezzo.operator.v1.ListFilesRequest
+	9,  // 43: mezzo.operator.v1.AgentOperator.ReadFile:input_type -> mezzo.operator.v1.ReadFileRequest
+	18, // 44: mezzo.operator.v1.AgentOperator.Exec:input_type -> mezzo.operator.v1.ExecRequest
+	18, // 45: mezzo.operator.v1.AgentOperator.Attach:input_type -> mezzo.operator.v1.ExecRequest
+	20, // 46: mezzo.operator.v1.AgentOperator.Signal:input_type -> mezzo.operator.v1.SignalRequest
+	11, // 47: mezzo.operator.v1.AgentOperator.LaunchContainer:input_type -> mezzo.operator.v1.LaunchContainerRequest
+	13, // 48: mezzo.operator.v1.AgentOperator.WaitContainer:input_type -> mezzo.operator.v1.WaitContainerRequest
+	15, // 49: mezzo.operator.v1.AgentOperator.RemoveContainer:input_type -> mezzo.operator.v1.RemoveContainerRequest
+	59, // 50: mezzo.operator.v1.AgentOperator.Reload:input_type -> mezzo.operator.v1.ReloadRequest
+	60, // 51: mezzo.operator.v1.AgentOperator.GetMetrics:input_type -> mezzo.operator.v1.GetMetricsRequest
+	61, // 52: mezzo.operator.v1.AgentOperator.SetLogLevel:input_type -> mezzo.operator.v1.SetLogLevelRequest
+	62, // 53: mezzo.operator.v1.AgentOperator.GetLogLevel:input_type -> mezzo.operator.v1.GetLogLevelRequest
+	31, // 54: mezzo.operator.v1.AgentOperator.ListImages:input_type -> mezzo.operator.v1.ListImagesRequest
+	33, // 55: mezzo.operator.v1.AgentOperator.ImportImage:input_type -> mezzo.operator.v1.ImportImageRequest
+	36, // 56: mezzo.operator.v1.AgentOperator.RemoveImage:input_type -> mezzo.operator.v1.RemoveImageRequest
+	38, // 57: mezzo.operator.v1.AgentOperator.PruneImages:input_type -> mezzo.operator.v1.PruneImagesRequest
+	2,  // 58: mezzo.operator.v1.AgentOperator.GetState:output_type -> mezzo.operator.v1.AgentStateResponse
+	26, // 59: mezzo.operator.v1.AgentOperator.Logs:output_type -> mezzo.operator.v1.LogsChunk
+	28, // 60: mezzo.operator.v1.AgentOperator.Usage:output_type -> mezzo.operator.v1.ContainerUsageResponse
+	8,  // 61: mezzo.operator.v1.AgentOperator.ListFiles:output_type -> mezzo.operator.v1.ListFilesResponse
+	10, // 62: mezzo.operator.v1.AgentOperator.ReadFile:output_type -> mezzo.operator.v1.ReadFileResponse
+	23, // 63: mezzo.operator.v1.AgentOperator.Exec:output_type -> mezzo.operator.v1.ExecResponse
+	23, // 64: mezzo.operator.v1.AgentOperator.Attach:output_type -> mezzo.operator.v1.ExecResponse
+	21, // 65: mezzo.operator.v1.AgentOperator.Signal:output_type -> mezzo.operator.v1.SignalResponse
+	12, // 66: mezzo.operator.v1.AgentOperator.LaunchContainer:output_type -> mezzo.operator.v1.LaunchContainerResponse
+	14, // 67: mezzo.operator.v1.AgentOperator.WaitContainer:output_type -> mezzo.operator.v1.WaitContainerResponse
+	16, // 68: mezzo.operator.v1.AgentOperator.RemoveContainer:output_type -> mezzo.operator.v1.RemoveContainerResponse
+	63, // 69: mezzo.operator.v1.AgentOperator.Reload:output_type -> mezzo.operator.v1.ReloadResponse
+	64, // 70: mezzo.operator.v1.AgentOperator.GetMetrics:output_type -> mezzo.operator.v1.GetMetricsResponse
+	65, // 71: mezzo.operator.v1.AgentOperator.SetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	65, // 72: mezzo.operator.v1.AgentOperator.GetLogLevel:output_type -> mezzo.operator.v1.LogLevel
+	32, // 73: mezzo.operator.v1.AgentOperator.ListImages:output_type -> mezzo.operator.v1.ListImagesResponse
+	35, // 74: mezzo.operator.v1.AgentOperator.ImportImage:output_type -> mezzo.operator.v1.ImportImageResponse
+	37, // 75: mezzo.operator.v1.AgentOperator.RemoveImage:output_type -> mezzo.operator.v1.RemoveImageResponse
+	39, // 76: mezzo.operator.v1.AgentOperator.PruneImages:output_type -> mezzo.operator.v1.PruneImagesResponse
+	58, // [58:77] is the sub-list for method output_type
+	39, // [39:58] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_operator_v1_agent_operator_proto_init() }
@@ -2830,7 +2941,7 @@ func file_mezzo_operator_v1_agent_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_operator_v1_agent_operator_proto_rawDesc), len(file_mezzo_operator_v1_agent_operator_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -37,6 +37,7 @@ const (
 	AgentOperator_ListImages_FullMethodName      = "/mezzo.operator.v1.AgentOperator/ListImages"
 	AgentOperator_ImportImage_FullMethodName     = "/mezzo.operator.v1.AgentOperator/ImportImage"
 	AgentOperator_RemoveImage_FullMethodName     = "/mezzo.operator.v1.AgentOperator/RemoveImage"
+	AgentOperator_PruneImages_FullMethodName     = "/mezzo.operator.v1.AgentOperator/PruneImages"
 )
 
 // AgentOperatorClient is the client API for AgentOperator service.
@@ -87,8 +88,8 @@ type AgentOperatorClient interface {
 	// SetLogLevel changes for a while how much the agent and its plugins log.
 	SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*LogLevel, error)
 	GetLogLevel(ctx context.Context, in *GetLogLevelRequest, opts ...grpc.CallOption) (*LogLevel, error)
-	// The images that the agent's isolators keep. UNIMPLEMENTED, as the other two,
-	// when none of them keeps any.
+	// The images that the agent's isolators keep. UNIMPLEMENTED, as the other
+	// three, when none of them keeps any.
 	ListImages(ctx context.Context, in *ListImagesRequest, opts ...grpc.CallOption) (*ListImagesResponse, error)
 	// ImportImage keeps the images of an archive: an OCI layout, or what `docker
 	// save` writes, plain or compressed. The first message has `start`, the others
@@ -96,6 +97,10 @@ type AgentOperatorClient interface {
 	ImportImage(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportImageRequest, ImportImageResponse], error)
 	// RemoveImage forgets an image. FAILED_PRECONDITION while containers use it.
 	RemoveImage(ctx context.Context, in *RemoveImageRequest, opts ...grpc.CallOption) (*RemoveImageResponse, error)
+	// PruneImages forgets all images that no container uses, but those that are
+	// pinned, and those that the caller names. What cannot be removed is in the
+	// error, and does not keep the others from it.
+	PruneImages(ctx context.Context, in *PruneImagesRequest, opts ...grpc.CallOption) (*PruneImagesResponse, error)
 }
 
 type agentOperatorClient struct {
@@ -304,6 +309,16 @@ func (c *agentOperatorClient) RemoveImage(ctx context.Context, in *RemoveImageRe
 	return out, nil
 }
 
+func (c *agentOperatorClient) PruneImages(ctx context.Context, in *PruneImagesRequest, opts ...grpc.CallOption) (*PruneImagesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PruneImagesResponse)
+	err := c.cc.Invoke(ctx, AgentOperator_PruneImages_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentOperatorServer is the server API for AgentOperator service.
 // All implementations must embed UnimplementedAgentOperatorServer
 // for forward compatibility.
@@ -352,8 +367,8 @@ type AgentOperatorServer interface {
 	// SetLogLevel changes for a while how much the agent and its plugins log.
 	SetLogLevel(context.Context, *SetLogLevelRequest) (*LogLevel, error)
 	GetLogLevel(context.Context, *GetLogLevelRequest) (*LogLevel, error)
-	// The images that the agent's isolators keep. UNIMPLEMENTED, as the other two,
-	// when none of them keeps any.
+	// The images that the agent's isolators keep. UNIMPLEMENTED, as the other
+	// three, when none of them keeps any.
 	ListImages(context.Context, *ListImagesRequest) (*ListImagesResponse, error)
 	// ImportImage keeps the images of an archive: an OCI layout, or what `docker
 	// save` writes, plain or compressed. The first message has `start`, the others
@@ -361,6 +376,10 @@ type AgentOperatorServer interface {
 	ImportImage(grpc.ClientStreamingServer[ImportImageRequest, ImportImageResponse]) error
 	// RemoveImage forgets an image. FAILED_PRECONDITION while containers use it.
 	RemoveImage(context.Context, *RemoveImageRequest) (*RemoveImageResponse, error)
+	// PruneImages forgets all images that no container uses, but those that are
+	// pinned, and those that the caller names. What cannot be removed is in the
+	// error, and does not keep the others from it.
+	PruneImages(context.Context, *PruneImagesRequest) (*PruneImagesResponse, error)
 	mustEmbedUnimplementedAgentOperatorServer()
 }
 
@@ -424,6 +443,9 @@ func (UnimplementedAgentOperatorServer) ImportImage(grpc.ClientStreamingServer[I
 }
 func (UnimplementedAgentOperatorServer) RemoveImage(context.Context, *RemoveImageRequest) (*RemoveImageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveImage not implemented")
+}
+func (UnimplementedAgentOperatorServer) PruneImages(context.Context, *PruneImagesRequest) (*PruneImagesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PruneImages not implemented")
 }
 func (UnimplementedAgentOperatorServer) mustEmbedUnimplementedAgentOperatorServer() {}
 func (UnimplementedAgentOperatorServer) testEmbeddedByValue()                       {}
@@ -730,6 +752,24 @@ func _AgentOperator_RemoveImage_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentOperator_PruneImages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PruneImagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentOperatorServer).PruneImages(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentOperator_PruneImages_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentOperatorServer).PruneImages(ctx, req.(*PruneImagesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentOperator_ServiceDesc is the grpc.ServiceDesc for AgentOperator service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -792,6 +832,10 @@ var AgentOperator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveImage",
 			Handler:    _AgentOperator_RemoveImage_Handler,
+		},
+		{
+			MethodName: "PruneImages",
+			Handler:    _AgentOperator_PruneImages_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
