@@ -64,10 +64,16 @@ func startContainerdWith(t *testing.T, resources string) *containerd {
 	t.Helper()
 	daemon := containerdtest.Start(t)
 	daemon.Import(t, containerdtest.Busybox(testImage).WriteOCI(t))
+	return startContainerdAs(t, daemon, resources, containerdConfig(daemon), "")
+}
+
+// startContainerdAs starts an agent and a master that are configured so.
+func startContainerdAs(t *testing.T, daemon *containerdtest.Daemon, resources, forAgent, forMaster string) *containerd {
+	t.Helper()
 	dir := tempDir(t)
-	file := writeFile(t, filepath.Join(dir, "agent.hcl"), containerdConfig(daemon))
+	file := writeFile(t, filepath.Join(dir, "agent.hcl"), forAgent)
 	ports := []string{"--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0"}
-	master := serve(t, nil, append([]string{"master", "--data-dir", filepath.Join(dir, "m")}, ports...)...)
+	master := serve(t, nil, append([]string{"master", "--config", writeFile(t, filepath.Join(dir, "master.hcl"), forMaster), "--data-dir", filepath.Join(dir, "m")}, ports...)...)
 	c := &containerd{cluster: &cluster{t: t, fields: master.fields}, daemon: daemon, dir: filepath.Join(dir, "a"), args: append([]string{
 		"agent", "--config", file, "--data-dir", filepath.Join(dir, "a"), "--master", master.fields["rpc"], "--resources", resources,
 	}, ports...)}
