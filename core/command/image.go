@@ -261,5 +261,5 @@ func (c *cli) showImages(images []*operatorv1.Image) error {
 		}
 		t.row(i.GetName(), digest, fmt.Sprintf("%.1f MiB", float64(i.GetBytes())/(1<<20)), strconv.FormatUint(uint64(i.GetContainers()), 10), pinned, age(i.GetUsed()), i.GetAgentId())
 	}
-	return t.write(c.out)
+	return c.print(t)
 }

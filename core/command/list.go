@@ -53,7 +53,7 @@ func listCommand[T proto.Message](c *cli, l list[T]) *cobra.Command {
 				for _, item := range items {
 					t.row(l.row(item)...)
 				}
-				return t.write(c.out)
+				return c.print(t)
 			})
 		},
 	}

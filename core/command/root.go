@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -51,6 +52,7 @@ type cli struct {
 	err    io.Writer
 	client clientFlags
 	json   bool
+	color  string // one of colorModes
 	// began tells a verb's own errors from cobra's complaints about usage.
 	began bool
 }
@@ -99,11 +101,16 @@ func (c *cli) root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
-		PersistentPreRun: func(*cobra.Command, []string) {
+		PersistentPreRunE: func(*cobra.Command, []string) error {
 			c.began = true
+			if !slices.Contains(colorModes, c.color) {
+				return usage("--color %s: give auto, always or never", c.color)
+			}
+			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	c.addColorFlag(root)
 	root.SetIn(c.in)
 	root.SetOut(c.out)
 	root.SetErr(c.err)
@@ -121,7 +128,7 @@ func (c *cli) root() *cobra.Command {
 	}
 	add("serve", c.devCommand(), c.masterCommand(), c.agentCommand())
 	add("work", c.runCommand(), c.logsCommand(), c.execCommand(), c.attachCommand(), c.killCommand())
-	add("look", c.statusCommand(), c.agentsCommand(), c.frameworksCommand(), c.tasksCommand(), c.offersCommand(), c.rolesCommand(), c.pluginsCommand(), c.whyCommand())
+	add("look", c.statusCommand(), c.agentsCommand(), c.frameworksCommand(), c.tasksCommand(), c.offersCommand(), c.rolesCommand(), c.pluginsCommand(), c.whyCommand(), c.eventsCommand())
 	add("operate", c.maintenanceCommand(), c.reserveCommand(), c.unreserveCommand(), c.volumeCommand(), c.quotaCommand(), c.weightsCommand(), c.imageCommand(), c.reloadCommand(), c.logLevelCommand(), c.registryCommand(), c.configCommand(), c.pluginCommand())
 	root.AddCommand(c.versionCommand(), c.fetchWorkerCommand())
 	return root

@@ -52,7 +52,7 @@ func (c *cli) printStatus(s *operatorv1.Status) error {
 		}
 		t.row(name, amount(s.Total, name), amount(s.Allocated, name), amount(s.Offered, name), used)
 	}
-	if err := t.write(c.out); err != nil {
+	if err := c.print(t); err != nil {
 		return err
 	}
 	for _, p := range s.Plugins {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -27,21 +28,39 @@ const columnGap = 2
 // minColumn is the width below which a column is never shortened.
 const minColumn = 8
 
-func (t *table) write(w io.Writer) error {
+// write prints the table in plain text.
+func (t *table) write(w io.Writer) error { return t.render(w, terminalWidth(w), false) }
+
+// print prints the table, with colours where they are wanted.
+func (c *cli) print(t *table) error { return t.render(c.out, terminalWidth(c.out), c.colored(c.out)) }
+
+// stateColumns are the columns whose cells are states.
+var stateColumns = []string{"STATE", "MODE"}
+
+// render prints the table for a width; 0: nothing is cut.
+func (t *table) render(w io.Writer, width int, color bool) error {
 	widths := t.widths()
-	if limit := terminalWidth(w); limit > 0 {
-		shrink(widths, limit)
+	if width > 0 {
+		shrink(widths, width)
 	}
-	for _, row := range append([][]string{t.header}, t.rows...) {
+	for r, row := range append([][]string{t.header}, t.rows...) {
 		var line strings.Builder
 		for i, cell := range row {
-			cell = shorten(cell, widths[i])
-			line.WriteString(cell)
-			if i < len(row)-1 {
-				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+columnGap))
+			short := shorten(cell, widths[i])
+			pad := strings.Repeat(" ", max(widths[i]-utf8.RuneCountInString(short)+columnGap, 0))
+			if i == len(row)-1 {
+				pad = ""
 			}
+			if color && r > 0 && slices.Contains(stateColumns, t.header[i]) {
+				short = paint(stateColor(cell), short)
+			}
+			line.WriteString(short + pad)
 		}
-		if _, err := fmt.Fprintln(w, strings.TrimRight(line.String(), " ")); err != nil {
+		text := strings.TrimRight(line.String(), " ")
+		if color && r == 0 {
+			text = paint(bold, text)
+		}
+		if _, err := fmt.Fprintln(w, text); err != nil {
 			return err
 		}
 	}

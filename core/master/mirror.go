@@ -264,17 +264,13 @@ func (m *mirror) applyTasks(p *state.Publish) {
 // tell gives a change to the watchers, made into events once for those that
 // want the same. It returns those that have to be cut, and why.
 func tell(c *change, first uint64, watchers []*watcher) map[*watcher]error {
-	var made [2]*parcel
+	made := map[wants]*parcel{}
 	var slow map[*watcher]error
 	for _, w := range watchers {
-		level := 0
-		if w.detail {
-			level = 1
+		if made[w.want] == nil {
+			made[w.want] = newParcel(c, first, w.want)
 		}
-		if made[level] == nil {
-			made[level] = newParcel(c, first, w.detail)
-		}
-		if err := w.push(made[level]); err != nil {
+		if err := w.push(made[w.want]); err != nil {
 			if slow == nil {
 				slow = map[*watcher]error{}
 			}

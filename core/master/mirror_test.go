@@ -18,7 +18,7 @@ import (
 
 func TestSlowWatcherIsCut(t *testing.T) {
 	m := newMirror()
-	slow, quick := newWatcher(false), newWatcher(false)
+	slow, quick := newWatcher(wants{}), newWatcher(wants{})
 	m.snapshot(slow)
 	m.snapshot(quick)
 	text := strings.Repeat("x", 1<<20)

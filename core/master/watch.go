@@ -22,18 +22,25 @@ const (
 // watchBatch is about how large a batch of events is, in bytes.
 const watchBatch = 128 << 10
 
-// parcel is the events that a change became, shared by all watchers.
+// wants is what a watcher asked for.
+type wants struct {
+	detail     bool // all that is known of each object
+	operations bool // operations too
+}
+
+// parcel is the events that a change became, shared by all watchers that want
+// the same.
 type parcel struct {
 	events []*operatorv1.WatchEvent
 	sizes  []int // in bytes
 	size   int
 }
 
-func newParcel(c *change, first uint64, detail bool) *parcel {
+func newParcel(c *change, first uint64, want wants) *parcel {
 	p := &parcel{}
 	number := first
 	for _, event := range eventsOf(c) {
-		if e := event(detail); e != nil {
+		if e := event(want); e != nil {
 			e.Number = number
 			n := proto.Size(e) + eventFrame
 			p.events, p.sizes = append(p.events, e), append(p.sizes, n)
@@ -47,7 +54,7 @@ func newParcel(c *change, first uint64, detail bool) *parcel {
 // watcher is one who keeps a mirror of the mirror. Events wait here while the
 // snapshot is being sent.
 type watcher struct {
-	detail  bool
+	want    wants
 	mu      sync.Mutex
 	parcels []*parcel
 	bytes   int
@@ -57,14 +64,14 @@ type watcher struct {
 	why     error
 }
 
-func newWatcher(detail bool) *watcher {
-	return &watcher{detail: detail, wake: make(chan struct{}, 1), over: make(chan struct{})}
+func newWatcher(want wants) *watcher {
+	return &watcher{want: want, wake: make(chan struct{}, 1), over: make(chan struct{})}
 }
 
 // push queues events, or returns why the watcher has to be cut.
 func (w *watcher) push(p *parcel) error {
 	limit := watchQueue
-	if w.detail {
+	if w.want.detail {
 		limit = detailQueue
 	}
 	w.mu.Lock()
@@ -113,13 +120,13 @@ func (s *operatorService) Watch(q *operatorv1.WatchRequest, stream grpc.ServerSt
 	if _, err := s.master.leading(); err != nil {
 		return err
 	}
-	w := newWatcher(q.GetDetail())
+	w := newWatcher(wants{detail: q.GetDetail(), operations: q.GetDetail() || q.GetOperations()})
 	all, plugins, number := s.master.mirror.snapshot(w)
 	defer s.master.mirror.forget(w)
 	// A send that blocks must not keep the handler from returning: that is
 	// what ends the send.
 	go func() {
-		if err := w.send(&batcher{stream: stream, batches: w.detail}, &all, plugins, number); err != nil {
+		if err := w.send(&batcher{stream: stream, batches: w.want.detail}, &all, plugins, number); err != nil {
 			w.cut(err)
 		}
 	}()
@@ -136,7 +143,7 @@ func (s *operatorService) Watch(q *operatorv1.WatchRequest, stream grpc.ServerSt
 // send sends the snapshot and then what waits, until the watcher is cut.
 func (w *watcher) send(b *batcher, all *change, plugins []*operatorv1.Plugin, number uint64) error {
 	for _, event := range eventsOf(all) {
-		if e := event(w.detail); e != nil {
+		if e := event(w.want); e != nil {
 			if err := b.add(e, proto.Size(e)); err != nil {
 				return err
 			}
@@ -203,7 +210,7 @@ func (b *batcher) flush() error {
 
 // maker makes an event when somebody wants it, in full or in short; nil: it is
 // of a kind that is only for those who want it in full.
-type maker func(detail bool) *operatorv1.WatchEvent
+type maker func(want wants) *operatorv1.WatchEvent
 
 // events counts what a change is as events, of all kinds.
 func (c *change) events() int {
@@ -228,13 +235,13 @@ func eventsOf(c *change) []maker {
 	p := &c.publish
 	out := make([]maker, 0, c.events())
 	for _, v := range p.Roles {
-		out = append(out, func(bool) *operatorv1.WatchEvent {
+		out = append(out, func(wants) *operatorv1.WatchEvent {
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Role{Role: roleMessage(v)}}
 		})
 	}
 	for _, v := range p.Agents {
-		out = append(out, func(detail bool) *operatorv1.WatchEvent {
-			if detail {
+		out = append(out, func(want wants) *operatorv1.WatchEvent {
+			if want.detail {
 				return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_AgentDetail{AgentDetail: agentDetail(v)}}
 			}
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Agent{Agent: agentMessage(v)}}
@@ -245,8 +252,8 @@ func eventsOf(c *change) []maker {
 			if (v.State == state.FrameworkCompleted) != completed {
 				continue
 			}
-			out = append(out, func(detail bool) *operatorv1.WatchEvent {
-				if detail {
+			out = append(out, func(want wants) *operatorv1.WatchEvent {
+				if want.detail {
 					return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_FrameworkDetail{FrameworkDetail: frameworkDetail(v)}}
 				}
 				return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Framework{Framework: frameworkMessage(v)}}
@@ -260,8 +267,8 @@ func eventsOf(c *change) []maker {
 		}))
 	}
 	for _, v := range p.Tasks {
-		out = append(out, func(detail bool) *operatorv1.WatchEvent {
-			if detail {
+		out = append(out, func(want wants) *operatorv1.WatchEvent {
+			if want.detail {
 				return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_TaskDetail{TaskDetail: taskDetail(v)}}
 			}
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Task{Task: taskMessage(v)}}
@@ -269,20 +276,20 @@ func eventsOf(c *change) []maker {
 	}
 	frameworks(true) // their tasks end before them
 	for _, v := range p.Offers {
-		out = append(out, func(detail bool) *operatorv1.WatchEvent {
-			if detail {
+		out = append(out, func(want wants) *operatorv1.WatchEvent {
+			if want.detail {
 				return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_OfferDetail{OfferDetail: offerDetail(v)}}
 			}
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Offer{Offer: offerMessage(v)}}
 		})
 	}
 	for _, v := range p.Operations {
-		out = append(out, onlyDetail(func() *operatorv1.WatchEvent {
+		out = append(out, onlyOperations(func() *operatorv1.WatchEvent {
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Operation{Operation: operationDetail(v)}}
 		}))
 	}
 	if p.Schedule != nil {
-		out = append(out, func(bool) *operatorv1.WatchEvent {
+		out = append(out, func(wants) *operatorv1.WatchEvent {
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_Maintenance{Maintenance: maintenanceMessage(p.Schedule)}}
 		})
 	}
@@ -290,8 +297,17 @@ func eventsOf(c *change) []maker {
 }
 
 func onlyDetail(event func() *operatorv1.WatchEvent) maker {
-	return func(detail bool) *operatorv1.WatchEvent {
-		if !detail {
+	return func(want wants) *operatorv1.WatchEvent {
+		if !want.detail {
+			return nil
+		}
+		return event()
+	}
+}
+
+func onlyOperations(event func() *operatorv1.WatchEvent) maker {
+	return func(want wants) *operatorv1.WatchEvent {
+		if !want.operations {
 			return nil
 		}
 		return event()
@@ -303,7 +319,7 @@ func removals(c *change) []maker {
 	p := &c.publish
 	var out []maker
 	always := func(event func() *operatorv1.WatchEvent) {
-		out = append(out, func(bool) *operatorv1.WatchEvent { return event() })
+		out = append(out, func(wants) *operatorv1.WatchEvent { return event() })
 	}
 	for _, id := range p.OffersRemoved {
 		always(func() *operatorv1.WatchEvent {
@@ -322,7 +338,7 @@ func removals(c *change) []maker {
 		}))
 	}
 	for _, uuid := range p.OperationsRemoved {
-		out = append(out, onlyDetail(func() *operatorv1.WatchEvent {
+		out = append(out, onlyOperations(func() *operatorv1.WatchEvent {
 			return &operatorv1.WatchEvent{Event: &operatorv1.WatchEvent_OperationRemoved{OperationRemoved: []byte(uuid)}}
 		}))
 	}

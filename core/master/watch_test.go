@@ -16,11 +16,14 @@ import (
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
+// everything is what who asks for details wants.
+var everything = wants{detail: true, operations: true}
+
 // A change reaches those who want the details and those who do not, each in
 // its form; numbers are the same for both.
 func TestWatchersOfBothKinds(t *testing.T) {
 	m := newMirror()
-	brief, full := newWatcher(false), newWatcher(true)
+	brief, full := newWatcher(wants{}), newWatcher(everything)
 	m.snapshot(brief)
 	m.snapshot(full)
 	key := state.ExecutorKey{FrameworkID: "f", ExecutorID: "e", AgentID: "a"}
@@ -72,7 +75,7 @@ func TestFrameworksEndAfterTheirTasks(t *testing.T) {
 		list := eventsOf(&change{publish: state.Publish{
 			Frameworks: []*state.FrameworkView{{ID: "f", State: test.state, Info: &mezzov1.FrameworkInfo{}}}, Tasks: task,
 		}})
-		if len(list) != 2 || (list[1](true).GetFrameworkDetail() != nil) != test.last || (list[0](true).GetTaskDetail() != nil) != test.last {
+		if len(list) != 2 || (list[1](everything).GetFrameworkDetail() != nil) != test.last || (list[0](everything).GetTaskDetail() != nil) != test.last {
 			t.Errorf("%s: the events are %v", test.state, list)
 		}
 	}
@@ -104,7 +107,7 @@ func TestEndsAreCountedAsTold(t *testing.T) {
 	}
 }
 
-// Operations come to those who want details: an operator's under way, one that a
+// Operations come to those who want details, or them alone: an operator's under way, one that a
 // framework has to acknowledge, and one of an agent that is unreachable.
 func TestOperationsAreWatched(t *testing.T) {
 	m := newMirror()
@@ -114,10 +117,12 @@ func TestOperationsAreWatched(t *testing.T) {
 	}
 	pending, finished := status(mezzov1.OperationState_OPERATION_PENDING), status(mezzov1.OperationState_OPERATION_FINISHED)
 	m.apply(&change{publish: state.Publish{Operations: []*state.OperationView{{UUID: "1", AgentID: "a", Status: pending}}}})
-	brief, full := newWatcher(false), newWatcher(true)
+	brief, full := newWatcher(wants{}), newWatcher(everything)
+	alone := newWatcher(wants{operations: true})
 	m.snapshot(brief)
+	m.snapshot(alone)
 	all, _, number := m.snapshot(full)
-	if list := eventsOf(&all); len(list) != 1 || string(list[0](true).GetOperation().GetUuid().GetValue()) != "1" {
+	if list := eventsOf(&all); len(list) != 1 || string(list[0](everything).GetOperation().GetUuid().GetValue()) != "1" {
 		t.Errorf("the snapshot is %v", all.publish)
 	}
 	m.apply(&change{publish: state.Publish{
@@ -141,8 +146,10 @@ func TestOperationsAreWatched(t *testing.T) {
 		{Number: number + 3, Event: &operatorv1.WatchEvent_OperationRemoved{OperationRemoved: []byte("1")}},
 	}
 	got := full.take().events
-	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
-		t.Errorf("the events (-want +got):\n%s", diff)
+	for who, events := range map[string][]*operatorv1.WatchEvent{"in full": got, "alone": alone.take().events} {
+		if diff := cmp.Diff(want, events, protocmp.Transform()); diff != "" {
+			t.Errorf("the events %s (-want +got):\n%s", who, diff)
+		}
 	}
 	for _, e := range got {
 		if _, err := proto.Marshal(e); err != nil {
@@ -191,7 +198,7 @@ func crowd(agents, tasks int) state.Publish {
 func TestDetailsComeInBatches(t *testing.T) {
 	m := newMirror()
 	m.apply(&change{publish: crowd(100, 2000)})
-	w := newWatcher(true)
+	w := newWatcher(everything)
 	all, plugins, number := m.snapshot(w)
 	events, messages := 0, 0
 	send := &recorder{sent: func(e *operatorv1.WatchEvent) {
@@ -227,7 +234,7 @@ func BenchmarkWatchCostsTheLoop(b *testing.B) {
 	one := crowd(1, 1)
 	var worst, reading time.Duration
 	for b.Loop() {
-		w := newWatcher(true)
+		w := newWatcher(everything)
 		began := time.Now()
 		all, plugins, number := m.snapshot(w)
 		done := make(chan struct{})

@@ -4950,7 +4950,9 @@ type WatchRequest struct {
 	// All that is known of each object, for those who keep a copy of the cluster
 	// as frameworks see it. Agents, frameworks, tasks and offers then come as
 	// their details, executors and operations come too, and all of it in batches.
-	Detail        bool `protobuf:"varint,1,opt,name=detail" json:"detail,omitempty"`
+	Detail bool `protobuf:"varint,1,opt,name=detail" json:"detail,omitempty"`
+	// Operations too, without all the rest of the details.
+	Operations    bool `protobuf:"varint,2,opt,name=operations" json:"operations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4988,6 +4990,13 @@ func (*WatchRequest) Descriptor() ([]byte, []int) {
 func (x *WatchRequest) GetDetail() bool {
 	if x != nil {
 		return x.Detail
+	}
+	return false
+}
+
+func (x *WatchRequest) GetOperations() bool {
+	if x != nil {
+		return x.Operations
 	}
 	return false
 }
@@ -5341,7 +5350,7 @@ type WatchEvent_PluginRemoved struct {
 }
 
 type WatchEvent_AgentDetail struct {
-	// The rest only with `detail`.
+	// The rest only with `detail`, but see `operations` and `maintenance`.
 	AgentDetail *AgentDetail `protobuf:"bytes,15,opt,name=agent_detail,json=agentDetail,oneof"`
 }
 
@@ -5370,7 +5379,7 @@ type WatchEvent_Batch struct {
 }
 
 type WatchEvent_Operation struct {
-	// One on an agent's resources that somebody waits for: an operator's until it
+	// With `operations` too. One on an agent's resources that somebody waits for: an operator's until it
 	// has ended, a framework's with an id until it is acknowledged. While its
 	// agent is unreachable, its state is OPERATION_UNREACHABLE.
 	Operation *v1.Operation `protobuf:"bytes,22,opt,name=operation,oneof"`
@@ -5382,7 +5391,8 @@ type WatchEvent_OperationRemoved struct {
 }
 
 type WatchEvent_Maintenance struct {
-	// The maintenance schedule, as it is now. In a snapshot only if there is one.
+	// Always. The maintenance schedule, as it is now. In a snapshot only if there
+	// is one.
 	Maintenance *Maintenance `protobuf:"bytes,24,opt,name=maintenance,oneof"`
 }
 
@@ -6484,9 +6494,12 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\fMetricBucket\x12\x1f\n" +
 	"\vupper_bound\x18\x01 \x01(\x01R\n" +
 	"upperBound\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\x04R\x05count\"&\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"F\n" +
 	"\fWatchRequest\x12\x16\n" +
-	"\x06detail\x18\x01 \x01(\bR\x06detail\"\xae\n" +
+	"\x06detail\x18\x01 \x01(\bR\x06detail\x12\x1e\n" +
+	"\n" +
+	"operations\x18\x02 \x01(\bR\n" +
+	"operations\"\xae\n" +
 	"\n" +
 	"\n" +
 	"WatchEvent\x12\x16\n" +
