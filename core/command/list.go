@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +18,8 @@ import (
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
 
-// list is a verb that prints one table, or with --json one list.
+// list is a verb that prints one table, or with --json one list; with --watch
+// again whenever something changes.
 type list[T proto.Message] struct {
 	use, short, example string
 	long                string
@@ -26,43 +28,78 @@ type list[T proto.Message] struct {
 	fetch               func(ctx context.Context, client operatorv1.OperatorClient, args []string) ([]T, error)
 	header              []string
 	row                 func(T) []string
+	// key is what an item is known by.
+	key func(T) string
 	// empty is said when there is nothing to list.
 	empty string
+	// kind is of what kind the items are in a master's watch. Without it --watch
+	// asks again whenever something changes.
+	kind string
+	// With kind: which of them are meant, and in which order; nil: all, by id.
+	keep    func(T) bool
+	compare func(a, b T) int
+	// shown is whether an item is listed as it is now; nil: all are.
+	shown func(T) bool
+	// page prints the items in another form than a table, and the JSON is that of
+	// the only one.
+	page func(w io.Writer, items []T, color bool) error
 }
 
 func listCommand[T proto.Message](c *cli, l list[T]) *cobra.Command {
 	if l.args == nil {
 		l.args = cobra.NoArgs
 	}
+	if l.keep == nil {
+		l.keep = func(T) bool { return true }
+	}
+	if l.shown == nil {
+		l.shown = func(T) bool { return true }
+	}
+	var watch bool
 	cmd := &cobra.Command{
 		Use: l.use, Short: l.short, Long: l.long, Example: l.example, Args: l.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
-				items, err := l.fetch(ctx, client, args)
-				if err != nil {
-					return err
-				}
-				if c.json {
-					return writeJSONList(c, items)
-				}
-				if len(items) == 0 {
-					_, err := fmt.Fprintln(c.out, l.empty)
-					return err
-				}
-				t := newTable(l.header...)
-				for _, item := range items {
-					t.row(l.row(item)...)
-				}
-				return c.print(t)
+			var items []T
+			err := c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) (err error) {
+				items, err = l.fetch(ctx, client, args)
+				return err
 			})
+			switch {
+			case err != nil:
+				return err
+			case watch:
+				return watchList(cmd.Context(), c, &l, cmd.CommandPath(), args)
+			case c.json && l.page != nil:
+				return c.writeJSON(items[0])
+			case c.json:
+				return writeJSONList(c, items)
+			}
+			return l.write(c.out, items, terminalWidth(c.out), c.colored(c.out))
 		},
 	}
 	c.addClientFlags(cmd)
 	c.addJSONFlag(cmd)
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on: on a terminal drawn again at each change, elsewhere a line for each change")
 	if l.flags != nil {
 		l.flags(cmd)
 	}
 	return cmd
+}
+
+// write prints the items for people.
+func (l *list[T]) write(w io.Writer, items []T, width int, color bool) error {
+	switch {
+	case l.page != nil:
+		return l.page(w, items, color)
+	case len(items) == 0:
+		_, err := fmt.Fprintln(w, l.empty)
+		return err
+	}
+	t := newTable(l.header...)
+	for _, item := range items {
+		t.row(l.row(item)...)
+	}
+	return t.render(w, width, color)
 }
 
 func (c *cli) agentsCommand() *cobra.Command {
@@ -90,6 +127,7 @@ func (c *cli) agentsCommand() *cobra.Command {
 			}
 		},
 		empty: "No agents.",
+		kind:  kindAgent, key: (*operatorv1.Agent).GetId,
 	})
 }
 
@@ -112,6 +150,8 @@ func (c *cli) frameworksCommand() *cobra.Command {
 			}
 		},
 		empty: "No frameworks.",
+		kind:  kindFramework, key: (*operatorv1.Framework).GetId,
+		shown: func(f *operatorv1.Framework) bool { return completed || f.State != "completed" },
 	})
 }
 
@@ -132,24 +172,27 @@ func (c *cli) tasksCommand() *cobra.Command {
 			}
 			r, err := client.ListTasks(ctx, request)
 			tasks := r.GetTasks()
-			slices.SortStableFunc(tasks, func(a, b *operatorv1.Task) int {
-				return cmp.Compare(a.GetLaunched().AsTime().UnixNano(), b.GetLaunched().AsTime().UnixNano())
-			})
+			slices.SortStableFunc(tasks, byLaunch)
 			return tasks, err
 		},
 		header: []string{"ID", "NAME", "STATE", "CPUS", "MEM", "ROLE", "AGENT", "AGE", "MESSAGE"},
 		row: func(t *operatorv1.Task) []string {
-			message := t.Message
-			if t.Reason != nil {
-				message = strings.TrimSpace(strings.TrimPrefix(t.GetReason().String(), "REASON_") + " " + message)
-			}
 			return []string{
-				t.Id, t.Name, strings.TrimPrefix(t.GetState().String(), "TASK_"), amount(t.Resources, "cpus"), amount(t.Resources, "mem"),
-				t.Role, t.AgentId, age(t.Launched), message,
+				t.Id, t.Name, taskState(t), amount(t.Resources, "cpus"), amount(t.Resources, "mem"), t.Role, t.AgentId, age(t.Launched), oneLine(taskReason(t)),
 			}
 		},
 		empty: "No tasks. (Those that have ended: mezzo tasks --all)",
+		kind:  kindTask, key: (*operatorv1.Task).GetId, compare: byLaunch,
+		keep: func(t *operatorv1.Task) bool {
+			return (request.TaskId == "" || request.TaskId == t.Id) && (request.FrameworkId == "" || request.FrameworkId == t.FrameworkId) &&
+				(request.AgentId == "" || request.AgentId == t.AgentId)
+		},
+		shown: func(t *operatorv1.Task) bool { return request.Completed || !taskEnded(t) },
 	})
+}
+
+func byLaunch(a, b *operatorv1.Task) int {
+	return cmp.Compare(a.GetLaunched().AsTime().UnixNano(), b.GetLaunched().AsTime().UnixNano())
 }
 
 func (c *cli) offersCommand() *cobra.Command {
@@ -164,6 +207,7 @@ func (c *cli) offersCommand() *cobra.Command {
 			return []string{o.Id, o.FrameworkId, o.Role, o.AgentId, age(o.Created), amounts(o.Resources)}
 		},
 		empty: "No offers outstanding.",
+		kind:  kindOffer, key: (*operatorv1.Offer).GetId,
 	})
 }
 
@@ -189,6 +233,7 @@ func (c *cli) rolesCommand() *cobra.Command {
 			}
 		},
 		empty: "No roles.",
+		key:   (*operatorv1.Role).GetName, // reserved is not in the watch
 	})
 }
 
@@ -209,6 +254,7 @@ func (c *cli) pluginsCommand() *cobra.Command {
 			}
 		},
 		empty: "No plugins.",
+		key:   func(p *operatorv1.Plugin) string { return p.Host + " " + p.Id },
 	})
 }
 

@@ -138,6 +138,7 @@ func (c *cli) maintenanceStatusCommand() *cobra.Command {
 			}
 		},
 		empty: "Nothing is planned.",
+		key:   func(m *operatorv1.MachineStatus) string { return m.Machine.GetHostname() + "@" + m.Machine.GetIp() },
 	})
 }
 

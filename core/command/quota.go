@@ -111,6 +111,7 @@ func (c *cli) quotaGetCommand() *cobra.Command {
 			return []string{q.Role, dash(quotaText(q.Guarantee)), dash(quotaText(q.Limit)), dash(amounts(q.Consumed)), q.Source}
 		},
 		empty: "No role has a quota.",
+		key:   (*operatorv1.Quota).GetRole,
 	})
 }
 

@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -221,12 +222,21 @@ type command struct {
 // start begins a command line, and ends it when the test ends.
 func start(t *testing.T, args ...string) *command {
 	t.Helper()
+	out := &buffer{}
+	c := startOn(t, strings.NewReader(""), out, args...)
+	c.out = out
+	return c
+}
+
+// startOn begins one with an input and an output of the test's.
+func startOn(t *testing.T, in io.Reader, out io.Writer, args ...string) *command {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &command{out: &buffer{}, err: &buffer{}, cancel: cancel, code: make(chan int, 1)}
+	c := &command{err: &buffer{}, cancel: cancel, code: make(chan int, 1)}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		c.code <- run(ctx, args, strings.NewReader(""), c.out, c.err)
+		c.code <- run(ctx, args, in, out, c.err)
 	}()
 	t.Cleanup(func() {
 		cancel()

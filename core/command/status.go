@@ -3,7 +3,9 @@ package command
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -13,33 +15,40 @@ import (
 )
 
 func (c *cli) statusCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "status", Short: "Show the cluster at a glance", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
-				s, err := client.GetStatus(ctx, &operatorv1.GetStatusRequest{})
-				if err != nil {
-					return err
-				}
-				if c.json {
-					return c.writeJSON(s)
-				}
-				return c.printStatus(s)
-			})
+	return listCommand(c, list[*operatorv1.Status]{
+		use: "status", short: "Show the cluster at a glance",
+		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Status, error) {
+			s, err := client.GetStatus(ctx, &operatorv1.GetStatusRequest{})
+			return []*operatorv1.Status{s}, err
 		},
-	}
-	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd)
-	return cmd
+		header: []string{"MASTER", "STATE", "AGENTS", "FRAMEWORKS", "TASKS", "OFFERS", "CPUS", "MEM"},
+		row: func(s *operatorv1.Status) []string {
+			return []string{
+				s.MasterId, s.Leadership, counts(s.Agents, "active"), counts(s.Frameworks, "active"),
+				fmt.Sprintf("%d, %d running", s.Tasks.GetActive(), s.Tasks.GetRunning()), strconv.FormatUint(s.Offers, 10),
+				share(s.Allocated, s.Total, "cpus"), share(s.Allocated, s.Total, "mem"),
+			}
+		},
+		key: (*operatorv1.Status).GetMasterId,
+		page: func(w io.Writer, items []*operatorv1.Status, color bool) error {
+			return writeStatus(w, items[0], color)
+		},
+	})
 }
 
-func (c *cli) printStatus(s *operatorv1.Status) error {
-	fmt.Fprintf(c.out, "Master      %s, %s for %s (version %s, epoch %d)\n", s.MasterId, s.Leadership, age(s.Elected), s.Version, s.Epoch)
-	fmt.Fprintf(c.out, "Listens at  %s\n", dash(endpointText(s.Endpoints)))
-	fmt.Fprintf(c.out, "Agents      %s\n", counts(s.Agents, "active"))
-	fmt.Fprintf(c.out, "Frameworks  %s\n", counts(s.Frameworks, "active"))
-	fmt.Fprintf(c.out, "Tasks       %d active, %d running\n", s.Tasks.GetActive(), s.Tasks.GetRunning())
-	fmt.Fprintf(c.out, "Offers      %d outstanding\n\n", s.Offers)
+func writeStatus(w io.Writer, s *operatorv1.Status, color bool) error {
+	state := func(word string) string {
+		if !color {
+			return word
+		}
+		return paint(stateColor(word), word)
+	}
+	fmt.Fprintf(w, "Master      %s, %s for %s (version %s, epoch %d)\n", s.MasterId, state(s.Leadership), age(s.Elected), s.Version, s.Epoch)
+	fmt.Fprintf(w, "Listens at  %s\n", dash(endpointText(s.Endpoints)))
+	fmt.Fprintf(w, "Agents      %s\n", counts(s.Agents, "active"))
+	fmt.Fprintf(w, "Frameworks  %s\n", counts(s.Frameworks, "active"))
+	fmt.Fprintf(w, "Tasks       %d active, %d running\n", s.Tasks.GetActive(), s.Tasks.GetRunning())
+	fmt.Fprintf(w, "Offers      %d outstanding\n\n", s.Offers)
 	t := newTable("RESOURCE", "TOTAL", "ALLOCATED", "OFFERED", "USED")
 	for _, name := range []string{"cpus", "mem", "disk", "gpus"} {
 		total := s.Total.GetFields()[name].GetNumberValue()
@@ -52,12 +61,12 @@ func (c *cli) printStatus(s *operatorv1.Status) error {
 		}
 		t.row(name, amount(s.Total, name), amount(s.Allocated, name), amount(s.Offered, name), used)
 	}
-	if err := c.print(t); err != nil {
+	if err := t.render(w, 0, color); err != nil {
 		return err
 	}
 	for _, p := range s.Plugins {
 		if p.State != "healthy" {
-			fmt.Fprintf(c.out, "\n%s on %s is %s: %s\n", p.Id, p.Host, p.State, dash(p.Reason))
+			fmt.Fprintf(w, "\n%s on %s is %s: %s\n", p.Id, p.Host, state(p.State), dash(p.Reason))
 		}
 	}
 	return nil

@@ -3,17 +3,14 @@ package command
 import (
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"unicode/utf8"
-
-	"golang.org/x/sys/unix"
 )
 
-// table prints aligned columns. On a terminal the widest columns are shortened
-// until a row fits its width, but never the first, whose ids people copy;
-// elsewhere nothing is cut.
+// table prints aligned columns. On a terminal where a row does not fit, columns
+// with nothing in them are left out, and the widest are shortened, but never the
+// first, whose ids people copy; elsewhere nothing is cut.
 type table struct {
 	header []string
 	rows   [][]string
@@ -34,37 +31,71 @@ func (t *table) write(w io.Writer) error { return t.render(w, terminalWidth(w), 
 // print prints the table, with colours where they are wanted.
 func (c *cli) print(t *table) error { return t.render(c.out, terminalWidth(c.out), c.colored(c.out)) }
 
+// idColumns are the columns with ids of other objects, whose ends tell them apart.
+var idColumns = []string{"AGENT", "HOST", "FRAMEWORK"}
+
 // stateColumns are the columns whose cells are states.
 var stateColumns = []string{"STATE", "MODE"}
 
 // render prints the table for a width; 0: nothing is cut.
 func (t *table) render(w io.Writer, width int, color bool) error {
-	widths := t.widths()
-	if width > 0 {
-		shrink(widths, width)
-	}
-	for r, row := range append([][]string{t.header}, t.rows...) {
-		var line strings.Builder
-		for i, cell := range row {
-			short := shorten(cell, widths[i])
-			pad := strings.Repeat(" ", max(widths[i]-utf8.RuneCountInString(short)+columnGap, 0))
-			if i == len(row)-1 {
-				pad = ""
-			}
-			if color && r > 0 && slices.Contains(stateColumns, t.header[i]) {
-				short = paint(stateColor(cell), short)
-			}
-			line.WriteString(short + pad)
-		}
-		text := strings.TrimRight(line.String(), " ")
-		if color && r == 0 {
-			text = paint(bold, text)
-		}
-		if _, err := fmt.Fprintln(w, text); err != nil {
+	for _, line := range t.lines(width, color) {
+		if _, err := fmt.Fprintln(w, line); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// lines are the header and the rows.
+func (t *table) lines(width int, color bool) []string {
+	widths := t.widths()
+	if width > 0 && total(widths) > width {
+		t = t.compact()
+		widths = t.widths()
+		shrink(widths, width)
+	}
+	head := t.line(t.header, widths, false)
+	if color {
+		head = paint(bold, head)
+	}
+	lines := []string{cutLine(head, width)}
+	for _, row := range t.rows {
+		lines = append(lines, cutLine(t.line(row, widths, color), width))
+	}
+	return lines
+}
+
+// compact is the table without the columns in which no row has anything.
+func (t *table) compact() *table {
+	out := &table{rows: make([][]string, len(t.rows))}
+	for i, title := range t.header {
+		filled := i == 0 || slices.ContainsFunc(t.rows, func(row []string) bool { return row[i] != "" && row[i] != "-" })
+		if !filled {
+			continue
+		}
+		out.header = append(out.header, title)
+		for r, row := range t.rows {
+			out.rows[r] = append(out.rows[r], row[i])
+		}
+	}
+	return out
+}
+
+func (t *table) line(row []string, widths []int, color bool) string {
+	var line strings.Builder
+	for i, cell := range row {
+		short := shorten(cell, widths[i])
+		if slices.Contains(idColumns, t.header[i]) {
+			short = shortenFront(cell, widths[i])
+		}
+		pad := strings.Repeat(" ", max(widths[i]-utf8.RuneCountInString(short)+columnGap, 0))
+		if color && slices.Contains(stateColumns, t.header[i]) {
+			short = paint(stateColor(cell), short)
+		}
+		line.WriteString(short + pad)
+	}
+	return strings.TrimRight(line.String(), " ")
 }
 
 func (t *table) widths() []int {
@@ -79,11 +110,7 @@ func (t *table) widths() []int {
 
 // shrink takes from the widest column until the row fits the limit.
 func shrink(widths []int, limit int) {
-	total := columnGap * (len(widths) - 1)
-	for _, w := range widths {
-		total += w
-	}
-	for total > limit {
+	for left := total(widths) - limit; left > 0; left-- {
 		widest := 0
 		for i := 1; i < len(widths); i++ {
 			if widest == 0 || widths[i] > widths[widest] {
@@ -94,8 +121,16 @@ func shrink(widths []int, limit int) {
 			return
 		}
 		widths[widest]--
-		total--
 	}
+}
+
+// total is how wide a row is.
+func total(widths []int) int {
+	sum := columnGap * (len(widths) - 1)
+	for _, w := range widths {
+		sum += w
+	}
+	return sum
 }
 
 func shorten(cell string, width int) string {
@@ -105,15 +140,11 @@ func shorten(cell string, width int) string {
 	return string([]rune(cell)[:width-1]) + "…"
 }
 
-// terminalWidth is the width of the terminal that w is, or 0 when it is none.
-func terminalWidth(w io.Writer) int {
-	file, ok := w.(*os.File)
-	if !ok {
-		return 0
+// shortenFront takes from the beginning.
+func shortenFront(cell string, width int) string {
+	runes := []rune(cell)
+	if len(runes) <= width {
+		return cell
 	}
-	size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
-	if err != nil {
-		return 0
-	}
-	return int(size.Col)
+	return "…" + string(runes[len(runes)-width+1:])
 }

@@ -2,6 +2,7 @@ package command
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -21,6 +22,28 @@ func TestShrinkLeavesIdsWhole(t *testing.T) {
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v at %d became %v, want %v", c.name, c.widths, c.limit, got, c.want)
 		}
+	}
+}
+
+// Where a table does not fit, columns without anything go first; of ids the end
+// stays; and no line is wider than the terminal.
+func TestTableOnANarrowTerminal(t *testing.T) {
+	tab := newTable("ID", "STATE", "AGENT", "RESERVED", "MESSAGE")
+	tab.row("web.1", "RUNNING", "0123456789abcdef-S0", "-", "")
+	tab.row("web.22", "FAILED", "0123456789abcdef-S1", "", "")
+	for width, want := range map[int][]string{
+		0: {
+			"ID      STATE    AGENT                RESERVED  MESSAGE", "web.1   RUNNING  0123456789abcdef-S0  -", "web.22  FAILED   0123456789abcdef-S1",
+		},
+		30: {"ID      STATE    AGENT", "web.1   RUNNING  …789abcdef-S0", "web.22  FAILED   …789abcdef-S1"},
+		12: {"ID      STAT", "web.1   RUNN", "web.22  FAIL"},
+	} {
+		if got := tab.lines(width, false); !slices.Equal(got, want) {
+			t.Errorf("at %d:\n%s", width, strings.Join(got, "\n"))
+		}
+	}
+	if got := tab.lines(12, true)[2]; got != "web.22  \x1b[31mFAIL\x1b[0m" {
+		t.Errorf("in colours, cut: %q", got)
 	}
 }
 

@@ -193,6 +193,7 @@ func (c *cli) volumeListCommand() *cobra.Command {
 			return []string{v.Id, v.Role, v.AgentId, megabytes(v.SizeMb), v.ContainerPath, shared, dash(strings.Join(tasks, ","))}
 		},
 		empty: "There are no persistent volumes.",
+		key:   func(v *operatorv1.Volume) string { return v.AgentId + " " + v.Role + " " + v.Id },
 	})
 }
 

@@ -21,6 +21,7 @@ func (c *cli) weightsCommand() *cobra.Command {
 		header: []string{"ROLE", "WEIGHT", "SET BY"},
 		row:    func(r *operatorv1.Role) []string { return []string{r.Name, number(r.Weight), dash(r.WeightSource)} },
 		empty:  "No roles.",
+		kind:   kindRole, key: (*operatorv1.Role).GetName,
 	})
 	cmd.AddCommand(c.weightsSetCommand())
 	return cmd
