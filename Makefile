@@ -38,8 +38,8 @@ test: deps build ## All tests, with the race detector, and cgroup v2 in a virtua
 	$(MAKE) --no-print-directory test-cgroup2
 
 .PHONY: test-cgroup2
-test-cgroup2: ## The cgroups isolator on a cgroup v2 kernel, in QEMU
-	plugins/isolator-cgroups/cgroup2/run.sh
+test-cgroup2: ## Both isolators on a cgroup v2 kernel, in QEMU
+	plugins/internal/cgroup2/run.sh
 
 .PHONY: sim
 sim: ## The cluster simulator over many seeds (SIM_SEEDS=300)

@@ -448,7 +448,7 @@ func (n *node) shimOf(id string) int {
 	return int(r.Int(record.ShimPid))
 }
 
-// absentInCI is what the machine of CI lacks; cgroup2/run.sh has a machine with
+// absentInCI is what the machine of CI lacks; make test-cgroup2 has a machine with
 // it.
 var absentInCI = []string{"hugetlb", "net_cls", "delegated cgroups", "perf"}
 

@@ -291,10 +291,10 @@ func TestExecEndsWithItsStream(t *testing.T) {
 }
 
 // TestDelegated: a user to whom a cgroup v2 subtree is delegated has limits.
-// cgroup2/run.sh sets such a host up.
+// Such a host is that of make test-cgroup2.
 func TestDelegated(t *testing.T) {
 	if os.Getenv("MEZZO_TEST_DELEGATED") == "" {
-		lacking(t, "delegated cgroups", "needs a cgroup v2 subtree delegated to nobody: cgroup2/run.sh")
+		lacking(t, "delegated cgroups", "needs a cgroup v2 subtree delegated to nobody: make test-cgroup2")
 	}
 	n := prepareNode(t, map[string]any{"enforce": true})
 	n.serveProcess(nobody)

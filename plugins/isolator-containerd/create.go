@@ -128,11 +128,15 @@ func (m *maker) create(ctx context.Context) (*isolatorv1.CreateResponse, error) 
 	if err := m.c.Note(); err != nil {
 		return nil, err
 	}
-	directories, err := m.Host.Create(m.c.Group, m.s.Linux.Resources)
+	// Which devices the container may use is runc's affair, which adds those that
+	// every container has; everything else is limited here.
+	limits := *m.s.Linux.Resources
+	m.s.Linux.Resources = &specs.LinuxResources{Devices: limits.Devices}
+	limits.Devices = nil
+	directories, err := m.Host.Create(m.c.Group, &limits)
 	if err != nil {
 		return nil, err
 	}
-	m.s.Linux.Resources = &specs.LinuxResources{Devices: m.s.Linux.Resources.Devices}
 	options, root, err := m.root(ctx)
 	if err != nil {
 		return nil, err

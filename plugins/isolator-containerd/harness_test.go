@@ -29,6 +29,9 @@ var programs string
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
 func runTests(m *testing.M) int {
+	if programs = os.Getenv("MEZZO_TEST_PROGRAMS"); programs != "" { // a machine without Go
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "mezzo-containerd-")
 	if err != nil {
 		panic(err)

@@ -250,21 +250,36 @@ func TestTimeLimit(t *testing.T) {
 	}
 }
 
-// TestUpdate: limits change while a task runs.
-func TestUpdate(t *testing.T) {
+// TestLimits: a task has what it asked for and no more of processor time, memory
+// and processes, and what it uses is told; limits change while it runs.
+func TestLimits(t *testing.T) {
 	t.Parallel()
-	n := withImage(t, nil)
-	b := n.shell("c1", "sleep 1000")
+	n := withImage(t, map[string]any{"cfs_quota": true, "pids_max": 40})
+	b := n.shell("c1", `(i=0; while [ $i -lt 50 ]; do sleep 1000 & i=$((i+1)); done) 2>/dev/null; echo full; while :; do :; done`)
+	b.task.Resources = []*v1.Resource{scalar("cpus", 0.5), scalar("mem", 64)}
+	usage := func() *v1.ResourceStatistics {
+		u, err := n.Usage(n.ctx(), &isolatorv1.UsageRequest{Containers: []string{"c1"}})
+		if err != nil || len(u.GetUsages()) != 1 {
+			t.Fatal(u, err)
+		}
+		return u.GetUsages()[0].GetStatistics()
+	}
 	n.run(b)
-	if got := n.p.Host.MemoryLimit("c1"); got != 64<<20 {
-		t.Fatalf("the limit is %d", got)
+	n.output("c1", "full")
+	n.eventually("its processor time to be limited", func() bool { return usage().GetCpusNrThrottled() > 0 })
+	u := usage()
+	if u.GetMemLimitBytes() != 64<<20 || u.GetCpusLimit() != 0.5 || u.GetProcesses() < 20 || u.GetProcesses() > 40 {
+		t.Errorf("limited to 0.5 CPUs, 64 MiB and 40 processes: %v", u)
+	}
+	if u.GetMemTotalBytes() == 0 || u.GetCpusUserTimeSecs()+u.GetCpusSystemTimeSecs() == 0 {
+		t.Errorf("nothing is said to be in use: %v", u)
 	}
 	b.task.Resources = []*v1.Resource{scalar("cpus", 2), scalar("mem", 128)}
 	if _, err := n.Update(n.ctx(), &isolatorv1.UpdateRequest{Container: "c1", Task: b.task}); err != nil {
 		t.Fatal(err)
 	}
-	if got := n.p.Host.MemoryLimit("c1"); got != 128<<20 {
-		t.Errorf("the limit is %d, want 128 MiB", got)
+	if u := usage(); u.GetMemLimitBytes() != 128<<20 || u.GetCpusLimit() != 2 {
+		t.Errorf("limited anew to 2 CPUs and 128 MiB: %v", u)
 	}
 }
 

@@ -8,10 +8,14 @@
 // A daemon has its own root, state, socket and containerd namespace; several
 // run beside each other and beside the host's. What a test leaves behind
 // (tasks, shims, mounts, control groups, files) is removed when it ends.
+//
+// Tests run the containerd that is installed, or that whose path is in the
+// environment as MEZZO_TEST_CONTAINERD, with the shim beside it.
 package containerdtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +48,9 @@ type Daemon struct {
 
 var daemons atomic.Int64
 
+// program is the containerd that tests run.
+func program() string { return cmp.Or(os.Getenv("MEZZO_TEST_CONTAINERD"), "containerd") }
+
 // patience is how long a loaded machine may take for what takes a tenth of a
 // second on an idle one.
 const patience = time.Minute
@@ -55,7 +62,7 @@ func Require(t testing.TB) {
 	if os.Geteuid() != 0 {
 		why = "containerd needs root"
 	}
-	for _, program := range []string{"containerd", "runc", "containerd-shim-runc-v2", "busybox"} {
+	for _, program := range []string{program(), "runc", "containerd-shim-runc-v2", "busybox"} {
 		if _, err := exec.LookPath(program); err != nil {
 			why = program + " is not installed: run make deps"
 		}
@@ -111,7 +118,10 @@ func (d *Daemon) Run(t testing.TB) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command("containerd", "-c", d.configFile())
+	cmd := exec.Command(program(), "-c", d.configFile())
+	if dir := filepath.Dir(program()); dir != "." { // it looks for its shim there first
+		cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	// Whoever kills the test ends the daemon as well: the kernel does, when the
 	// thread ends that started it, so that one waits for it.
