@@ -30,7 +30,7 @@ func (o *execOptions) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVarP(&o.stdin, "stdin", "i", false, "pass on your standard input (default: when it is a terminal)")
 	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal (default: when input and output are one)")
-	f.StringVar(&o.framework, "framework", "", "the framework's id, when several have such a task")
+	f.StringVar(&o.framework, "framework", "", "the framework, by its id or its name, when several have such a task")
 }
 
 func (c *cli) execCommand() *cobra.Command {
@@ -90,7 +90,7 @@ func (c *cli) execSession(cmd *cobra.Command, o execOptions, task string, comman
 	if !cmd.Flags().Changed("tty") {
 		o.tty = terminal && o.stdin
 	}
-	address, framework, err := c.findTask(cmd.Context(), task, o.framework)
+	found, address, err := c.findTask(cmd.Context(), task, o.framework)
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (c *cli) execSession(cmd *cobra.Command, o execOptions, task string, comman
 		return err
 	}
 	defer conn.Close()
-	start := &operatorv1.ExecStart{TaskId: task, FrameworkId: framework, Command: command, Tty: o.tty}
+	start := &operatorv1.ExecStart{TaskId: found.Id, FrameworkId: found.FrameworkId, Command: command, Tty: o.tty}
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	client := operatorv1.NewAgentOperatorClient(conn)

@@ -15,18 +15,23 @@ func (c *cli) killCommand() *cobra.Command {
 		Use: "kill TASK…", Short: "Ask tasks to end: SIGTERM, the grace period, SIGKILL", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
-				for _, task := range args {
-					_, err := client.KillTask(ctx, &operatorv1.KillTaskRequest{TaskId: task, FrameworkId: framework})
-					if err != nil {
-						return fmt.Errorf("kill %s: %w", task, plain(err))
+				for _, name := range args {
+					task, err := taskNamed(ctx, client, name, framework, false)
+					if err == nil {
+						_, err = client.KillTask(ctx, &operatorv1.KillTaskRequest{TaskId: task.Id, FrameworkId: task.FrameworkId})
 					}
-					fmt.Fprintf(c.out, "asked %s to end\n", task)
+					if err != nil {
+						return fmt.Errorf("kill %s: %w", name, plain(err))
+					}
+					if err := c.done("asked %s to end", task.Id); err != nil {
+						return err
+					}
 				}
 				return nil
 			})
 		},
 	}
-	cmd.Flags().StringVar(&framework, "framework", "", "the framework's id, when several have such a task")
+	cmd.Flags().StringVar(&framework, "framework", "", "the framework, by its id or its name, when several have such a task")
 	c.addClientFlags(cmd)
 	return cmd
 }

@@ -157,21 +157,40 @@ func (c *cli) frameworksCommand() *cobra.Command {
 
 func (c *cli) tasksCommand() *cobra.Command {
 	var completed bool
+	var framework, agent, beginning string
 	request := &operatorv1.ListTasksRequest{}
 	return listCommand(c, list[*operatorv1.Task]{
-		use: "tasks [TASK]", short: "List the tasks", args: cobra.MaximumNArgs(1),
+		use: "tasks [TASK]", short: "List the tasks",
+		long: "With TASK, only that task, or those whose ids begin so; also when they have ended, as far as the master remembers them.",
+		args: cobra.MaximumNArgs(1),
 		flags: func(cmd *cobra.Command) {
 			cmd.Flags().BoolVarP(&completed, "all", "a", false, "also those that have ended")
-			cmd.Flags().StringVar(&request.FrameworkId, "framework", "", "only tasks of this framework (its id)")
-			cmd.Flags().StringVar(&request.AgentId, "agent", "", "only tasks on this agent (its id)")
+			cmd.Flags().StringVar(&framework, "framework", "", "only tasks of this framework: its id, the beginning or the end of it, or its name")
+			cmd.Flags().StringVar(&agent, "agent", "", "only tasks on this agent: its id, the beginning or the end of it, or its host name")
 		},
 		fetch: func(ctx context.Context, client operatorv1.OperatorClient, args []string) ([]*operatorv1.Task, error) {
 			request.Completed = completed || len(args) == 1
+			var err error
+			if request.FrameworkId, err = frameworkID(ctx, client, framework); err != nil {
+				return nil, err
+			}
+			if agent != "" {
+				a, err := agentNamed(ctx, client, agent)
+				if err != nil {
+					return nil, err
+				}
+				request.AgentId = a.Id
+			}
+			request.TaskId, beginning = "", ""
 			if len(args) == 1 {
 				request.TaskId = args[0]
 			}
 			r, err := client.ListTasks(ctx, request)
-			tasks := r.GetTasks()
+			if err == nil && len(args) == 1 && len(r.GetTasks()) == 0 {
+				request.TaskId, beginning = "", args[0]
+				r, err = client.ListTasks(ctx, request)
+			}
+			tasks := slices.DeleteFunc(r.GetTasks(), func(t *operatorv1.Task) bool { return !strings.HasPrefix(t.Id, beginning) })
 			slices.SortStableFunc(tasks, byLaunch)
 			return tasks, err
 		},
@@ -185,7 +204,7 @@ func (c *cli) tasksCommand() *cobra.Command {
 		kind:  kindTask, key: (*operatorv1.Task).GetId, compare: byLaunch,
 		keep: func(t *operatorv1.Task) bool {
 			return (request.TaskId == "" || request.TaskId == t.Id) && (request.FrameworkId == "" || request.FrameworkId == t.FrameworkId) &&
-				(request.AgentId == "" || request.AgentId == t.AgentId)
+				(request.AgentId == "" || request.AgentId == t.AgentId) && strings.HasPrefix(t.Id, beginning)
 		},
 		shown: func(t *operatorv1.Task) bool { return request.Completed || !taskEnded(t) },
 	})

@@ -22,18 +22,18 @@ func (c *cli) logsCommand() *cobra.Command {
 		Example: "  mezzo logs -f web.1\n  mezzo logs --stderr --tail 100 web.1",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request := &operatorv1.LogsRequest{TaskId: args[0], FrameworkId: framework, Follow: follow, Stream: operatorv1.LogStream_LOG_STREAM_STDOUT}
+			request := &operatorv1.LogsRequest{Follow: follow, Stream: operatorv1.LogStream_LOG_STREAM_STDOUT}
 			if stderr {
 				request.Stream = operatorv1.LogStream_LOG_STREAM_STDERR
 			}
 			if cmd.Flags().Changed("tail") {
 				request.TailLines = proto.Uint32(tail)
 			}
-			address, framework, err := c.findTask(cmd.Context(), request.TaskId, request.FrameworkId)
+			task, address, err := c.findTask(cmd.Context(), args[0], framework)
 			if err != nil {
 				return err
 			}
-			request.FrameworkId = framework
+			request.TaskId, request.FrameworkId = task.Id, task.FrameworkId
 			conn, err := c.dialAddress(address)
 			if err != nil {
 				return err
@@ -48,32 +48,22 @@ func (c *cli) logsCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVarP(&follow, "follow", "f", false, "go on with what it writes, until it ends")
 	f.BoolVar(&stderr, "stderr", false, "stderr instead of stdout")
-	f.StringVar(&framework, "framework", "", "the framework's id, when several have such a task")
+	f.StringVar(&framework, "framework", "", "the framework, by its id or its name, when several have such a task")
 	f.Uint32Var(&tail, "tail", 0, "begin this many lines before the end")
 	c.addClientFlags(cmd)
 	return cmd
 }
 
-// findTask returns the rpc address of the agent that has a task, and the task's
-// framework.
-func (c *cli) findTask(ctx context.Context, task, framework string) (address, frameworkID string, err error) {
+// findTask returns a task, and the rpc address of the agent that has it.
+func (c *cli) findTask(ctx context.Context, name, framework string) (task *operatorv1.Task, address string, err error) {
 	err = c.withOperator(ctx, func(ctx context.Context, client operatorv1.OperatorClient) error {
-		tasks, err := client.ListTasks(ctx, &operatorv1.ListTasksRequest{TaskId: task, FrameworkId: framework, Completed: true})
-		if err != nil {
+		if task, err = taskNamed(ctx, client, name, framework, true); err != nil {
 			return err
 		}
-		switch len(tasks.Tasks) {
-		case 0:
-			return fmt.Errorf("no task %q is known (mezzo tasks --all lists them)", task)
-		case 1:
-		default:
-			return fmt.Errorf("%d frameworks have a task %q: say which with --framework", len(tasks.Tasks), task)
-		}
-		frameworkID = tasks.Tasks[0].FrameworkId
-		address, err = agentAddress(ctx, client, tasks.Tasks[0].AgentId)
+		address, err = agentAddress(ctx, client, task.AgentId)
 		return err
 	})
-	return address, frameworkID, err
+	return task, address, err
 }
 
 func agentAddress(ctx context.Context, client operatorv1.OperatorClient, id string) (string, error) {
@@ -86,7 +76,7 @@ func agentAddress(ctx context.Context, client operatorv1.OperatorClient, id stri
 			return a.RpcAddress, nil
 		}
 	}
-	return "", fmt.Errorf("agent %s is not registered with the master at this time", id)
+	return "", fmt.Errorf("agent %s is not registered with the master at this time (mezzo agents shows those that are)", id)
 }
 
 // copyLogs writes a task's stream to w until its end.

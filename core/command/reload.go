@@ -77,23 +77,14 @@ func (c *cli) reloadOne(ctx context.Context, address string) (*operatorv1.Reload
 }
 
 // agentAddress asks the master where an agent is.
-func (c *cli) agentAddress(ctx context.Context, agent string) (address string, err error) {
-	err = c.withOperator(ctx, func(ctx context.Context, o operatorv1.OperatorClient) error {
-		list, err := o.ListAgents(ctx, &operatorv1.ListAgentsRequest{})
+func (c *cli) agentAddress(ctx context.Context, name string) (address string, err error) {
+	err = c.withOperator(ctx, func(ctx context.Context, client operatorv1.OperatorClient) error {
+		a, err := agentNamed(ctx, client, name)
 		if err != nil {
 			return err
 		}
-		for _, a := range list.GetAgents() {
-			if a.GetId() != agent && a.GetHostname() != agent {
-				continue
-			}
-			if address != "" {
-				return usage("several agents have the host name %q: give the id of one, as mezzo agents prints it", agent)
-			}
-			address = a.GetRpcAddress()
-		}
-		if address == "" {
-			return fmt.Errorf("no agent has the id or the host name %q", agent)
+		if address = a.RpcAddress; address == "" {
+			return fmt.Errorf("agent %s (%s) is %s, and the master does not know where it is: try again when it has registered", a.Id, a.Hostname, a.State)
 		}
 		return nil
 	})

@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -119,35 +118,11 @@ func (c *cli) onAgent(ctx context.Context, name string, do func(context.Context,
 	}
 	defer conn.Close()
 	client := operatorv1.NewOperatorClient(conn)
-	answer, err := client.ListAgents(ctx, &operatorv1.ListAgentsRequest{})
+	a, err := agentNamed(ctx, client, name)
 	if err != nil {
 		return plain(err)
 	}
-	a, err := findAgent(answer.GetAgents(), name)
-	if err != nil {
-		return err
-	}
 	return plain(do(ctx, client, a))
-}
-
-// findAgent finds an agent by its id, the end of it, or its host name.
-func findAgent(agents []*operatorv1.Agent, name string) (*operatorv1.Agent, error) {
-	var found []*operatorv1.Agent
-	for _, a := range agents {
-		switch {
-		case a.Id == name:
-			return a, nil
-		case a.Hostname == name, strings.HasSuffix(a.Id, "-"+name):
-			found = append(found, a)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return nil, fmt.Errorf("no agent %q is known; mezzo agents lists them", name)
-	case 1:
-		return found[0], nil
-	}
-	return nil, fmt.Errorf("%d agents are meant by %q (%s and %s among them): give the id", len(found), name, found[0].Id, found[1].Id)
 }
 
 func apply(ctx context.Context, client operatorv1.OperatorClient, a *operatorv1.Agent, op *mezzov1.Offer_Operation) error {

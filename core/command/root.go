@@ -131,6 +131,7 @@ func (c *cli) root() *cobra.Command {
 	add("look", c.statusCommand(), c.agentsCommand(), c.frameworksCommand(), c.tasksCommand(), c.offersCommand(), c.rolesCommand(), c.pluginsCommand(), c.whyCommand(), c.eventsCommand())
 	add("operate", c.maintenanceCommand(), c.reserveCommand(), c.unreserveCommand(), c.volumeCommand(), c.quotaCommand(), c.weightsCommand(), c.imageCommand(), c.reloadCommand(), c.logLevelCommand(), c.registryCommand(), c.configCommand(), c.pluginCommand())
 	root.AddCommand(c.versionCommand(), c.fetchWorkerCommand())
+	c.addCompletions(root)
 	return root
 }
 

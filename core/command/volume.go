@@ -85,11 +85,7 @@ func (c *cli) volumeCreateCommand() *cobra.Command {
 
 // refreshed is the agent as it is now.
 func refreshed(ctx context.Context, client operatorv1.OperatorClient, a *operatorv1.Agent) (*operatorv1.Agent, error) {
-	answer, err := client.ListAgents(ctx, &operatorv1.ListAgentsRequest{})
-	if err != nil {
-		return nil, err
-	}
-	return findAgent(answer.GetAgents(), a.Id)
+	return agentNamed(ctx, client, a.Id)
 }
 
 func (c *cli) volumeDestroyCommand() *cobra.Command {
@@ -167,11 +163,7 @@ func (c *cli) volumeListCommand() *cobra.Command {
 		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Volume, error) {
 			request := &operatorv1.ListVolumesRequest{Role: role}
 			if agent != "" {
-				agents, err := client.ListAgents(ctx, &operatorv1.ListAgentsRequest{})
-				if err != nil {
-					return nil, err
-				}
-				a, err := findAgent(agents.GetAgents(), agent)
+				a, err := agentNamed(ctx, client, agent)
 				if err != nil {
 					return nil, err
 				}

@@ -21,7 +21,8 @@ import (
 // change, the end of a task too; not what is not meant.
 func TestWatchTasks(t *testing.T) {
 	m := newMaster(t)
-	c := start(t, "tasks", "--watch", "--framework", "m-0001", "--address", m.address)
+	m.frameworks = []*operatorv1.Framework{{Id: "m-0001", Name: "spark"}, {Id: "m-0002", Name: "other"}}
+	c := start(t, "tasks", "--watch", "--framework", "spark", "--address", m.address)
 	w := m.watched(t)
 	other, ended := webTask(mezzov1.TaskState_TASK_RUNNING, ""), webTask(mezzov1.TaskState_TASK_FINISHED, "")
 	other.Id, other.FrameworkId, ended.Id = "other", "m-0002", "ended"
