@@ -47,7 +47,7 @@ var logLevels = []string{"trace", "debug", "info", "warn", "error"}
 
 var rootSchema = schema(
 	[]string{"data_dir", "plugin_dir", "log_level", "log_json", "insecure"},
-	"master", "agent", "tls", "election *", "registry *", "role *",
+	"master", "agent", "tls", "telemetry", "election *", "registry *", "role *",
 	"allocator *", "isolator *", "framework *")
 
 // decode reads the whole of a configuration.
@@ -70,6 +70,9 @@ func (f *File) decode(d *decoder, body hcl.Body) {
 	}
 	if block := d.single(blocks, "tls"); block != nil {
 		f.explicitTLS = d.tls(block)
+	}
+	if block := d.single(blocks, "telemetry"); block != nil {
+		f.tracing = d.telemetry(block)
 	}
 	f.election = d.election(blocks)
 	f.registry = d.registry(blocks, f.election)

@@ -23,6 +23,7 @@ func (m *Master) Check() hcl.Diagnostics {
 		d.checkZooKeeperTLS(m.Registry.TLS)
 	}
 	d.checkTLS(m.TLS)
+	d.checkTracing(m.Tracing)
 	return byPlace(d.diags)
 }
 
@@ -39,6 +40,7 @@ func (a *Agent) Check() hcl.Diagnostics {
 		}
 	}
 	d.checkTLS(a.TLS)
+	d.checkTracing(a.Tracing)
 	return byPlace(d.diags)
 }
 
@@ -60,13 +62,18 @@ func (t *ZooKeeperTLS) Client() (*tls.Config, error) {
 	if t.Cert != "" {
 		return client.Files{CA: t.CA, Cert: t.Cert, Key: t.Key}.Client()
 	}
-	text, err := os.ReadFile(t.CA)
+	return trusting(t.CA)
+}
+
+// trusting is TLS to who has a certificate of the authorities in the file.
+func trusting(ca string) (*tls.Config, error) {
+	text, err := os.ReadFile(ca)
 	if err != nil {
 		return nil, fmt.Errorf("tls: ca: %w", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("tls: ca %s holds no certificate in PEM form", t.CA)
+		return nil, fmt.Errorf("tls: ca %s holds no certificate in PEM form", ca)
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}, nil
 }

@@ -117,6 +117,7 @@ type Master struct {
 
 	LogLevel string // trace, debug, info, warn or error
 	LogJSON  bool
+	Tracing  *Tracing // nil: none
 }
 
 // Domain is where a machine is: a region, and a zone in it. The zero value is
@@ -166,6 +167,21 @@ type TLS struct {
 	Cert string
 	Key  string
 	// DefRange is the place of the block.
+	DefRange hcl.Range
+}
+
+// Tracing says where OpenTelemetry traces go.
+type Tracing struct {
+	// Endpoint is the collector, as http:// or https://host:port.
+	Endpoint string
+	Protocol string // "grpc" or "http/protobuf"
+	// SampleRatio is the part of the offers, 0 to 1, whose lives are traced. The
+	// master decides by it; an agent traces what the master traces.
+	SampleRatio float64
+	// QueueSize is how many spans wait to be sent; others are dropped.
+	QueueSize int
+	// CA verifies the collector; empty: the machine's own authorities.
+	CA       string
 	DefRange hcl.Range
 }
 
@@ -284,6 +300,7 @@ type Agent struct {
 	Insecure bool
 	LogLevel string
 	LogJSON  bool
+	Tracing  *Tracing // nil: none
 }
 
 // Fetcher is how an agent fetches what tasks' URIs name.

@@ -93,7 +93,7 @@ func TestManualKnowsEveryWord(t *testing.T) {
 	m := readManual(t)
 	for heading, s := range map[string]*hcl.BodySchema{
 		"Top level": rootSchema, "master": masterSchema, "revocation": revocationSchema, "domain": domainSchema, "agent": agentSchema, "fetcher": fetcherSchema,
-		"tls": tlsSchema, "role": roleSchema, "Plugin blocks": pluginSchema, "The lock file": lockSchema,
+		"tls": tlsSchema, "telemetry": tracingSchema, "role": roleSchema, "Plugin blocks": pluginSchema, "The lock file": lockSchema,
 	} {
 		m.check(t, heading, names(s))
 		for _, block := range s.Blocks {

@@ -43,6 +43,7 @@ type File struct {
 	isolators   []Plugin
 	frameworks  []Plugin // at the top: for every process of this file
 	explicitTLS *TLS
+	tracing     *Tracing
 	pinned      map[string]LockEntry // by plugin id
 }
 

@@ -19,7 +19,7 @@ func (f *File) ForMaster(defaults Defaults) (*Master, hcl.Diagnostics) {
 	m.Files = f.Paths()
 	m.DataDir, m.PluginDir = f.directories(d, defaults)
 	m.TLS, m.Insecure = f.explicitTLS, m.Insecure || f.base.insecure
-	m.LogLevel, m.LogJSON = f.base.logLevel, f.base.logJSON
+	m.LogLevel, m.LogJSON, m.Tracing = f.base.logLevel, f.base.logJSON, f.tracing
 	d.checkListeners(f.master.listeners, m.TLS != nil || m.Insecure)
 
 	m.Election = Election{Kind: standalone}
@@ -65,7 +65,7 @@ func (f *File) ForAgent(defaults Defaults) (*Agent, hcl.Diagnostics) {
 		a.WorkDir = filepath.Join(a.DataDir, "work")
 	}
 	a.TLS, a.Insecure = f.explicitTLS, a.Insecure || f.base.insecure
-	a.LogLevel, a.LogJSON = f.base.logLevel, f.base.logJSON
+	a.LogLevel, a.LogJSON, a.Tracing = f.base.logLevel, f.base.logJSON, f.tracing
 	d.checkListeners(f.agent.listeners, a.TLS != nil || a.Insecure)
 
 	a.Masters = slices.Clone(a.Masters)

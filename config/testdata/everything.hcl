@@ -4,6 +4,16 @@ log_level  = "debug"
 log_json   = true
 insecure   = true
 
+telemetry {
+  tracing {
+    endpoint     = "http://otel.example.org:4318"
+    protocol     = "http/protobuf"
+    sample_ratio = 0.25
+    queue_size   = 16
+    insecure     = true
+  }
+}
+
 master {
   rpc                       = "0.0.0.0:0"
   http                      = "[::]:8080"

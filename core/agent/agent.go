@@ -50,6 +50,7 @@ type Agent struct {
 	requests  *requests
 	disk      *diskWatch
 	metrics   *metrics
+	traces    *traces // nil: nothing is traced
 
 	inputs  chan state.Input
 	queries chan func()
@@ -109,7 +110,8 @@ func New(options Options) (*Agent, error) {
 		running: make(chan struct{}), ended: make(chan struct{}),
 	}
 	a.life, a.stop = context.WithCancel(context.Background())
-	a.metrics = newMetrics(a)
+	a.metrics, a.traces = newMetrics(a), newTraces(options.Tracer)
+	options.Tracer.Register(a.metrics.registry)
 	a.shelf, err = openShelf(store)
 	if err == nil {
 		err = a.build()
@@ -147,7 +149,7 @@ func (a *Agent) build() error {
 	a.boxes = &containers{
 		isolators: map[string]*isolatorClient{}, work: a.work, endpoint: o.RPCAddress, hostname: o.Hostname,
 		post: a.post, run: a.run, slots: make(chan struct{}, launchesAtOnce), workers: map[string]*worker{},
-		metrics: a.metrics, volumes: a.volumes, logs: &isolatorv1.Logs{MaxBytes: uint64(max(0, o.LogSize))}, fetcher: o.Fetcher,
+		metrics: a.metrics, traces: a.traces, volumes: a.volumes, logs: &isolatorv1.Logs{MaxBytes: uint64(max(0, o.LogSize))}, fetcher: o.Fetcher,
 		secrets: &secrets{dir: o.SecretsDir, files: filepath.Join(a.volumes.root, "secrets")}, logger: a.logger,
 		archives: filepath.Join(a.volumes.root, "archives"), stall: o.ProvisionStall,
 	}
@@ -222,6 +224,7 @@ func (a *Agent) serve(ctx context.Context) (err error) {
 	written := make(chan struct{})
 	go func() { a.store.run(writing); close(written) }()
 	defer func() { stopWriting(); <-written }()
+	defer a.traces.end()
 	defer a.tasks.Wait()
 	defer a.stop() // before the wait
 
@@ -434,6 +437,7 @@ func (a *Agent) loop(ctx context.Context) error {
 			query()
 			continue
 		}
+		a.traces.input(in)
 		if err := a.do(a.machine.Step(time.Now(), in)); err != nil {
 			return err
 		}
@@ -446,6 +450,7 @@ func (a *Agent) do(outputs []state.Output) error {
 	for len(outputs) > 0 {
 		o := outputs[0]
 		outputs = outputs[1:]
+		a.traces.output(o)
 		switch o := o.(type) {
 		case state.Checkpoint:
 			a.store.put(o)

@@ -39,6 +39,7 @@ type containers struct {
 	secrets  *secrets
 	logger   hclog.Logger
 	metrics  *metrics
+	traces   *traces
 	post     func(context.Context, state.Input)
 	run      func(func(context.Context))
 	slots    chan struct{}
@@ -133,6 +134,7 @@ func (c *containers) claim(o state.ClaimContainers) {
 				break
 			}
 			var claims []state.Claim
+			ctx := c.traces.within(ctx, p.Container)
 			err := c.persevere(ctx, func() (err error) { claims, err = c.claimOne(ctx, c.resolve(p)); return err })
 			if err != nil {
 				in.Claims, in.Err = nil, err.Error()
@@ -166,6 +168,7 @@ func (c *containers) launch(p *state.Plan) {
 	asked := p
 	p = c.resolve(p)
 	c.enqueue(p.Container, func(ctx context.Context) {
+		ctx = c.traces.within(ctx, p.Container)
 		// To fetch may take long and is somebody else's time.
 		err := c.furnish(ctx, p)
 		if err == nil {
@@ -270,9 +273,11 @@ func (c *containers) furnish(ctx context.Context, p *state.Plan) error {
 	}
 	defer dir.Close()
 	who := fetcher.User{UID: user.uid, GID: user.gid, Groups: user.groups}
+	_, done := span(ctx, ctx, "fetch", "")
 	err = c.fetcher.Fetch(ctx, dir, who, uris, func(text string) {
 		c.post(ctx, state.Progress{Container: p.Container, Message: text})
 	})
+	done(err)
 	if ctx.Err() == nil { // else it was given up
 		c.metrics.fetches.WithLabelValues(outcome(err)).Inc()
 	}
@@ -381,6 +386,7 @@ func (c *containers) isolator(name string) (*isolatorClient, error) {
 // begin lets a container's process go.
 func (c *containers) begin(o state.Start) {
 	c.enqueue(o.Container, func(ctx context.Context) {
+		ctx = c.traces.within(ctx, o.Container)
 		var in state.Started
 		asked := false // Start was asked for
 		err := c.persevere(ctx, func() error {
@@ -539,7 +545,7 @@ func (c *containers) kill(o state.Kill) {
 	w.killing = cancel
 	c.mu.Unlock()
 	c.run(func(ctx context.Context) {
-		ctx, cancel := merge(ctx, life)
+		ctx, cancel := merge(c.traces.within(ctx, o.Container), life)
 		defer cancel()
 		_ = i.persist(ctx, killTimeout, "kill", func(ctx context.Context, i isolatorv1.IsolatorClient) error {
 			_, err := i.Kill(ctx, &isolatorv1.KillRequest{
@@ -560,7 +566,7 @@ func (c *containers) cleanup(o state.Cleanup) {
 			cancel()
 		}
 	}
-	w.ops = []func(context.Context){func(ctx context.Context) { c.remove(ctx, o) }}
+	w.ops = []func(context.Context){func(ctx context.Context) { c.remove(c.traces.within(ctx, o.Container), o) }}
 	c.start(o.Container, w)
 	c.mu.Unlock()
 }

@@ -213,7 +213,10 @@ func (i *isolatorClient) call(ctx context.Context, timeout time.Duration, what s
 	}
 	calling, cancel := context.WithTimeout(life, timeout)
 	defer cancel()
-	if err := f(calling, client); err != nil {
+	calling, done := span(ctx, calling, what, i.name)
+	err = f(calling, client)
+	done(err)
+	if err != nil {
 		return &callError{isolator: i.name, what: what, err: err}
 	}
 	return nil
@@ -244,7 +247,9 @@ func (i *isolatorClient) persist(ctx context.Context, timeout time.Duration, wha
 		if timeout > 0 {
 			calling, cancel = context.WithTimeout(ctx, timeout)
 		}
+		calling, done := span(ctx, calling, what, i.name)
 		err = f(calling, client)
+		done(err)
 		cancel()
 		if err == nil || !again(err) || ctx.Err() != nil {
 			return err

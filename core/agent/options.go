@@ -10,6 +10,7 @@ import (
 	"github.com/mezzo-os/mezzo/core/agent/fetcher"
 	"github.com/mezzo-os/mezzo/core/agent/state"
 	"github.com/mezzo-os/mezzo/core/rpc"
+	"github.com/mezzo-os/mezzo/core/trace"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -116,6 +117,10 @@ type Options struct {
 	// SecretsDir has a file for each secret that tasks may name, or a directory with
 	// one for each of its keys; empty: none are known.
 	SecretsDir string
+
+	// Tracer gets the spans of tasks whose launch the master traces; nil: nobody.
+	// The agent does not close it.
+	Tracer *trace.Tracer
 
 	Logger hclog.Logger // nil: none
 }

@@ -56,7 +56,10 @@ func (c *containers) provision(ctx context.Context, p *state.Plan) error {
 		if err != nil {
 			return err
 		}
-		if err := provisionOnce(ctx, client, request, c.stall, tell); err != nil {
+		calling, done := span(ctx, ctx, "provision", launcher.name)
+		err = provisionOnce(calling, client, request, c.stall, tell)
+		done(err)
+		if err != nil {
 			return &callError{isolator: launcher.name, what: "provision", err: err}
 		}
 		return nil

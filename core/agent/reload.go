@@ -289,6 +289,7 @@ func needRestart(now, next *config.Agent) []*operatorv1.ReloadChange {
 	compare("fetcher", now.Fetcher, next.Fetcher)
 	compare("secrets", now.Secrets, next.Secrets)
 	compare("log_json", now.LogJSON, next.LogJSON)
+	compare("tracing", now.Tracing.Text(), next.Tracing.Text())
 	compare("tls", tls(now.TLS), tls(next.TLS))
 	compare("insecure", now.Insecure, next.Insecure)
 	return out

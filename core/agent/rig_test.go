@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -73,6 +74,7 @@ type kernel struct {
 	containers map[string]*box
 	calls      []string
 	fail       map[string]error // by call
+	traced     []string         // the traceparents of Prepare
 	changed    chan struct{}
 
 	// What its plugins answer where it is not what the rig answers by itself.
@@ -164,9 +166,10 @@ func (p *plugin) Claim(_ context.Context, r *isolatorv1.ClaimRequest) (*isolator
 	return answer, p.note("claim", r.Container)
 }
 
-func (p *plugin) Prepare(_ context.Context, r *isolatorv1.PrepareRequest) (*isolatorv1.PrepareResponse, error) {
+func (p *plugin) Prepare(ctx context.Context, r *isolatorv1.PrepareRequest) (*isolatorv1.PrepareResponse, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.traced = append(p.traced, metadata.ValueFromIncomingContext(ctx, "traceparent")...)
 	return &isolatorv1.PrepareResponse{Spec: r.Spec}, p.note("prepare", r.Container)
 }
 

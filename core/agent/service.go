@@ -29,6 +29,7 @@ import (
 	"github.com/mezzo-os/mezzo/core/loglevel"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/rpc"
+	"github.com/mezzo-os/mezzo/core/trace"
 	"github.com/mezzo-os/mezzo/core/zookeeper"
 	"github.com/mezzo-os/mezzo/sdk/client"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
@@ -76,6 +77,7 @@ type Service struct {
 	http     *http.Server
 	host     *pluginhost.Host
 	agent    *Agent
+	tracer   *trace.Tracer // nil: nothing is traced
 	adapters *adapter.Set
 	ready    chan struct{}
 
@@ -128,6 +130,13 @@ func (s *Service) open(ctx context.Context) (err error) {
 		}
 		s.plugins[p.name] = p
 		isolators = append(isolators, p)
+	}
+	if c := s.o.Config.Tracing; c != nil {
+		if s.tracer, err = trace.New(trace.Options{
+			Config: *c, Service: "mezzo-agent", Version: s.o.Version, Host: hostname, Instance: s.rpc.Address(), Logger: s.o.Logger,
+		}); err != nil {
+			return err
+		}
 	}
 	if s.agent, err = s.newAgent(hostname, isolators); err != nil {
 		return err
@@ -212,7 +221,7 @@ func (s *Service) newAgent(hostname string, isolators []Isolator) (*Agent, error
 		ExecutorShutdownGrace: c.ExecutorShutdownGrace, RecoveryTimeout: c.RecoveryTimeout,
 		LogSize: c.LogSize, LogFiles: c.LogFiles, Fetcher: fetch, SecretsDir: c.Secrets.Dir,
 		GCDelay: c.GCDelay, GCDiskHeadroom: c.GCDiskHeadroom, GCInterval: c.GCInterval,
-		DiskWatchInterval: c.DiskWatchInterval, EnforceDisk: c.EnforceDisk, Logger: s.o.Logger,
+		DiskWatchInterval: c.DiskWatchInterval, EnforceDisk: c.EnforceDisk, Tracer: s.tracer, Logger: s.o.Logger,
 	})
 }
 
@@ -411,4 +420,7 @@ func (s *Service) close() {
 	if s.rpc != nil {
 		s.rpc.Stop(closeGrace)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	s.tracer.Close(ctx)
 }

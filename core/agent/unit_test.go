@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"math"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/core/agent/state"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
@@ -150,5 +152,19 @@ func TestArgumentsWithoutAContainer(t *testing.T) {
 		if diff := cmp.Diff(c.want, spec.Process.Args); diff != "" {
 			t.Errorf("%v: %s", c.container, diff)
 		}
+	}
+}
+
+// TestNothingIsTracedAtNoCost is that what is not traced costs no memory.
+func TestNothingIsTracedAtNoCost(t *testing.T) {
+	traces, ctx := newTraces(nil), context.Background()
+	message := state.LinkMessage{Message: &linkv1.MasterMessage{}}
+	cost := testing.AllocsPerRun(100, func() {
+		traces.input(message)
+		_, done := span(traces.within(ctx, "c"), ctx, "prepare", "cgroups")
+		done(nil)
+	})
+	if traces != nil || cost > 1 { // the message becomes an input
+		t.Errorf("what is not traced costs %v allocations", cost)
 	}
 }

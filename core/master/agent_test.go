@@ -38,6 +38,7 @@ type fakeTask struct {
 	framework string
 	info      *mezzov1.TaskInfo
 	state     mezzov1.TaskState
+	trace     string // as its launch told
 }
 
 func newAgent(t *testing.T, hostname, resources string) *fakeAgent {
@@ -148,7 +149,7 @@ func (a *fakeAgent) take(m *linkv1.MasterMessage) {
 			a.frameworks = append(a.frameworks, in.Run.GetFramework())
 		}
 		for _, task := range in.Run.GetTasks() {
-			a.tasks[framework+"/"+task.GetTaskId().GetValue()] = &fakeTask{framework: framework, info: task}
+			a.tasks[framework+"/"+task.GetTaskId().GetValue()] = &fakeTask{framework: framework, info: task, trace: in.Run.GetTraceparent()}
 		}
 		a.mu.Unlock()
 		for _, task := range in.Run.GetTasks() {
@@ -184,14 +185,15 @@ func (a *fakeAgent) update(framework, id string, state mezzov1.TaskState) {
 	uuid[6], uuid[8] = uuid[6]&0x0f|0x40, uuid[8]&0x3f|0x80 // a UUID of version 4
 	a.mu.Lock()
 	a.unacked++
+	traceparent := ""
 	if task := a.tasks[framework+"/"+id]; task == nil {
 		a.t.Errorf("the agent has no task %s of %s", id, framework)
 	} else {
-		task.state = state
+		task.state, traceparent = state, task.trace
 	}
 	a.mu.Unlock()
 	a.send(&linkv1.AgentMessage{Message: &linkv1.AgentMessage_Update{Update: &linkv1.StatusUpdate{
-		FrameworkId: framework, LatestState: state.Enum(),
+		FrameworkId: framework, LatestState: state.Enum(), Traceparent: traceparent,
 		Status: &mezzov1.TaskStatus{
 			TaskId: &mezzov1.TaskID{Value: proto.String(id)}, AgentId: &mezzov1.AgentID{Value: proto.String(a.id)},
 			State: state.Enum(), Uuid: uuid, Source: mezzov1.TaskStatus_SOURCE_EXECUTOR.Enum(),

@@ -388,6 +388,9 @@ func (l *loop) end() {
 	for _, s := range l.sessions {
 		s.cut(errStopped.Error())
 	}
+	if t, is := l.machine.(*traced); is {
+		t.end()
+	}
 	l.mirror.tallies.clear()
 	close(l.writes)
 }

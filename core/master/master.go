@@ -36,6 +36,7 @@ import (
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/registry"
 	"github.com/mezzo-os/mezzo/core/rpc"
+	"github.com/mezzo-os/mezzo/core/trace"
 	"github.com/mezzo-os/mezzo/sdk/client"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
@@ -91,6 +92,7 @@ type Master struct {
 	rpc        *rpc.Server
 	http       *http.Server
 	ui         *ui.UI
+	tracer     *trace.Tracer // nil: nothing is traced
 
 	id       string                             // of the candidate, fresh at every start
 	leader   atomic.Pointer[election.Candidate] // as the election tells it; nil: none
@@ -160,7 +162,22 @@ func New(o Options) (m *Master, err error) {
 		return m, err
 	}
 	m.adapters = m.newAdapters()
-	return m, m.listen()
+	if err := m.listen(); err != nil {
+		return m, err
+	}
+	return m, m.openTracer()
+}
+
+func (m *Master) openTracer() (err error) {
+	c := m.options.Config
+	if c.Tracing != nil {
+		m.tracer, err = trace.New(trace.Options{
+			Config: *c.Tracing, Service: "mezzo-master", Version: m.options.Version, Host: m.hostname(), Instance: m.rpc.Address(),
+			Logger: m.logger,
+		})
+		m.tracer.Register(m.metrics.registry)
+	}
+	return err
 }
 
 func (m *Master) listen() (err error) {
@@ -282,6 +299,9 @@ func (m *Master) shutDown() {
 
 // close closes what New opened. What shutDown has ended already is ended.
 func (m *Master) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+	defer cancel()
+	m.tracer.Close(ctx)
 	if m.logLevel != nil {
 		m.logLevel.Close()
 	}

@@ -191,6 +191,7 @@ func compare(now, next *config.Master) (live, session, restart []*operatorv1.Rel
 	restart = difference(restart, "tls", tlsText(now.TLS), tlsText(next.TLS))
 	restart = difference(restart, "insecure", now.Insecure, next.Insecure)
 	restart = difference(restart, "log_json", now.LogJSON, next.LogJSON)
+	restart = difference(restart, "tracing", now.Tracing.Text(), next.Tracing.Text())
 	restart = difference(restart, "election", electionText(now.Election), electionText(next.Election))
 	restart = difference(restart, "registry", registryText(now.Registry), registryText(next.Registry))
 	return live, session, restart

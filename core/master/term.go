@@ -61,7 +61,7 @@ func (m *Master) newTerm(ctx context.Context) (*term, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.loop = newLoop(machine, t.inbox, m.logger, m.metrics, m.mirror, t.writes)
+	t.loop = newLoop(withTraces(machine, m.tracer), t.inbox, m.logger, m.metrics, m.mirror, t.writes)
 	t.loop.allocator, t.loop.takeOver = m.allocator.Load, m.takeOver
 	return t, nil
 }

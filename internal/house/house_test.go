@@ -24,7 +24,7 @@ var pure = []string{"core/master/state", "core/agent/state", "core/agent/contain
 // heavy modules may not reach a plugin author through the SDK.
 var heavy = []string{
 	"github.com/hashicorp/hcl", "github.com/zclconf/go-cty", "go.etcd.io/bbolt", "github.com/spf13/cobra",
-	"github.com/prometheus/", "github.com/containerd/", "github.com/go-zookeeper/",
+	"github.com/prometheus/", "github.com/containerd/", "github.com/go-zookeeper/", "go.opentelemetry.io/",
 }
 
 type pkg struct {

@@ -28,12 +28,28 @@ func (s *Scheduler) Send(call *schedulerv1.Call) <-chan error {
 // a *CallError when not, ErrNotSubscribed when the subscription was lost. What
 // comes of an accepted call comes as events.
 func (s *Scheduler) Call(ctx context.Context, call *schedulerv1.Call) error {
+	if parent, _ := ctx.Value(traceKey{}).(string); parent != "" && call.Traceparent == nil {
+		call.Traceparent = proto.String(parent)
+	}
 	select {
 	case err := <-s.Send(call):
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+type traceKey struct{}
+
+// WithTraceparent has the calls that are made with the context tell the master
+// what trace they belong to, as W3C Trace Context's traceparent: a master that
+// traces tells of what they launch there.
+//
+//	carrier := propagation.MapCarrier{}
+//	propagation.TraceContext{}.Inject(ctx, carrier)
+//	err := s.Launch(framework.WithTraceparent(ctx, carrier["traceparent"]), offer, task)
+func WithTraceparent(ctx context.Context, traceparent string) context.Context {
+	return context.WithValue(ctx, traceKey{}, traceparent)
 }
 
 // Launch accepts the offer and starts tasks on it; what they leave of it is

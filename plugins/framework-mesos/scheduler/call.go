@@ -21,6 +21,9 @@ func (a *API) call(w http.ResponseWriter, r *http.Request, call *schedulerv1.Cal
 	if header != "" {
 		call.StreamId = proto.String(nativeStream(header))
 	}
+	if parent := r.Header.Get("traceparent"); parent != "" {
+		call.Traceparent = proto.String(parent)
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), a.options.Patience)
 	defer cancel()
 	result, err := a.lines.Call(ctx, transport.PrincipalName(r), call)

@@ -1355,8 +1355,11 @@ type Run struct {
 	Tasks     []*v1.TaskInfo         `protobuf:"bytes,2,rep,name=tasks" json:"tasks,omitempty"`
 	// The executor of a group or of custom-executor tasks; unset for a command
 	// task, which the agent runs itself.
-	Executor      *v1.ExecutorInfo `protobuf:"bytes,3,opt,name=executor" json:"executor,omitempty"`
-	Group         bool             `protobuf:"varint,4,opt,name=group" json:"group,omitempty"`
+	Executor *v1.ExecutorInfo `protobuf:"bytes,3,opt,name=executor" json:"executor,omitempty"`
+	Group    bool             `protobuf:"varint,4,opt,name=group" json:"group,omitempty"`
+	// Where the launch belongs in a trace, as W3C Trace Context has it; empty: it is
+	// not traced. The master alone decides what is.
+	Traceparent   string `protobuf:"bytes,5,opt,name=traceparent" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1417,6 +1420,13 @@ func (x *Run) GetGroup() bool {
 		return x.Group
 	}
 	return false
+}
+
+func (x *Run) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 type TaskRef struct {
@@ -1533,6 +1543,9 @@ type StatusUpdate struct {
 	// The task's custom executor is there: it holds its own resources until
 	// ExecutorExited, even when this is the end of its only task.
 	ExecutorLives bool `protobuf:"varint,5,opt,name=executor_lives,json=executorLives" json:"executor_lives,omitempty"`
+	// Where the update belongs in a trace; empty: it is not traced, or the agent has
+	// been started again since the launch.
+	Traceparent   string `protobuf:"bytes,6,opt,name=traceparent" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1600,6 +1613,13 @@ func (x *StatusUpdate) GetExecutorLives() bool {
 		return x.ExecutorLives
 	}
 	return false
+}
+
+func (x *StatusUpdate) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 type Acknowledge struct {
@@ -2608,26 +2628,28 @@ const file_mezzo_link_v1_link_proto_rawDesc = "" +
 	"\bretry_ms\x18\x03 \x01(\x03R\aretryMs\x12\x1a\n" +
 	"\bshutdown\x18\x04 \x01(\bR\bshutdown\"\x06\n" +
 	"\x04Ping\"\x06\n" +
-	"\x04Pong\"\xb0\x01\n" +
+	"\x04Pong\"\xd2\x01\n" +
 	"\x03Run\x125\n" +
 	"\tframework\x18\x01 \x01(\v2\x17.mezzo.v1.FrameworkInfoR\tframework\x12(\n" +
 	"\x05tasks\x18\x02 \x03(\v2\x12.mezzo.v1.TaskInfoR\x05tasks\x122\n" +
 	"\bexecutor\x18\x03 \x01(\v2\x16.mezzo.v1.ExecutorInfoR\bexecutor\x12\x14\n" +
-	"\x05group\x18\x04 \x01(\bR\x05group\"E\n" +
+	"\x05group\x18\x04 \x01(\bR\x05group\x12 \n" +
+	"\vtraceparent\x18\x05 \x01(\tR\vtraceparent\"E\n" +
 	"\aTaskRef\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\"i\n" +
 	"\x04Kill\x12*\n" +
 	"\x04task\x18\x01 \x01(\v2\x16.mezzo.link.v1.TaskRefR\x04task\x125\n" +
 	"\vkill_policy\x18\x02 \x01(\v2\x14.mezzo.v1.KillPolicyR\n" +
-	"killPolicy\"\xe6\x01\n" +
+	"killPolicy\"\x88\x02\n" +
 	"\fStatusUpdate\x12!\n" +
 	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x12,\n" +
 	"\x06status\x18\x02 \x01(\v2\x14.mezzo.v1.TaskStatusR\x06status\x12=\n" +
 	"\flatest_state\x18\x03 \x01(\x0e2\x13.mezzo.v1.TaskStateB\x05\xaa\x01\x02\b\x01R\vlatestState\x12\x1f\n" +
 	"\vexecutor_id\x18\x04 \x01(\tR\n" +
 	"executorId\x12%\n" +
-	"\x0eexecutor_lives\x18\x05 \x01(\bR\rexecutorLives\"M\n" +
+	"\x0eexecutor_lives\x18\x05 \x01(\bR\rexecutorLives\x12 \n" +
+	"\vtraceparent\x18\x06 \x01(\tR\vtraceparent\"M\n" +
 	"\vAcknowledge\x12*\n" +
 	"\x04task\x18\x01 \x01(\v2\x16.mezzo.link.v1.TaskRefR\x04task\x12\x12\n" +
 	"\x04uuid\x18\x02 \x01(\fR\x04uuid\"l\n" +

@@ -778,7 +778,10 @@ type Call struct {
 	// Event.Subscribed.stream_id.
 	StreamId *string `protobuf:"bytes,10000,opt,name=stream_id,json=streamId" json:"stream_id,omitempty"`
 	// Mezzo's own: the caller's number for the call, returned in its result.
-	Sequence      *uint64 `protobuf:"varint,10001,opt,name=sequence" json:"sequence,omitempty"`
+	Sequence *uint64 `protobuf:"varint,10001,opt,name=sequence" json:"sequence,omitempty"`
+	// Mezzo's own: the trace that the call is part of, as W3C Trace Context's
+	// traceparent. Of use with ACCEPT; what it launches is traced in it.
+	Traceparent   *string `protobuf:"bytes,10002,opt,name=traceparent" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -951,6 +954,13 @@ func (x *Call) GetSequence() uint64 {
 		return *x.Sequence
 	}
 	return 0
+}
+
+func (x *Call) GetTraceparent() string {
+	if x != nil && x.Traceparent != nil {
+		return *x.Traceparent
+	}
+	return ""
 }
 
 // The answer to a call over HTTP: status, and body or error.
@@ -3356,7 +3366,7 @@ const file_mezzo_v1_scheduler_scheduler_proto_rawDesc = "" +
 	"\x15attribute_constraints\x18\x01 \x03(\v2'.mezzo.v1.scheduler.AttributeConstraintR\x14attributeConstraints\x1ax\n" +
 	"\x14RoleConstraintsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12J\n" +
-	"\x05value\x18\x02 \x01(\v24.mezzo.v1.scheduler.OfferConstraints.RoleConstraintsR\x05value:\x028\x01\"\x8e\x1f\n" +
+	"\x05value\x18\x02 \x01(\v24.mezzo.v1.scheduler.OfferConstraints.RoleConstraintsR\x05value:\x028\x01\"\xb1\x1f\n" +
 	"\x04Call\x128\n" +
 	"\fframework_id\x18\x01 \x01(\v2\x15.mezzo.v1.FrameworkIDR\vframeworkId\x121\n" +
 	"\x04type\x18\x02 \x01(\x0e2\x1d.mezzo.v1.scheduler.Call.TypeR\x04type\x12@\n" +
@@ -3378,7 +3388,8 @@ const file_mezzo_v1_scheduler_scheduler_proto_rawDesc = "" +
 	"\x14reconcile_operations\x18\x12 \x01(\v2,.mezzo.v1.scheduler.Call.ReconcileOperationsR\x13reconcileOperations\x12S\n" +
 	"\x10update_framework\x18\x13 \x01(\v2(.mezzo.v1.scheduler.Call.UpdateFrameworkR\x0fupdateFramework\x12\x1c\n" +
 	"\tstream_id\x18\x90N \x01(\tR\bstreamId\x12\x1b\n" +
-	"\bsequence\x18\x91N \x01(\x04R\bsequence\x1a\xc9\x01\n" +
+	"\bsequence\x18\x91N \x01(\x04R\bsequence\x12!\n" +
+	"\vtraceparent\x18\x92N \x01(\tR\vtraceparent\x1a\xc9\x01\n" +
 	"\tSubscribe\x12>\n" +
 	"\x0eframework_info\x18\x01 \x02(\v2\x17.mezzo.v1.FrameworkInfoR\rframeworkInfo\x12)\n" +
 	"\x10suppressed_roles\x18\x02 \x03(\tR\x0fsuppressedRoles\x12Q\n" +

@@ -1,0 +1,7 @@
+data_dir = "/d"
+
+telemetry {
+  tracing {
+    endpoint = "http://otel.example.org:4317"
+  }
+}
