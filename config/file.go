@@ -105,6 +105,13 @@ func (f *File) HasMaster() bool { return f.master.written }
 // HasAgent tells whether an agent block was written.
 func (f *File) HasAgent() bool { return f.agent.written }
 
+// IsForMaster and IsForAgent say for whom the configuration is: where it has
+// neither block, for a master, and for an agent if it names isolators.
+func (f *File) IsForMaster() bool { return f.HasMaster() || !f.HasAgent() }
+
+// IsForAgent: see IsForMaster.
+func (f *File) IsForAgent() bool { return f.HasAgent() || !f.HasMaster() && len(f.isolators) > 0 }
+
 // LockPath is where the lock file of a configuration path lies: in it when it
 // is a directory, else beside it.
 func LockPath(path string) string {

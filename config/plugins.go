@@ -5,10 +5,11 @@ import (
 	"regexp"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
 
 var (
-	pluginName = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 	// The plugin's own, then those of its companion programs by name; see
 	// docs/decisions/002-companion-checksum.md.
 	checksumForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}(,[A-Za-z0-9_][A-Za-z0-9._-]*=sha256:[0-9a-f]{64})*$`)
@@ -46,9 +47,8 @@ func (d *decoder) allocator(blocks hcl.Blocks) *Plugin {
 
 func (d *decoder) plugin(block *hcl.Block) Plugin {
 	p := Plugin{Kind: block.Type, Name: block.Labels[0], Body: hcl.EmptyBody(), DefRange: block.DefRange}
-	if !pluginName.MatchString(p.Name) {
-		d.add(invalid(block.LabelRanges[0], "Bad plugin name",
-			"%q is not the name of a plugin: lower-case letters and digits, and single hyphens between them.", p.Name))
+	if !plugin.ValidName(p.Name) {
+		d.add(invalid(block.LabelRanges[0], "Bad plugin name", "%q is not the name of a plugin: %s.", p.Name, plugin.NameForm))
 	}
 	s, blocks := d.content(block.Body, pluginSchema)
 	s.path("path", &p.Path)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
-	"syscall"
 	"testing"
 )
 
@@ -43,14 +42,7 @@ master {
 	if len(before) != 1 || before[0]["name"] != "cron" {
 		t.Fatalf("the frameworks are %v, want cron alone", before)
 	}
-	pid := int(c.plugin("framework/cron")["pid"].(float64))
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the adapter is back", func() bool {
-		p := c.plugin("framework/cron")
-		return p["state"] == "healthy" && int(p["pid"].(float64)) != pid
-	})
+	killPlugin(t, c, "framework/cron")
 	eventually(t, "the job runs again", func() bool { return runs() >= 1 })
 	if after := c.list("frameworks"); len(after) != 1 || after[0]["id"] != before[0]["id"] {
 		t.Errorf("after the loss of the adapter the frameworks are %v, want %v to go on", after, before[0]["id"])

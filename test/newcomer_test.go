@@ -116,19 +116,7 @@ func TestKilledPluginsComeBack(t *testing.T) {
 	b := c.start("run", "--name", "survivor", "--", "sh", "-c", "echo up; while [ ! -e go ]; do sleep 0.05; done; exit 7")
 	eventually(t, "the task", func() bool { return b.stdout.String() == "up\n" })
 	for _, id := range []string{"allocator/drf", "isolator/cgroups"} {
-		var pid float64
-		eventually(t, id+" to be up", func() bool {
-			pid, _ = c.plugin(id)["pid"].(float64)
-			return pid > 0
-		})
-		if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, id+" to be back", func() bool {
-			p := c.plugin(id)
-			now, _ := p["pid"].(float64)
-			return p["state"] == "healthy" && now > 0 && now != pid
-		})
+		killPlugin(t, c, id)
 	}
 	if state := c.task("survivor")["state"]; state != "TASK_RUNNING" {
 		t.Errorf("the task is %v", state)
@@ -140,6 +128,24 @@ func TestKilledPluginsComeBack(t *testing.T) {
 	if r := b.wait(); r.code != 7 {
 		t.Errorf("the survivor: %+v, want exit 7", r)
 	}
+}
+
+// killPlugin kills a plugin's process and waits for the next.
+func killPlugin(t *testing.T, c *cluster, id string) {
+	t.Helper()
+	var pid float64
+	eventually(t, id+" to be up", func() bool {
+		pid, _ = c.plugin(id)["pid"].(float64)
+		return pid > 0
+	})
+	if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, id+" to be back", func() bool {
+		p := c.plugin(id)
+		now, _ := p["pid"].(float64)
+		return p["state"] == "healthy" && now > 0 && now != pid
+	})
 }
 
 // release lets a task go that waits for the file `go` in its sandbox.

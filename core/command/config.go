@@ -55,7 +55,7 @@ func (c *cli) configCheck(ctx context.Context, paths []string, dataDir string) e
 			diags = append(diags, diag)
 			defaults.DataDir = "." // for the rest of the check; nothing is written
 		}
-		if file.HasMaster() || !file.HasAgent() {
+		if file.IsForMaster() {
 			m, more := file.ForMaster(defaults)
 			diags = diags.Extend(more)
 			if !more.HasErrors() {
@@ -66,7 +66,7 @@ func (c *cli) configCheck(ctx context.Context, paths []string, dataDir string) e
 				}
 			}
 		}
-		if file.HasAgent() {
+		if file.IsForAgent() {
 			a, more := file.ForAgent(defaults)
 			diags = diags.Extend(more)
 			if !more.HasErrors() {

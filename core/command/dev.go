@@ -176,7 +176,7 @@ func (d *dev) readConfigs() error {
 		d.c.diagnose(file, diags)
 		return &exitError{code: 1}
 	}
-	d.forMaster = file.HasMaster() || !file.HasAgent()
+	d.forMaster = file.IsForMaster()
 	d.forAgents = file.HasAgent() || !file.HasMaster()
 	return d.readAdapters(file)
 }

@@ -42,7 +42,7 @@ it again after an upgrade.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: c.pluginLock,
 	}
-	group.AddCommand(inspect, c.pluginVerifyCommand(), lock)
+	group.AddCommand(c.pluginNewCommand(), inspect, c.pluginVerifyCommand(), lock)
 	return group
 }
 
@@ -130,14 +130,14 @@ func (c *cli) pluginLock(cmd *cobra.Command, args []string) error {
 			}
 		}
 	}
-	if file.HasMaster() || !file.HasAgent() {
+	if file.IsForMaster() {
 		m, more := file.ForMaster(defaults)
 		diags = diags.Extend(more)
 		if m != nil {
 			add(m.PluginDir, append([]config.Plugin{*m.Allocator}, m.Frameworks...)...)
 		}
 	}
-	if file.HasAgent() {
+	if file.IsForAgent() {
 		a, more := file.ForAgent(defaults)
 		diags = diags.Extend(more)
 		if a != nil {

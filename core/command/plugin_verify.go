@@ -154,13 +154,13 @@ func (c *cli) pluginBlock(path string, want config.Plugin) (*config.File, config
 		if err != nil {
 			return nil, want, err
 		}
-		if file.HasMaster() || !file.HasAgent() {
+		if file.IsForMaster() {
 			m, more := file.ForMaster(defaults)
 			if diags = diags.Extend(more); m != nil {
 				found = append(append(found, *m.Allocator), m.Frameworks...)
 			}
 		}
-		if file.HasAgent() {
+		if file.IsForAgent() {
 			a, more := file.ForAgent(defaults)
 			if diags = diags.Extend(more); a != nil {
 				found = append(append(found, a.Isolators...), a.Frameworks...)

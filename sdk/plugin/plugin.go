@@ -55,8 +55,8 @@ const (
 // Definition is all that the host and its operator need to know of a plugin,
 // and the functions that they drive it by.
 type Definition struct {
-	// Name is what HCL uses: "drf" in `allocator "drf"`. Lower-case letters,
-	// digits and dashes. The binary is called mezzo-<kind>-<name>.
+	// Name is what HCL uses: "drf" in `allocator "drf"`; see ValidName. The
+	// binary is called mezzo-<kind>-<name>.
 	Name string
 	// Version is the plugin's own version, for people. Required.
 	Version string
@@ -123,7 +123,13 @@ func BinaryName(k pluginv1.Kind, name string) string {
 	return "mezzo-" + KindName(k) + "-" + name
 }
 
-var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+var validName = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+
+// NameForm says in words which names ValidName accepts.
+const NameForm = "lower-case letters and digits, and single hyphens between them"
+
+// ValidName reports whether a plugin may be called so: "drf", "my-policy".
+func ValidName(name string) bool { return validName.MatchString(name) }
 
 // versions returns the contract versions served, never empty.
 func (d Definition) versions() []uint32 {
@@ -136,8 +142,8 @@ func (d Definition) versions() []uint32 {
 // describe checks the definition and turns it into what the host is told.
 func (d Definition) describe() (*pluginv1.Description, error) {
 	switch {
-	case !validName.MatchString(d.Name):
-		return nil, fmt.Errorf("plugin definition: name %q: want lower-case letters, digits and dashes", d.Name)
+	case !ValidName(d.Name):
+		return nil, fmt.Errorf("plugin definition: name %q: want %s", d.Name, NameForm)
 	case KindName(d.Kind) == "unknown":
 		return nil, fmt.Errorf("plugin definition %q: kind %v: want Allocator, Isolator or Framework", d.Name, d.Kind)
 	case d.Version == "":

@@ -40,8 +40,6 @@ func baseRules() []rule {
 	}
 }
 
-var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
-
 func playDescribe(c *scenario) {
 	client := pluginv1.NewPluginClient(c.fresh().Conn)
 	d, err := client.Describe(c.call(), &pluginv1.DescribeRequest{})
@@ -54,8 +52,8 @@ func playDescribe(c *scenario) {
 		c.failf("the second Describe failed: %v", err)
 	case !proto.Equal(d, again):
 		c.failf("the first Describe said: %v\nthe second: %v", d, again)
-	case !validName.MatchString(d.GetName()):
-		c.failf("its name is %q; want lower-case letters, digits and dashes", d.GetName())
+	case !plugin.ValidName(d.GetName()):
+		c.failf("its name is %q; want %s", d.GetName(), plugin.NameForm)
 	case d.GetVersion() == "":
 		c.failf("it has no version")
 	case plugin.KindName(d.GetKind()) == "unknown":

@@ -1,0 +1,13 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/mezzo-os/mezzo/sdk/plugintest"
+)
+
+// TestConformance plays a master against the plugin, with the defaults of its
+// settings. `mezzo plugin verify` makes the same checks of the binary.
+func TestConformance(t *testing.T) {
+	plugintest.Allocator(t, plugintest.Local(definition().Plugin(), ""))
+}
