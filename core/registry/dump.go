@@ -30,11 +30,12 @@ type dumpEntry struct {
 const dumpKind = "mezzo registry"
 
 // Dump writes all entries as lines of JSON: first the format, the epoch and how
-// many there are, then each entry, in order of the keys.
+// many there are, then each entry, in order of the keys. Of a damaged registry it
+// writes what there is, and gives the error.
 func Dump(ctx context.Context, r Registry, w io.Writer) error {
-	entries, err := r.Load(ctx)
-	if err != nil {
-		return err
+	entries, damage := r.Load(ctx)
+	if damage != nil && !errors.Is(damage, ErrDamaged) {
+		return damage
 	}
 	// Read after the entries: it may not be below any that they were written in.
 	epoch, err := r.Epoch(ctx)
@@ -52,13 +53,14 @@ func Dump(ctx context.Context, r Registry, w io.Writer) error {
 			return err
 		}
 	}
-	return out.Flush()
+	return errors.Join(out.Flush(), damage)
 }
 
 // Restore makes the registry what a dump says, entries that are not in it
 // removed, and gives the epoch that it wrote in: the next leader's is above it
 // and above the dump's. The dump is read whole before anything is written. What
-// is written is not one batch: after an error, restore again.
+// is written is not one batch: after an error, restore again. A damaged registry
+// is written whole, and is not damaged any more.
 func Restore(ctx context.Context, r Registry, dump io.Reader) (epoch uint64, err error) {
 	head, wanted, err := readDump(dump)
 	if err != nil {
@@ -71,7 +73,8 @@ func Restore(ctx context.Context, r Registry, dump io.Reader) (epoch uint64, err
 		return 0, err
 	}
 	have, err := r.Load(ctx)
-	if err != nil {
+	damaged := errors.Is(err, ErrDamaged)
+	if err != nil && !damaged {
 		return 0, err
 	}
 	var ops Batch
@@ -83,9 +86,12 @@ func Restore(ctx context.Context, r Registry, dump io.Reader) (epoch uint64, err
 		}
 	}
 	for key, value := range wanted {
-		if old, there := is[key]; !there || !bytes.Equal(old, value) {
+		if old, there := is[key]; damaged || !there || !bytes.Equal(old, value) {
 			ops = append(ops, Op{Key: key, Value: value, Expect: Any})
 		}
+	}
+	if damaged && len(ops) == 0 {
+		ops = Batch{{Key: "none", Delete: true, Expect: Any}} // nothing is lost of nothing: a write says so
 	}
 	for len(ops) > 0 {
 		n, size := 0, 0

@@ -43,6 +43,9 @@ var (
 	ErrConflict = errors.New("registry: an entry has changed")
 	// ErrTooLarge means that a key or a batch is over its bound.
 	ErrTooLarge = errors.New("registry: too large")
+	// ErrDamaged means that what the store holds is not what was written: it has
+	// lost or kept back some writes.
+	ErrDamaged = errors.New("registry: the store has lost writes")
 	// ErrClosed means that the registry was closed.
 	ErrClosed = errors.New("registry: closed")
 )
@@ -56,7 +59,8 @@ type Registry interface {
 	// Epoch is the newest that was taken; 0: none.
 	Epoch(ctx context.Context) (uint64, error)
 	// Load returns all entries, sorted by key, as they were at one moment. Whoever
-	// does not lead may load, too.
+	// does not lead may load, too. With ErrDamaged the entries are what the store
+	// holds all the same: for whoever repairs it, and for nobody else.
 	Load(ctx context.Context) ([]Entry, error)
 	// Commit writes the batch whole or not at all, if epoch is the newest, and
 	// returns when it is durable: the new version of each entry, in the

@@ -198,6 +198,18 @@ func (s *Session) Silence() time.Duration {
 	return time.Since(s.begin) - time.Duration(s.heard.Load())
 }
 
+// Leave gives the connection up and has the next one be to another member, if
+// there is one. It tells which member it was, and how many there are.
+func (s *Session) Leave() (server string, members int) {
+	server = s.conn.Server()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current != nil {
+		s.current.Close()
+	}
+	return server, len(s.options.Servers)
+}
+
 // Timeout is the session's, as the ensemble gave it; before that, as asked for.
 func (s *Session) Timeout() time.Duration { return time.Duration(s.timeout.Load()) }
 

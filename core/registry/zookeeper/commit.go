@@ -1,6 +1,7 @@
 package zookeeper
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,8 +18,10 @@ import (
 // transaction is a batch as ZooKeeper gets it.
 type transaction struct {
 	name    string
+	head    []byte // of the commit node
 	ops     []any
 	changes map[string]*place // what the index becomes; nil: no entry
+	sum     uint64            // of all entries then
 }
 
 // The first operations of every transaction.
@@ -51,6 +54,7 @@ func (r *Registry) commit(ctx context.Context, epoch uint64, batch registry.Batc
 	}
 	if r.index == nil {
 		if _, err := r.load(ctx); err != nil {
+			r.index = nil // a damaged one is not written to unasked
 			return nil, err
 		}
 	}
@@ -68,6 +72,7 @@ func (r *Registry) commit(ctx context.Context, epoch uint64, batch registry.Batc
 		return nil, err
 	}
 	r.commits++
+	r.sum = t.sum
 	versions := make([]uint64, len(batch))
 	for i, op := range batch {
 		if op.Delete {
@@ -86,10 +91,18 @@ func (r *Registry) commit(ctx context.Context, epoch uint64, batch registry.Batc
 // are too large for it.
 func (r *Registry) prepare(ctx context.Context, batch registry.Batch) (*transaction, error) {
 	r.batches++
-	t := &transaction{name: fmt.Sprintf("%d-%d", r.epoch, r.batches), changes: map[string]*place{}}
+	t := &transaction{name: fmt.Sprintf("%d-%d", r.epoch, r.batches), changes: map[string]*place{}, sum: r.sum}
+	for _, op := range batch {
+		t.sum -= r.index[op.Key].sum
+		if !op.Delete {
+			t.changes[op.Key] = &place{sum: sumOf(op.Key, op.Value)}
+			t.sum += t.changes[op.Key].sum
+		}
+	}
+	t.head = head(t.name, t.sum)
 	t.ops = append(t.ops,
 		&zk.CheckVersionRequest{Path: r.node("epoch"), Version: r.version},
-		&zk.SetDataRequest{Path: r.node("commit"), Data: []byte(t.name), Version: r.commits})
+		&zk.SetDataRequest{Path: r.node("commit"), Data: t.head, Version: r.commits})
 	acl := r.session.ACL(false)
 	size := 0
 	var values []int // places in ops of those that could be moved out
@@ -107,11 +120,8 @@ func (r *Registry) prepare(ctx context.Context, batch registry.Batch) (*transact
 			t.ops = append(t.ops, &zk.CreateRequest{Path: node, Data: inlined(op.Value), Acl: acl})
 		}
 		size += len(node) + len(op.Value) + overhead(acl)
-		if !op.Delete {
-			t.changes[op.Key] = &place{}
-			if len(op.Value) > overhead(acl) {
-				values = append(values, len(t.ops)-1)
-			}
+		if !op.Delete && len(op.Value) > overhead(acl) {
+			values = append(values, len(t.ops)-1)
 		}
 		if old.large != nil {
 			for i := range old.large.Chunks {
@@ -263,7 +273,7 @@ func (r *Registry) learn(ctx context.Context, t *transaction) (zxid uint64, err 
 		text, stat, err := c.Get(r.node("commit"))
 		return got{text, stat}, err
 	})
-	if err != nil || string(newest.text) != t.name || newest.stat.Version != r.commits+1 {
+	if err != nil || !bytes.Equal(newest.text, t.head) || newest.stat.Version != r.commits+1 {
 		r.index = nil
 		if err == nil {
 			err = fmt.Errorf("somebody else has written batch %q below this leader", newest.text)

@@ -24,22 +24,22 @@ const (
 	looks = 8
 )
 
-// Load returns all entries, sorted by key. A leader's Load removes what batches
-// that were not finished have left.
+// Load returns all entries, sorted by key, of a member that holds all that was
+// written. A leader's Load removes what batches that were not finished have left.
 func (r *Registry) Load(ctx context.Context) ([]registry.Entry, error) {
 	if err := r.take(ctx); err != nil {
 		return nil, err
 	}
 	defer r.give()
 	entries, err := r.load(ctx)
-	if err != nil {
-		return nil, r.wrap(err)
-	}
-	return entries, nil
+	return entries, r.wrap(err)
 }
 
 // state is what changes with every batch, and with every leader.
-type state struct{ epoch, commits int32 }
+type state struct {
+	epoch, commits int32
+	head           string // of the commit node
+}
 
 func (r *Registry) load(ctx context.Context) ([]registry.Entry, error) {
 	if r.epoch != 0 {
@@ -47,6 +47,7 @@ func (r *Registry) load(ctx context.Context) ([]registry.Entry, error) {
 			return nil, err
 		}
 	}
+	damaged := 0
 	for range looks {
 		before, err := r.now(ctx)
 		if errors.Is(err, zk.ErrNoNode) {
@@ -55,7 +56,7 @@ func (r *Registry) load(ctx context.Context) ([]registry.Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		entries, index, err := r.read(ctx)
+		entries, index, sum, err := r.read(ctx)
 		if err != nil && !errors.Is(err, zk.ErrNoNode) {
 			return nil, err
 		}
@@ -68,14 +69,23 @@ func (r *Registry) load(ctx context.Context) ([]registry.Entry, error) {
 		case err != nil:
 			return nil, fmt.Errorf("an entry is damaged: %w; restore the registry from a dump", err)
 		}
-		if r.epoch == 0 {
-			return entries, nil
+		var damage error
+		if want, told := sumIn(after.head); told && want != sum {
+			server, members := r.session.Leave()
+			if damaged++; damaged < min(2*members, looks-1) {
+				continue // another member may have all of it
+			}
+			damage = fmt.Errorf("%w: ZooKeeper's %s at %s, and the others, do not hold what was written (%d entries); see \"lost writes\" in docs/high-availability.md",
+				registry.ErrDamaged, server, r.root, len(entries))
 		}
-		if after.epoch != r.version {
+		if r.epoch != 0 && after.epoch != r.version {
 			return nil, superseded(r.epoch)
 		}
-		r.index, r.commits = index, after.commits
-		return entries, r.sweep(ctx)
+		if r.epoch == 0 {
+			return entries, damage
+		}
+		r.index, r.commits, r.sum = index, after.commits, sum
+		return entries, errors.Join(damage, r.sweep(ctx))
 	}
 	return nil, errors.New("it changes faster than it can be read; try again")
 }
@@ -85,16 +95,31 @@ func (r *Registry) load(ctx context.Context) ([]registry.Entry, error) {
 func (r *Registry) fence(ctx context.Context) error {
 	r.batches++
 	name := fmt.Sprintf("%d-%d", r.epoch, r.batches)
-	_, err := zookeeper.Do(ctx, r.session, func(c *zk.Conn) (struct{}, error) {
-		answers, err := c.Multi(
-			&zk.CheckVersionRequest{Path: r.node("epoch"), Version: r.version},
-			&zk.SetDataRequest{Path: r.node("commit"), Data: []byte(name), Version: -1})
-		if failed(answers) == checkEpoch {
-			err = superseded(r.epoch)
+	for {
+		passed, err := zookeeper.Do(ctx, r.session, func(c *zk.Conn) (bool, error) {
+			text, stat, err := c.Get(r.node("commit"))
+			if err != nil {
+				return false, err
+			}
+			data := []byte(name)
+			if sum, told := sumIn(string(text)); told {
+				data = head(name, sum)
+			}
+			answers, err := c.Multi(
+				&zk.CheckVersionRequest{Path: r.node("epoch"), Version: r.version},
+				&zk.SetDataRequest{Path: r.node("commit"), Data: data, Version: stat.Version})
+			switch failed(answers) {
+			case checkEpoch:
+				return false, superseded(r.epoch)
+			case setCommit:
+				return false, nil // one of those took effect; the member that answers knows of it now
+			}
+			return true, err
+		})
+		if passed || err != nil {
+			return err
 		}
-		return struct{}{}, err
-	})
-	return err
+	}
 }
 
 // now reads the versions of epoch and commit, as new as the ensemble has them.
@@ -108,16 +133,16 @@ func (r *Registry) now(ctx context.Context) (state, error) {
 		if err != nil {
 			return state{}, err
 		}
-		_, commit, err := c.Get(r.node("commit"))
+		head, commit, err := c.Get(r.node("commit"))
 		if err != nil {
 			return state{}, err
 		}
-		return state{epoch.Version, commit.Version}, nil
+		return state{epoch.Version, commit.Version, string(head)}, nil
 	})
 }
 
-// read reads all entries in one pass.
-func (r *Registry) read(ctx context.Context) ([]registry.Entry, map[string]place, error) {
+// read reads all entries in one pass, and adds up their sum.
+func (r *Registry) read(ctx context.Context) (entries []registry.Entry, index map[string]place, sum uint64, err error) {
 	lists, err := each(ctx, numbers(buckets), func(ctx context.Context, n int) ([]string, error) {
 		dir := r.node("entries", bucket(n))
 		names, err := r.children(ctx, dir)
@@ -127,7 +152,7 @@ func (r *Registry) read(ctx context.Context) ([]registry.Entry, map[string]place
 		return names, err
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	nodes := slices.Concat(lists...)
 	type found struct {
@@ -139,14 +164,16 @@ func (r *Registry) read(ctx context.Context) ([]registry.Entry, map[string]place
 		return found{e, large}, err
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
-	entries, index := make([]registry.Entry, len(all)), make(map[string]place, len(all))
+	entries, index = make([]registry.Entry, len(all)), make(map[string]place, len(all))
 	for i, f := range all {
-		entries[i], index[f.entry.Key] = f.entry, place{f.entry.Version, f.large}
+		part := sumOf(f.entry.Key, f.entry.Value)
+		entries[i], index[f.entry.Key] = f.entry, place{f.entry.Version, part, f.large}
+		sum += part
 	}
 	slices.SortFunc(entries, func(a, b registry.Entry) int { return strings.Compare(a.Key, b.Key) })
-	return entries, index, nil
+	return entries, index, sum, nil
 }
 
 func numbers(n int) []int {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -334,7 +335,9 @@ func TestGivenUpCommit(t *testing.T) {
 
 // Members die one after another, the ensemble's leader too, while a master
 // writes: each write is there exactly once, in order. They sync what they write, as
-// in production: what a member is killed over is on its disk.
+// in production. With forceSync=no, and so ten times as many writes, ZooKeeper 3.8.0
+// itself came back from five of about sixty such rounds without some of them, which
+// this test saw as a counter 170 writes old: see docs/high-availability.md.
 func TestMembersDieWhileWriting(t *testing.T) {
 	ensemble := zktest.Start(t, zktest.Options{Members: 3, Sync: true})
 	o := options(ensemble.Servers(), "/mezzo")
@@ -381,6 +384,158 @@ func TestMembersDieWhileWriting(t *testing.T) {
 	}
 	if len(entries) != written+1 || string(entries[0].Value) != fmt.Sprint(written-1) {
 		t.Errorf("%d entries after %d writes, the counter is %s", len(entries), written, entries[0].Value)
+		for i, server := range ensemble.Servers() {
+			t.Logf("member %d (of which %d leads): %s", i, ensemble.Leader(), holds(t, server))
+		}
+	}
+}
+
+// holds is what a member itself has: whether ZooKeeper or the registry is to blame.
+func holds(t *testing.T, server string) string {
+	s, err := zookeeper.Connect(options([]string{server}, "").Session)
+	if err != nil {
+		return err.Error()
+	}
+	defer s.Close()
+	text, err := zookeeper.Do(deadline(t), s, func(c *zk.Conn) (string, error) {
+		const at = "/mezzo/registry/"
+		if _, err := c.Sync(at + "commit"); err != nil {
+			return "", err
+		}
+		head, stat, err := c.Get(at + "commit")
+		if err != nil {
+			return "", err
+		}
+		out, entries := fmt.Sprintf("commit %q version %d mzxid %#x", head, stat.Version, stat.Mzxid), 0
+		for i := range 256 {
+			dir := fmt.Sprintf("%sentries/%02x", at, i)
+			names, _, err := c.Children(dir)
+			if err != nil {
+				return "", err
+			}
+			entries += len(names)
+			if slices.Contains(names, "k-counter") {
+				value, stat, err := c.Get(dir + "/k-counter")
+				if err != nil {
+					return "", err
+				}
+				out += fmt.Sprintf(", counter %q version %d mzxid %#x", value, stat.Version, stat.Mzxid)
+			}
+		}
+		return fmt.Sprintf("%s, %d entries", out, entries), nil
+	})
+	if err != nil {
+		return err.Error()
+	}
+	return text
+}
+
+// A member answers with an older value than was written, as one does that has
+// lost transactions. It is left for another; when there is none, that is said.
+func TestMemberHasLostWrites(t *testing.T) {
+	var mu sync.Mutex
+	var first *proxy // whoever is asked first is damaged
+	all := false     // or everybody
+	var members []string
+	for range 2 {
+		p := newProxy(t, shared.Servers(t)[0])
+		members = append(members, p.listener.Addr().String())
+		p.judge(func(toServer bool, packet []byte) (forward, cut bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			if toServer || !bytes.Contains(packet, []byte("newest")) {
+				return true, false
+			}
+			if first == nil {
+				first = p
+			}
+			if all || first == p {
+				copy(packet, bytes.ReplaceAll(packet, []byte("newest"), []byte("former")))
+			}
+			return true, false
+		})
+	}
+	o := options(members, shared.Path(t))
+	writer := open(t, o)
+	defer writer.Close()
+	epoch := acquire(t, writer)
+	if _, err := writer.Commit(deadline(t), epoch, registry.Batch{{Key: "k", Value: []byte("newest")}, {Key: "l", Value: []byte("other")}}); err != nil {
+		t.Fatal(err)
+	}
+	load := func() (string, error) {
+		r := open(t, o)
+		defer r.Close()
+		acquire(t, r)
+		entries, err := r.Load(deadline(t))
+		if len(entries) != 2 {
+			t.Fatalf("%d entries, %v", len(entries), err)
+		}
+		return string(entries[0].Value), err
+	}
+	if value, err := load(); value != "newest" || err != nil {
+		t.Errorf("with a damaged member: %q, %v", value, err)
+	}
+	mu.Lock()
+	if first == nil {
+		t.Error("no member was damaged, the test is wrong")
+	}
+	all = true
+	mu.Unlock()
+	if value, err := load(); value != "former" || !errors.Is(err, registry.ErrDamaged) || !strings.Contains(err.Error(), "lost writes") {
+		t.Errorf("with damaged members only: %q, %v", value, err)
+	}
+}
+
+// The ensemble as a whole has lost a write. A leader does not begin with that; a
+// dump has what there is, and restoring it is the way back.
+func TestLostWritesAreRepaired(t *testing.T) {
+	for name, lose := range map[string]func(c *zk.Conn, node string) error{
+		"an older value":  func(c *zk.Conn, node string) error { _, err := c.Set(node, []byte("\x00old"), -1); return err },
+		"a missing entry": func(c *zk.Conn, node string) error { return c.Delete(node, -1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(shared.Servers(t), shared.Path(t))
+			r := open(t, o)
+			defer r.Close()
+			epoch := acquire(t, r)
+			for _, value := range []string{"old", "new"} {
+				if _, err := r.Commit(deadline(t), epoch, registry.Batch{{Key: "k", Value: []byte(value), Expect: registry.Any}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s, err := zookeeper.Connect(o.Session)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if _, err := zookeeper.Do(deadline(t), s, func(c *zk.Conn) (struct{}, error) {
+				for i := range 256 {
+					node := fmt.Sprintf("%s/registry/entries/%02x/k-k", o.Path, i)
+					if there, _, err := c.Exists(node); err != nil || there {
+						return struct{}{}, errors.Join(err, lose(c, node))
+					}
+				}
+				return struct{}{}, errors.New("there is no entry")
+			}); err != nil {
+				t.Fatal(err)
+			}
+			next := open(t, o)
+			defer next.Close()
+			epoch = acquire(t, next)
+			if _, err := next.Load(deadline(t)); !errors.Is(err, registry.ErrDamaged) {
+				t.Fatalf("Load gave %v, want ErrDamaged", err)
+			}
+			var dump bytes.Buffer
+			if err := registry.Dump(deadline(t), next, &dump); !errors.Is(err, registry.ErrDamaged) {
+				t.Errorf("Dump gave %v, want ErrDamaged", err)
+			}
+			if _, err := registry.Restore(deadline(t), next, &dump); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := next.Load(deadline(t)); err != nil {
+				t.Errorf("after the restore: %v", err)
+			}
+		})
 	}
 }
 
