@@ -160,12 +160,21 @@ func (s *Session) event(e zk.Event) {
 			close(s.expired)
 		}
 	case zk.StateDisconnected:
-		select {
-		case <-s.gate:
+		if s.closeGate() {
 			s.logger.Debug("disconnected", "server", e.Server)
-			s.gate = make(chan struct{})
-		default:
 		}
+	}
+}
+
+// closeGate has calls wait for the next connection, and tells whether they did not
+// yet. The lock is held.
+func (s *Session) closeGate() bool {
+	select {
+	case <-s.gate:
+		s.gate = make(chan struct{})
+		return true
+	default:
+		return false
 	}
 }
 
@@ -207,6 +216,7 @@ func (s *Session) Leave() (server string, members int) {
 	if s.current != nil {
 		s.current.Close()
 	}
+	s.closeGate() // at once: the client has yet to notice
 	return server, len(s.options.Servers)
 }
 
