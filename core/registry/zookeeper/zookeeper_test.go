@@ -521,7 +521,7 @@ func TestLostWritesAreRepaired(t *testing.T) {
 			}
 			next := open(t, o)
 			defer next.Close()
-			epoch = acquire(t, next)
+			acquire(t, next)
 			if _, err := next.Load(deadline(t)); !errors.Is(err, registry.ErrDamaged) {
 				t.Fatalf("Load gave %v, want ErrDamaged", err)
 			}
