@@ -42,10 +42,21 @@ func ServeRegistryTLS(t testing.TB, wrap func(http.Handler) http.Handler) *Regis
 	return serveRegistry(t, wrap, true)
 }
 
+// NewRegistry is one that the caller serves: where, and under which names, is
+// its own affair. Host and CA are not set.
+func NewRegistry() *Registry {
+	return &Registry{inner: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+}
+
+// ServeHTTP answers as a registry.
+func (r *Registry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	r.inner.ServeHTTP(w, request)
+}
+
 func serveRegistry(t testing.TB, wrap func(http.Handler) http.Handler, tls bool) *Registry {
 	t.Helper()
 	quiet := log.New(io.Discard, "", 0)
-	r := &Registry{inner: registry.New(registry.Logger(quiet))}
+	r := NewRegistry()
 	outer := r.inner
 	if wrap != nil {
 		outer = wrap(outer)

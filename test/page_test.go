@@ -1,0 +1,209 @@
+package test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mezzo-os/mezzo/internal/doctest"
+)
+
+// exception is a line of a page that its test does not run.
+type exception struct{ page, command, reason string }
+
+// notRun is every command of the documentation that no page's test runs. One that
+// is not there any more is an error.
+var notRun = []exception{
+	{"README.md", "make demo    # builds Mezzo, starts a small cluster, and shows dominant resource fairness at work", "TestDemoWithoutRoot runs it"},
+	{"README.md", "make test    # all tests", "this is a part of it"},
+	{"images.md", "mezzo run --image nginx --publish 31080:80", "the test's registry has busybox alone; TestRunImages publishes a port"},
+	{"images.md", "mezzo run --image registry.example/team/job:1.4 --pull always --volume /srv/in:/in:ro", "the test's registry has busybox alone; TestRunImages does the same"},
+	{"images.md", "mezzo run --image file:///srv/images/job.tar -- ./job", "TestRunImages does the same"},
+	{"operations.md", "pgrep -af 'mezzo (agent|master) '                 # which ones, and their directories (--data-dir)", "the page's machine has none; TestKilledDev does what this paragraph says"},
+	{"operations.md", "kill AGENT…                                       # SIGTERM; the tasks end with their grace, the plugins follow", "as above"},
+	{"operations.md", "kill MASTER", "as above"},
+	{"operations.md", "mezzo agent --data-dir DIR/agent1 --master 127.0.0.1:5061 --rpc 127.0.0.1:0 --http 127.0.0.1:0 --end-tasks", "as above"},
+	{"operations.md", "apt install ./dist/mezzo_0.1.0_amd64.deb", "TestDebianPackage looks into the package; to install it would change the machine"},
+	{"operations.md", "systemctl enable --now mezzo-master mezzo-agent   # on one machine; on many, each its own", "the machine of a test has no systemd; TestDebianPackage verifies the units"},
+	{"operations.md", "systemctl reload mezzo-master                     # as mezzo reload", "as above"},
+	{"simulator.md", "make sim                                                    # 300 seeds", "it takes minutes; the tests of core/sim run a few"},
+	{"simulator.md", "make sim SIM_SEEDS=5000", "as above"},
+	{"simulator.md", "go test -count=1 ./core/sim                                 # what CI runs: seeds, determinism, planted bugs", "CI runs it"},
+	{"simulator.md", "go test -count=1 -run TestSeeds ./core/sim -args -seeds=1000 -first=5000", "it takes minutes"},
+	{"simulator.md", "go test -count=1 -run TestSeeds ./core/sim -args -seed=123  # one seed, with its whole trace", "CI runs other seeds"},
+}
+
+// TestDocumentation runs every command of the README and of docs/, page by page, and
+// compares what it prints with what the page says; see package doctest for how a
+// page says it.
+func TestDocumentation(t *testing.T) {
+	pages, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("no pages: %v", err)
+	}
+	left := slices.Clone(notRun)
+	for _, path := range append(pages, "../README.md") {
+		name := filepath.Base(path)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		page, err := doctest.Parse(name, string(text))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		var blocks []doctest.Block
+		commands := 0
+		for _, b := range page.Blocks {
+			b.Text, left = runnable(name, b.Text, left)
+			if b.Text != "" {
+				commands++
+			}
+			if b.Text != "" || !b.Shown && b.Terminal != "" {
+				blocks = append(blocks, b)
+			}
+		}
+		page.Blocks = blocks
+		switch {
+		case commands == 0:
+		case len(page.Needs) == 0:
+			t.Errorf("%s has commands and does not say what they need: write <!-- commands: WORDS --> below its title, with %s", name, strings.Join(needsKnown(), ", "))
+		default:
+			t.Run(strings.TrimSuffix(name, ".md"), func(t *testing.T) {
+				t.Parallel()
+				runPage(t, page, "")
+			})
+		}
+	}
+	for _, x := range left {
+		t.Errorf("%s has no command any more that is written so: %s", x.page, x.command)
+	}
+}
+
+// runnable takes the commands of a block that are not run out of it and off the
+// list.
+func runnable(page, text string, list []exception) (string, []exception) {
+	var run strings.Builder
+	for line := range strings.Lines(text) {
+		n := slices.IndexFunc(list, func(x exception) bool { return x.page == page && x.command == strings.TrimSpace(line) })
+		switch {
+		case n >= 0:
+			list = slices.Delete(list, n, n+1)
+		case !strings.HasPrefix(strings.TrimSpace(line), "#"):
+			run.WriteString(line)
+		}
+	}
+	return run.String(), list
+}
+
+// installed is a machine with a configuration in /etc/mezzo.d, by which a master
+// runs.
+const installed = `mkdir /etc/mezzo.d
+echo 'data_dir = "/var/lib/mezzo"' >/etc/mezzo.d/mezzo.hcl
+mezzo master --config /etc/mezzo.d >ready 2>&1 &
+for i in $(seq 600); do grep -q ^ready ready && break; sleep 0.1; done
+`
+
+// pageNeeds is what a page may ask for in its comment, as a piece of shell that its
+// machine is set up with.
+var pageNeeds = map[string]string{
+	"nothing":    "",
+	"dev":        "", // mezzo dev runs
+	"images":     "", // mezzo dev runs, with images
+	"installed":  installed,
+	"stopped":    installed + "kill $!\nwait\n",
+	"internet":   "", // hosts that the page speaks of answer; see internet_test.go
+	"containerd": "containerd >/dev/null 2>&1 &\nfor i in $(seq 200); do ctr version >/dev/null 2>&1 && break; sleep 0.1; done\n",
+}
+
+func needsKnown() (words []string) {
+	for word := range pageNeeds {
+		words = append(words, word)
+	}
+	slices.Sort(words)
+	return words
+}
+
+// runPage runs a page on a machine of its own; with a root, in that file system.
+func runPage(t *testing.T, page doctest.Page, root string) {
+	if os.Getuid() != 0 {
+		t.Skip("namespaces need root")
+	}
+	dir := tempDir(t)
+	o := doctest.Options{Dir: dir, Env: pageEnv(t)}
+	for _, word := range page.Needs {
+		setup, known := pageNeeds[word]
+		if !known {
+			t.Fatalf("%s needs %q; what it may need is %s", page.Name, word, strings.Join(needsKnown(), ", "))
+		}
+		o.Setup += setup
+	}
+	var net *internet
+	if slices.Contains(page.Needs, "internet") {
+		net = newInternet(t)
+		o.Setup = net.setup() + o.Setup
+	}
+	s, err := doctest.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.End(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if net != nil {
+		pid, err := s.Pid()
+		if err != nil {
+			t.Fatal(err)
+		}
+		net.serve(t, pid)
+	}
+	if slices.Contains(page.Needs, "dev") {
+		page.Blocks = slices.Insert(page.Blocks, 0, doctest.Block{Text: "mezzo dev", Terminal: "dev", Shown: true, Output: "…\nready …\n"})
+	}
+	if slices.Contains(page.Needs, "images") {
+		page.Blocks = slices.Insert(page.Blocks, 0, doctest.Block{
+			Text: "printf 'isolator \"cgroups\" {}\\nisolator \"containerd\" {}\\n' >images.hcl\nmezzo dev --config images.hcl", Terminal: "dev", Shown: true, Output: "…\nready …\n",
+		})
+	}
+	for _, block := range page.Blocks {
+		began := time.Now()
+		if output, err := s.Do(context.Background(), block); err != nil {
+			t.Fatalf("%s:%d: %v\nthe page's commands:\n%s\nwhat they are to print:\n%s\nwhat they printed:\n%s", page.Name, block.Line, err, block.Text, block.Output, output)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Logf("%s:%d took %.1f s", page.Name, block.Line, took.Seconds())
+		}
+	}
+}
+
+// pageEnv is a plain user's environment, with what Go needs to find what it has
+// built and fetched already.
+func pageEnv(t *testing.T) []string {
+	t.Helper()
+	out, err := exec.Command("go", "env", "GOROOT", "GOCACHE", "GOMODCACHE", "GOPATH", "GOPROXY", "GOFLAGS", "GOTOOLCHAIN").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+	source, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{
+		"PATH=" + bin + ":" + filepath.Join(values[0], "bin") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"GOCACHE=" + values[1], "GOMODCACHE=" + values[2], "GOPATH=" + values[3], "GOPROXY=" + values[4], "GOFLAGS=" + values[5], "GOTOOLCHAIN=" + values[6],
+		"LANG=C.UTF-8",
+		// What the pages clone is this source.
+		"GIT_CONFIG_COUNT=2",
+		"GIT_CONFIG_KEY_0=url." + source + ".insteadOf", "GIT_CONFIG_VALUE_0=https://github.com/mezzo-os/mezzo",
+		"GIT_CONFIG_KEY_1=safe.directory", "GIT_CONFIG_VALUE_1=*",
+	}
+}
