@@ -17,6 +17,21 @@ type allocation struct {
 	downUntil time.Duration
 	// rogueUntil: sessions that begin before are of a plugin gone mad.
 	rogueUntil time.Duration
+	// slowUntil: nothing passes between it and masters.
+	slowUntil time.Duration
+}
+
+// slow has the allocator neither hear nor say anything for a while.
+func (a *allocation) slow(w *world, until time.Duration) {
+	a.slowUntil = until
+	w.at(until, func() {
+		for _, m := range append([]*master(nil), w.masters...) {
+			if s := m.session; s != nil {
+				s.down.pump()
+				s.up.pump()
+			}
+		}
+	})
 }
 
 // session is one stream between a master and its allocator. The encoder is the
@@ -57,8 +72,9 @@ func (w *world) openSession(m *master) {
 	}
 	w.allocation.sessions++
 	s := &session{id: state.Session(w.allocation.sessions), w: w, master: m, encoder: allocator.NewEncoder(), began: w.now, rogue: w.now < w.allocation.rogueUntil}
-	s.down = pipe{w: w, deliver: s.atAllocator}
-	s.up = pipe{w: w, deliver: s.atMaster}
+	slow := func() bool { return w.now < w.allocation.slowUntil }
+	s.down = pipe{w: w, deliver: s.atAllocator, blocked: slow}
+	s.up = pipe{w: w, deliver: s.atMaster, blocked: slow}
 	m.session = s
 	w.note([]string{m.name}, "%s: allocator session %d", m.name, s.id)
 	m.step(state.AllocatorOpened{Session: s.id})

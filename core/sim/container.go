@@ -56,6 +56,9 @@ func (h *host) submit(o *op) {
 
 func (h *host) plan(o *op) {
 	at := max(h.w.now, h.busy[o.container]) + h.w.weather.work(h.w)
+	if h.w.now < h.slowUntil {
+		at += h.w.between(0, 4*time.Second)
+	}
 	h.busy[o.container] = at
 	life := h.life
 	h.w.at(at, func() {
@@ -219,7 +222,7 @@ func (h *host) created(p *agentstate.Plan) agentstate.Input {
 		}
 	}
 	if !p.Deadline.IsZero() {
-		c.deadline = p.Deadline.Sub(began)
+		c.deadline = p.Deadline.Sub(began) - h.skew
 	}
 	if h.containers[c.id] != nil {
 		w.fail([]string{h.name, c.task.id}, "%s: container %s of task %s is made twice", h.name, short(c.id), c.task.id)

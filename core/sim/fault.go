@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/mezzo-os/mezzo/core/master/state"
@@ -22,18 +23,28 @@ const (
 	PartitionDown     Fault = "partition down"     // it does not hear
 	MasterCrash       Fault = "master crash"       // the leader ends; another follows from the registry
 	MasterFailover    Fault = "master failover"    // another leads, and the old one does not know
-	RegistryFailure   Fault = "registry failure"   // writes fail for a while
+	MasterStop        Fault = "master stop"        // the leader stands still, and goes on, perhaps as one of the past
+	StandbyCrash      Fault = "standby crash"      // a master that may not lead ends
+	ElectionStorm     Fault = "election storm"     // several are elected, one after the other, and do not get far
+	RegistryFailure   Fault = "registry failure"   // it does not answer for a while
 	AllocatorCrash    Fault = "allocator crash"    // the plugin ends, and is back after a while
 	RogueAllocator    Fault = "rogue allocator"    // the plugin asks for what it likes
 	SessionCut        Fault = "session cut"        // the stream to the allocator breaks
 	SchedulerCut      Fault = "scheduler cut"      // a scheduler's stream breaks
 	SchedulerFailover Fault = "scheduler failover" // a second instance takes over
 	SlowNetwork       Fault = "slow network"       // messages, disks and plugins take seconds
+	Duplicates        Fault = "duplicates"         // what may be told more than once is, for a while
+	SlowIsolators     Fault = "slow isolators"     // an agent's plugins take seconds
+	SlowAllocator     Fault = "slow allocator"     // it hears and says nothing for a while
+	DiskFull          Fault = "disk full"          // an agent cannot write, and ends
+	ClockJump         Fault = "clock jump"         // of a machine, by up to two hours either way, for what starts on it
 	OperatorKill      Fault = "operator kill"
 	OperatorTeardown  Fault = "operator teardown"
-	OperatorRole      Fault = "operator role"    // sets or removes a weight and a limit
-	OperatorService   Fault = "operator service" // drains, deactivates or reactivates an agent
-	OperatorGone      Fault = "operator gone"    // marks an agent gone, dead or alive
+	OperatorRole      Fault = "operator role"     // sets or removes a weight and a limit
+	OperatorService   Fault = "operator service"  // drains, deactivates or reactivates an agent
+	OperatorGone      Fault = "operator gone"     // marks an agent gone, dead or alive
+	OperatorSchedule  Fault = "operator schedule" // plans maintenance of machines, or none
+	OperatorMachine   Fault = "operator machine"  // takes a machine down for maintenance, or up again
 )
 
 // faultWeights are how often each kind happens, in proportion.
@@ -42,9 +53,10 @@ var faultWeights = []struct {
 	weight int
 }{
 	{AgentCrash, 12}, {HostReboot, 3}, {DiskLoss, 1}, {SlowDisk, 4}, {IsolatorCrash, 8}, {LinkCut, 8}, {Partition, 6}, {PartitionUp, 4}, {PartitionDown, 4},
-	{MasterCrash, 6}, {MasterFailover, 4}, {RegistryFailure, 3}, {AllocatorCrash, 5}, {RogueAllocator, 2}, {SessionCut, 3}, {SchedulerCut, 6}, {SchedulerFailover, 5},
+	{MasterCrash, 5}, {MasterFailover, 3}, {MasterStop, 3}, {StandbyCrash, 1}, {ElectionStorm, 2}, {RegistryFailure, 3}, {AllocatorCrash, 5}, {RogueAllocator, 2}, {SessionCut, 3}, {SchedulerCut, 6}, {SchedulerFailover, 5},
 	{SlowNetwork, 2}, {OperatorKill, 3}, {OperatorTeardown, 1}, {OperatorRole, 2},
-	{OperatorService, 4}, {OperatorGone, 1},
+	{OperatorService, 4}, {OperatorGone, 1}, {OperatorSchedule, 2}, {OperatorMachine, 2},
+	{Duplicates, 2}, {SlowIsolators, 2}, {SlowAllocator, 2}, {DiskFull, 2}, {ClockJump, 3},
 }
 
 // Faults says what goes wrong.
@@ -53,6 +65,9 @@ type Faults struct {
 	Every time.Duration
 	// Only, if set, are the kinds that happen.
 	Only []Fault
+	// Skip are single faults that do not happen, by their numbers, which are those
+	// of the trace.
+	Skip []int
 }
 
 // AllFaults is every kind of fault, one in two seconds.
@@ -67,35 +82,49 @@ func (f Faults) has(kind Fault) bool {
 	return len(f.Only) == 0
 }
 
-// planFault plans the next fault.
-func (w *world) planFault() {
-	if w.cfg.Faults.Every <= 0 {
+// planFaults plans all faults. Each has chance of its own, so that those that are
+// left do the same when one is left out.
+func (w *world) planFaults() {
+	f := w.cfg.Faults
+	if f.Every <= 0 {
 		return
 	}
-	w.after(w.exponential(w.cfg.Faults.Every), func() {
-		if w.healed {
-			return
+	total := 0
+	for _, x := range faultWeights {
+		if f.has(x.fault) {
+			total += x.weight
 		}
-		w.planFault()
-		total := 0
-		for _, f := range faultWeights {
-			if w.cfg.Faults.has(f.fault) {
-				total += f.weight
-			}
+	}
+	usual := w.rng
+	w.rng = chanceOf(w.cfg.Seed, 1)
+	for at, n := w.exponential(f.Every), 1; at < w.cfg.Duration; at, n = at+w.exponential(f.Every), n+1 {
+		kind := w.pickFault(w.pick(max(1, total)))
+		if slices.Contains(f.Skip, n) {
+			continue
 		}
-		n := w.pick(max(1, total))
-		for _, f := range faultWeights {
-			if !w.cfg.Faults.has(f.fault) {
-				continue
-			}
-			if n -= f.weight; n < 0 {
-				w.report.Faults[f.fault]++
-				w.note([]string{everybody}, "FAULT: %s", f.fault)
-				w.strike(f.fault)
-				return
-			}
+		w.at(at, func() {
+			w.report.Faults[kind]++
+			w.note([]string{everybody}, "FAULT %d: %s", n, kind)
+			usual := w.rng
+			w.rng = chanceOf(w.cfg.Seed, uint64(1+n))
+			w.strike(kind)
+			w.rng = usual
+		})
+	}
+	w.rng = usual
+}
+
+// pickFault is the kind of a number below the sum of the weights.
+func (w *world) pickFault(n int) (kind Fault) {
+	for _, x := range faultWeights {
+		if !w.cfg.Faults.has(x.fault) {
+			continue
 		}
-	})
+		if n -= x.weight; n < 0 {
+			return x.fault
+		}
+	}
+	return kind
 }
 
 // outage is how long something is away: mostly short, now and then for longer
@@ -145,6 +174,26 @@ func (w *world) strike(f Fault) {
 		s.connect()
 	case SlowNetwork:
 		w.weather.slowUntil = w.now + w.outage()
+	case Duplicates:
+		w.weather.twiceUntil = w.now + w.outage()
+	case SlowIsolators:
+		h.slowUntil = w.now + w.outage()
+	case SlowAllocator:
+		w.allocation.slow(w, w.now+w.between(10*time.Millisecond, 4*time.Second))
+	case DiskFull:
+		h.full = true
+		w.after(w.outage(), func() { h.full = false })
+	case ClockJump:
+		w.jump(h)
+	case StandbyCrash:
+		c := w.election.candidates[w.pick(candidates)]
+		c.crash("killed")
+		w.after(w.outage(), c.boot)
+	case ElectionStorm:
+		w.election.storm = 2 + w.pick(5)
+		if c := w.election.elected; c != nil {
+			w.storm(c)
+		}
 	default:
 		w.strikeMaster(f, s)
 	}
@@ -157,11 +206,13 @@ func (w *world) strikeMaster(f Fault, s *scheduler) {
 	}
 	switch f {
 	case MasterCrash:
-		m.crash("killed")
-		w.after(w.between(10*time.Millisecond, 3*time.Second), w.elect)
+		c := m.candidate
+		c.crash("killed")
+		w.after(w.outage(), c.boot)
 	case MasterFailover:
-		w.startMaster()
-		w.after(w.between(0, 15*time.Second), func() { m.crash("it finds out that it does not lead any more") })
+		w.expire(m.candidate, w.between(0, 15*time.Second))
+	case MasterStop:
+		m.candidate.stop(w.between(0, 4*sessionTimeout))
 	case RegistryFailure:
 		w.registry.failing = true
 		w.after(w.outage(), func() { w.registry.failing = false })
@@ -171,32 +222,25 @@ func (w *world) strikeMaster(f Fault, s *scheduler) {
 		if len(w.order) > 0 {
 			key := w.order[w.pick(len(w.order))]
 			w.note([]string{key.id}, "an operator kills %s", key.id)
-			m.step(state.KillTask{Request: 1, TaskID: key.id, FrameworkID: key.framework})
+			m.order(nil, func(id state.Request) state.Input {
+				return state.KillTask{Request: id, TaskID: key.id, FrameworkID: key.framework}
+			})
 		}
 	case OperatorService, OperatorGone:
 		m.service(f)
+	case OperatorSchedule, OperatorMachine:
+		m.maintain(f)
 	case OperatorTeardown:
 		if s.id != "" {
 			w.note([]string{s.name, s.id}, "an operator tears %s down", s.id)
 			s.torn = true
-			m.step(state.Teardown{Request: 2, FrameworkID: s.id})
+			id := s.id
+			m.order(nil, func(request state.Request) state.Input {
+				return state.Teardown{Request: request, FrameworkID: id}
+			})
 		}
 	case OperatorRole:
-		name := roleNames[w.pick(len(roleNames))]
-		if w.chance(0.5) {
-			m.step(state.RemoveQuota{Request: 3, Role: name})
-			return
-		}
-		m.step(state.SetWeights{Request: 4, Weights: []state.RoleWeight{{Role: name, Weight: uint64(500 * w.pick(7))}}})
-		limit, guarantee := w.randomLimit(), w.randomLimit()
-		m.step(state.SetQuota{Request: 5, Role: name, Limit: &limit, Guarantee: &guarantee, Force: w.chance(0.5)})
-	}
-}
-
-// elect starts a leader where there is none.
-func (w *world) elect() {
-	if w.leader == nil || !w.leader.alive {
-		w.startMaster()
+		m.orderRole(roleNames[w.pick(len(roleNames))], w.chance(0.5))
 	}
 }
 
@@ -228,27 +272,39 @@ func (h *host) rejoin() {
 	}
 }
 
+// jump sets a machine's clock: a host's, or that of a master's. Processes there
+// go by how much time has passed; the next ones find another time of day.
+func (w *world) jump(h *host) {
+	by := w.between(-2*time.Hour, 2*time.Hour)
+	if w.chance(0.3) {
+		c := w.election.candidates[w.pick(candidates)]
+		c.skew += by
+		w.note([]string{c.name}, "the clock of %s jumps by %v", c.name, by)
+		return
+	}
+	h.nextSkew += by
+	w.note(h.itself(), "the clock of %s jumps by %v", h.name, by)
+}
+
 // heal ends all faults.
 func (w *world) heal() {
 	w.note([]string{everybody}, "HEALED: nothing goes wrong from here on")
 	w.healed = true
-	w.registry.failing = false
 	w.allocation.downUntil, w.allocation.rogueUntil = 0, 0
-	for _, m := range append([]*master(nil), w.masters...) {
-		if m != w.leader {
-			m.crash("another leads")
-		}
+	w.allocation.slow(w, w.now)
+	w.settleElection()
+	if w.failure != nil {
+		return
 	}
-	w.elect()
 	if s := w.leader.session; s != nil && s.rogue {
 		w.endSession(w.leader, "it is of no use")
 	}
 	for _, name := range roleNames {
-		w.leader.step(state.RemoveQuota{Request: 6, Role: name})
+		w.leader.orderRole(name, true)
 	}
 	w.restoreService()
 	for _, h := range w.hosts {
-		h.slowDisk = false
+		h.slowDisk, h.full, h.slowUntil = false, false, 0
 		h.rejoin()
 		h.boot()
 	}

@@ -39,11 +39,23 @@ type host struct {
 	epoch uint64 // the highest that this process has heard, or read from its disk
 
 	blockedUp, blockedDown bool
+
+	// skew is that of the agent's process's clock, nextSkew of the machine's.
+	skew, nextSkew time.Duration
+	slowUntil      time.Duration // its isolators
+	full           bool          // its disk
+	// fence is the highest epoch that the agent has written, fences are those that
+	// it is about to write, by the number of the checkpoint.
+	fence  uint64
+	fences map[uint64]uint64
 }
+
+// now is the time on the clock of the agent's machine.
+func (h *host) now() time.Time { return h.w.time().Add(h.skew) }
 
 func (w *world) addHost(i int) {
 	h := &host{
-		w: w, name: fmt.Sprintf("host%d", i), disk: map[string]map[string][]byte{}, containers: map[string]*container{}, busy: map[string]time.Duration{},
+		w: w, name: fmt.Sprintf("host%d", i), disk: map[string]map[string][]byte{}, containers: map[string]*container{}, busy: map[string]time.Duration{}, fences: map[uint64]uint64{},
 		total: resource.MustParse(fmt.Sprintf("cpus:%d;mem:%d;disk:10240;ports:[31000-31019]", 2+w.pick(7), 1024*(2+w.pick(7)))),
 	}
 	h.isolators = []*isolator{{host: h, name: "cgroups", up: true}}
@@ -66,6 +78,8 @@ func (h *host) boot() {
 	}
 	w := h.w
 	h.life++
+	h.skew = h.nextSkew
+	clear(h.fences)
 	cfg := agentstate.Config{
 		Hostname: h.name, Version: "1.0.0", RPCAddress: h.name + ":5063", HTTPAddress: h.name + ":5062", BootID: fmt.Sprintf("%s-boot-%d", h.name, h.boots),
 		Resources: h.total.ToProto(), User: "root", Root: true, Backoff: 100 * time.Millisecond, MaxBackoff: 3 * time.Second,
@@ -86,7 +100,7 @@ func (h *host) boot() {
 	var records []agentstate.Record
 	for _, bucket := range sorted(h.disk) {
 		for _, key := range sorted(h.disk[bucket]) {
-			records = append(records, agentstate.Record{Bucket: bucket, Key: key, Value: h.disk[bucket][key]})
+			records = append(records, w.cfg.plant.reads(agentstate.Record{Bucket: bucket, Key: key, Value: h.disk[bucket][key]}))
 		}
 	}
 	h.m, h.tick, h.link, h.dial = agentstate.New(cfg), 0, nil, 0
@@ -95,7 +109,7 @@ func (h *host) boot() {
 	if h.m == nil {
 		return
 	}
-	h.epoch = h.m.View().Epoch
+	h.epoch = max(h.m.View().Epoch, h.fence)
 	for _, i := range h.isolators {
 		i.start(w.between(0, 300*time.Millisecond))
 	}
@@ -106,7 +120,7 @@ func (h *host) step(in agentstate.Input) {
 	if !h.alive() || h.w.failure != nil {
 		return
 	}
-	for _, out := range h.m.Step(h.w.time(), in) {
+	for _, out := range h.m.Step(h.now(), in) {
 		h.carryOut(out)
 		if !h.alive() {
 			return
@@ -116,7 +130,7 @@ func (h *host) step(in agentstate.Input) {
 	if next.IsZero() {
 		return
 	}
-	at := max(next.Sub(began), h.w.now)
+	at := max(next.Sub(began)-h.skew, h.w.now)
 	if h.tick == 0 || at < h.tick || h.tick < h.w.now {
 		h.tick = at
 		life := h.life
@@ -147,6 +161,9 @@ func (h *host) carryOut(output agentstate.Output) {
 				w.note(append(l.subjects(), tasksIn(out.Message)...), "%s -> %s: %s", h.name, l.master.name, describeAgent(out.Message))
 			}
 			l.up.send(w.wire(w.cfg.plant.changes(w, out.Message)))
+			if out.Message.GetUpdate() != nil && w.weather.twice(w) {
+				l.up.send(w.wire(out.Message))
+			}
 		}
 	case agentstate.Exit:
 		h.exit(out)
@@ -167,7 +184,14 @@ func (h *host) carryOut(output agentstate.Output) {
 // checkpoint writes records, one checkpoint after the other.
 func (h *host) checkpoint(c agentstate.Checkpoint) {
 	w := h.w
+	if h.full {
+		// In the midst of carrying out a step, of which the rest is not done.
+		h.crash("its disk is full")
+		w.after(w.outage(), h.boot)
+		return
+	}
 	h.writes = append(h.writes, c)
+	h.fences[c.Sequence] = h.epoch
 	took := w.weather.work(w)
 	if h.slowDisk {
 		took += w.between(0, 2*time.Second)
@@ -187,6 +211,9 @@ func (h *host) checkpoint(c agentstate.Checkpoint) {
 }
 
 func (h *host) write(c agentstate.Checkpoint) {
+	if slices.ContainsFunc(c.Records, isSelf) {
+		h.fence = max(h.fence, h.fences[c.Sequence])
+	}
 	for _, r := range c.Records {
 		if h.disk[r.Bucket] == nil {
 			h.disk[r.Bucket] = map[string][]byte{}
@@ -198,6 +225,9 @@ func (h *host) write(c agentstate.Checkpoint) {
 		}
 	}
 }
+
+// isSelf is whether a record is the one that has the agent's epoch in it.
+func isSelf(r agentstate.Record) bool { return r.Bucket == "agent" && r.Key == "self" }
 
 // connect opens a stream to whom the agent holds to be the leader.
 func (h *host) connect(session uint64) {
@@ -269,7 +299,7 @@ func (h *host) refuseEpoch(l *link, msg *linkv1.MasterMessage) {
 		msg.Epoch = h.epoch
 	}
 	refused, obeyed := false, false
-	for _, out := range h.m.Step(w.time(), agentstate.LinkMessage{Session: l.session, Message: msg}) {
+	for _, out := range h.m.Step(h.now(), agentstate.LinkMessage{Session: l.session, Message: msg}) {
 		switch out.(type) {
 		case agentstate.Disconnect:
 			refused = true
@@ -289,6 +319,7 @@ func (h *host) refuseEpoch(l *link, msg *linkv1.MasterMessage) {
 func (h *host) hung(l *link, reason string) {
 	if h.link == l && h.life == l.life && h.alive() {
 		h.link = nil
+		l.down.cut()
 		h.step(agentstate.LinkDown{Session: l.session, Reason: reason})
 	}
 }
@@ -346,6 +377,7 @@ func (h *host) loseDisk() {
 		c.orphan = true
 	}
 	clear(h.disk)
+	h.fence = 0
 }
 
 // tearOps decides what became of operations that were cut off: each is done

@@ -20,7 +20,7 @@ import (
 // checkMaster audits a master: after every step while things go wrong, after
 // some when little happens any more.
 func (w *world) checkMaster(m *master) {
-	if m.audits++; w.closing && m.audits%32 != 0 {
+	if m.audits++; w.closing && m.audits%32 != 0 || m.audits%w.cfg.AuditEvery != 0 {
 		return
 	}
 	if err := m.m.Audit(); err != nil {
@@ -73,11 +73,12 @@ func (w *world) checkCommitment(h *host, started *container) {
 // checkViews: what a master shows of an agent is no more than the agent has, and
 // offers and tasks do not overlap.
 func (w *world) checkViews(m *master) {
-	if m.epoch != w.epoch {
+	if m.epoch != w.registry.store.epoch {
 		// Another has launched tasks since, of which this one may have heard without
 		// knowing which of its own are no more.
 		return
 	}
+	w.checkPromises(m)
 	sum := map[string]resource.Resources{}
 	add := func(agent, what string, res resource.Resources) {
 		res = res.Unallocate()
@@ -236,8 +237,8 @@ func (w *world) checkAgreement() {
 	m := w.leader
 	for _, h := range w.hosts {
 		v := h.m.View()
-		if v.State != "registered" || v.Withheld != "" || v.Epoch != w.epoch {
-			w.fail([]string{h.name, v.AgentID}, "%s is %s at epoch %d (the leader's is %d), withheld %q, long after everything was healed", h.name, v.State, v.Epoch, w.epoch, v.Withheld)
+		if v.State != "registered" || v.Withheld != "" || v.Epoch != m.epoch {
+			w.fail([]string{h.name, v.AgentID}, "%s is %s at epoch %d (the leader's is %d), withheld %q, long after everything was healed", h.name, v.State, v.Epoch, m.epoch, v.Withheld)
 		}
 		if a := m.views.agents[v.AgentID]; a == nil || a.State != state.AgentActive {
 			w.fail([]string{h.name, v.AgentID}, "%s is registered as %s, and the master does not show it as active: %+v", h.name, v.AgentID, a)

@@ -24,7 +24,7 @@ func (w *world) live() {
 	for i := range w.cfg.Agents {
 		w.addHost(i + 1)
 	}
-	w.startMaster()
+	w.addCandidates()
 	for _, h := range w.hosts {
 		w.after(w.between(0, time.Second), h.boot)
 	}
@@ -32,12 +32,15 @@ func (w *world) live() {
 		w.addScheduler(i + 1)
 	}
 	w.watch()
-	w.planFault()
+	w.planFaults()
 	w.until(w.cfg.Duration)
 	if w.failure != nil {
 		return
 	}
 	w.heal()
+	if w.failure != nil {
+		return
+	}
 	w.until(w.now + recovery)
 	w.closing = true
 	w.until(w.now + settling)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	agentstate "github.com/mezzo-os/mezzo/core/agent/state"
 	"github.com/mezzo-os/mezzo/core/master/state"
 
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
@@ -13,18 +14,22 @@ import (
 
 // master is one process of a master: the machine and what its shell holds.
 type master struct {
-	w       *world
-	name    string
-	epoch   uint64
-	m       *state.Machine
-	alive   bool
-	links   map[state.Link]*link
-	streams map[state.Stream]*stream
-	writing *state.RegistryWrite
-	session *session
-	tick    time.Duration // the earliest Tick that is planned; 0: none
-	views   views
-	audits  int
+	w         *world
+	candidate *candidate // the process
+	registry  *handle
+	name      string
+	epoch     uint64
+	m         *state.Machine
+	alive     bool
+	skew      time.Duration // of its clock
+	links     map[state.Link]*link
+	streams   map[state.Stream]*stream
+	writing   *writing
+	session   *session
+	tick      time.Duration // the earliest Tick that is planned; 0: none
+	views     views
+	audits    int
+	orders    map[state.Request]func(error) // of operators, that are not answered yet
 }
 
 // views is what the master publishes.
@@ -33,20 +38,19 @@ type views struct {
 	frameworks map[string]*state.FrameworkView
 	tasks      map[state.TaskKey]*state.TaskView
 	offers     map[string]*state.OfferView
+	roles      map[string]*state.RoleView
+	schedule   *state.ScheduleView
 }
 
-// startMaster elects a new leader.
-func (w *world) startMaster() {
-	w.checkGone()
-	w.epoch++
-	w.registry.epoch = w.epoch
+// startMaster begins a term on what the registry holds.
+func (w *world) startMaster(c *candidate, r *handle, epoch uint64, entries []state.Entry) *master {
 	m := &master{
-		w: w, name: fmt.Sprintf("M%d", w.epoch), epoch: w.epoch, alive: true,
-		links: map[state.Link]*link{}, streams: map[state.Stream]*stream{},
-		views: views{map[string]*state.AgentView{}, map[string]*state.FrameworkView{}, map[state.TaskKey]*state.TaskView{}, map[string]*state.OfferView{}},
+		w: w, candidate: c, registry: r, name: fmt.Sprintf("M%d", epoch), epoch: epoch, alive: true, skew: c.skew,
+		links: map[state.Link]*link{}, streams: map[state.Stream]*stream{}, orders: map[state.Request]func(error){},
+		views: views{map[string]*state.AgentView{}, map[string]*state.FrameworkView{}, map[state.TaskKey]*state.TaskView{}, map[string]*state.OfferView{}, map[string]*state.RoleView{}, nil},
 	}
 	cfg := state.Config{
-		MasterID: m.name, Epoch: w.epoch, Seed: w.rng.Uint64(), MasterInfo: &mezzov1.MasterInfo{
+		MasterID: m.name, Epoch: epoch, Seed: w.rng.Uint64(), MasterInfo: &mezzov1.MasterInfo{
 			Id: proto.String(m.name), Ip: proto.Uint32(0), Port: proto.Uint32(5050), Hostname: proto.String(m.name),
 		},
 		OfferTimeout: offerTimeout, PingInterval: pingInterval, PingTimeouts: pingTimeouts,
@@ -54,18 +58,33 @@ func (w *world) startMaster() {
 		SnapshotAgents: 1 + w.pick(3), TellTasks: w.chance(0.5), MaxCompletedTasks: 20, MaxCompletedFrameworks: 3,
 		UnreachablePerMinute: 20 * w.pick(2),
 	}
-	machine, err := state.New(cfg, state.Recovered{Entries: w.registry.all()}, w.time())
+	machine, err := state.New(cfg, state.Recovered{Entries: entries}, m.now())
 	if err != nil {
 		w.fail([]string{m.name}, "master %s cannot recover from the registry: %v", m.name, err)
-		return
+		return nil
 	}
 	m.m = machine
-	w.leader = m
+	if w.leader == nil || w.leader.epoch < epoch {
+		w.leader = m
+	}
+	c.master = m
 	w.masters = append(w.masters, m)
-	w.note([]string{m.name, everybody}, "%s leads with epoch %d", m.name, m.epoch)
+	w.note([]string{m.name, everybody}, "%s leads with epoch %d, on %s", m.name, m.epoch, c.name)
 	m.step(state.Tick{})
 	w.after(w.between(0, 50*time.Millisecond), func() { w.openSession(m) })
+	for _, h := range w.hosts {
+		life := h.life
+		w.after(w.weather.delay(w), func() {
+			if h.life == life && !h.blockedDown {
+				h.step(agentstate.LeaderFound{})
+			}
+		})
+	}
+	return m
 }
+
+// now is the time on the clock of the master's machine.
+func (m *master) now() time.Time { return m.w.time().Add(m.skew) }
 
 // Times of the masters, short so that a run sees many of them pass.
 const (
@@ -78,10 +97,16 @@ const (
 // step gives the machine an input and carries out what it asks for. Nothing
 // that comes of it happens within the step.
 func (m *master) step(in state.Input) {
+	if m.alive {
+		m.candidate.run(func() { m.take(in) })
+	}
+}
+
+func (m *master) take(in state.Input) {
 	if !m.alive || m.w.failure != nil {
 		return
 	}
-	for _, out := range m.m.Step(m.w.time(), in) {
+	for _, out := range m.m.Step(m.now(), in) {
 		m.carryOut(out)
 	}
 	m.w.checkMaster(m)
@@ -89,7 +114,7 @@ func (m *master) step(in state.Input) {
 	if !ok {
 		return
 	}
-	at := max(next.Sub(began), m.w.now)
+	at := max(next.Sub(began)-m.skew, m.w.now)
 	if m.tick == 0 || at < m.tick || m.tick < m.w.now {
 		m.tick = at
 		m.w.at(at, func() {
@@ -143,6 +168,15 @@ func (m *master) carryOut(output state.Output) {
 		m.write(out)
 	case state.Publish:
 		m.publish(out)
+	case state.Reply:
+		if done := m.orders[out.Request]; done != nil {
+			delete(m.orders, out.Request)
+			if out.Err != nil {
+				done(out.Err)
+			} else {
+				done(nil)
+			}
+		}
 	case state.Log:
 		if out.Level == state.Error && out.Message != "registry write failed; nothing that depends on it is done before it works" {
 			w.fail([]string{m.name}, "%s logs an error: %s %v", m.name, out.Message, out.Fields)
@@ -192,9 +226,18 @@ func (m *master) publish(p state.Publish) {
 	for _, id := range p.OffersRemoved {
 		delete(v.offers, id)
 	}
+	for _, r := range p.Roles {
+		v.roles[r.Name] = r
+	}
+	for _, name := range p.RolesRemoved {
+		delete(v.roles, name)
+	}
+	if p.Schedule != nil {
+		v.schedule = p.Schedule
+	}
 }
 
-// crash ends the process, at once.
+// crash ends the term, at once.
 func (m *master) crash(why string) {
 	if !m.alive {
 		return
@@ -218,6 +261,20 @@ func (m *master) crash(why string) {
 			break
 		}
 	}
+	if m.candidate.master == m {
+		m.candidate.resign(why)
+	}
+}
+
+// order is an operator's order; done, which may be nil, hears the answer, if one
+// comes.
+func (m *master) order(done func(error), in func(state.Request) state.Input) {
+	m.w.requests++
+	id := state.Request(m.w.requests)
+	if done != nil {
+		m.orders[id] = done
+	}
+	m.step(in(id))
 }
 
 // closed is the last that comes through a pipe.
@@ -261,6 +318,9 @@ func (l *link) toAgent(msg *linkv1.MasterMessage) {
 		l.w.note(append(l.subjects(), tasksOf(msg)...), "%s -> %s: %s", l.master.name, l.host.name, describeMaster(msg))
 	}
 	l.down.send(l.w.wire(msg))
+	if (msg.GetAcknowledge() != nil || msg.GetKill() != nil) && l.w.weather.twice(l.w) {
+		l.down.send(l.w.wire(msg))
+	}
 }
 
 func (l *link) atMaster(content any) {
@@ -278,6 +338,7 @@ func (l *link) atMaster(content any) {
 func (l *link) closedAtMaster(reason string) {
 	if l.master.links[l.id] == l {
 		delete(l.master.links, l.id)
+		l.up.cut()
 		l.down.cut()
 		l.master.step(state.LinkClosed{Link: l.id, Reason: reason})
 	}
@@ -295,8 +356,8 @@ func (l *link) atAgent(content any) {
 // breakFor breaks the stream: what is under way is lost, and both ends hear of
 // it after a while, if they live.
 func (l *link) breakFor(w *world, reason string) {
-	l.up.cut()
-	l.down.cut()
+	l.up.fails()
+	l.down.fails()
 	w.note(l.subjects(), "%s breaks: %s", l, reason)
 	w.after(w.between(0, 800*time.Millisecond), func() { l.closedAtMaster(reason) })
 	w.after(w.between(0, 800*time.Millisecond), func() { l.host.hung(l, reason) })

@@ -12,6 +12,8 @@ type pipe struct {
 	last    time.Duration
 	waiting []packet
 	dead    bool
+	// shut: nothing more goes in; what is under way still comes out.
+	shut bool
 }
 
 type packet struct {
@@ -20,7 +22,7 @@ type packet struct {
 }
 
 func (p *pipe) send(content any) {
-	if p.dead {
+	if p.dead || p.shut {
 		return
 	}
 	p.last = max(p.last, p.w.now+p.w.weather.delay(p.w))
@@ -39,12 +41,23 @@ func (p *pipe) pump() {
 
 func (p *pipe) cut() { p.dead, p.waiting = true, nil }
 
+// fails is the end of a stream: what is under way is lost, mostly, or comes out
+// late, when another stream may have been opened already.
+func (p *pipe) fails() {
+	if p.shut = true; !p.w.chance(0.3) {
+		p.cut()
+	}
+}
+
 func (p *pipe) empty() bool { return len(p.waiting) == 0 }
 
 // weather is how fast messages and disks are at present.
 type weather struct {
-	slowUntil time.Duration
+	slowUntil, twiceUntil time.Duration
 }
+
+// twice is whether a message that may be told more than once is.
+func (x *weather) twice(w *world) bool { return w.now < x.twiceUntil && !w.healed && w.chance(0.3) }
 
 // delay is how long a message takes.
 func (x *weather) delay(w *world) time.Duration {

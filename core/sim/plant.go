@@ -3,12 +3,14 @@ package sim
 import (
 	"bytes"
 	"hash/fnv"
+	"regexp"
 	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/mezzo-os/mezzo/core/master/state"
+	agentstate "github.com/mezzo-os/mezzo/core/agent/state"
+	"github.com/mezzo-os/mezzo/core/registry"
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 )
@@ -45,12 +47,24 @@ const (
 	plantDropDrains
 	// plantForgetGone: that an agent is gone is never written.
 	plantForgetGone
+	// plantSkipWrite: the registry says that it has written what it has not.
+	plantSkipWrite
+	// plantStaleWriter: the registry takes what a leader of the past writes.
+	plantStaleWriter
+	// plantStaleLoad: a new leader does not read what was written last.
+	plantStaleLoad
+	// plantForgetFence: an agent forgets at its restart which epoch it has seen.
+	plantForgetFence
+	// plantDeafWriter: a leader goes on as if it had written when the registry
+	// refuses it.
+	plantDeafWriter
 	plantCount
 )
 
 func (p plant) String() string {
 	return [...]string{"none", "drop acks", "drop kills", "early written", "double run", "lost checkpoint", "stale epoch",
-		"swallow update", "new uuid", "forget release", "generous agent", "forgotten container", "drop drains", "forget gone"}[p]
+		"swallow update", "new uuid", "forget release", "generous agent", "forgotten container", "drop drains", "forget gone",
+		"skip write", "stale writer", "stale load", "forget fence", "deaf writer"}[p]
 }
 
 func (p plant) delay() time.Duration { return time.Second }
@@ -71,11 +85,28 @@ func (p plant) drops(w *world, msg *linkv1.MasterMessage) bool {
 }
 
 // skips leaves out what is never written.
-func (p plant) skips(entries []state.Entry) []state.Entry {
-	if p != plantForgetGone {
-		return entries
+func (p plant) skips(w *world, batch registry.Batch) registry.Batch {
+	return slices.DeleteFunc(slices.Clone(batch), func(op registry.Op) bool {
+		return p == plantForgetGone && bytes.Contains(op.Value, standsGone) || p == plantSkipWrite && w.chance(0.05)
+	})
+}
+
+// epoch is under which a master writes.
+func (p plant) epoch(m *master) uint64 {
+	if p == plantStaleWriter {
+		return m.registry.epoch
 	}
-	return slices.DeleteFunc(slices.Clone(entries), func(e state.Entry) bool { return bytes.Contains(e.Value, standsGone) })
+	return m.epoch
+}
+
+// loads is what a new leader reads.
+func (p plant) loads(w *world, all []registry.Entry) []registry.Entry {
+	if p != plantStaleLoad {
+		return all
+	}
+	// What was written in the last moments is not there yet.
+	newest := w.registry.store.versions
+	return slices.DeleteFunc(all, func(e registry.Entry) bool { return e.Version+5 > newest })
 }
 
 // swallows is whether the master never hears of a task's end, which somebody
@@ -115,4 +146,14 @@ func (p plant) forgets(w *world, b allocator.Batch) allocator.Batch {
 		}
 	}
 	return b
+}
+
+var epochField = regexp.MustCompile(`"epoch":[0-9]+`)
+
+// reads is what an agent reads of its disk.
+func (p plant) reads(r agentstate.Record) agentstate.Record {
+	if p == plantForgetFence && isSelf(r) {
+		r.Value = epochField.ReplaceAll(r.Value, []byte(`"epoch":0`))
+	}
+	return r
 }

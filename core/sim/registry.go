@@ -1,17 +1,18 @@
 package sim
 
 import (
-	"maps"
-	"slices"
+	"context"
+	"errors"
 
 	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/core/registry"
 )
 
-// registry is the masters' durable store. It takes one write of a master at a
-// time, checks the writer's epoch, and may fail: before the write, or after it.
-type registry struct {
-	entries map[string][]byte
-	epoch   uint64 // of the leader that was elected last
+// records is the registry of the world: the store, how it fails, and what was
+// ever seen in it.
+type records struct {
+	store *store
+	// failing: nothing is read or written.
 	failing bool
 	// ended are the keys of entries that were deleted.
 	ended map[string]bool
@@ -20,75 +21,130 @@ type registry struct {
 	gone map[string]bool
 }
 
-func (r *registry) all() []state.Entry {
-	var out []state.Entry
-	for _, key := range slices.Sorted(maps.Keys(r.entries)) {
-		out = append(out, state.Entry{Key: key, Value: r.entries[key]})
-	}
-	return out
+// errNoRegistry is why the registry does not answer.
+var errNoRegistry = errors.New("the registry does not answer")
+
+// away is whether the next use of the registry fails.
+func (w *world) registryAway() bool {
+	return w.registry.failing || !w.healed && w.chance(0.01)
 }
 
-func (r *registry) apply(entries []state.Entry) {
-	r.noteGone(entries)
-	for _, e := range entries {
-		if e.Value == nil {
-			delete(r.entries, e.Key)
-			r.ended[e.Key] = true
-		} else {
-			r.entries[e.Key] = e.Value
+// apply writes what is in a batch.
+func (m *master) apply(batch registry.Batch) error {
+	r := &m.w.registry
+	_, err := m.registry.Commit(context.Background(), m.w.cfg.plant.epoch(m), batch)
+	if err != nil {
+		return err
+	}
+	if newest, _ := m.registry.Epoch(context.Background()); m.epoch < newest {
+		m.w.fail([]string{m.name}, "the registry took a write of %s, whose epoch is %d, and %d leads", m.name, m.epoch, newest)
+	}
+	for _, op := range batch {
+		if op.Delete {
+			r.ended[op.Key] = true
 		}
 	}
+	r.noteGone(batch)
+	return nil
 }
 
-// write takes a master's write.
+// writing is a master's write that is under way: the batches that are left.
+type writing struct {
+	id   uint64
+	left []registry.Batch
+}
+
+// write takes a master's write. As the shell does, it makes batches of it, one
+// after the other, of which each is written whole.
 func (m *master) write(out state.RegistryWrite) {
-	w, r := m.w, &m.w.registry
+	w := m.w
 	if m.writing != nil {
 		w.fail([]string{m.name}, "master %s has two registry writes under way", m.name)
 		return
 	}
-	m.writing = &out
+	m.writing = &writing{id: out.ID, left: w.batches(out.Entries)}
 	if w.cfg.plant == plantEarlyWritten {
 		w.after(w.weather.work(w), func() { m.step(state.RegistryWritten{ID: out.ID}) })
+		left := m.writing.left
 		w.after(w.between(0, 3*w.cfg.plant.delay()), func() {
-			if m.alive {
-				r.apply(out.Entries)
+			for _, b := range left {
+				if m.alive {
+					_ = m.apply(b)
+				}
 			}
 		})
 		m.writing = nil
 		return
 	}
+	m.commit()
+}
+
+// batches makes batches of what is to be written, of which mostly there is one.
+// Of a key that stands twice only the last counts.
+func (w *world) batches(entries []state.Entry) []registry.Batch {
+	last := map[string]int{}
+	for i, e := range entries {
+		last[e.Key] = i
+	}
+	var out []registry.Batch
+	var b registry.Batch
+	for i, e := range entries {
+		if last[e.Key] != i {
+			continue
+		}
+		b = append(b, registry.Op{Key: e.Key, Value: e.Value, Delete: e.Value == nil, Expect: registry.Any})
+		if w.chance(0.1) {
+			out, b = append(out, b), nil
+		}
+	}
+	if len(b) > 0 || len(out) == 0 {
+		out = append(out, b)
+	}
+	return out
+}
+
+// commit writes the next batch.
+func (m *master) commit() {
+	w, x := m.w, m.writing
 	w.after(w.weather.work(w), func() {
-		if !m.alive {
-			return // see crash
-		}
-		m.writing = nil
-		switch {
-		case m.epoch < r.epoch:
-			w.note([]string{m.name, everybody}, "registry refuses %s: epoch %d leads", m.name, r.epoch)
-			m.crash("it does not lead any more")
-		case r.failing || !w.healed && w.chance(0.01):
-			applied := w.chance(0.3)
-			if applied {
-				r.apply(out.Entries)
+		m.candidate.run(func() {
+			if !m.alive || m.writing != x {
+				return // see crash
 			}
-			w.note([]string{m.name}, "registry: write %d of %s fails (applied: %v)", out.ID, m.name, applied)
-			m.step(state.RegistryWritten{ID: out.ID, Err: "the disk is full"})
-		default:
-			r.noteGone(out.Entries)
-			r.apply(w.cfg.plant.skips(out.Entries))
-			for _, e := range out.Entries {
-				w.note([]string{m.name, e.Key}, "registry: %s %s = %s", m.name, e.Key, e.Value)
+			if w.registryAway() {
+				applied := w.chance(0.3) && m.apply(x.left[0]) == nil
+				w.note([]string{m.name}, "registry: write %d of %s fails (applied: %v)", x.id, m.name, applied)
+				m.writing = nil
+				m.step(state.RegistryWritten{ID: x.id, Err: "the disk is full"})
+				return
 			}
-			m.step(state.RegistryWritten{ID: out.ID})
-		}
+			batch := x.left[0]
+			w.registry.noteGone(batch)
+			if err := m.apply(w.cfg.plant.skips(w, batch)); errors.Is(err, registry.ErrSuperseded) && w.cfg.plant != plantDeafWriter {
+				w.note([]string{m.name, everybody}, "the registry refuses %s: epoch %d leads", m.name, w.registry.store.epoch)
+				m.crash("it does not lead any more")
+				return
+			} else if err != nil && w.cfg.plant != plantDeafWriter {
+				w.fail([]string{m.name}, "%s: the registry does not take a write: %v", m.name, err)
+				return
+			}
+			for _, op := range batch {
+				w.note([]string{m.name, op.Key}, "registry: %s %s = %s", m.name, op.Key, op.Value)
+			}
+			if x.left = x.left[1:]; len(x.left) > 0 {
+				m.commit()
+				return
+			}
+			m.writing = nil
+			m.step(state.RegistryWritten{ID: x.id})
+		})
 	})
 }
 
 // tearWrite decides what became of the write that was under way in a crash.
 func (m *master) tearWrite() {
-	if m.writing != nil && m.epoch == m.w.registry.epoch && m.w.chance(0.5) {
-		m.w.registry.apply(m.writing.Entries)
+	if m.writing != nil && len(m.writing.left) > 0 && m.w.chance(0.5) {
+		_ = m.apply(m.writing.left[0]) // refused if another leads
 	}
 	m.writing = nil
 }

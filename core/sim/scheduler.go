@@ -289,6 +289,7 @@ func (x *stream) closedAtMaster(reason string) {
 	if x.master.streams[x.id()] == x {
 		delete(x.master.streams, x.id())
 		x.events.cut()
+		x.calls.cut()
 		x.master.step(state.StreamClosed{Stream: x.id(), Reason: reason})
 	}
 }
@@ -297,7 +298,7 @@ func (x *stream) closedAtMaster(reason string) {
 func (x *stream) fail(reason string) {
 	w := x.w
 	x.events.cut()
-	x.calls.cut()
+	x.calls.fails()
 	x.results.cut()
 	w.note([]string{x.sched.name, x.master.name}, "%s of %s breaks: %s", x.id(), x.sched.name, reason)
 	w.after(w.between(0, 800*time.Millisecond), func() { x.closedAtMaster(reason) })
@@ -329,6 +330,9 @@ func (s *scheduler) call(c *schedulerv1.Call) {
 	c.FrameworkId = &mezzov1.FrameworkID{Value: proto.String(s.id)}
 	c.StreamId = proto.String(string(s.cur.id()))
 	s.cur.calls.send(s.w.wire(c))
+	if c.GetType() != schedulerv1.Call_ACCEPT && s.w.weather.twice(s.w) {
+		s.cur.calls.send(s.w.wire(c))
+	}
 }
 
 func (x *stream) answered(content any) {
@@ -383,6 +387,8 @@ func (x *stream) atScheduler(content any) {
 		if s.w.healed || s.w.chance(0.8) { // else it is used although it is gone
 			s.drop(e.GetRescind().GetOfferId().GetValue())
 		}
+	case schedulerv1.Event_INVERSE_OFFERS:
+		s.asked(e.GetInverseOffers().GetInverseOffers())
 	case schedulerv1.Event_UPDATE:
 		s.update(e.GetUpdate().GetStatus())
 	case schedulerv1.Event_ERROR:

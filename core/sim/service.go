@@ -7,6 +7,7 @@ import (
 
 	agentstate "github.com/mezzo-os/mezzo/core/agent/state"
 	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/core/registry"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
@@ -17,21 +18,23 @@ func (m *master) service(f Fault) {
 	if len(agents) == 0 {
 		return
 	}
-	id := agents[w.pick(len(agents))]
+	agent := agents[w.pick(len(agents))]
+	order := func(what string, in func(state.Request) state.Input) {
+		w.note([]string{m.name, agent}, "an operator %s %s", what, agent)
+		m.order(nil, in)
+	}
 	switch n := w.pick(6); {
 	case f == OperatorGone:
-		w.note([]string{m.name, id}, "an operator marks %s gone", id)
-		m.step(state.MarkAgentGone{Request: 7, AgentID: id})
+		order("marks gone", func(id state.Request) state.Input { return state.MarkAgentGone{Request: id, AgentID: agent} })
 	case n < 3:
-		grace := w.between(0, 3*time.Second)
-		w.note([]string{m.name, id}, "an operator drains %s", id)
-		m.step(state.DrainAgent{Request: 8, AgentID: id, MaxGrace: &grace, MarkGone: w.chance(0.15)})
+		grace, markGone := w.between(0, 3*time.Second), w.chance(0.15)
+		order("drains", func(id state.Request) state.Input {
+			return state.DrainAgent{Request: id, AgentID: agent, MaxGrace: &grace, MarkGone: markGone}
+		})
 	case n < 4:
-		w.note([]string{m.name, id}, "an operator deactivates %s", id)
-		m.step(state.DeactivateAgent{Request: 9, AgentID: id})
+		order("deactivates", func(id state.Request) state.Input { return state.DeactivateAgent{Request: id, AgentID: agent} })
 	default:
-		w.note([]string{m.name, id}, "an operator reactivates %s", id)
-		m.step(state.ReactivateAgent{Request: 10, AgentID: id})
+		order("reactivates", func(id state.Request) state.Input { return state.ReactivateAgent{Request: id, AgentID: agent} })
 	}
 }
 
@@ -39,9 +42,10 @@ func (m *master) service(f Fault) {
 // that can be.
 func (w *world) restoreService() {
 	if m := w.leader; m.alive {
-		for _, id := range sorted(m.views.agents) {
-			if a := m.views.agents[id]; a.Deactivated && (a.Drain == nil || a.Drain.Drained) {
-				m.step(state.ReactivateAgent{Request: 11, AgentID: id})
+		m.endMaintenance()
+		for _, agent := range sorted(m.views.agents) {
+			if a := m.views.agents[agent]; a.Deactivated && (a.Drain == nil || a.Drain.Drained) {
+				m.order(nil, func(id state.Request) state.Input { return state.ReactivateAgent{Request: id, AgentID: agent} })
 			}
 		}
 	}
@@ -60,10 +64,10 @@ func (m *master) checkService(offers []*state.OfferView) {
 var standsGone = []byte(`"standing":"gone"`)
 
 // noteGone remembers which agents are durably gone.
-func (r *registry) noteGone(entries []state.Entry) {
-	for _, e := range entries {
-		if bytes.Contains(e.Value, standsGone) {
-			r.gone[e.Key] = true
+func (r *records) noteGone(batch registry.Batch) {
+	for _, op := range batch {
+		if bytes.Contains(op.Value, standsGone) {
+			r.gone[op.Key] = true
 		}
 	}
 }
@@ -71,16 +75,22 @@ func (r *registry) noteGone(entries []state.Entry) {
 // checkGone: an agent that is gone stays so, until it is forgotten.
 func (w *world) checkGone() {
 	for _, key := range sorted(w.registry.gone) {
-		if value, known := w.registry.entries[key]; known && !bytes.Contains(value, standsGone) {
-			w.fail([]string{everybody}, "%s was gone, and the registry has it as %s", key, value)
+		if e, known := w.registry.store.entries[key]; known && !bytes.Contains(e.Value, standsGone) {
+			w.fail([]string{everybody}, "%s was gone, and the registry has it as %s", key, e.Value)
 		}
 	}
 }
 
-// exit is the orderly end of an agent's process: it has been marked gone. It is
-// started again, as a new agent.
+// exit is the orderly end of an agent's process: its machine is down for
+// maintenance, or it has been marked gone. It is started again; one that is gone
+// is a new agent then.
 func (h *host) exit(out agentstate.Exit) {
 	w := h.w
+	if w.downs[h.name] && out.Err == nil && strings.Contains(out.Reason, "down for maintenance") {
+		h.crash("its machine is down for maintenance")
+		w.after(w.between(500*time.Millisecond, 5*time.Second), h.boot)
+		return
+	}
 	if len(w.registry.gone) == 0 || out.Err == nil || !strings.Contains(out.Err.Error(), "was marked gone") {
 		w.fail([]string{h.name}, "%s: the agent ends: %s: %v", h.name, out.Reason, out.Err)
 		return

@@ -24,6 +24,9 @@ type Config struct {
 	// Wire has every message encoded and decoded on its way, as between real
 	// processes; slower, and it shows what shares memory that it should not.
 	Wire bool
+	// AuditEvery is after how many steps of a master its books are audited: 1. What
+	// is wrong in them stays so; this is for long runs.
+	AuditEvery int
 	// Log gets every line of the trace as it happens; may be nil.
 	Log func(line string)
 
@@ -39,6 +42,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Duration <= 0 {
 		c.Duration = time.Minute
+	}
+	if c.AuditEvery <= 0 {
+		c.AuditEvery = 1
 	}
 	return c
 }
@@ -113,10 +119,13 @@ type world struct {
 	report  Report
 
 	weather    weather
-	registry   registry
-	leader     *master // the process that leads, or did until it died
+	registry   records
+	election   election
+	leader     *master // that of the newest epoch, alive or not
 	masters    []*master
-	epoch      uint64
+	requests   uint64 // of operators, so far
+	promises   map[string]*promise
+	downs      map[string]bool // hosts that an operator wanted down
 	hosts      []*host
 	allocation allocation
 	schedulers []*scheduler
@@ -134,13 +143,18 @@ var began = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newWorld(cfg Config) *world {
 	w := &world{
-		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x6d657a7a6f)), lives: map[taskKey]*life{}, free: map[string]time.Duration{},
+		cfg: cfg, rng: chanceOf(cfg.Seed, 0), lives: map[taskKey]*life{}, free: map[string]time.Duration{},
+		promises: map[string]*promise{}, downs: map[string]bool{},
 		report: Report{Seed: cfg.Seed, Faults: map[Fault]int{}},
 	}
 	w.trace.hash = fnv.New64a()
-	w.registry.entries, w.registry.ended = map[string][]byte{}, map[string]bool{}
-	w.registry.gone = map[string]bool{}
+	w.registry = records{store: newStore(), ended: map[string]bool{}, gone: map[string]bool{}}
 	return w
+}
+
+// chanceOf is one of the streams of chance of a seed.
+func chanceOf(seed, stream uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, 0x6d657a7a6f+stream))
 }
 
 func (w *world) time() time.Time { return began.Add(w.now) }

@@ -15,6 +15,9 @@ var (
 	seeds = flag.Int("seeds", defaultSeeds, "how many seeds TestSeeds runs")
 	first = flag.Uint64("first", 1, "the first seed that TestSeeds runs")
 	only  = flag.Uint64("seed", 0, "run this seed alone, and print its trace")
+	every = flag.Bool("every-fault", false, "TestSeeds has every kind of fault in every seed")
+	audit = flag.Int("audit", 1, "after how many steps of a master TestSeeds has its books audited")
+	most  = flag.Uint64("failures", 5, "after how many failing seeds TestSeeds stops")
 )
 
 // configOf is the cluster of a seed: small ones mostly, with all faults, some
@@ -35,6 +38,10 @@ func configOf(seed uint64) Config {
 	case 5:
 		cfg.Faults.Every = 500 * time.Millisecond
 	}
+	if *every {
+		cfg.Faults = Faults{Every: time.Duration(500+250*(seed%8)) * time.Millisecond}
+	}
+	cfg.AuditEvery = *audit
 	return cfg
 }
 
@@ -59,7 +66,7 @@ func TestSeeds(t *testing.T) {
 		workers.Go(func() {
 			for {
 				seed := next.Add(1) - 1
-				if seed >= *first+uint64(*seeds) || failed.Load() >= 5 {
+				if seed >= *first+uint64(*seeds) || failed.Load() >= *most {
 					return
 				}
 				report, err := Run(configOf(seed))
