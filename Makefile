@@ -12,7 +12,7 @@ GOBUILD := umask 022 && CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 PLUGINS := allocator-drf allocator-priority isolator-cgroups isolator-containerd framework-mesos
 STATICCHECK_VERSION := v0.8.2
 FUZZTIME ?= 20s
-SIM_SEEDS ?= 300
+SEEDS ?= 300
 
 .PHONY: help
 help: ## What each target does
@@ -42,8 +42,8 @@ test-cgroup2: ## Both isolators on a cgroup v2 kernel, in QEMU
 	plugins/internal/cgroup2/run.sh
 
 .PHONY: sim
-sim: ## The cluster simulator over many seeds (SIM_SEEDS=300)
-	go test -count=1 -run TestSeeds ./core/sim -args -seeds=$(SIM_SEEDS)
+sim: ## The cluster simulator over many seeds (SEEDS=300)
+	go test -count=1 -timeout 24h -run 'TestSeeds$$' ./core/sim -args -seeds=$(SEEDS)
 
 .PHONY: swap-torture
 swap-torture: ## Two hundred live swaps of the allocator under a thousand running tasks

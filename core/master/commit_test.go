@@ -1,14 +1,48 @@
 package master
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/core/registry"
 	"github.com/mezzo-os/mezzo/core/registry/bolt"
 )
+
+// A leader that has nothing to write finds out that a later epoch was taken.
+func TestLaterEpochEndsATerm(t *testing.T) {
+	store, err := bolt.Open(filepath.Join(t.TempDir(), bolt.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	epoch, err := store.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		(&term{master: &Master{registry: store}, epoch: epoch}).watchEpoch(ctx, cancel, time.Millisecond)
+	}()
+	if ctx.Err() != nil {
+		t.Errorf("the term has ended: %v", context.Cause(ctx))
+	}
+	if _, err := store.Acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-over
+	if cause := context.Cause(ctx); !errors.Is(cause, registry.ErrSuperseded) {
+		t.Errorf("the term ended by %v, want %v", cause, registry.ErrSuperseded)
+	}
+}
 
 // What the machine writes at once may be more than a batch of the registry
 // holds, in entries as in bytes, and may name a key twice.

@@ -36,6 +36,9 @@ const (
 	// longTerm is one that was not short.
 	longTerm = time.Minute
 
+	// epochCheck is how often a leader looks whether its epoch is still the newest.
+	epochCheck = 10 * time.Second
+
 	// commitBytes bounds one write of the registry, overhead included.
 	commitBytes = registry.MaxBatch / 2
 )
@@ -151,6 +154,7 @@ func (m *Master) lead(ctx context.Context) error {
 	}
 	m.logger.Info("leading", "id", t.id, "epoch", t.epoch, "recovered_in", time.Since(elected).Round(time.Millisecond))
 	running.Go(func() { t.write(ctx, cancel) })
+	running.Go(func() { t.watchEpoch(ctx, cancel, epochCheck) })
 	running.Go(func() {
 		defer close(t.over)
 		t.loop.run(ctx)
@@ -228,6 +232,29 @@ func (t *term) write(ctx context.Context, cancel context.CancelCauseFunc) {
 			answer.Err = err.Error()
 		}
 		_ = t.inbox.post(answer) // refused only when the term is over
+	}
+}
+
+// watchEpoch ends the term when somebody has taken a later epoch. A leader that
+// writes finds that out; one that has nothing to write would lead on beside
+// agents that refuse it. It comes about when a candidate that was elected before
+// was slow, and took its epoch last.
+func (t *term) watchEpoch(ctx context.Context, cancel context.CancelCauseFunc, every time.Duration) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		asking, asked := context.WithTimeout(ctx, every)
+		newest, err := t.master.registry.Epoch(asking)
+		asked()
+		if err == nil && newest > t.epoch {
+			cancel(fmt.Errorf("%w: its epoch is %d, this master's %d", registry.ErrSuperseded, newest, t.epoch))
+			return
+		}
 	}
 }
 

@@ -47,11 +47,13 @@ const (
 	OperatorMachine   Fault = "operator machine"  // takes a machine down for maintenance, or up again
 )
 
-// faultWeights are how often each kind happens, in proportion.
-var faultWeights = []struct {
+type weighted struct {
 	fault  Fault
 	weight int
-}{
+}
+
+// faultWeights are how often each kind happens, in proportion.
+var faultWeights = []weighted{
 	{AgentCrash, 12}, {HostReboot, 3}, {DiskLoss, 1}, {SlowDisk, 4}, {IsolatorCrash, 8}, {LinkCut, 8}, {Partition, 6}, {PartitionUp, 4}, {PartitionDown, 4},
 	{MasterCrash, 5}, {MasterFailover, 3}, {MasterStop, 3}, {StandbyCrash, 1}, {ElectionStorm, 2}, {RegistryFailure, 3}, {AllocatorCrash, 5}, {RogueAllocator, 2}, {SessionCut, 3}, {SchedulerCut, 6}, {SchedulerFailover, 5},
 	{SlowNetwork, 2}, {OperatorKill, 3}, {OperatorTeardown, 1}, {OperatorRole, 2},
@@ -65,9 +67,9 @@ type Faults struct {
 	Every time.Duration
 	// Only, if set, are the kinds that happen.
 	Only []Fault
-	// Skip are single faults that do not happen, by their numbers, which are those
-	// of the trace.
-	Skip []int
+	// Keep, if not nil, are the only faults that happen, by their numbers, which are
+	// those of the trace.
+	Keep []int
 }
 
 // AllFaults is every kind of fault, one in two seconds.
@@ -99,10 +101,11 @@ func (w *world) planFaults() {
 	w.rng = chanceOf(w.cfg.Seed, 1)
 	for at, n := w.exponential(f.Every), 1; at < w.cfg.Duration; at, n = at+w.exponential(f.Every), n+1 {
 		kind := w.pickFault(w.pick(max(1, total)))
-		if slices.Contains(f.Skip, n) {
+		if f.Keep != nil && !slices.Contains(f.Keep, n) {
 			continue
 		}
 		w.at(at, func() {
+			w.report.struck = append(w.report.struck, n)
 			w.report.Faults[kind]++
 			w.note([]string{everybody}, "FAULT %d: %s", n, kind)
 			usual := w.rng

@@ -15,6 +15,8 @@ import (
 type Config struct {
 	// Seed decides everything that is left to chance.
 	Seed uint64
+	// Roll gives other chance to everything but what goes wrong when.
+	Roll uint64
 	// Agents and Frameworks are how many there are: 3 and 4.
 	Agents, Frameworks int
 	// Duration is how long faults happen, in virtual time: 60 s.
@@ -63,6 +65,8 @@ type Report struct {
 	Launched, Started, Ended, Refused int
 	// Faults counts what went wrong, by name.
 	Faults map[Fault]int
+
+	struck []int // the numbers of the faults that happened
 }
 
 // Failure is a violated invariant.
@@ -75,6 +79,8 @@ type Failure struct {
 	Subjects []string
 	// Trace are the last events that concern the subjects.
 	Trace []string
+
+	kind string // of what was violated, without whom it concerns
 }
 
 // Error tells everything that a person needs who wants to know what happened.
@@ -143,7 +149,7 @@ var began = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newWorld(cfg Config) *world {
 	w := &world{
-		cfg: cfg, rng: chanceOf(cfg.Seed, 0), lives: map[taskKey]*life{}, free: map[string]time.Duration{},
+		cfg: cfg, rng: chanceOf(cfg.Seed, cfg.Roll<<32), lives: map[taskKey]*life{}, free: map[string]time.Duration{},
 		promises: map[string]*promise{}, downs: map[string]bool{},
 		report: Report{Seed: cfg.Seed, Faults: map[Fault]int{}},
 	}
@@ -174,7 +180,7 @@ func (w *world) fail(subjects []string, format string, args ...any) {
 	}
 	w.failure = &Failure{
 		Seed: w.cfg.Seed, At: w.now, Step: w.step, What: fmt.Sprintf(format, args...),
-		Subjects: subjects, Trace: w.trace.about(w.concerned(subjects), 80),
+		kind: format, Subjects: subjects, Trace: w.trace.about(w.concerned(subjects), 80),
 	}
 	w.note(subjects, "FAILED: %s", w.failure.What)
 }

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,12 +13,15 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", defaultSeeds, "how many seeds TestSeeds runs")
-	first = flag.Uint64("first", 1, "the first seed that TestSeeds runs")
-	only  = flag.Uint64("seed", 0, "run this seed alone, and print its trace")
-	every = flag.Bool("every-fault", false, "TestSeeds has every kind of fault in every seed")
-	audit = flag.Int("audit", 1, "after how many steps of a master TestSeeds has its books audited")
-	most  = flag.Uint64("failures", 5, "after how many failing seeds TestSeeds stops")
+	seeds  = flag.Int("seeds", defaultSeeds, "how many seeds TestSeeds runs")
+	first  = flag.Uint64("first", 1, "the first seed that TestSeeds runs")
+	only   = flag.Uint64("seed", 0, "run this seed alone, and print its trace")
+	text   = flag.String("config", "", "run this Config alone, as a failure names it, and print its trace")
+	budget = flag.Duration("shrink", time.Minute, "how long TestSeeds looks for a smaller run that fails as well")
+	within = flag.Int("within", 100, "within how many seeds TestPlantedBugs must find each")
+	every  = flag.Bool("every-fault", false, "TestSeeds has every kind of fault in every seed")
+	audit  = flag.Int("audit", 1, "after how many steps of a master TestSeeds has its books audited")
+	most   = flag.Uint64("failures", 5, "after how many failing seeds TestSeeds stops")
 )
 
 // configOf is the cluster of a seed: small ones mostly, with all faults, some
@@ -47,8 +51,14 @@ func configOf(seed uint64) Config {
 
 // TestSeeds runs many clusters through faults.
 func TestSeeds(t *testing.T) {
-	if *only != 0 {
+	if *only != 0 || *text != "" {
 		cfg := configOf(*only)
+		if *text != "" {
+			var err error
+			if cfg, err = ParseConfig(*text); err != nil {
+				t.Fatal(err)
+			}
+		}
 		cfg.Log = func(line string) { fmt.Println(line) }
 		report, err := Run(cfg)
 		if err != nil {
@@ -60,6 +70,7 @@ func TestSeeds(t *testing.T) {
 	var next, steps, launched, started, ended, refused, failed atomic.Uint64
 	next.Store(*first)
 	var mu sync.Mutex
+	var shrinking sync.Once // the first failure is enough to begin with
 	faults := map[Fault]int{}
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
@@ -72,7 +83,8 @@ func TestSeeds(t *testing.T) {
 				report, err := Run(configOf(seed))
 				if err != nil {
 					failed.Add(1)
-					t.Errorf("%v\nrepeat it with: go test -count=1 -run TestSeeds ./core/sim -args -seed=%d", err, seed)
+					t.Errorf("%v\nrepeat it with: %s", err, again(configOf(seed)))
+					shrinking.Do(func() { shrink(t, configOf(seed)) })
 				}
 				steps.Add(report.Steps)
 				launched.Add(uint64(report.Launched))
@@ -95,6 +107,69 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
+func again(cfg Config) string {
+	return fmt.Sprintf("go test -count=1 -run TestSeeds ./core/sim -args -config='%s'", cfg)
+}
+
+// shrink looks for a smaller run that fails like this one, and tells of it.
+func shrink(t *testing.T, cfg Config) {
+	end := time.Now().Add(*budget)
+	small, failure, err := Shrink(cfg, func() bool { return time.Now().Before(end) })
+	if err != nil {
+		t.Errorf("%s does not fail any more: %v", cfg, err)
+		return
+	}
+	t.Errorf("a smaller run that fails in the same way, with %d faults:\n%v\nrepeat it with: %s", len(small.Faults.Keep), failure, again(small))
+}
+
+// TestShrink: of a failing run a smaller one is found that fails in the same way,
+// and can be repeated by its text.
+func TestShrink(t *testing.T) {
+	for _, p := range []plant{plantDropKills, plantLostCheckpoint} {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			cfg := Config{Agents: 4, Frameworks: 4, Duration: 40 * time.Second, Faults: AllFaults(), plant: p}
+			var first *Failure
+			for first == nil {
+				cfg.Seed++
+				_, err := Run(cfg)
+				errors.As(err, &first)
+			}
+			tries := 0
+			small, failure, err := Shrink(cfg, func() bool { tries++; return tries < 40 })
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("from %s\nto %s\n%v", cfg, small, failure)
+			if failure.kind != first.kind {
+				t.Errorf("it was %q, and the smaller run fails by %q", first.What, failure.What)
+			}
+			if small.Agents+small.Frameworks >= cfg.Agents+cfg.Frameworks || len(small.Faults.Keep) > 12 {
+				t.Errorf("%s is hardly smaller", small)
+			}
+			read, err := ParseConfig(small.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			read.plant = p
+			_, err = Run(read)
+			var again *Failure
+			if !errors.As(err, &again) || again.Error() != failure.Error() {
+				t.Errorf("run again from its text, it fails by %v", err)
+			}
+		})
+	}
+}
+
+// TestParseConfig: what is wrong in a text is named.
+func TestParseConfig(t *testing.T) {
+	for _, bad := range []string{"sed=1", "seed=x", "only=agent-crush", "keep=1,b", "duration=3"} {
+		if _, err := ParseConfig(bad); err == nil || !strings.Contains(err.Error(), bad) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
 // TestDeterminism runs seeds twice.
 func TestDeterminism(t *testing.T) {
 	for seed := uint64(1); seed <= 6; seed++ {
@@ -112,27 +187,23 @@ func TestDeterminism(t *testing.T) {
 
 // TestPlantedBugs proves that the invariants find bugs.
 func TestPlantedBugs(t *testing.T) {
-	const within = 60
 	for p := plantNone + 1; p < plantCount; p++ {
 		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
-			for seed := uint64(1); seed <= within; seed++ {
+			for seed := uint64(1); seed <= uint64(*within); seed++ {
 				cfg := configOf(seed)
 				cfg.plant = p
-				if p == plantStaleEpoch { // needs agents that meet a leader of the past
-					cfg.Faults = Faults{Every: time.Second, Only: []Fault{MasterFailover, LinkCut}}
-				}
 				_, err := Run(cfg)
 				var f *Failure
 				if errors.As(err, &f) {
-					t.Logf("found with seed %d: %s", seed, f.What)
-					if f.Seed != seed || f.Step == 0 || len(f.Trace) == 0 {
+					t.Logf("found with the %d. seed, %d: %s", seed, cfg.Seed, f.What)
+					if f.Seed != cfg.Seed || f.Step == 0 || len(f.Trace) == 0 {
 						t.Errorf("the failure does not say where it was: %+v", f)
 					}
 					return
 				}
 			}
-			t.Errorf("not found within %d seeds", within)
+			t.Errorf("not found within %d seeds", *within)
 		})
 	}
 }
