@@ -24,9 +24,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
 	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 // handle is the plugin's note for the agent: the state directory tells all.
@@ -72,17 +74,16 @@ func (p *plug) Create(ctx context.Context, r *isolatorv1.CreateRequest) (*isolat
 		return nil, err
 	}
 	m := &maker{plug: p, client: client, c: c, r: r, s: s}
-	response, err := m.create(p.connection.in(ctx))
-	if err != nil {
+	if err := m.create(p.connection.in(ctx)); err != nil {
 		p.Logger.Debug("a container could not be created", "container", id, "error", err)
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoPatience)
 		defer cancel()
-		if e := p.Discard(undo, c); e != nil {
+		if e := m.undo(undo); e != nil {
 			p.Logger.Error("a container that could not be created could not be removed either", "container", id, "error", e)
 		}
 		return nil, holder.Subject(id, p.failed(err))
 	}
-	return response, nil
+	return &isolatorv1.CreateResponse{Pid: c.Pid(), Handle: []byte(handle), Netns: m.netns, Networks: m.networked}, nil
 }
 
 // undoPatience is how long it may take to remove what a failed Create has made.
@@ -109,72 +110,93 @@ func (p *plug) failed(err error) error {
 	return status.Error(codes.FailedPrecondition, err.Error())
 }
 
-// maker makes one container.
+// maker makes one container. Each step leaves for those after it what they need.
 type maker struct {
 	*plug
 	client *containerd.Client
 	c      *holder.Container
 	r      *isolatorv1.CreateRequest
 	s      *specs.Spec
+
+	directories cgroup.Directories
+	options     []containerd.NewContainerOpts
+	mounts      []containerd.NewTaskOpts
+	terminal    string // the task's, on the host
+	launched    bool   // whether the shim runs
+	netns       string
+	networked   []*v1.NetworkInfo
+	container   containerd.Container
+	task        containerd.Task
 }
 
-// create does things in an order in which whatever was made is found again by a
-// process that knows nothing: the note first, and everything else under names
-// that follow from it.
-func (m *maker) create(ctx context.Context) (*isolatorv1.CreateResponse, error) {
-	if err := m.takeGPUs(); err != nil {
-		return nil, err
+// steps make the container, in an order in which whatever was made is found
+// again by a process that knows nothing: the note first, and everything else
+// under names that follow from it.
+func (m *maker) steps() []func(context.Context) error {
+	return []func(context.Context) error{
+		m.takeGPUs, m.note, m.limit, m.root, m.giveGPUs, m.launch, m.network, m.makeContainer, m.makeTask, m.adopt,
 	}
-	if err := m.c.Note(); err != nil {
-		return nil, err
+}
+
+func (m *maker) create(ctx context.Context) error {
+	for _, step := range m.steps() {
+		if err := step(ctx); err != nil {
+			return err
+		}
 	}
-	// Which devices the container may use is runc's affair, which adds those that
-	// every container has; everything else is limited here.
+	return nil
+}
+
+// undo removes what has been made so far.
+func (m *maker) undo(ctx context.Context) error {
+	if m.launched {
+		return m.Discard(ctx, m.c)
+	}
+	return m.Remove(ctx, m.c)
+}
+
+func (m *maker) note(context.Context) error { return m.c.Note() }
+
+// limit makes the container's cgroups. Which devices it may use is runc's affair,
+// which adds those that every container has; everything else is limited here.
+func (m *maker) limit(context.Context) (err error) {
 	limits := *m.s.Linux.Resources
 	m.s.Linux.Resources = &specs.LinuxResources{Devices: limits.Devices}
 	limits.Devices = nil
-	directories, err := m.Host.Create(m.c.Group, &limits)
-	if err != nil {
-		return nil, err
-	}
-	options, root, err := m.root(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.giveGPUs(); err != nil {
-		return nil, err
-	}
+	m.directories, err = m.Host.Create(m.c.Group, &limits)
+	return err
+}
+
+// launch starts the container's shim.
+func (m *maker) launch(ctx context.Context) error {
 	config, err := m.shimRecord()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	holder.AddDirectories(&config, directories)
+	holder.AddDirectories(&config, m.directories)
 	if err := record.Write(m.c.File(record.ConfigFile), config, false); err != nil {
-		return nil, err
+		return err
 	}
 	answer, err := m.Launch(ctx, m.c)
 	if err == nil {
+		m.launched, m.terminal = true, answer.Get(record.Terminal)
 		err = m.Follow(m.c)
 	}
 	if err != nil {
-		return nil, status.Error(codes.FailedPrecondition, err.Error())
+		return status.Error(codes.FailedPrecondition, err.Error())
 	}
-	networks, netns, err := m.network(ctx)
-	if err != nil {
-		return nil, err
+	return nil
+}
+
+// adopt gives the shim the container's first process.
+func (m *maker) adopt(ctx context.Context) error {
+	if err := m.Adopt(ctx, m.c, int64(m.task.Pid())); err != nil {
+		return status.Error(codes.FailedPrecondition, err.Error())
 	}
-	m.enter(answer.Get(record.Terminal))
-	task, err := m.task(ctx, append(options, containerd.WithSpec(m.s)), root)
-	if err != nil {
-		return nil, err
+	if m.netns == "" && isNew(m.s, specs.NetworkNamespace) {
+		m.netns = fmt.Sprintf("/proc/%d/ns/net", m.task.Pid())
 	}
-	if err := m.Adopt(ctx, m.c, int64(task.Pid())); err != nil {
-		return nil, status.Error(codes.FailedPrecondition, err.Error())
-	}
-	if netns == "" && isNew(m.s, specs.NetworkNamespace) {
-		netns = fmt.Sprintf("/proc/%d/ns/net", task.Pid())
-	}
-	return &isolatorv1.CreateResponse{Pid: m.c.Pid(), Handle: []byte(handle), Netns: netns, Networks: networks}, nil
+	return nil
 }
 
 // name is what containerd calls a container.
@@ -190,43 +212,46 @@ var validName = regexp.MustCompile(`^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$`)
 
 // root makes the container's root file system: a snapshot of its image, or the
 // host's. Who the process runs as is looked up in it.
-func (m *maker) root(ctx context.Context) ([]containerd.NewContainerOpts, []containerd.NewTaskOpts, error) {
+func (m *maker) root(ctx context.Context) error {
 	t := m.r.GetTask()
-	options := []containerd.NewContainerOpts{
+	m.options = []containerd.NewContainerOpts{
 		containerd.WithRuntime(m.config.Runtime, nil),
 		containerd.WithContainerLabels(map[string]string{labelContainer: m.c.ID, labelDirectory: m.Dir}),
 	}
-	bind := func(source string, option ...string) []containerd.NewTaskOpts {
-		return []containerd.NewTaskOpts{containerd.WithRootFS([]mount.Mount{{Type: "bind", Source: source, Options: append(option, "bind")}})}
+	bind := func(source string) {
+		m.mounts = []containerd.NewTaskOpts{containerd.WithRootFS([]mount.Mount{{Type: "bind", Source: source, Options: []string{"bind"}}})}
 	}
 	switch {
 	case t.GetSandboxOnly():
 		dir := m.c.File("root")
 		if err := os.Mkdir(dir, 0o755); err != nil {
-			return nil, nil, err
+			return err
 		}
 		if err := m.makeSharedMemory(); err != nil {
-			return nil, nil, err
+			return err
 		}
-		return options, bind(dir), m.writeUser(specs.User{})
+		bind(dir)
+		return m.writeUser(specs.User{})
 	case m.imageOf(t) == "":
 		// Without the mounts below it: to take those away again would, where they
 		// are shared, take them from the host.
-		return options, bind("/"), m.writeUser(m.s.Process.User)
+		bind("/")
+		return m.writeUser(m.s.Process.User)
 	}
 	found, err := m.images.Image(ctx, m.c.ID)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	held := m.images.Context(ctx, m.c.ID)
+	held := m.held(ctx)
 	key := name(m.c.ID)
 	if _, err := m.client.SnapshotService(m.snapshotter()).Prepare(held, key, found.Chain.String()); err != nil && !errdefs.IsAlreadyExists(err) {
-		return nil, nil, fmt.Errorf("make the container's file system: %w", err)
+		return fmt.Errorf("make the container's file system: %w", err)
 	}
 	if err := m.user(held, key, found.Config.User); err != nil {
-		return nil, nil, err
+		return err
 	}
-	return append(options, containerd.WithImageName(found.Name()), containerd.WithSnapshotter(m.snapshotter()), containerd.WithSnapshot(key)), nil, nil
+	m.options = append(m.options, containerd.WithImageName(found.Name()), containerd.WithSnapshotter(m.snapshotter()), containerd.WithSnapshot(key))
+	return nil
 }
 
 func (p *plug) snapshotter() string {
@@ -296,35 +321,45 @@ func (m *maker) shimRecord() (record.Record, error) {
 }
 
 // enter puts mezzo-init before the task.
-func (m *maker) enter(terminal string) {
+func (m *maker) enter() {
 	bind := func(source, destination string, options ...string) {
 		m.s.Mounts = append(m.s.Mounts, specs.Mount{Destination: destination, Type: "bind", Source: source, Options: append(options, "bind", "nosuid")})
 	}
 	bind(m.init, initPath, "ro")
 	bind(m.c.File(record.GuestSocket), socketPath, "ro")
-	if terminal != "" {
-		bind(terminal, "/dev/console", "rw") // by which the task can find its terminal's name
+	if m.terminal != "" {
+		bind(m.terminal, "/dev/console", "rw") // by which the task can find its terminal's name
 	}
 	args := []string{initPath, socketPath, m.s.Annotations[annotationExecute], "--"}
 	m.s.Process.Args = append(args, m.s.Process.Args...)
 	m.s.Process.Terminal = false
 }
 
-// task makes containerd's container and its task, which is mezzo-init's process
-// before its first instruction.
-func (m *maker) task(ctx context.Context, options []containerd.NewContainerOpts, root []containerd.NewTaskOpts) (containerd.Task, error) {
-	if m.imageOf(m.r.GetTask()) != "" {
-		ctx = m.images.Context(ctx, m.c.ID)
+// makeContainer makes containerd's container.
+func (m *maker) makeContainer(ctx context.Context) (err error) {
+	m.enter()
+	if m.container, err = m.client.NewContainer(m.held(ctx), name(m.c.ID), append(m.options, containerd.WithSpec(m.s))...); err != nil {
+		return fmt.Errorf("make containerd's container: %w", err)
 	}
-	container, err := m.client.NewContainer(ctx, name(m.c.ID), options...)
-	if err != nil {
-		return nil, fmt.Errorf("make containerd's container: %w", err)
+	return nil
+}
+
+// makeTask makes its task, which is mezzo-init's process before its first
+// instruction.
+func (m *maker) makeTask(ctx context.Context) (err error) {
+	if m.task, err = m.container.NewTask(m.held(ctx), cio.LogFile(m.c.File(initLog)), m.mounts...); err != nil {
+		return fmt.Errorf("make the container's task: %w", explain(err))
 	}
-	task, err := container.NewTask(ctx, cio.LogFile(m.c.File(initLog)), root...)
-	if err != nil {
-		return nil, fmt.Errorf("make the container's task: %w", explain(err))
+	return nil
+}
+
+// held is a context in which what containerd makes belongs to the container's
+// image, where it has one, and is kept as long.
+func (m *maker) held(ctx context.Context) context.Context {
+	if m.imageOf(m.r.GetTask()) == "" {
+		return ctx
 	}
-	return task, nil
+	return m.images.Context(ctx, m.c.ID)
 }
 
 // explain leaves out of an error what runc says of itself.

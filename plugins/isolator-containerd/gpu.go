@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,7 +48,7 @@ func (p *plug) wantedGPUs(t *isolatorv1.Task) (wanted int, all []string, err err
 }
 
 // takeGPUs chooses the container's GPUs, before it is noted.
-func (m *maker) takeGPUs() error {
+func (m *maker) takeGPUs(context.Context) error {
 	wanted, all, err := m.wantedGPUs(m.r.GetTask())
 	if err != nil {
 		return err
@@ -56,7 +57,7 @@ func (m *maker) takeGPUs() error {
 }
 
 // giveGPUs puts them into the container, with all that belongs to them.
-func (m *maker) giveGPUs() error {
+func (m *maker) giveGPUs(context.Context) error {
 	if len(m.c.GPUs) == 0 {
 		return nil
 	}

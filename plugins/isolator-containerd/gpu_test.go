@@ -106,26 +106,39 @@ func unusualDevice(t *testing.T) string {
 	return ""
 }
 
-// TestGPUsInGroup: the tasks of a group have theirs by themselves, and what they
-// ask for as devices; their root has no process to have any.
+// group makes a task group's root container.
+func (n *node) group(id string) {
+	n.t.Helper()
+	root := &box{id: id, task: &isolatorv1.Task{ExecutorId: "e", SandboxOnly: true, Resources: []*v1.Resource{scalar("mem", 64), scalar("gpus", 1)}}, spec: n.shell("", "").spec}
+	root.spec.Process = nil
+	n.run(root)
+}
+
+// TestGPUsInGroup: the tasks of a group have theirs by themselves; their root has
+// no process to have any.
 func TestGPUsInGroup(t *testing.T) {
 	t.Parallel()
 	dir, _ := describeGPUs(t, "0")
-	device := unusualDevice(t)
-	n := withImage(t, map[string]any{"cdi_dirs": []string{dir}, "allowed_devices": []string{device}})
-	root := &box{id: "root", task: &isolatorv1.Task{ExecutorId: "e", SandboxOnly: true, Resources: []*v1.Resource{scalar("mem", 64), scalar("gpus", 1)}}, spec: n.shell("", "").spec}
-	root.spec.Process = nil
-	n.run(root)
+	n := withImage(t, map[string]any{"cdi_dirs": []string{dir}})
+	n.group("root")
 	with, without := n.withGPUs("with", 1), n.withGPUs("without", 0)
 	with.task.Parent, without.task.Parent = "root", "root"
 	n.run(with)
 	n.run(without)
 	n.output("with", "gpus gpu0 void GPU_0=yes")
 	n.output("without", "gpus")
-	b := n.shell("device", `(: < `+device+`) && echo opened`)
+}
+
+// TestDeviceInGroup: a task of a group may have a device, and only that.
+func TestDeviceInGroup(t *testing.T) {
+	t.Parallel()
+	device := unusualDevice(t)
+	n := withImage(t, map[string]any{"allowed_devices": []string{device}})
+	n.group("root")
+	b := n.shell("device", `(: < `+device+`) && echo opened; mknod /dev/other c 1 11 && (: < /dev/other) 2>/dev/null || echo refused`)
 	b.task.Parent, b.task.Options = "root", &isolatorv1.Options{Devices: []string{device}}
-	if got := n.outcome(b); got != "opened\n" {
-		t.Errorf("a device in a group: %q", got)
+	if got := n.outcome(b); got != "opened\nrefused\n" {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -196,11 +196,15 @@ func (n *node) ctx() context.Context {
 }
 
 // eventually waits for what another process does.
-func (n *node) eventually(what string, ok func() bool) {
+func (n *node) eventually(what string, ok func() bool, instead ...func() string) {
 	n.t.Helper()
 	for until := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(until) {
-			n.t.Fatalf("waited in vain for %s", what)
+			text := ""
+			for _, f := range instead {
+				text += "\n" + f()
+			}
+			n.t.Fatalf("waited in vain for %s%s", what, text)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -169,50 +168,6 @@ func TestRestart(t *testing.T) {
 	n.release("runs")
 	if s := n.wait("runs"); s.GetCode() != 5 {
 		t.Errorf("runs: %v", s)
-	}
-}
-
-// TestCrash: a plugin that ends in the middle of a launch leaves nothing that
-// Cleanup in the next process does not find.
-func TestCrash(t *testing.T) {
-	t.Parallel()
-	n := withImage(t, nil)
-	steps := []func(*maker, context.Context) error{
-		func(m *maker, ctx context.Context) error { return m.c.Note() },
-		func(m *maker, ctx context.Context) error {
-			_, err := m.Host.Create(m.c.Group, m.s.Linux.Resources)
-			return err
-		},
-		func(m *maker, ctx context.Context) error { _, _, err := m.root(ctx); return err },
-		func(m *maker, ctx context.Context) error { _, _, err := m.network(ctx); return err },
-	}
-	for last := range steps {
-		id := "crash" + string(rune('a'+last))
-		b := n.shell(id, "true")
-		text, err := n.prepare(b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := parseSpec(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		client, err := n.p.connection.get()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := n.p.Container(id)
-		c.Group = id
-		m := &maker{plug: n.p, client: client, c: c, r: &isolatorv1.CreateRequest{Container: id, Task: b.task, Sandbox: n.sandbox(id)}, s: s}
-		for i := 0; i <= last; i++ {
-			if err := steps[i](m, n.p.connection.in(n.ctx())); err != nil {
-				t.Fatalf("step %d: %v", i, err)
-			}
-		}
-	}
-	n.restart() // finish cleans up and finds what stays
-	if states, orphans := n.recover("crasha"); states["crasha"] != isolatorv1.Recovered_STATE_LOST || len(orphans) != len(steps)-1 {
-		t.Errorf("recovered %v, orphans %v", states, orphans)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/network"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
-	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 // wantedNetwork is the network that a task asks for.
@@ -26,7 +25,7 @@ func wantedNetwork(id string, t *isolatorv1.Task) network.Request {
 
 // network makes the container's network, and has it find the names that go with
 // it. One that an isolator before has chosen stays: of ours are then the names.
-func (m *maker) network(ctx context.Context) ([]*v1.NetworkInfo, string, error) {
+func (m *maker) network(ctx context.Context) error {
 	r := wantedNetwork(m.c.ID, m.r.GetTask())
 	if i := namespaceOf(m.s, specs.NetworkNamespace); i >= 0 && m.s.Linux.Namespaces[i].Path != "" && r.Parent == "" {
 		r.Network = &isolatorv1.Network{Mode: isolatorv1.Network_MODE_HOST}
@@ -39,13 +38,14 @@ func (m *maker) network(ctx context.Context) ([]*v1.NetworkInfo, string, error) 
 	}
 	n, err := m.networks.Setup(ctx, r)
 	if err != nil {
-		return nil, "", status.Error(codes.FailedPrecondition, err.Error())
+		return status.Error(codes.FailedPrecondition, err.Error())
 	}
 	if n.Netns != "" {
 		setNamespace(m.s, specs.NetworkNamespace, n.Netns, true)
 	}
 	m.names(n)
-	return n.Networks, n.Netns, nil
+	m.networked, m.netns = n.Networks, n.Netns
+	return nil
 }
 
 // names mounts the files by which the container finds names. In the host's root
