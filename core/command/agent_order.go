@@ -25,12 +25,12 @@ const (
 func (c *cli) agentOrders() []*cobra.Command {
 	return []*cobra.Command{
 		c.agentDrainCommand(), c.agentGoneCommand(),
-		c.agentOrder("deactivate", "Offer an agent to nobody any more; its tasks run on", "is deactivated: it is not offered, and its tasks run on",
+		c.agentOrder("deactivate", "Offer an agent to nobody any more; its tasks run on", "  mezzo agent deactivate node7", "is deactivated: it is not offered, and its tasks run on",
 			func(ctx context.Context, client operatorv1.OperatorClient, id string) error {
 				_, err := client.DeactivateAgent(ctx, &operatorv1.DeactivateAgentRequest{AgentId: id})
 				return err
 			}),
-		c.agentOrder("activate", "Put an agent back into service that was deactivated or drained", "is in service",
+		c.agentOrder("activate", "Put an agent back into service that was deactivated or drained", "  mezzo agent activate node7", "is in service",
 			func(ctx context.Context, client operatorv1.OperatorClient, id string) error {
 				_, err := client.ReactivateAgent(ctx, &operatorv1.ReactivateAgentRequest{AgentId: id})
 				return err
@@ -38,9 +38,9 @@ func (c *cli) agentOrders() []*cobra.Command {
 	}
 }
 
-func (c *cli) agentOrder(verb, short, said string, do func(context.Context, operatorv1.OperatorClient, string) error) *cobra.Command {
+func (c *cli) agentOrder(verb, short, example, said string, do func(context.Context, operatorv1.OperatorClient, string) error) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: verb + " AGENT", Short: short, Long: short + ".\nAGENT is an agent's id, the end of it, or its host name.", Args: cobra.ExactArgs(1),
+		Use: verb + " AGENT", Short: short, Long: short + ".\nAGENT is an agent's id, the beginning or the end of it, or its host name.", Example: example, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.onAgent(cmd.Context(), args[0], func(ctx context.Context, client operatorv1.OperatorClient, a *operatorv1.Agent) error {
 				if err := do(ctx, client, a.Id); err != nil {
@@ -62,7 +62,7 @@ func (c *cli) agentDrainCommand() *cobra.Command {
 		Long: "The agent is offered to nobody any more, and its tasks are asked to end: each has the grace of its own kill policy, or --grace\n" +
 			"if that is less. When the last has ended, and its framework has acknowledged it, the agent is drained, and stays so until\n" +
 			"mezzo agent activate. A drain cannot be called off. An agent that is away is drained when it is back.\n" +
-			"AGENT is an agent's id, the end of it, or its host name.",
+			"AGENT is an agent's id, the beginning or the end of it, or its host name.",
 		Example: "  mezzo agent drain node7 --grace 5m --wait\n  mezzo agent drain S3 --mark-gone",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -151,8 +151,9 @@ func (c *cli) agentGoneCommand() *cobra.Command {
 		Use: "gone AGENT", Short: "Give an agent up for good: its tasks have ended, and it is never taken again",
 		Long: "For a machine that will not come back. Frameworks are told that the agent's tasks have ended, what is reserved there is free,\n" +
 			"and should the agent live after all, it is told to end its tasks and to forget its id. There is no way back.\n" +
-			"AGENT is an agent's id, the end of it, or its host name.",
-		Args: cobra.ExactArgs(1),
+			"AGENT is an agent's id, the beginning or the end of it, or its host name.",
+		Example: "  mezzo agent gone node7\n  mezzo agent gone S3 --yes",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.onAgent(cmd.Context(), args[0], func(ctx context.Context, client operatorv1.OperatorClient, a *operatorv1.Agent) error {
 				if !yes {

@@ -15,7 +15,7 @@ import (
 )
 
 func (c *cli) configCommand() *cobra.Command {
-	group := &cobra.Command{Use: "config", Short: "Work with configuration files", Args: cobra.NoArgs, RunE: needVerb}
+	group := &cobra.Command{Use: "config", Short: "Work with configuration files", Long: "Works with configuration files, without a cluster. docs/configuration.md has all that may be in them.", Args: cobra.NoArgs, RunE: needVerb}
 	var dataDir string
 	check := &cobra.Command{
 		Use:   "check FILE…",

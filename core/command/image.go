@@ -42,7 +42,7 @@ on those that --agent names.`,
 
 func (c *cli) addImageFlags(cmd *cobra.Command, o *imageOptions) {
 	f := cmd.Flags()
-	f.StringArrayVar(&o.agents, "agent", nil, "only this agent (its id or host name); may be repeated")
+	f.StringArrayVar(&o.agents, "agent", nil, "only this agent (its id, the beginning or the end of it, or its host name); may be repeated")
 	f.StringVar(&o.isolator, "isolator", "", "only this isolator of the agents")
 	c.addClientFlags(cmd)
 	c.addJSONFlag(cmd)
@@ -52,6 +52,8 @@ func (c *cli) imageListCommand() *cobra.Command {
 	var o imageOptions
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the images that agents have", Args: cobra.NoArgs,
+		Long:    "CONTAINERS is how many use an image now. A pinned one was imported, or is named in the agent's configuration, and is never collected.",
+		Example: "  mezzo image list\n  mezzo image list --agent node7 --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			images := []*operatorv1.Image{}
 			err := c.eachImageAgent(cmd.Context(), o, func(_ string, client operatorv1.AgentOperatorClient) error {
@@ -110,6 +112,7 @@ func (c *cli) imageRemoveCommand() *cobra.Command {
 	var o imageOptions
 	cmd := &cobra.Command{
 		Use: "rm NAME", Aliases: []string{"remove"}, Short: "Have agents forget an image", Args: cobra.ExactArgs(1),
+		Long:    "NAME is the image's name in full, as mezzo image list prints it. An image that containers use is not removed.",
 		Example: "  mezzo image rm docker.io/library/web:1.4",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.eachImageAgent(cmd.Context(), o, func(agent string, client operatorv1.AgentOperatorClient) error {

@@ -13,6 +13,9 @@ func (c *cli) killCommand() *cobra.Command {
 	var framework string
 	cmd := &cobra.Command{
 		Use: "kill TASK…", Short: "Ask tasks to end: SIGTERM, the grace period, SIGKILL", Args: cobra.MinimumNArgs(1),
+		Long: "TASK is a task's id, or the beginning of it. A task that does not end in its grace period is killed; its framework is told, and may\n" +
+			"start another in its place.",
+		Example: "  mezzo kill web.1\n  mezzo kill web.1 --framework spark",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
 				for _, name := range args {

@@ -105,6 +105,9 @@ func (l *list[T]) write(w io.Writer, items []T, width int, color bool) error {
 func (c *cli) agentsCommand() *cobra.Command {
 	return listCommand(c, list[*operatorv1.Agent]{
 		use: "agents", short: "List the agents and what they have",
+		long: "CPUS, MEM and DISK are what is allocated, of how much there is. STATE is active, draining, drained, deactivated, withheld (a plugin\n" +
+			"of the agent is not healthy), disconnected or unreachable, and why. An agent that was marked gone is not listed.",
+		example: "  mezzo agents\n  mezzo agents --watch\n  mezzo agents --json | jq '.[] | select(.state != \"active\") | .hostname'",
 		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Agent, error) {
 			r, err := client.ListAgents(ctx, &operatorv1.ListAgentsRequest{})
 			return r.GetAgents(), err
@@ -135,6 +138,9 @@ func (c *cli) frameworksCommand() *cobra.Command {
 	var completed bool
 	return listCommand(c, list[*operatorv1.Framework]{
 		use: "frameworks", short: "List the frameworks and what they hold",
+		long: "A framework that is disconnected keeps its tasks for its failover timeout. With --all those that are gone are listed too, as far\n" +
+			"as the master remembers them. mezzo why says why one gets no offers.",
+		example: "  mezzo frameworks\n  mezzo frameworks --all --json",
 		flags: func(cmd *cobra.Command) {
 			cmd.Flags().BoolVarP(&completed, "all", "a", false, "also those that are gone")
 		},
@@ -161,8 +167,10 @@ func (c *cli) tasksCommand() *cobra.Command {
 	request := &operatorv1.ListTasksRequest{}
 	return listCommand(c, list[*operatorv1.Task]{
 		use: "tasks [TASK]", short: "List the tasks",
-		long: "With TASK, only that task, or those whose ids begin so; also when they have ended, as far as the master remembers them.",
-		args: cobra.MaximumNArgs(1),
+		long: "With TASK, only that task, or those whose ids begin so; also when they have ended, as far as the master remembers them.\n" +
+			"Without it, those that have not ended, or with --all those too.",
+		example: "  mezzo tasks\n  mezzo tasks web.1\n  mezzo tasks --all --framework spark --agent node7\n  mezzo tasks --watch --json",
+		args:    cobra.MaximumNArgs(1),
 		flags: func(cmd *cobra.Command) {
 			cmd.Flags().BoolVarP(&completed, "all", "a", false, "also those that have ended")
 			cmd.Flags().StringVar(&framework, "framework", "", "only tasks of this framework: its id, the beginning or the end of it, or its name")
@@ -217,6 +225,8 @@ func byLaunch(a, b *operatorv1.Task) int {
 func (c *cli) offersCommand() *cobra.Command {
 	return listCommand(c, list[*operatorv1.Offer]{
 		use: "offers", short: "List the offers that frameworks have not answered",
+		long:    "An offer is outstanding until its framework accepts or declines it, or the master takes it back. AGE tells who does not answer.",
+		example: "  mezzo offers\n  mezzo offers --watch",
 		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Offer, error) {
 			r, err := client.ListOffers(ctx, &operatorv1.ListOffersRequest{})
 			return r.GetOffers(), err
@@ -233,6 +243,7 @@ func (c *cli) offersCommand() *cobra.Command {
 func (c *cli) rolesCommand() *cobra.Command {
 	return listCommand(c, list[*operatorv1.Role]{
 		use: "roles", short: "List the roles: weight, quota, what they hold and their dominant share",
+		example: "  mezzo roles\n  mezzo roles --watch",
 		long: "Roles that frameworks are in, that have a weight or a quota, or that something is reserved to.\n\n" +
 			"SHARE and OF are the role's dominant share: the greatest part of any resource of the cluster that it holds, offers\n" +
 			"included. CONSUMED is what counts toward GUARANTEE and LIMIT: with the roles below it, offers and reservations included.",
@@ -259,6 +270,9 @@ func (c *cli) rolesCommand() *cobra.Command {
 func (c *cli) pluginsCommand() *cobra.Command {
 	return listCommand(c, list[*operatorv1.Plugin]{
 		use: "plugins", short: "List the plugins of the master and of every agent",
+		long: "HOST is master, or an agent's id; agents are asked one by one, and one that does not answer is listed with a question mark.\n" +
+			"REASON is why a plugin is not healthy, or how it ended the last time.",
+		example: "  mezzo plugins\n  mezzo plugins --json | jq '.[] | select(.state != \"healthy\")'",
 		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Plugin, error) {
 			return c.allPlugins(ctx, client)
 		},

@@ -36,7 +36,7 @@ was told at its start what to send, and sends no more than that.`,
 			return c.logLevel(cmd.Context(), agent, args, lasting)
 		},
 	}
-	cmd.Flags().StringVar(&agent, "agent", "", "of this agent (its id or host name), which the master at --address knows")
+	cmd.Flags().StringVar(&agent, "agent", "", "of this agent (its id, the beginning or the end of it, or its host name), which the master at --address knows")
 	cmd.Flags().DurationVar(&lasting, "for", 0, "for how long, such as 10m")
 	c.addClientFlags(cmd)
 	c.addJSONFlag(cmd)

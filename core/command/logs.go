@@ -19,6 +19,8 @@ func (c *cli) logsCommand() *cobra.Command {
 	var tail uint32
 	cmd := &cobra.Command{
 		Use: "logs TASK", Short: "Print what a task has written, across rotation",
+		Long: "TASK is a task's id, or the beginning of it. What a task that has ended has written is there for as long as its sandbox, on the\n" +
+			"agent that ran it.",
 		Example: "  mezzo logs -f web.1\n  mezzo logs --stderr --tail 100 web.1",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

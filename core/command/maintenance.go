@@ -20,14 +20,14 @@ func (c *cli) maintenanceCommand() *cobra.Command {
 			"offered with its window, and frameworks that hold something there are asked to leave; nothing is ended for it. Then it can be\n" +
 			"taken down, which ends its agents and their tasks, and up again.",
 	}
-	schedule := &cobra.Command{Use: "schedule", Short: "The maintenance schedule: show, set, clear", Args: cobra.NoArgs, RunE: needVerb}
+	schedule := &cobra.Command{Use: "schedule", Short: "The maintenance schedule: show, set, clear", Long: "The schedule says which machines are planned to be unavailable, and when. It is set as a whole, from a file.", Args: cobra.NoArgs, RunE: needVerb}
 	schedule.AddCommand(c.scheduleShowCommand(), c.scheduleSetCommand(), c.scheduleClearCommand())
 	group.AddCommand(schedule, c.maintenanceStatusCommand(),
-		c.machinesCommand("down", "Take machines of the schedule down: their agents end, with all tasks", "down", func(ctx context.Context, client operatorv1.OperatorClient, machines []*operatorv1.Machine) error {
+		c.machinesCommand("down", "Take machines of the schedule down: their agents end, with all tasks", "  mezzo maintenance down node1.example.com 10.0.0.7", "down", func(ctx context.Context, client operatorv1.OperatorClient, machines []*operatorv1.Machine) error {
 			_, err := client.StartMaintenance(ctx, &operatorv1.StartMaintenanceRequest{Machines: machines})
 			return err
 		}),
-		c.machinesCommand("up", "Have machines up again that are down, and take them out of the schedule", "up, and out of the schedule; start their agents", func(ctx context.Context, client operatorv1.OperatorClient, machines []*operatorv1.Machine) error {
+		c.machinesCommand("up", "Have machines up again that are down, and take them out of the schedule", "  mezzo maintenance up node1.example.com", "up, and out of the schedule; start their agents", func(ctx context.Context, client operatorv1.OperatorClient, machines []*operatorv1.Machine) error {
 			_, err := client.StopMaintenance(ctx, &operatorv1.StopMaintenanceRequest{Machines: machines})
 			return err
 		}))
@@ -37,6 +37,8 @@ func (c *cli) maintenanceCommand() *cobra.Command {
 func (c *cli) scheduleShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show", Short: "Print the maintenance schedule as a file that schedule set reads", Args: cobra.NoArgs,
+		Long:    "Prints the schedule in HCL. mezzo maintenance status shows how its machines stand.",
+		Example: "  mezzo maintenance schedule show > schedule.hcl",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
 				answer, err := client.GetMaintenance(ctx, &operatorv1.GetMaintenanceRequest{})
@@ -83,7 +85,9 @@ func (c *cli) scheduleSetCommand() *cobra.Command {
 func (c *cli) scheduleClearCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "clear", Short: "Plan nothing any more", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.setSchedule(cmd.Context(), nil) },
+		Long:    "Takes every machine out of the schedule. It is refused while one of them is down: mezzo maintenance up has it up first.",
+		Example: "  mezzo maintenance schedule clear",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.setSchedule(cmd.Context(), nil) },
 	}
 	c.addClientFlags(cmd)
 	return cmd
@@ -113,6 +117,8 @@ func (c *cli) setSchedule(ctx context.Context, windows []config.MaintenanceWindo
 func (c *cli) maintenanceStatusCommand() *cobra.Command {
 	return listCommand(c, list[*operatorv1.MachineStatus]{
 		use: "status", short: "List the machines of the schedule, and what frameworks say to leaving them",
+		long:    "MODE is draining while the window is planned, or down. Frameworks that hold something on a machine were asked to leave it.",
+		example: "  mezzo maintenance status\n  mezzo maintenance status --watch",
 		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.MachineStatus, error) {
 			answer, err := client.GetMaintenance(ctx, &operatorv1.GetMaintenanceRequest{})
 			return answer.GetMachines(), err
@@ -142,9 +148,9 @@ func (c *cli) maintenanceStatusCommand() *cobra.Command {
 	})
 }
 
-func (c *cli) machinesCommand(verb, short, said string, do func(context.Context, operatorv1.OperatorClient, []*operatorv1.Machine) error) *cobra.Command {
+func (c *cli) machinesCommand(verb, short, example, said string, do func(context.Context, operatorv1.OperatorClient, []*operatorv1.Machine) error) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: verb + " MACHINE…", Short: short, Args: cobra.MinimumNArgs(1),
+		Use: verb + " MACHINE…", Short: short, Example: example, Args: cobra.MinimumNArgs(1),
 		Long: short + ".\nMachines are named as in the schedule: host, address, or host@address.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			machines := make([]config.Machine, len(args))

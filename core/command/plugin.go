@@ -17,9 +17,11 @@ import (
 )
 
 func (c *cli) pluginCommand() *cobra.Command {
-	group := &cobra.Command{Use: "plugin", Short: "Work with plugin binaries", Args: cobra.NoArgs, RunE: needVerb}
+	group := &cobra.Command{Use: "plugin", Short: "Work with plugin binaries", Long: "Works with plugin binaries, without a cluster. mezzo plugins lists those that a cluster runs.", Args: cobra.NoArgs, RunE: needVerb}
 	inspect := &cobra.Command{
 		Use: "inspect BINARY", Short: "Show what a plugin binary is and what its configuration may hold", Args: cobra.ExactArgs(1),
+		Long:    "Starts the plugin for a moment and asks it: its kind, name and version, its checksum, the contract it speaks, and its schema.",
+		Example: "  mezzo plugin inspect /usr/lib/mezzo/plugins/mezzo-allocator-drf",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, checksum, err := pluginhost.Inspect(cmd.Context(), args[0])
 			if err != nil {
@@ -39,8 +41,9 @@ func (c *cli) pluginCommand() *cobra.Command {
 included, and writes them to mezzo.lock.hcl beside the file (or in the
 directory). From then on a plugin whose binary has changed is not started. Run
 it again after an upgrade.`,
-		Args: cobra.MinimumNArgs(1),
-		RunE: c.pluginLock,
+		Example: "  mezzo plugin lock /etc/mezzo.d",
+		Args:    cobra.MinimumNArgs(1),
+		RunE:    c.pluginLock,
 	}
 	group.AddCommand(c.pluginNewCommand(), inspect, c.pluginVerifyCommand(), lock)
 	return group

@@ -97,7 +97,9 @@ func (c *cli) quotaDone(warnings []string, answer proto.Message, format string, 
 
 func (c *cli) quotaGetCommand() *cobra.Command {
 	return listCommand(c, list[*operatorv1.Quota]{
-		use: "get [ROLE]", short: "List the roles that have a guarantee or a limit", args: cobra.MaximumNArgs(1),
+		use: "get [ROLE]", short: "List the roles that have a guarantee or a limit",
+		long:    "CONSUMED is what counts toward both: with the roles below it, offers and reservations included. SET BY is operator or configuration.",
+		example: "  mezzo quota get\n  mezzo quota get ads --json", args: cobra.MaximumNArgs(1),
 		fetch: func(ctx context.Context, client operatorv1.OperatorClient, args []string) ([]*operatorv1.Quota, error) {
 			request := &operatorv1.GetQuotaRequest{}
 			if len(args) == 1 {
@@ -117,7 +119,9 @@ func (c *cli) quotaGetCommand() *cobra.Command {
 
 func (c *cli) quotaRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "remove ROLE", Short: "Forget what was set of a role's quota; the master's configuration counts again", Args: cobra.ExactArgs(1),
+		Use: "remove ROLE", Short: "Forget what was set of a role's quota; the configuration's counts again", Args: cobra.ExactArgs(1),
+		Long:    "What mezzo quota set has set of the role is forgotten; what its role block in the master's configuration says counts again.",
+		Example: "  mezzo quota remove ads",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
 				answer, err := client.RemoveQuota(ctx, &operatorv1.RemoveQuotaRequest{Role: args[0]})

@@ -28,7 +28,7 @@ is printed with its line.`,
 		Example: "  mezzo reload\n  mezzo reload --address 10.0.0.7:5063\n  mezzo reload --agent a1.example.com",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.reload(cmd.Context(), agent) },
 	}
-	cmd.Flags().StringVar(&agent, "agent", "", "reload this agent (its id or host name), which the master at --address knows")
+	cmd.Flags().StringVar(&agent, "agent", "", "reload this agent (its id, the beginning or the end of it, or its host name), which the master at --address knows")
 	c.addClientFlags(cmd)
 	c.addJSONFlag(cmd)
 	return cmd

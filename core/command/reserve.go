@@ -24,7 +24,7 @@ func (c *cli) reserveCommand() *cobra.Command {
 		Use: "reserve AGENT RESOURCES --role ROLE", Short: "Reserve resources of an agent to a role",
 		Long: "What is reserved is offered to frameworks in that role alone, and in roles below it, until it is unreserved. It outlasts the\n" +
 			"agent and the master. What is offered to others is taken back; what tasks use cannot be reserved.\n" +
-			"AGENT is an agent's id, the end of it, or its host name.",
+			"AGENT is an agent's id, the beginning or the end of it, or its host name.",
 		Example: "  mezzo reserve S0 'cpus:2;mem:4096;disk:10240' --role db",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -57,6 +57,11 @@ type cli struct {
 	began bool
 }
 
+// newCLI is a command line that reads nothing and writes nowhere.
+func newCLI() *cli {
+	return &cli{in: strings.NewReader(""), out: io.Discard, err: io.Discard}
+}
+
 // Main runs one command line and returns the process's exit status.
 func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -70,7 +75,8 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 }
 
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	c := &cli{in: in, out: out, err: errOut}
+	c := newCLI()
+	c.in, c.out, c.err = in, out, errOut
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -96,8 +102,17 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 
 func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "mezzo",
-		Short:         "A datacenter kernel: two-level scheduling with every policy in a plugin",
+		Use:   "mezzo",
+		Short: "A datacenter kernel: two-level scheduling with every policy in a plugin",
+		Long: `Mezzo runs work on many machines. A master offers what agents have to frameworks,
+which launch tasks on it; how it is shared out, how tasks are isolated and what
+other APIs there are is in plugins. mezzo is all of it: the master, the agent, and
+the command line for those who use and operate them.
+
+Every verb that speaks to a cluster takes --address, or MEZZO_ADDRESS: a master, or
+several, or zk://HOST:PORT/PATH; without it a cluster on this machine is meant, as
+mezzo dev starts one. See also mezzo help names, json and exit-codes.`,
+		Example:       "  mezzo dev\n  mezzo run -- echo hello\n  mezzo status",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
@@ -137,9 +152,11 @@ func (c *cli) root() *cobra.Command {
 
 func (c *cli) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version of this binary",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		Short:   "Print the version of this binary",
+		Long:    "Prints the version of this binary, and of the Go that built it. mezzo status shows that of the master.",
+		Example: "  mezzo version",
+		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if c.json {
 				_, err := fmt.Fprintf(c.out, "{\"version\":%q,\"go\":%q}\n", Version(), runtime.Version())

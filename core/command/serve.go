@@ -72,6 +72,9 @@ func (c *cli) masterCommand() *cobra.Command {
 	var f serveFlags
 	cmd := &cobra.Command{
 		Use: "master", Short: "Run a master", Args: cobra.NoArgs,
+		Long: `Runs a master, in the foreground, until SIGTERM or Ctrl-C. Tasks, agents and
+frameworks go on without it and come back to it, or to the next leader. What its
+configuration says is told by flags first. SIGHUP has it read its files again.`,
 		Example: "  mezzo master --config /etc/mezzo.d\n  mezzo master --data-dir /tmp/m --rpc 127.0.0.1:0",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.master(cmd.Context(), f) },
 	}

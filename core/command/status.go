@@ -17,6 +17,9 @@ import (
 func (c *cli) statusCommand() *cobra.Command {
 	return listCommand(c, list[*operatorv1.Status]{
 		use: "status", short: "Show the cluster at a glance",
+		long: "Who leads and for how long, where it listens, how many agents, frameworks, tasks and offers there are, what the cluster has and\n" +
+			"how much of it is allocated and offered, and the master's plugins that are not healthy.",
+		example: "  mezzo status\n  mezzo status --watch\n  mezzo status --address zk://zk1:2181,zk2:2181/mezzo --json",
 		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Status, error) {
 			s, err := client.GetStatus(ctx, &operatorv1.GetStatusRequest{})
 			return []*operatorv1.Status{s}, err

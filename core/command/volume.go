@@ -30,7 +30,7 @@ func (c *cli) volumeCreateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create AGENT ID --role ROLE --size SIZE", Short: "Make a persistent volume of reserved disk",
 		Long: "The volume is made of disk that is reserved to the role on the agent; with --reserve the disk is reserved first. ID is its\n" +
-			"name, unique for the role on the agent. AGENT is an agent's id, the end of it, or its host name.",
+			"name, unique for the role on the agent. AGENT is an agent's id, the beginning or the end of it, or its host name.",
 		Example: "  mezzo volume create S0 data --role db --size 64GiB --path data --reserve",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -120,7 +120,7 @@ func (c *cli) volumeResizeCommand(verb string) *cobra.Command {
 		short = "Take disk from a persistent volume; what is in it stays"
 	}
 	cmd := &cobra.Command{
-		Use: verb + " AGENT ID --by SIZE", Short: short, Args: cobra.ExactArgs(2),
+		Use: verb + " AGENT ID --by SIZE", Short: short, Long: short + ".\nThe disk that comes or goes is disk reserved to the volume's role on the agent. A volume that tasks use is not changed.", Args: cobra.ExactArgs(2),
 		Example: "  mezzo volume " + verb + " S0 data --by 16GiB",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			amount, err := mebibytes("--by", by)
@@ -156,9 +156,11 @@ func (c *cli) volumeListCommand() *cobra.Command {
 	var role, agent string
 	return listCommand(c, list[*operatorv1.Volume]{
 		use: "list", short: "List persistent volumes",
+		long:    "Those of agents that are there. PATH is where tasks find it, and USED BY the tasks that use it now.",
+		example: "  mezzo volume list\n  mezzo volume list --role db --agent node7",
 		flags: func(cmd *cobra.Command) {
 			cmd.Flags().StringVar(&role, "role", "", "only those of this role")
-			cmd.Flags().StringVar(&agent, "agent", "", "only those of this agent: its id, the end of it, or its host name")
+			cmd.Flags().StringVar(&agent, "agent", "", "only those of this agent: its id, the beginning or the end of it, or its host name")
 		},
 		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Volume, error) {
 			request := &operatorv1.ListVolumesRequest{Role: role}

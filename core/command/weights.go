@@ -14,6 +14,8 @@ import (
 func (c *cli) weightsCommand() *cobra.Command {
 	cmd := listCommand(c, list[*operatorv1.Role]{
 		use: "weights", short: "List the weights of roles; set them with weights set",
+		long:    "A role of weight 2 gets twice the share of one of weight 1. SET BY is operator, configuration, or a dash for the default.",
+		example: "  mezzo weights\n  mezzo weights set ads=2",
 		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Role, error) {
 			answer, err := client.ListRoles(ctx, &operatorv1.ListRolesRequest{})
 			return answer.GetRoles(), err
