@@ -51,6 +51,7 @@ func (c *cli) agentOrder(verb, short, example, said string, do func(context.Cont
 		},
 	}
 	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 
@@ -92,6 +93,7 @@ func (c *cli) agentDrainCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&markGone, "mark-gone", false, "give the agent up for good once it is drained; see mezzo agent gone")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until it is drained, and tell how far it is")
 	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 
@@ -103,7 +105,7 @@ func (c *cli) awaitDrain(ctx context.Context, q *operatorv1.DrainAgentRequest) e
 	say := func(format string, args ...any) {
 		if line := fmt.Sprintf(format, args...); line != said {
 			said = line
-			fmt.Fprintln(c.out, line)
+			c.progress(line)
 		}
 	}
 	for {
@@ -170,6 +172,7 @@ func (c *cli) agentGoneCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 

@@ -12,14 +12,12 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/config"
 	elect "github.com/mezzo-os/mezzo/core/election/zookeeper"
 	"github.com/mezzo-os/mezzo/core/zookeeper"
 	"github.com/mezzo-os/mezzo/sdk/client"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
-	"github.com/mezzo-os/mezzo/sdk/wirejson"
 )
 
 const defaultAddress = "127.0.0.1:5061"
@@ -46,10 +44,6 @@ func (c *cli) addClientFlags(cmd *cobra.Command) {
 	f.StringVar(&c.client.ca, "tls-ca", os.Getenv("MEZZO_TLS_CA"), "file of the authority that signed the cluster's certificates; also MEZZO_TLS_CA")
 	f.StringVar(&c.client.cert, "tls-cert", os.Getenv("MEZZO_TLS_CERT"), "file of your certificate; also MEZZO_TLS_CERT")
 	f.StringVar(&c.client.key, "tls-key", os.Getenv("MEZZO_TLS_KEY"), "file of its key; also MEZZO_TLS_KEY")
-}
-
-func (c *cli) addJSONFlag(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&c.json, "json", false, "print JSON, for programs")
 }
 
 // tls is what the flags say, or nil for plain text.
@@ -186,34 +180,4 @@ func plain(err error) error {
 		return context.Canceled
 	}
 	return errors.New(s.Message())
-}
-
-func (c *cli) writeJSON(m proto.Message) error {
-	text, err := wirejson.NewEncoder().MarshalIndent(m)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(c.out, "%s\n", text)
-	return err
-}
-
-// writeJSONList prints a list verb's answer: one JSON array.
-func writeJSONList[T proto.Message](c *cli, items []T) error {
-	encoder := wirejson.NewEncoder()
-	out := []byte("[")
-	for i, item := range items {
-		text, err := encoder.MarshalIndent(item)
-		if err != nil {
-			return err
-		}
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(append(out, '\n'), text...)
-	}
-	if len(items) > 0 {
-		out = append(out, '\n')
-	}
-	_, err := fmt.Fprintf(c.out, "%s]\n", out)
-	return err
 }

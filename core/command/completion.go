@@ -265,7 +265,7 @@ func (c *cli) flagChoices() map[string]cobra.CompletionFunc {
 		}),
 		"color": fixed(colorModes...), "kind": fixed(eventKinds...), "log-level": fixed(logLevels...), "pull": fixed(slices.Sorted(maps.Keys(pullPolicies))...),
 		"network": fixed("host", "none", "bridge"),
-		"config":  files, "tls-ca": files, "tls-cert": files, "tls-key": files, "data-dir": files, "plugin-dir": files, "dir": files, "volume": files,
+		"config":  files, "tls-ca": files, "tls-cert": files, "tls-key": files, "data-dir": files, "plugin-dir": files, "dir": files, "volume": files, "sdk": files,
 	}
 }
 

@@ -48,7 +48,7 @@ meanwhile. An object that changes several times in a tenth of a second is told o
 	cmd.Flags().StringSliceVar(&w.kinds, "kind", nil, "only these kinds, of "+strings.Join(eventKinds, ", "))
 	cmd.Flags().BoolVarP(&w.all, "all", "a", false, "every change, of amounts too")
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd)
+	c.addJSONFlag(cmd, jsonShape{jsonLines, []string{"time time", "kind string", "id string", "change string", "text string", "object object"}})
 	return cmd
 }
 

@@ -45,8 +45,9 @@ func (c *cli) addImageFlags(cmd *cobra.Command, o *imageOptions) {
 	f.StringArrayVar(&o.agents, "agent", nil, "only this agent (its id, the beginning or the end of it, or its host name); may be repeated")
 	f.StringVar(&o.isolator, "isolator", "", "only this isolator of the agents")
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd)
 }
+
+func imageShape() jsonShape { return shapeOf(jsonList, (*operatorv1.Image)(nil)) }
 
 func (c *cli) imageListCommand() *cobra.Command {
 	var o imageOptions
@@ -70,6 +71,7 @@ func (c *cli) imageListCommand() *cobra.Command {
 		},
 	}
 	c.addImageFlags(cmd, &o)
+	c.addJSONFlag(cmd, imageShape())
 	return cmd
 }
 
@@ -104,6 +106,7 @@ oci-archive:FILE write, plain or compressed. They stay until mezzo image rm.`,
 		},
 	}
 	c.addImageFlags(cmd, &o)
+	c.addJSONFlag(cmd, imageShape())
 	cmd.Flags().StringVar(&o.name, "name", "", "the image's name, for an archive with one (default: the archive's own)")
 	return cmd
 }
@@ -121,14 +124,12 @@ func (c *cli) imageRemoveCommand() *cobra.Command {
 				if _, err := client.RemoveImage(ctx, &operatorv1.RemoveImageRequest{Name: args[0], Isolator: o.isolator}); err != nil {
 					return err
 				}
-				if !c.json {
-					fmt.Fprintf(c.out, "removed %s from %s\n", args[0], agent)
-				}
-				return nil
+				return c.done("removed %s from %s", args[0], agent)
 			})
 		},
 	}
 	c.addImageFlags(cmd, &o)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 

@@ -35,6 +35,7 @@ that --except names stay.`,
 		},
 	}
 	c.addImageFlags(cmd, &o)
+	c.addJSONFlag(cmd, imageShape())
 	cmd.Flags().StringArrayVar(&except, "except", nil, "an image that stays; may be repeated")
 	return cmd
 }

@@ -36,5 +36,6 @@ func (c *cli) killCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&framework, "framework", "", "the framework, by its id or its name, when several have such a task")
 	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }

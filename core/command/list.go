@@ -78,7 +78,11 @@ func listCommand[T proto.Message](c *cli, l list[T]) *cobra.Command {
 		},
 	}
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd)
+	form, item := jsonList, *new(T)
+	if l.page != nil {
+		form = jsonOne
+	}
+	c.addJSONFlag(cmd, shapeOf(form, item))
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on: on a terminal drawn again at each change, elsewhere a line for each change")
 	if l.flags != nil {
 		l.flags(cmd)

@@ -39,7 +39,7 @@ was told at its start what to send, and sends no more than that.`,
 	cmd.Flags().StringVar(&agent, "agent", "", "of this agent (its id, the beginning or the end of it, or its host name), which the master at --address knows")
 	cmd.Flags().DurationVar(&lasting, "for", 0, "for how long, such as 10m")
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd)
+	c.addJSONFlag(cmd, shapeOf(jsonOne, (*operatorv1.LogLevel)(nil)))
 	return cmd
 }
 

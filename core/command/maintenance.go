@@ -58,7 +58,7 @@ func (c *cli) scheduleShowCommand() *cobra.Command {
 		},
 	}
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd)
+	c.addJSONFlag(cmd, shapeOf(jsonOne, (*operatorv1.Maintenance)(nil)))
 	return cmd
 }
 
@@ -79,6 +79,7 @@ func (c *cli) scheduleSetCommand() *cobra.Command {
 		},
 	}
 	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 
@@ -90,6 +91,7 @@ func (c *cli) scheduleClearCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.setSchedule(cmd.Context(), nil) },
 	}
 	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 
@@ -169,6 +171,7 @@ func (c *cli) machinesCommand(verb, short, example, said string, do func(context
 		},
 	}
 	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 

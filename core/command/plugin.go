@@ -34,7 +34,7 @@ func (c *cli) pluginCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.addJSONFlag(inspect)
+	c.addJSONFlag(inspect, shapeOf(jsonOne, (*pluginv1.Description)(nil)))
 	lock := &cobra.Command{
 		Use: "lock FILE…", Short: "Write the checksums of a configuration's plugins into mezzo.lock.hcl beside it",
 		Long: `Takes the checksum of every plugin that the configuration names, companions
@@ -45,6 +45,7 @@ it again after an upgrade.`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE:    c.pluginLock,
 	}
+	c.addJSONFlag(lock, jsonShape{jsonList, []string{"id string", "path string", "checksum string"}})
 	group.AddCommand(c.pluginNewCommand(), inspect, c.pluginVerifyCommand(), lock)
 	return group
 }
@@ -152,6 +153,7 @@ func (c *cli) pluginLock(cmd *cobra.Command, args []string) error {
 		return &exitError{code: 1}
 	}
 	var entries []config.LockEntry
+	locked := []lockedPlugin{}
 	for _, p := range plugins {
 		path := p.Binary(dirs[p.ID()])
 		_, checksum, err := pluginhost.Inspect(cmd.Context(), path)
@@ -159,7 +161,7 @@ func (c *cli) pluginLock(cmd *cobra.Command, args []string) error {
 			return err
 		}
 		entries = append(entries, config.LockEntry{Kind: p.Kind, Name: p.Name, Path: path, Checksum: checksum})
-		fmt.Fprintf(c.out, "%s  %s\n", p.ID(), checksum)
+		locked = append(locked, lockedPlugin{p.ID(), path, checksum})
 	}
 	lock := config.LockPath(args[0])
 	if err := config.WriteLock(lock, entries); err != nil {
@@ -169,6 +171,19 @@ func (c *cli) pluginLock(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if c.json {
+		return c.printValue(locked)
+	}
+	for _, p := range locked {
+		fmt.Fprintf(c.out, "%s  %s\n", p.ID, p.Checksum)
+	}
 	fmt.Fprintf(c.out, "written to %s\n", path)
 	return nil
+}
+
+// lockedPlugin is a plugin in a lock file, in JSON.
+type lockedPlugin struct {
+	ID       string `json:"id"`
+	Path     string `json:"path"`
+	Checksum string `json:"checksum"`
 }

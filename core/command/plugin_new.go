@@ -26,7 +26,7 @@ type newPlugin struct {
 func (c *cli) pluginNewCommand() *cobra.Command {
 	var o newPlugin
 	cmd := &cobra.Command{
-		Use: "new NAME", Short: "Begin a plugin: write a Go module that builds, passes the conformance suite and can be changed", Args: cobra.ExactArgs(1),
+		Use: "new NAME", Short: "Begin a plugin: write a Go module that builds, conforms and can be changed", Args: cobra.ExactArgs(1),
 		Long: `Writes a small, whole Go module: the plugin with its settings, unit tests, the
 conformance suite as a test, a Makefile, a configuration for mezzo dev, and a
 README. What it does at first:

@@ -60,7 +60,7 @@ func (c *cli) quotaSetCommand() *cobra.Command {
 	cmd.Flags().StringVar(&limit, "limit", "", `the most that the role may have, such as "cpus:64;gpus:0", or "none"`)
 	cmd.Flags().BoolVar(&request.Force, "force", false, "set the limit although the role uses more")
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd)
+	c.addJSONFlag(cmd, shapeOf(jsonOne, (*operatorv1.SetQuotaResponse)(nil)))
 	return cmd
 }
 
@@ -133,6 +133,6 @@ func (c *cli) quotaRemoveCommand() *cobra.Command {
 		},
 	}
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd)
+	c.addJSONFlag(cmd, shapeOf(jsonOne, (*operatorv1.SetQuotaResponse)(nil)))
 	return cmd
 }

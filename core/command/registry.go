@@ -120,12 +120,12 @@ func (c *cli) registryRestoreCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "the registry is restored; the next leader's epoch is above %d\n", epoch)
-			return nil
+			return c.done("the registry is restored; the next leader's epoch is above %d", epoch)
 		},
 	}
 	f.add(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "restore though a master leads, or nobody knows; it stops leading, and may take the registry back before the restore is done")
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 

@@ -30,7 +30,7 @@ is printed with its line.`,
 	}
 	cmd.Flags().StringVar(&agent, "agent", "", "reload this agent (its id, the beginning or the end of it, or its host name), which the master at --address knows")
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd)
+	c.addJSONFlag(cmd, shapeOf(jsonOne, (*operatorv1.ReloadResponse)(nil)))
 	return cmd
 }
 

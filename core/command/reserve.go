@@ -44,6 +44,7 @@ func (c *cli) reserveCommand() *cobra.Command {
 	addRole(cmd, &role, "the role to reserve to")
 	cmd.Flags().StringVar(&principal, "principal", "", "who reserves; with TLS it is the caller")
 	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 
@@ -74,6 +75,7 @@ func (c *cli) unreserveCommand() *cobra.Command {
 	}
 	addRole(cmd, &role, "the role whose reservation it is")
 	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 
@@ -82,12 +84,6 @@ func addRole(cmd *cobra.Command, role *string, help string) {
 	if err := cmd.MarkFlagRequired("role"); err != nil {
 		panic(err) // the flag is there
 	}
-}
-
-// done says that something was carried out.
-func (c *cli) done(format string, args ...any) error {
-	_, err := fmt.Fprintf(c.out, format+"\n", args...)
-	return err
 }
 
 // plainResources reads amounts that say nothing of who has them.

@@ -1,7 +1,7 @@
 // Package command holds the verbs of the mezzo command line, one file a verb.
 //
-// Errors go to stderr. The exit status is 0 for success, 1 for an error, 2 for
-// bad usage; `mezzo run` has its own, documented there.
+// Errors go to stderr. What the exit status says is in topics: `mezzo help
+// exit-codes`.
 package command
 
 import (
@@ -79,9 +79,13 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	c.in, c.out, c.err = in, out, errOut
 	root := c.root()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	meant, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		fmt.Fprintln(errOut, "mezzo: interrupted")
+		return exitInterrupted
 	}
 	code := 1
 	var exit *exitError
@@ -95,7 +99,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	}
 	fmt.Fprintf(errOut, "mezzo: %s\n", strings.TrimSpace(err.Error()))
 	if code == 2 {
-		fmt.Fprintln(errOut, "mezzo: see mezzo --help, or mezzo VERB --help")
+		fmt.Fprintf(errOut, "mezzo: see %s --help\n", meant.CommandPath())
 	}
 	return code
 }
@@ -145,13 +149,15 @@ mezzo dev starts one. See also mezzo help names, json and exit-codes.`,
 	add("work", c.runCommand(), c.logsCommand(), c.execCommand(), c.attachCommand(), c.killCommand())
 	add("look", c.statusCommand(), c.agentsCommand(), c.frameworksCommand(), c.tasksCommand(), c.offersCommand(), c.rolesCommand(), c.pluginsCommand(), c.whyCommand(), c.eventsCommand())
 	add("operate", c.maintenanceCommand(), c.reserveCommand(), c.unreserveCommand(), c.volumeCommand(), c.quotaCommand(), c.weightsCommand(), c.imageCommand(), c.reloadCommand(), c.logLevelCommand(), c.registryCommand(), c.configCommand(), c.pluginCommand())
-	root.AddCommand(c.versionCommand(), c.fetchWorkerCommand())
+	root.AddCommand(c.versionCommand(), c.manCommand(), c.fetchWorkerCommand())
+	root.AddCommand(topics()...)
 	c.addCompletions(root)
+	fitHelp(root)
 	return root
 }
 
 func (c *cli) versionCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version of this binary",
 		Long:    "Prints the version of this binary, and of the Go that built it. mezzo status shows that of the master.",
@@ -166,4 +172,6 @@ func (c *cli) versionCommand() *cobra.Command {
 			return err
 		},
 	}
+	c.addJSONFlag(cmd, jsonShape{jsonOne, []string{"version string", "go string"}})
+	return cmd
 }

@@ -44,6 +44,11 @@ func TestHelpIsWhole(t *testing.T) {
 		if len(cmd.Short) > 90 || strings.HasSuffix(cmd.Short, ".") {
 			t.Errorf("%s: Short is one line without a full stop, of 90 letters at most: %q", name, cmd.Short)
 		}
+		for _, line := range strings.Split(cmd.Long, "\n") {
+			if len([]rune(line)) > helpWidth {
+				t.Errorf("%s: a line of its help is wider than %d: %q", name, helpWidth, line)
+			}
+		}
 		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
 			if len(f.Usage) < 5 {
 				t.Errorf("%s --%s: its usage is missing", name, f.Name)

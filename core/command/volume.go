@@ -80,6 +80,7 @@ func (c *cli) volumeCreateCommand() *cobra.Command {
 	f.BoolVar(&shared, "shared", false, "several tasks may use it at a time")
 	f.BoolVar(&reserve, "reserve", false, "reserve the disk first")
 	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 
@@ -110,6 +111,7 @@ func (c *cli) volumeDestroyCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&role, "role", "", "the role whose volume it is, when several have one of that name")
 	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 
@@ -149,6 +151,7 @@ func (c *cli) volumeResizeCommand(verb string) *cobra.Command {
 	cmd.Flags().StringVar(&role, "role", "", "the role whose volume it is, when several have one of that name")
 	cmd.Flags().StringVar(&by, "by", "0", "by how much, in MiB or as 16GiB")
 	c.addClientFlags(cmd)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 

@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -46,20 +45,15 @@ func (c *cli) weightsSetCommand() *cobra.Command {
 				request.Weights = append(request.Weights, w)
 			}
 			return c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
-				answer, err := client.SetWeights(ctx, request)
-				switch {
-				case err != nil:
+				if _, err := client.SetWeights(ctx, request); err != nil {
 					return err
-				case c.json:
-					return c.writeJSON(answer)
 				}
-				fmt.Fprintln(c.out, "set "+strings.Join(args, " "))
-				return nil
+				return c.done("set %s", strings.Join(args, " "))
 			})
 		},
 	}
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd)
+	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 

@@ -38,7 +38,7 @@ func (c *cli) whyCommand() *cobra.Command {
 	cmd.Flags().StringVar(&request.Role, "role", "", "only this role of the framework")
 	cmd.Flags().BoolVar(&request.Agents, "agents", false, "agent by agent, too")
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd)
+	c.addJSONFlag(cmd, shapeOf(jsonOne, (*operatorv1.ExplainResponse)(nil)))
 	return cmd
 }
 
