@@ -100,8 +100,9 @@ deps: ## Installs what the tests need and Go does not bring (Debian packages)
 	@.ci/deps
 
 .PHONY: install
-install: build ## Installs into PREFIX (/usr/local): bin/mezzo and lib/mezzo/plugins
+install: build ## Installs into PREFIX (/usr/local): bin/mezzo, lib/mezzo/plugins and share/man/man1
 	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/mezzo/plugins
+	@$(BIN)/mezzo man $(DESTDIR)$(PREFIX)/share/man/man1 >/dev/null
 	@place() { install -m 0755 "$$1" "$$2.new" && sync "$$2.new" && mv -f "$$2.new" "$$2"; }; \
 	place $(BIN)/mezzo $(DESTDIR)$(PREFIX)/lib/mezzo/mezzo; \
 	ln -sfn ../lib/mezzo/mezzo $(DESTDIR)$(PREFIX)/bin/mezzo; \

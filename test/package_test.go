@@ -43,6 +43,12 @@ func TestDebianPackage(t *testing.T) {
 		run("sh", "-n", filepath.Join(control, script))
 	}
 
+	for _, path := range []string{"man/man1/mezzo.1.gz", "man/man1/mezzo-agent-drain.1.gz", "bash-completion/completions/mezzo", "zsh/vendor-completions/_mezzo", "fish/vendor_completions.d/mezzo.fish"} {
+		if info, err := os.Stat(filepath.Join(root, "usr/share", path)); err != nil || info.Size() == 0 {
+			t.Errorf("%s is missing or empty: %v", path, err)
+		}
+	}
+
 	// The host refuses plugins that others may write.
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.Type()&fs.ModeSymlink != 0 || path == root {

@@ -238,7 +238,7 @@ func reference(root *cobra.Command) []byte {
 	b.WriteString("# The command line\n\n<!-- Written by go test ./core/command -run TestReference -update, from the help of the verbs. -->\n\n")
 	b.WriteString(strings.TrimSpace(root.Long) + "\n\n")
 	b.WriteString("Completion of verbs, flags, ids and names: `mezzo completion bash`, `zsh` or `fish` prints what a shell has to read, as in\n" +
-		"`source <(mezzo completion bash)`. The Debian package brings it for bash. The same pages as here are there for `man mezzo`,\n" +
+		"`source <(mezzo completion bash)`. The Debian package brings it. The same pages as here are there for `man mezzo`,\n" +
 		"`man mezzo-run` and so on: `make install` and the package install them, `mezzo man DIR` writes them.\n\n")
 	b.WriteString("| verb | |\n|---|---|\n")
 	all := visible(root)
