@@ -8,12 +8,26 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/mezzo-os/mezzo/sdk/plugin"
+	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
+	"github.com/mezzo-os/mezzo/sdk/scaffold"
 )
 
 // TestQuotes is that every piece of Go in the authors' pages stands, word for
-// word, in code of the SDK that is built and tested.
+// word, in code of the SDK that is built and tested, or in the plugins that the
+// pages begin.
 func TestQuotes(t *testing.T) {
 	code := sources(t, "../sdk")
+	for name, kind := range map[string]pluginv1.Kind{"fair-cpus": plugin.Allocator, "site": plugin.Isolator, "runner": plugin.Framework} {
+		files, err := scaffold.Files(scaffold.Plugin{Kind: kind, Name: name, SDK: scaffold.SDK{Version: "v0.1.0"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			code += string(file.Data)
+		}
+	}
 	block := regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
 	for page, least := range map[string]int{"plugin-authors.md": 4, "framework-authors.md": 6} {
 		text := read(t, page)

@@ -19,8 +19,6 @@ import (
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
-// docs/plugin-authors.md quotes this file; a test holds it to that.
-
 // favouritesConfig is what may stand in the config block.
 type favouritesConfig struct {
 	First []string `hcl:"first" required:"true" help:"Names of frameworks that are served before all others, in this order."`
@@ -126,18 +124,30 @@ func (r *rack) Claim(_ context.Context, request *isolatorv1.ClaimRequest) (*isol
 	return &isolatorv1.ClaimResponse{Claim: isolatorv1.ClaimResponse_CLAIM_AMEND}, nil
 }
 
-// Prepare keeps all of the spec that it does not know.
+// Prepare keeps all of the spec that it does not know, to the letter: a number
+// such as "no limit" does not outlive a float64.
 func (r *rack) Prepare(_ context.Context, request *isolatorv1.PrepareRequest) (*isolatorv1.PrepareResponse, error) {
-	var spec map[string]any
-	if err := json.Unmarshal(request.GetSpec(), &spec); err != nil {
-		return nil, fmt.Errorf("the spec of %s: %w", request.GetContainer(), err)
+	var spec, process map[string]json.RawMessage
+	var env []string
+	err := json.Unmarshal(request.GetSpec(), &spec)
+	if err == nil {
+		err = json.Unmarshal(spec["process"], &process)
 	}
-	process, ok := spec["process"].(map[string]any)
-	if !ok {
-		return nil, fmt.Errorf("the spec of %s has no process", request.GetContainer())
+	if err != nil || process == nil {
+		return nil, fmt.Errorf("the spec of %s has no process (%v)", request.GetContainer(), err)
 	}
-	env, _ := process["env"].([]any)
-	process["env"] = append(env, "RACK="+r.name)
+	if text, set := process["env"]; set {
+		err = json.Unmarshal(text, &env)
+	}
+	if err == nil {
+		process["env"], err = json.Marshal(append(env, "RACK="+r.name))
+	}
+	if err == nil {
+		spec["process"], err = json.Marshal(process)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the environment of %s: %w", request.GetContainer(), err)
+	}
 	out, err := json.Marshal(spec)
 	return &isolatorv1.PrepareResponse{Spec: out}, err
 }

@@ -3,8 +3,8 @@ package plugintest
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,7 +23,7 @@ import (
 func isolatorRules() []rule {
 	return []rule{
 		{"claim", "Claim answers launch, amend or none, with a reason for none, and the same again.", playClaim},
-		{"prepare", "Prepare keeps what it does not change in the spec: arguments, environment, unknown annotations.", playPrepare},
+		{"prepare", "Prepare keeps what it does not change in the spec: arguments, environment, unknown annotations, large numbers.", playPrepare},
 		{"cleanup", "Cleanup succeeds for a container that never was, and twice.", playCleanup},
 		{"start", "Nothing of the task runs before Start; then it runs in its sandbox, with its environment and output.", playStart},
 		{"exit-code", "Wait tells the exit code, and again.", playExitCode},
@@ -230,14 +230,27 @@ func playClaim(c *scenario) {
 func playPrepare(c *scenario) {
 	n := c.isolator()
 	b, text := n.box("true")
+	var before, after specs.Spec
+	if err := json.Unmarshal(text, &before); err != nil {
+		c.failf("read a spec: %v", err)
+	}
+	// "No limit" is a number that a float64 cannot hold.
+	limit := specs.POSIXRlimit{Type: "RLIMIT_CORE", Hard: math.MaxUint64, Soft: math.MaxUint64 - 1}
+	before.Process.Rlimits = append(before.Process.Rlimits, limit)
+	text, err := json.Marshal(&before)
+	if err != nil {
+		c.failf("write a spec: %v", err)
+	}
 	r, err := n.Prepare(c.call(), &isolatorv1.PrepareRequest{Container: b.id, Task: b.task, Spec: text, Sandbox: b.sandbox})
 	if err != nil {
 		c.failf("Prepare failed: %v", err)
 	}
 	b.handle = r.GetHandle()
-	var before, after specs.Spec
-	if err := errors.Join(json.Unmarshal(text, &before), json.Unmarshal(r.GetSpec(), &after)); err != nil || after.Process == nil {
+	if err := json.Unmarshal(r.GetSpec(), &after); err != nil || after.Process == nil {
 		c.failf("what it returned is no spec with a process (%v): %s", err, r.GetSpec())
+	}
+	if !slices.Contains(after.Process.Rlimits, limit) {
+		c.failf("the limits have lost %v: %v", limit, after.Process.Rlimits)
 	}
 	if after.Annotations["verify.example/kept"] != "yes" {
 		c.failf("the annotation verify.example/kept is gone: %s", r.GetSpec())

@@ -17,6 +17,7 @@ func TestBrokenIsolators(t *testing.T) {
 		"claims-unexplained":   {"claim"},
 		"claims-by-turns":      {"claim"},
 		"loses-annotations":    {"prepare"},
+		"rounds-numbers":       {"prepare"},
 		"cleanup-complains":    {"cleanup", "provision"},             // which cleans up what was never created
 		"leaves-processes":     {"cleanup", "usage", "cold-cleanup"}, // they are still there
 		"cleans-what-it-knows": {"cold-cleanup"},

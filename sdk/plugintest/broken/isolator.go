@@ -91,7 +91,8 @@ func (i *Isolator) carries(x *execution, end func()) (ended func()) {
 
 // isolatorFault is one way to be wrong.
 type isolatorFault struct {
-	claimsUnexplained, claimsByTurns, losesAnnotations          bool
+	claimsUnexplained, claimsByTurns                            bool
+	losesAnnotations, roundsNumbers                             bool
 	cleanupComplains, leavesProcesses, cleansKnown              bool
 	runsAtOnce, badProgramSucceeds, shortCodes, termIsCode      bool
 	deaf, neverAsks, escalatesEarly, pushesBack, knowsEverybody bool
@@ -110,6 +111,7 @@ var isolatorFaults = map[string]isolatorFault{
 	"claims-unexplained":   {claimsUnexplained: true},
 	"claims-by-turns":      {claimsByTurns: true},
 	"loses-annotations":    {losesAnnotations: true},
+	"rounds-numbers":       {roundsNumbers: true},
 	"cleanup-complains":    {cleanupComplains: true},
 	"leaves-processes":     {leavesProcesses: true},
 	"cleans-what-it-knows": {cleansKnown: true},
@@ -211,15 +213,22 @@ func (i *instance) Claim(_ context.Context, r *isolatorv1.ClaimRequest) (*isolat
 }
 
 func (i *instance) Prepare(_ context.Context, r *isolatorv1.PrepareRequest) (*isolatorv1.PrepareResponse, error) {
-	if !i.fault.losesAnnotations {
+	var spec any
+	switch {
+	case i.fault.losesAnnotations:
+		spec = new(specs.Spec)
+	case i.fault.roundsNumbers:
+		spec = new(map[string]any)
+	default:
 		return &isolatorv1.PrepareResponse{Spec: r.GetSpec()}, nil
 	}
-	var spec specs.Spec
-	if err := json.Unmarshal(r.GetSpec(), &spec); err != nil {
+	if err := json.Unmarshal(r.GetSpec(), spec); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	spec.Annotations = nil
-	text, err := json.Marshal(&spec)
+	if typed, ok := spec.(*specs.Spec); ok {
+		typed.Annotations = nil
+	}
+	text, err := json.Marshal(spec)
 	return &isolatorv1.PrepareResponse{Spec: text}, err
 }
 
