@@ -59,7 +59,7 @@ soak: ## A thousand short tasks in images, every fifth on the bridge; nothing ma
 	go test -count=1 -timeout 30m -run TestContainerdSoak -v ./test -args -soak-tasks=1000
 
 .PHONY: ha-torture
-ha-torture: ## Forty faults by chance, of masters and of ZooKeeper, with twenty agents and tasks that must not notice
+ha-torture: ## Forty faults by chance, of masters, ZooKeeper, agents and the network between, with twenty agents and tasks that must not notice
 	go test -count=1 -timeout 40m -run TestHighAvailability -v ./test -args -ha-agents=20 -ha-faults=40
 
 .PHONY: lint

@@ -6,11 +6,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
+	"maps"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +22,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/mezzo-os/mezzo/core/zookeeper"
+	"github.com/mezzo-os/mezzo/internal/netlab"
 	"github.com/mezzo-os/mezzo/internal/zktest"
 )
 
@@ -31,23 +34,33 @@ var (
 
 const (
 	haMasters = 3
+	haMembers = 3
 	haSession = "4s"
+	haAuth    = "mezzo:secret"
 	haTasks   = 4
+
+	// An agent that is silent for longer is unreachable.
+	haPing     = 2 * time.Second
+	haTimeouts = 5
 )
 
-// haCluster is three masters, three ZooKeeper servers, some agents.
+// haCluster is three masters, three ZooKeeper servers, some agents, each in a
+// network namespace of its own.
 type haCluster struct {
 	t        *testing.T
 	ensemble *zktest.Ensemble
 	dir      string
 	masters  []*server
-	agents   int
-	address  string             // zk://…
-	wires    [haMasters][]*wire // from each master to each ZooKeeper server
+	agents   []*server
+	address  string // zk://…
+
+	// Their nodes.
+	masterNodes, memberNodes, agentNodes []*netlab.Node
 
 	mu     sync.Mutex
 	epochs map[uint64]string // who said that it leads in it
 	log    []string
+	times  map[string][]time.Duration // until a task has run, by what was done
 }
 
 // TestHighAvailability kills, stops and continues the leader, cuts it off, and
@@ -55,14 +68,18 @@ type haCluster struct {
 // epoch is two masters', and after each fault the cluster works again.
 func TestHighAvailability(t *testing.T) {
 	t.Parallel()
+	if !netlab.Alone(t, binEnv+"="+bin) {
+		return
+	}
 	x := startHA(t, *haAgents)
 	long, stop := x.startTasks()
 	x.works()
 	if *haFaults == 0 {
-		x.fault("the leader is killed", x.killLeader)
-		x.fault("the leader stops and goes on", x.stopLeader)
-		x.fault("the leader is cut off from ZooKeeper", x.cutLeader)
-		x.fault("ZooKeeper is gone and back", x.loseZooKeeper)
+		x.fault("the leader is killed", "", x.killLeader)
+		x.fault("the leader stops and goes on", "", x.stopLeader)
+		x.fault("the leader is cut off from ZooKeeper", "", func() func() { return x.cutLeader(netlab.Both) })
+		x.disturb("an agent is not heard", "", time.Second, func() func() { return cut(x.agentNodes[:1], netlab.Out) })
+		x.fault("ZooKeeper is gone and back", "", x.loseZooKeeper)
 	} else {
 		x.torture()
 	}
@@ -71,56 +88,86 @@ func TestHighAvailability(t *testing.T) {
 }
 
 func startHA(t *testing.T, agents int) *haCluster {
-	x := &haCluster{t: t, ensemble: zktest.Start(t, zktest.Options{Members: 3}), dir: tempDir(t), epochs: map[uint64]string{}, agents: agents}
-	x.address = "zk://" + strings.Join(x.ensemble.Servers(), ",") + "/mezzo"
-	for i := range haMasters {
-		for _, member := range x.ensemble.Servers() {
-			x.wires[i] = append(x.wires[i], newWire(t, member))
+	x := &haCluster{t: t, dir: tempDir(t), epochs: map[uint64]string{}, times: map[string][]time.Duration{}}
+	lab := netlab.New(t)
+	nodes := func(n, net int) (out []*netlab.Node) {
+		for i := range n {
+			out = append(out, lab.Node(fmt.Sprintf("10.99.%d.%d", net, i+1)))
 		}
-		x.masters = append(x.masters, nil)
+		return out
+	}
+	x.masterNodes, x.memberNodes, x.agentNodes = nodes(haMasters, 1), nodes(haMembers, 2), nodes(agents, 3)
+	x.ensemble = zktest.Start(t, zktest.Options{
+		Members: haMembers, Sync: true, Hosts: addresses(x.memberNodes),
+		Place: func(member int, cmd *exec.Cmd) { x.memberNodes[member].Place(cmd) },
+	})
+	x.address = "zk://" + strings.Join(x.ensemble.Servers(), ",") + "/mezzo"
+	x.masters, x.agents = make([]*server, haMasters), make([]*server, agents)
+	for i := range x.masters {
 		x.startMaster(i)
 	}
-	for i := range agents {
-		serve(t, nil, "agent", "--data-dir", filepath.Join(x.dir, fmt.Sprint("a", i)), "--master", x.address, "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0",
-			"--resources", smallAgent, "--end-tasks")
+	for i := range x.agents {
+		x.startAgent(i)
 	}
 	// A leader is asked at any moment: whoever leads in an epoch is the only one.
 	asking, cancel := context.WithCancel(context.Background())
 	var asked sync.WaitGroup
 	asked.Go(func() { x.observe(asking) })
+	asked.Go(func() { x.observeWrites(asking) })
 	t.Cleanup(func() { cancel(); asked.Wait() })
 	return x
 }
 
+func addresses(nodes []*netlab.Node) (out []string) {
+	for _, n := range nodes {
+		out = append(out, n.Address)
+	}
+	return out
+}
+
 // startMaster starts a master, anew when it ran before.
 func (x *haCluster) startMaster(i int) {
-	var servers []string
-	for _, w := range x.wires[i] {
-		servers = append(servers, w.listener.Addr().String())
-	}
-	quoted := `"` + strings.Join(servers, `", "`) + `"`
+	servers, host := x.ensemble.Servers(), x.masterNodes[i].Address
 	file := writeFile(x.t, filepath.Join(x.dir, fmt.Sprintf("m%d.hcl", i)), fmt.Sprintf(`data_dir = %q
+insecure = true
 master {
-  rpc  = "127.0.0.1:0"
-  http = "127.0.0.1:0"
+  rpc                 = "%[2]s:0"
+  http                = "%[2]s:0"
+  agent_ping_interval = %[3]q
+  agent_ping_timeouts = %[4]d
 }
 election "zookeeper" {
-  servers         = [%s]
-  session_timeout = %q
-  auth            = "mezzo:secret"
+  servers         = ["%[5]s"]
+  session_timeout = %[6]q
+  auth            = %[7]q
 }
 registry "zookeeper" {}
 framework "mesos" {
   config {
-    listen = "127.0.0.1:0"
-    zk     = "zk://%s/mesos"
+    listen   = "%[2]s:0"
+    insecure = true
+    zk       = "zk://%[8]s/mesos"
   }
 }
-`, filepath.Join(x.dir, fmt.Sprint("m", i)), quoted, haSession, strings.Join(servers, ",")))
-	s := serve(x.t, nil, "master", "--config", file)
+`, filepath.Join(x.dir, fmt.Sprint("m", i)), host, haPing, haTimeouts, strings.Join(servers, `", "`), haSession, haAuth, strings.Join(servers, ",")))
+	s := serve(x.t, x.masterNodes[i].Place, "master", "--config", file)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.masters[i] = s
+}
+
+// startAgent starts an agent, anew when it ran before.
+func (x *haCluster) startAgent(i int) {
+	file := writeFile(x.t, filepath.Join(x.dir, fmt.Sprintf("a%d.hcl", i)), fmt.Sprintf(`data_dir = %q
+insecure = true
+agent {
+  masters   = [%q]
+  rpc       = "%[3]s:0"
+  http      = "%[3]s:0"
+  resources = %[4]q
+}
+`, filepath.Join(x.dir, fmt.Sprint("a", i)), x.address, x.agentNodes[i].Address, smallAgent))
+	x.agents[i] = serve(x.t, x.agentNodes[i].Place, "agent", "--config", file, "--end-tasks")
 }
 
 // haStatus is what a master says of itself.
@@ -173,11 +220,50 @@ func (x *haCluster) status(i int) (out haStatus, ok bool) {
 
 func (x *haCluster) observe(ctx context.Context) {
 	for ctx.Err() == nil {
-		for i := range haMasters {
-			x.status(i)
-		}
+		x.statuses()
 		select {
 		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// statuses asks all masters at a time: one that is cut off answers late.
+func (x *haCluster) statuses() (out [haMasters]haStatus) {
+	var asked sync.WaitGroup
+	for i := range haMasters {
+		asked.Go(func() { out[i], _ = x.status(i) })
+	}
+	asked.Wait()
+	return out
+}
+
+// observeWrites is that no write of the registry is of an earlier epoch than one
+// before it: each carries its own.
+func (x *haCluster) observeWrites(ctx context.Context) {
+	session, err := zookeeper.Connect(zookeeper.Options{Servers: x.ensemble.Servers(), Timeout: 10 * time.Second, Auth: haAuth})
+	if err != nil {
+		x.t.Error(err)
+		return
+	}
+	defer session.Close()
+	var before, at uint64
+	for ctx.Err() == nil {
+		stat := &zk.Stat{}
+		text, err := zookeeper.Do(ctx, session, func(c *zk.Conn) (text []byte, err error) {
+			text, stat, err = c.Get("/mezzo/registry/commit")
+			return text, err
+		})
+		digits, _, _ := strings.Cut(string(text), "-")
+		// "none" before the first.
+		if epoch, wrong := strconv.ParseUint(digits, 10, 64); err == nil && wrong == nil && uint64(stat.Mzxid) > at {
+			if epoch < before {
+				x.t.Errorf("a write of epoch %d came after one of epoch %d", epoch, before)
+			}
+			before, at = epoch, uint64(stat.Mzxid)
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
 		}
 	}
@@ -196,9 +282,9 @@ func (x *haCluster) newest() (epoch uint64) {
 // leader waits for a master that leads in an epoch above, with all agents.
 func (x *haCluster) leader(above uint64) (leader int) {
 	x.t.Helper()
-	eventuallyWithin(x.t, 3*patience, fmt.Sprintf("a leader after epoch %d with %d agents", above, x.agents), func() bool {
-		for i := range haMasters {
-			if s, ok := x.status(i); ok && s.Leadership == "leading" && s.Epoch > above && s.Agents.Active == x.agents {
+	eventuallyWithin(x.t, 3*patience, fmt.Sprintf("a leader after epoch %d with %d agents", above, len(x.agents)), func() bool {
+		for i, s := range x.statuses() {
+			if s.Leadership == "leading" && s.Epoch > above && s.Agents.Active == len(x.agents) {
 				leader = i
 				return true
 			}
@@ -242,6 +328,10 @@ func (x *haCluster) endTasks(run *background, stop string) {
 	for _, line := range x.log {
 		x.t.Log(line)
 	}
+	for _, kind := range slices.Sorted(maps.Keys(x.times)) {
+		all := slices.Sorted(slices.Values(x.times[kind]))
+		x.t.Logf("%-40s %2d times, a task has run after %5.1f s in the median, %5.1f s at most", kind, len(all), all[len(all)/2].Seconds(), all[len(all)-1].Seconds())
+	}
 }
 
 // works runs a task, by the way that people have.
@@ -260,25 +350,6 @@ func (x *haCluster) works() {
 	})
 }
 
-// fault does something, and waits until another epoch has a leader with all
-// agents and the cluster works.
-func (x *haCluster) fault(name string, do func() (after func())) {
-	x.t.Helper()
-	x.leader(0)
-	epoch := x.newest()
-	began := time.Now()
-	after := do()
-	x.leader(epoch)
-	led := time.Since(began)
-	x.works()
-	x.log = append(x.log, fmt.Sprintf("%-32s all agents are back with a leader after %5.1f s, a task has run after %5.1f s", name, led.Seconds(), time.Since(began).Seconds()))
-	after()
-	if begun := x.notes("begin"); begun != haTasks || x.notes("end") != 0 {
-		x.t.Fatalf("after %q %d tasks have begun and %d ended, want %d and none", name, begun, x.notes("end"), haTasks)
-	}
-	x.checkNode()
-}
-
 // checkRegistry is that a dump may be taken while a master leads, and nothing
 // restored.
 func (x *haCluster) checkRegistry() {
@@ -286,8 +357,8 @@ func (x *haCluster) checkRegistry() {
 	x.leader(0)
 	config := filepath.Join(x.dir, "m0.hcl")
 	dump := mezzo(x.t, nil, "registry", "dump", "--config", config)
-	if lines := strings.Count(dump.stdout, "\n"); dump.code != 0 || !strings.Contains(dump.stdout, `"kind":"mezzo registry"`) || lines < 1+x.agents {
-		x.t.Errorf("registry dump: %+v, want a line for each of %d agents", dump, x.agents)
+	if lines := strings.Count(dump.stdout, "\n"); dump.code != 0 || !strings.Contains(dump.stdout, `"kind":"mezzo registry"`) || lines < 1+len(x.agents) {
+		x.t.Errorf("registry dump: %+v, want a line for each of %d agents", dump, len(x.agents))
 	}
 	file := writeFile(x.t, filepath.Join(x.dir, "dump"), dump.stdout)
 	if r := mezzo(x.t, nil, "registry", "restore", "--config", config, file); r.code != 1 || !strings.Contains(r.stderr, "a master leads") {
@@ -326,147 +397,6 @@ func TestRegistryMoves(t *testing.T) {
 	if r := mezzo(t, at(second), "quota", "get"); r.code != 0 || !strings.Contains(r.stdout, "ads") || !strings.Contains(r.stdout, "cpus:7") {
 		t.Errorf("quota after the restore: %+v", r)
 	}
-}
-
-func (x *haCluster) killLeader() (after func()) {
-	i := x.leader(0)
-	x.masters[i].stop(syscall.SIGKILL)
-	return func() { x.startMaster(i) }
-}
-
-// stopLeader has the leader stand still until another one leads. When it goes on
-// it must find out.
-func (x *haCluster) stopLeader() (after func()) {
-	i := x.leader(0)
-	process, before := x.masters[i].cmd.Process, x.newest()
-	_ = process.Signal(syscall.SIGSTOP)
-	return func() {
-		x.checkNode() // its adapter does not stand still, and must not go on telling
-		_ = process.Signal(syscall.SIGCONT)
-		eventuallyWithin(x.t, 2*patience, "the master that stood still to stand by", func() bool {
-			s, ok := x.status(i)
-			return ok && (s.Leadership == "standby" || s.Epoch > before)
-		})
-	}
-}
-
-// cutLeader has nothing pass between the leader and ZooKeeper, though their
-// connections stay. Agents and frameworks still reach it.
-func (x *haCluster) cutLeader() (after func()) {
-	i := x.leader(0)
-	before := x.newest()
-	for _, w := range x.wires[i] {
-		w.cut(true)
-	}
-	return func() {
-		eventuallyWithin(x.t, 2*patience, "the master that is cut off to stand by", func() bool {
-			s, ok := x.status(i)
-			return ok && s.Leadership != "leading"
-		})
-		for _, w := range x.wires[i] {
-			w.cut(false)
-		}
-		eventuallyWithin(x.t, 2*patience, "the master to be back as a candidate", func() bool {
-			s, ok := x.status(i)
-			return ok && (s.Leadership == "standby" || s.Epoch > before)
-		})
-	}
-}
-
-// wire is a way to a ZooKeeper server that can be cut.
-type wire struct {
-	listener net.Listener
-	mu       sync.Mutex
-	flows    chan struct{} // closed while it is whole
-	closed   chan struct{}
-	running  sync.WaitGroup
-}
-
-func newWire(t *testing.T, to string) *wire {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{listener: l, flows: make(chan struct{}), closed: make(chan struct{})}
-	close(w.flows)
-	w.running.Go(func() {
-		for {
-			outside, err := l.Accept()
-			if err != nil {
-				return
-			}
-			inside, err := net.Dial("tcp", to)
-			if err != nil {
-				outside.Close()
-				continue
-			}
-			both := sync.OnceFunc(func() { outside.Close(); inside.Close() })
-			done := make(chan struct{}, 2)
-			for _, pair := range [][2]net.Conn{{inside, outside}, {outside, inside}} {
-				w.running.Go(func() { w.pass(pair[0], pair[1]); both(); done <- struct{}{} })
-			}
-			w.running.Go(func() {
-				select {
-				case <-done:
-				case <-w.closed:
-					both()
-				}
-			})
-		}
-	})
-	t.Cleanup(func() { close(w.closed); l.Close(); w.running.Wait() })
-	return w
-}
-
-// pass carries bytes while the wire is whole. Those of a cut one are late, as
-// they would be on a network.
-func (w *wire) pass(to, from net.Conn) {
-	buffer := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buffer)
-		w.mu.Lock()
-		flows := w.flows
-		w.mu.Unlock()
-		select {
-		case <-flows:
-		case <-w.closed:
-			return
-		}
-		if n > 0 {
-			if _, err := to.Write(buffer[:n]); err != nil {
-				return
-			}
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-func (w *wire) cut(cut bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if cut {
-		w.flows = make(chan struct{})
-	} else {
-		close(w.flows)
-	}
-}
-
-// loseZooKeeper takes all of it away until nobody leads any more.
-func (x *haCluster) loseZooKeeper() (after func()) {
-	x.ensemble.Kill()
-	eventuallyWithin(x.t, 2*patience, "that nobody leads without ZooKeeper", func() bool {
-		for i := range haMasters {
-			if s, ok := x.status(i); ok && s.Leadership == "leading" {
-				return false
-			}
-		}
-		return true
-	})
-	x.ensemble.Restart(x.t)
-	return func() {}
 }
 
 // checkNode is that Mesos's clients find the leader, and nobody else first.
@@ -510,55 +440,4 @@ func (x *haCluster) checkNode() {
 		}
 		return false
 	})
-}
-
-// torture chooses faults.
-func (x *haCluster) torture() {
-	seed := *haSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	x.t.Logf("-ha-seed=%d", seed)
-	chance := rand.New(rand.NewPCG(seed, 1))
-	for n := range *haFaults {
-		time.Sleep(time.Duration(chance.Int64N(int64(2 * time.Second)))) // a moment that nothing has chosen
-		switch chance.IntN(5) {
-		case 0:
-			x.fault(fmt.Sprintf("%d: the leader is killed", n), x.killLeader)
-		case 1:
-			x.fault(fmt.Sprintf("%d: the leader stops and goes on", n), x.stopLeader)
-		case 2:
-			x.fault(fmt.Sprintf("%d: ZooKeeper is gone and back", n), x.loseZooKeeper)
-		case 3:
-			x.fault(fmt.Sprintf("%d: the leader is cut off from ZooKeeper", n), x.cutLeader)
-		case 4:
-			x.loseMember(n, chance.IntN(2) == 0)
-		}
-	}
-}
-
-// loseMember kills or stops ZooKeeper's leader for a while. The master may go on
-// leading, or another may: the cluster works.
-func (x *haCluster) loseMember(n int, kill bool) {
-	x.t.Helper()
-	i := x.ensemble.Leader()
-	if i < 0 {
-		return
-	}
-	began := time.Now()
-	member := x.ensemble.Member(i)
-	name := "ZooKeeper's leader stops and goes on"
-	if kill {
-		name = "ZooKeeper's leader is killed"
-		member.Kill()
-	} else {
-		member.Stop()
-	}
-	x.leader(0)
-	x.works()
-	x.log = append(x.log, fmt.Sprintf("%-32s a task has run after %5.1f s", fmt.Sprintf("%d: %s", n, name), time.Since(began).Seconds()))
-	member.Continue()
-	if kill {
-		member.Restart(x.t)
-	}
 }

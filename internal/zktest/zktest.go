@@ -48,6 +48,10 @@ type Options struct {
 	Tick time.Duration
 	// Sync has every write reach the disk, as in production.
 	Sync bool
+	// Hosts are the members' addresses; none: all are on loopback.
+	Hosts []string
+	// Place, when not nil, may change the command of a member before it starts.
+	Place func(member int, cmd *exec.Cmd)
 }
 
 // Ensemble is a number of ZooKeeper servers.
@@ -107,7 +111,7 @@ func start(o Options) (*Ensemble, error) {
 		return nil, err
 	}
 	for i := range o.Members {
-		m := &Member{ensemble: e, id: i + 1, dir: filepath.Join(dir, strconv.Itoa(i+1)), address: fmt.Sprintf("127.0.0.1:%d", ports[3*i])}
+		m := &Member{ensemble: e, id: i + 1, dir: filepath.Join(dir, strconv.Itoa(i+1)), address: fmt.Sprintf("%s:%d", e.host(i), ports[3*i])}
 		e.members = append(e.members, m)
 		if err := m.write(ports); err != nil {
 			e.Close()
@@ -127,6 +131,14 @@ func start(o Options) (*Ensemble, error) {
 		}
 	}
 	return e, nil
+}
+
+// host is a member's address.
+func (e *Ensemble) host(member int) string {
+	if len(e.options.Hosts) == 0 {
+		return "127.0.0.1"
+	}
+	return e.options.Hosts[member]
 }
 
 // freePorts finds ports that are free now.
@@ -149,13 +161,13 @@ func (m *Member) write(ports []int) error {
 		return err
 	}
 	var cfg strings.Builder
-	_, port, _ := net.SplitHostPort(m.address)
-	fmt.Fprintf(&cfg, "tickTime=%d\ndataDir=%s\nclientPort=%s\nclientPortAddress=127.0.0.1\n", o.Tick.Milliseconds(), filepath.Join(m.dir, "data"), port)
+	host, port, _ := net.SplitHostPort(m.address)
+	fmt.Fprintf(&cfg, "tickTime=%d\ndataDir=%s\nclientPort=%s\nclientPortAddress=%s\n", o.Tick.Milliseconds(), filepath.Join(m.dir, "data"), port, host)
 	cfg.WriteString("admin.enableServer=false\n4lw.commands.whitelist=*\nmaxSessionTimeout=60000\nmaxClientCnxns=0\n")
 	if o.Members > 1 {
 		cfg.WriteString("initLimit=80\nsyncLimit=40\n")
 		for i := range o.Members {
-			fmt.Fprintf(&cfg, "server.%d=127.0.0.1:%d:%d\n", i+1, ports[3*i+1], ports[3*i+2])
+			fmt.Fprintf(&cfg, "server.%d=%s:%d:%d\n", i+1, m.ensemble.host(i), ports[3*i+1], ports[3*i+2])
 		}
 	}
 	const log4j = "log4j.rootLogger=WARN, E\nlog4j.appender.E=org.apache.log4j.ConsoleAppender\nlog4j.appender.E.Target=System.err\n" +
@@ -175,6 +187,9 @@ func (m *Member) start() error {
 		args = append(args, "-Dzookeeper.forceSync=no")
 	}
 	cmd := exec.Command("java", append(args, "org.apache.zookeeper.server.quorum.QuorumPeerMain", filepath.Join(m.dir, "zoo.cfg"))...)
+	if place := m.ensemble.options.Place; place != nil {
+		place(m.id-1, cmd)
+	}
 	output := &bytes.Buffer{}
 	cmd.Stdout, cmd.Stderr = output, output
 	// It dies with the test's process, however that ends. The kernel watches the
