@@ -173,6 +173,57 @@ func TestContainerdKilled(t *testing.T) {
 	c.removed()
 }
 
+// An agent changes from cgroups to containerd: what runs runs on and ends as it
+// would have, and what comes is containerd's.
+func TestReloadFromCgroups(t *testing.T) {
+	t.Parallel()
+	daemon := containerdtest.Start(t)
+	c := startContainerdAs(t, daemon, smallAgent, "isolator \"cgroups\" {}\n", "")
+	b := c.start("run", "--name", "old", "--", "sh", "-c", "echo up; while [ ! -e $MESOS_SANDBOX/go ]; do sleep 0.05; done; exit 7")
+	eventually(t, "the task", func() bool { return b.stdout.String() == "up\n" })
+	id := fmt.Sprint(c.task("old")["id"])
+	launched := func() bool {
+		list, err := daemon.Client(t).ContainerService().List(daemon.Context(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list) > 0
+	}
+	_, isolator, _ := strings.Cut(containerdConfig(daemon), "\n\n")
+	writeFile(t, c.args[2], strings.Replace(isolator, "  config {\n", "  config {\n    default = true\n", 1))
+	if r := c.mezzo("reload", "--address", c.agent.fields["agent"]); r.code != 0 || !strings.Contains(r.stdout, "isolators: cgroups -> containerd") {
+		t.Fatalf("reload: %+v", r)
+	}
+	next := c.start("run", "--name", "new", "--", "sh", "-c", "echo up; while [ ! -e $MESOS_SANDBOX/go ]; do sleep 0.05; done; exit 8")
+	eventually(t, "the next task", func() bool { return next.stdout.String() == "up\n" })
+	if !launched() {
+		t.Error("the next task is not containerd's")
+	}
+	if r := c.mezzo("exec", id, "--", "echo", "inside"); r.code != 0 || r.stdout != "inside\n" {
+		t.Errorf("exec in the task of cgroups: %+v", r)
+	}
+	c.agent.stop(syscall.SIGKILL) // what was changed under it holds for the next one
+	c.agent = serve(t, nil, c.args...)
+	for id, p := range map[string]*background{id: b, fmt.Sprint(c.task("new")["id"]): next} {
+		eventually(t, "a task to end by a process in it", func() bool {
+			c.mezzo("exec", id, "--", "sh", "-c", "touch $MESOS_SANDBOX/go")
+			select {
+			case <-p.ended:
+				return true
+			default:
+				return false
+			}
+		})
+	}
+	if r := b.wait(); r.code != 7 {
+		t.Errorf("the task of cgroups: %+v, want exit 7", r)
+	}
+	if r := next.wait(); r.code != 8 {
+		t.Errorf("the task of containerd: %+v, want exit 8", r)
+	}
+	c.removed()
+}
+
 // removed waits until nothing is left of any container.
 func (c *containerd) removed() {
 	c.t.Helper()

@@ -182,6 +182,9 @@ func (p *plug) configure(_ context.Context, config any, env plugin.Environment) 
 	}
 	p.running.Go(func() { p.connection.watch(p.connection.in(p.Closing())) })
 	p.running.Go(func() { p.images.Run(p.Closing()) })
+	if p.config.AppArmor != "" && p.config.AppArmor != unconfined && !p.armour.present {
+		return []plugin.Diagnostic{plugin.Warningf("no AppArmor", "apparmor_profile", "This host has no AppArmor: tasks run without profile %q.", p.config.AppArmor)}
+	}
 	return nil
 }
 

@@ -31,12 +31,13 @@ type plug struct {
 	images     *image.Store
 	networks   *network.Manager
 	cdi        *cdi.Cache
+	armour     armour
 
 	running sync.WaitGroup
 }
 
 func newPlugin() *plug {
-	p := &plug{Holder: holder.New("containerd")}
+	p := &plug{Holder: holder.New("containerd"), armour: hostArmour()}
 	p.Release = p.release
 	return p
 }
@@ -102,6 +103,9 @@ func (p *plug) unable(t *isolatorv1.Task) string {
 	}
 	if _, err := p.devices(o.GetDevices()); err != nil {
 		return holder.Message(err)
+	}
+	if why := p.unarmoured(t); why != "" {
+		return why
 	}
 	if _, _, err := p.wantedGPUs(t); err != nil {
 		return holder.Message(err)

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
-	"sync"
 
 	containerdapparmor "github.com/containerd/containerd/v2/contrib/apparmor"
 	containerdseccomp "github.com/containerd/containerd/v2/contrib/seccomp"
@@ -15,14 +15,15 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/mezzo-os/mezzo/plugins/internal/seccomp"
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
 
 // unconfined is the name of no profile at all.
 const unconfined = "unconfined"
 
 // security reads one of a task's security options: "seccomp=NAME".
-func (b *builder) security(name string) string {
-	for _, text := range b.task.GetOptions().GetSecurity() {
+func security(t *isolatorv1.Task, name string) string {
+	for _, text := range t.GetOptions().GetSecurity() {
 		if value, ok := strings.CutPrefix(text, name+"="); ok {
 			return value
 		}
@@ -66,7 +67,7 @@ func (b *builder) privileges(ctx context.Context) error {
 	if err := b.filter(); err != nil {
 		return err
 	}
-	return b.armour()
+	return b.confine()
 }
 
 // privileged takes the walls away that are not namespaces.
@@ -81,7 +82,7 @@ func (b *builder) privileged(ctx context.Context) error {
 func (b *builder) filter() error {
 	asked := b.task.GetContainer().GetLinuxInfo().GetSeccomp()
 	name := b.config.Seccomp
-	if n := b.security("seccomp"); n != "" {
+	if n := security(b.task, "seccomp"); n != "" {
 		name = n
 	}
 	switch {
@@ -112,27 +113,41 @@ func (b *builder) filter() error {
 // Docker's, under a name of our own.
 const defaultProfile = "mezzo-default"
 
-var loadArmour = sync.OnceValue(func() error { return containerdapparmor.LoadDefaultProfile(defaultProfile) })
+// armour is what the host has of AppArmor.
+type armour struct {
+	present bool
+	load    func(name string) error // gives the kernel the default profile, where it has not got it
+}
 
-// armour is the AppArmor profile, on a host that has AppArmor.
-func (b *builder) armour() error {
-	name := b.security("apparmor")
+func hostArmour() armour {
+	return armour{apparmor.HostSupports(), containerdapparmor.LoadDefaultProfile}
+}
+
+// unarmoured says why a task cannot have the AppArmor profile that it asks for;
+// "" when it can.
+func (p *plug) unarmoured(t *isolatorv1.Task) string {
+	if name := security(t, "apparmor"); name != "" && name != unconfined && !p.armour.present {
+		return "the task asks for AppArmor profile " + name + ", and this agent's host has no AppArmor"
+	}
+	return ""
+}
+
+// confine chooses the AppArmor profile, on a host that has AppArmor.
+func (b *builder) confine() error {
+	name := cmp.Or(security(b.task, "apparmor"), b.config.AppArmor)
+	why := b.unarmoured(b.task)
 	switch {
-	case b.given.Process.ApparmorProfile != "" || name == unconfined || name == "" && b.config.AppArmor == unconfined:
+	case b.given.Process.ApparmorProfile != "" || name == unconfined:
 		return nil
-	case !apparmor.HostSupports():
-		if name != "" {
-			return status.Errorf(codes.InvalidArgument, "the task asks for AppArmor profile %s, and this agent's host has no AppArmor", name)
-		}
+	case why != "":
+		return status.Error(codes.InvalidArgument, why)
+	case !b.armour.present:
 		return nil
 	case name != "":
 		b.spec.Process.ApparmorProfile = name
 		return nil
-	case b.config.AppArmor != "":
-		b.spec.Process.ApparmorProfile = b.config.AppArmor
-		return nil
 	}
-	if err := loadArmour(); err != nil {
+	if err := b.armour.load(defaultProfile); err != nil {
 		return status.Errorf(codes.FailedPrecondition, "the default AppArmor profile cannot be loaded: %v; set apparmor_profile", err)
 	}
 	b.spec.Process.ApparmorProfile = defaultProfile

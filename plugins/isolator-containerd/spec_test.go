@@ -103,7 +103,8 @@ func TestRefused(t *testing.T) {
 	t.Parallel()
 	asks := map[string]*isolatorv1.Options{
 		"privileged": {Privileged: true}, "host's pid namespace": {HostPid: true}, "host's IPC namespace": {HostIpc: true},
-		"no seccomp profile": {Security: []string{"seccomp=unconfined"}}, "device /dev/full": {Devices: []string{"/dev/full"}},
+		"no AppArmor profile": {Security: []string{"apparmor=unconfined"}},
+		"no seccomp profile":  {Security: []string{"seccomp=unconfined"}}, "device /dev/full": {Devices: []string{"/dev/full"}},
 	}
 	strict, lenient := newNode(t, nil), withImage(t, map[string]any{"allow_privileged": true})
 	claim := func(n *node, o *isolatorv1.Options) *isolatorv1.ClaimResponse {
