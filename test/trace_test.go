@@ -2,8 +2,12 @@ package test
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -22,6 +26,15 @@ telemetry {
   }
 }`, collector.HTTP))
 	c := startDev(t, "--config", config)
+	for address, says := range map[string]string{"http": "allocator: drf is healthy", "agent_http": "isolator cgroups: healthy"} {
+		var body string
+		for late := time.Now().Add(patience); !strings.HasPrefix(body, "ready\n") && time.Now().Before(late); time.Sleep(50 * time.Millisecond) {
+			body = page(t, "http://"+c.fields[address]+"/readyz")
+		}
+		if !strings.HasPrefix(body, "ready\n") || !strings.Contains(body, says) {
+			t.Errorf("/readyz of %s is %q", address, body)
+		}
+	}
 	if r := c.mezzo("run", "--name", "traced", "--", "echo", "hello"); r.code != 0 || r.stdout != "hello\n" {
 		t.Fatalf("run: %+v", r)
 	}
@@ -50,4 +63,20 @@ telemetry {
 	if diff := cmp.Diff(want, spans.Of(spans.One("launch").Trace).Tree()); diff != "" {
 		t.Errorf("the trace (-want +got):\n%s", diff)
 	}
+}
+
+// page gets a page, whatever its status.
+func page(t *testing.T, url string) string {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	answer, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
 }

@@ -27,6 +27,7 @@ import (
 	elect "github.com/mezzo-os/mezzo/core/election/zookeeper"
 	"github.com/mezzo-os/mezzo/core/http"
 	"github.com/mezzo-os/mezzo/core/loglevel"
+	"github.com/mezzo-os/mezzo/core/metric"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	"github.com/mezzo-os/mezzo/core/trace"
@@ -76,6 +77,7 @@ type Service struct {
 	rpc      *rpc.Server
 	http     *http.Server
 	host     *pluginhost.Host
+	calls    *metric.Calls
 	agent    *Agent
 	tracer   *trace.Tracer // nil: nothing is traced
 	adapters *adapter.Set
@@ -98,7 +100,7 @@ func NewService(ctx context.Context, o ServiceOptions) (*Service, error) {
 	if o.Authorizer == nil {
 		o.Authorizer = rpc.AllowAll{}
 	}
-	s := &Service{o: o, ready: make(chan struct{}), config: o.Config, plugins: map[string]*Plugin{}}
+	s := &Service{o: o, calls: metric.NewCalls(), ready: make(chan struct{}), config: o.Config, plugins: map[string]*Plugin{}}
 	if err := s.open(ctx); err != nil {
 		s.close()
 		return nil, err
@@ -112,7 +114,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 	}
 	// A directory of its own: a master on the same data_dir has one, too.
 	dir := filepath.Join(s.o.Config.DataDir, "agent")
-	if s.host, err = pluginhost.New(pluginhost.Options{Logger: s.o.Logger, DataDir: dir}); err != nil {
+	if s.host, err = pluginhost.New(pluginhost.Options{Logger: s.o.Logger, DataDir: dir, OnCall: s.calls.Called}); err != nil {
 		return err
 	}
 	hostname := s.o.Config.Hostname
@@ -141,6 +143,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 	if s.agent, err = s.newAgent(hostname, isolators); err != nil {
 		return err
 	}
+	s.calls.Register(s.agent.metrics.registry)
 	operatorv1.RegisterAgentOperatorServer(s.rpc, &operatorService{Agent: s.agent, service: s})
 	executorv1.RegisterExecutorServer(s.rpc, s.agent.ExecutorServer(""))
 	return nil
@@ -162,7 +165,7 @@ func (s *Service) listen() (err error) {
 	s.http, err = http.Listen(http.Options{
 		Title: "Mezzo agent", Address: c.HTTP, TLS: files, Insecure: c.Insecure, Logger: httpLogger,
 		Metrics: prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return s.agent.metrics.registry.Gather() }),
-		Ready:   s.readiness, Queries: map[string]http.Query{"state": {One: s.queryState}},
+		Healthy: s.healthy, Ready: s.checks, Queries: map[string]http.Query{"state": {One: s.queryState}},
 	})
 	return err
 }
@@ -181,6 +184,46 @@ func (s *Service) readiness() error {
 	default:
 		return errors.New("the agent has not recovered yet")
 	}
+}
+
+// healthy says that the event loop does not turn any more, so that nothing but
+// another process helps.
+func (s *Service) healthy(ctx context.Context) error {
+	if s.readiness() != nil {
+		return nil // it recovers
+	}
+	if err := s.agent.query(ctx, func(*state.Machine) {}); errors.Is(err, context.DeadlineExceeded) {
+		return errors.New("the event loop has not come round in time")
+	}
+	return nil
+}
+
+// checks says what the agent needs in order to get tasks.
+func (s *Service) checks(ctx context.Context) []http.Check {
+	recovered := http.Check{Name: "recovery", State: "done", Err: s.readiness()}
+	if recovered.Err != nil {
+		return []http.Check{recovered}
+	}
+	registered, offered := http.Check{Name: "master"}, http.Check{Name: "resources", State: "offered"}
+	err := s.agent.query(ctx, func(m *state.Machine) {
+		numbers, view := m.Numbers(), m.View()
+		if registered.State = view.Master; !numbers.Registered {
+			registered.Err = errors.New("the agent is not registered with one")
+		}
+		if view.Withheld != "" {
+			offered.Err = errors.New(view.Withheld)
+		}
+	})
+	if err != nil {
+		recovered.Err = err
+	}
+	checks := []http.Check{recovered, registered, offered}
+	for _, p := range s.listPlugins() {
+		if name, is := strings.CutPrefix(p.GetId(), config.KindIsolator+"/"); is {
+			checks = append(checks, http.Check{Name: "isolator " + name, State: p.GetState()})
+		}
+	}
+	return checks
 }
 
 func (s *Service) queryState(ctx context.Context, _ url.Values) (proto.Message, error) {

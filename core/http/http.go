@@ -1,8 +1,8 @@
 // Package http is the HTTP address of a master or an agent: health, readiness,
 // metrics, and the JSON API.
 //
-//	GET /healthz       200 while the process works
-//	GET /readyz        200 when it serves, else 503 and why
+//	GET /healthz       200 while the process works, else 503 and why
+//	GET /readyz        200 when it serves, else 503; and what that depends on
 //	GET /metrics       Prometheus
 //	GET /v1/<query>    JSON, as `--json` prints it
 //
@@ -47,6 +47,8 @@ const (
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 64 << 10
 	queryTimeout      = 30 * time.Second
+	// probeTimeout is how long /healthz and /readyz look before they say no.
+	probeTimeout = 5 * time.Second
 )
 
 // Query answers GET /v1/<name>, with an object or with a list. The values are
@@ -56,6 +58,15 @@ type Query struct {
 	List func(ctx context.Context, values url.Values) ([]proto.Message, error)
 	// Local queries are about this process, and never redirected.
 	Local bool
+}
+
+// Check is one thing that a process needs in order to serve.
+type Check struct {
+	Name string
+	// State is what is to be said when it is there: "leading".
+	State string
+	// Err says why it is not.
+	Err error
 }
 
 // Options of a server.
@@ -73,8 +84,11 @@ type Options struct {
 	Logger   hclog.Logger
 	// Metrics are served at /metrics; nil: none.
 	Metrics prometheus.Gatherer
-	// Ready says why the process does not serve; nil: it always does.
-	Ready func() error
+	// Healthy says why the process does not work, so that nothing but its end helps;
+	// nil: it always does.
+	Healthy func(context.Context) error
+	// Ready says what it takes to serve, and what of it is not there; nil: nothing.
+	Ready func(context.Context) []Check
 	// Queries are served at /v1/<name>.
 	Queries map[string]Query
 	// Elsewhere is the address, host:port, of the process that can answer what
@@ -165,7 +179,7 @@ func (s *Server) Stop(grace time.Duration) {
 
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
+	mux.HandleFunc("GET /healthz", s.healthy)
 	mux.HandleFunc("GET /readyz", s.ready)
 	if s.options.Metrics != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(s.options.Metrics, promhttp.HandlerOpts{Timeout: queryTimeout}))
@@ -202,14 +216,36 @@ func text(w http.ResponseWriter, code int, body string) {
 	_, _ = io.WriteString(w, body) // a client that is gone is no error
 }
 
-func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
-	if s.options.Ready != nil {
-		if err := s.options.Ready(); err != nil {
+func (s *Server) healthy(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), probeTimeout)
+	defer cancel()
+	if s.options.Healthy != nil {
+		if err := s.options.Healthy(ctx); err != nil {
 			text(w, http.StatusServiceUnavailable, err.Error()+"\n")
 			return
 		}
 	}
-	text(w, http.StatusOK, "ready\n")
+	text(w, http.StatusOK, "ok\n")
+}
+
+// ready answers with a word, and a line for each thing that it depends on.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), probeTimeout)
+	defer cancel()
+	var checks []Check
+	if s.options.Ready != nil {
+		checks = s.options.Ready(ctx)
+	}
+	code, word := http.StatusOK, "ready"
+	var lines strings.Builder
+	for _, c := range checks {
+		state := c.State
+		if c.Err != nil {
+			code, word, state = http.StatusServiceUnavailable, "not ready", "no: "+c.Err.Error()
+		}
+		fmt.Fprintf(&lines, "%s: %s\n", c.Name, state)
+	}
+	text(w, code, word+"\n"+lines.String())
 }
 
 // query answers in one piece, so that an error never follows half an answer.

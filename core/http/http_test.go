@@ -67,9 +67,12 @@ func TestPages(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	counter := prometheus.NewCounter(prometheus.CounterOpts{Name: "mezzo_test_total", Help: "A test."})
 	registry.MustRegister(counter)
-	var readiness, failure error
+	var readiness, health, failure error
 	server := serve(t, mezzohttp.Options{
-		Title: "Mezzo <master>", Metrics: registry, Ready: func() error { return readiness },
+		Title: "Mezzo <master>", Metrics: registry, Healthy: func(context.Context) error { return health },
+		Ready: func(context.Context) []mezzohttp.Check {
+			return []mezzohttp.Check{{Name: "leader", State: "this master"}, {Name: "allocator", State: "ready", Err: readiness}}
+		},
 		Queries: map[string]mezzohttp.Query{
 			"status": {One: func(context.Context, url.Values) (proto.Message, error) {
 				return &operatorv1.Status{MasterId: "m1", Epoch: 1 << 60}, nil
@@ -91,10 +94,12 @@ func TestPages(t *testing.T) {
 		}
 	}
 	expect("/healthz", 200, "ok", "text/plain")
-	expect("/readyz", 200, "ready", "text/plain")
+	expect("/readyz", 200, "ready\nleader: this master\nallocator: ready\n", "text/plain")
 	readiness = errors.New("the allocator is not running")
-	expect("/readyz", 503, "the allocator is not running", "text/plain")
+	expect("/readyz", 503, "not ready\nleader: this master\nallocator: no: the allocator is not running\n", "text/plain")
 	expect("/healthz", 200, "ok", "text/plain")
+	health = errors.New("the event loop is stuck")
+	expect("/healthz", 503, "the event loop is stuck", "text/plain")
 	expect("/metrics", 200, "mezzo_test_total 0", "text/plain")
 	expect("/v1/status", 200, `{"master_id":"m1","epoch":1152921504606846976}`, "application/json")
 	expect("/v1/tasks?task_id=a", 200, `[{"id":"a"},{"id":"b"}]`, "application/json")

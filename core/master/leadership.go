@@ -228,8 +228,10 @@ func (t *term) write(ctx context.Context, cancel context.CancelCauseFunc) {
 			continue
 		}
 		answer := state.RegistryWritten{ID: w.ID}
+		t.master.unwritten.Store(nil)
 		if err != nil {
 			answer.Err = err.Error()
+			t.master.unwritten.Store(&answer.Err)
 		}
 		_ = t.inbox.post(answer) // refused only when the term is over
 	}

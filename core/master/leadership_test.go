@@ -137,8 +137,12 @@ func checkStandby(t *testing.T, standby, leader *running) {
 		t.Errorf("a standby's /v1/tasks: %d %s", code, body)
 	}
 	for path, want := range map[string]int{"/healthz": 200, "/metrics": 200, "/v1/status": 200, "/v1/plugins": 200, "/readyz": 503} {
-		if code, body := get(path); code != want {
+		code, body := get(path)
+		if code != want {
 			t.Errorf("a standby's %s: %d %s", path, code, body)
+		}
+		if says := "leader: no: this master does not lead; the leader is at " + leader.Addresses()["rpc"]; path == "/readyz" && !strings.Contains(body, says) {
+			t.Errorf("a standby's /readyz is %q, want %q in it", body, says)
 		}
 	}
 }

@@ -146,6 +146,8 @@ func (l *loop) handle(input any) {
 		l.step(in.input(l.request))
 	case inspection:
 		l.inspect(in)
+	case pulse:
+		close(in)
 	case *session:
 		l.openSession(in)
 	case state.AllocatorClosed:

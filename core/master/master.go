@@ -12,7 +12,6 @@ package master
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -94,15 +93,16 @@ type Master struct {
 	ui         *ui.UI
 	tracer     *trace.Tracer // nil: nothing is traced
 
-	id       string                             // of the candidate, fresh at every start
-	leader   atomic.Pointer[election.Candidate] // as the election tells it; nil: none
-	term     atomic.Pointer[term]               // nil while it does not lead
-	termMu   sync.Mutex
-	termNews chan struct{}   // closed and replaced when term or elected changes
-	elected  bool            // from the election's word to the term's end
-	serving  map[string]bool // adapters that serve
-	sessions atomic.Uint64
-	callers  atomic.Uint64
+	id        string                             // of the candidate, fresh at every start
+	leader    atomic.Pointer[election.Candidate] // as the election tells it; nil: none
+	term      atomic.Pointer[term]               // nil while it does not lead
+	termMu    sync.Mutex
+	termNews  chan struct{}          // closed and replaced when term or elected changes
+	elected   bool                   // from the election's word to the term's end
+	unwritten atomic.Pointer[string] // why the registry's last write failed; nil: it did not
+	serving   map[string]bool        // adapters that serve
+	sessions  atomic.Uint64
+	callers   atomic.Uint64
 
 	config      atomic.Pointer[config.Master] // what counts now; see Reload
 	allocator   atomic.Pointer[allocatorRun]  // the current one
@@ -158,7 +158,7 @@ func New(o Options) (m *Master, err error) {
 		return m, err
 	}
 	// A directory of its own: an agent on the same data_dir has one, too.
-	if m.host, err = pluginhost.New(pluginhost.Options{Logger: m.logger, DataDir: filepath.Join(o.Config.DataDir, "master")}); err != nil {
+	if m.host, err = pluginhost.New(pluginhost.Options{Logger: m.logger, DataDir: filepath.Join(o.Config.DataDir, "master"), OnCall: m.metrics.calls.Called}); err != nil {
 		return m, err
 	}
 	m.adapters = m.newAdapters()
@@ -205,20 +205,9 @@ func (m *Master) listen() (err error) {
 	m.ui = m.newUI(operator, tls)
 	m.http, err = http.Listen(http.Options{
 		Title: "Mezzo master", Address: c.HTTP, TLS: tls, Insecure: c.Insecure, Logger: httpLogger,
-		Metrics: m.metrics.registry, Ready: m.readiness, Queries: queries(operator), Elsewhere: m.leadersHTTP, Handlers: m.ui.Handlers(),
+		Metrics: m.metrics.registry, Healthy: m.healthy, Ready: m.readiness, Queries: queries(operator), Elsewhere: m.leadersHTTP, Handlers: m.ui.Handlers(),
 	})
 	return err
-}
-
-// readiness says why the master does not serve yet.
-func (m *Master) readiness() error {
-	if _, err := m.leading(); err != nil {
-		return err
-	}
-	if m.allocatorConn() == nil {
-		return errors.New("the allocator is not running")
-	}
-	return nil
 }
 
 // Run campaigns, leads, and serves until ctx ends (it returns nil) or

@@ -327,7 +327,7 @@ func checkPages(t *testing.T, base string) {
 	defer c.CloseIdleConnections()
 	for path, want := range map[string]string{
 		"/healthz":                   "ok",
-		"/readyz":                    "ready",
+		"/readyz":                    "ready\nleader: this master\nregistry: writable\nallocator: ready\n",
 		"/metrics":                   `mezzo_master_tasks{state="task_running"} 2`,
 		"/v1/status":                 `"leadership":"leading"`,
 		"/v1/agents":                 `"hostname":"h1"`,

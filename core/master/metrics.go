@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/core/metric"
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
@@ -25,6 +26,7 @@ type metrics struct {
 	swaps    *prometheus.CounterVec
 	revoked  *prometheus.CounterVec
 	traffic  *traffic
+	calls    *metric.Calls // of plugins
 }
 
 func newMetrics(m *mirror, waiting func() int, leading func() bool) *metrics {
@@ -51,7 +53,8 @@ func newMetrics(m *mirror, waiting func() int, leading func() bool) *metrics {
 			Name: "mezzo_master_tasks_revoked_total", Help: "Tasks that the allocator took the resources of, by the role that lost them.",
 		}, []string{"role"}),
 	}
-	out.traffic = newTraffic(out.registry)
+	out.traffic, out.calls = newTraffic(out.registry), metric.NewCalls()
+	out.calls.Register(out.registry)
 	inbox := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mezzo_master_loop_queue_bytes", Help: "What waits for the event loop."},
 		func() float64 { return float64(waiting()) })
 	leads := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mezzo_master_leading", Help: "1 while this master leads, else 0."}, func() float64 {

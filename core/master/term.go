@@ -36,6 +36,7 @@ type term struct {
 
 // newTerm takes the epoch, reads the registry and makes the machine.
 func (m *Master) newTerm(ctx context.Context) (*term, error) {
+	m.unwritten.Store(nil)
 	epoch, err := m.registry.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("take the leader's epoch: %w", err)
