@@ -92,6 +92,7 @@ type Master struct {
 	http       *http.Server
 	ui         *ui.UI
 	tracer     *trace.Tracer // nil: nothing is traced
+	ip         string        // under which schedulers reach rpc
 
 	id        string                             // of the candidate, fresh at every start
 	leader    atomic.Pointer[election.Candidate] // as the election tells it; nil: none
@@ -198,6 +199,7 @@ func (m *Master) listen() (err error) {
 	}); err != nil {
 		return err
 	}
+	m.ip = addressOf(context.Background(), m.rpc.Address(), m.hostname())
 	operator := &operatorService{master: m}
 	operatorv1.RegisterOperatorServer(m.rpc, operator)
 	linkv1.RegisterAgentLinkServer(m.rpc, &agentService{master: m})

@@ -119,9 +119,9 @@ func (m *Master) hostname() string {
 
 // masterInfo is what schedulers are told of the master.
 func (m *Master) masterInfo(id string) *mezzov1.MasterInfo {
-	host, text, _ := net.SplitHostPort(m.rpc.Address())
+	_, text, _ := net.SplitHostPort(m.rpc.Address())
 	port, _ := strconv.ParseUint(text, 10, 16)
-	name := m.hostname()
+	name, host := m.hostname(), m.ip
 	info := &mezzov1.MasterInfo{
 		Id: proto.String(id), Ip: proto.Uint32(0), Port: proto.Uint32(uint32(port)), Hostname: proto.String(name),
 		Version: proto.String(m.options.Version), Domain: m.options.Config.Domain.Proto(),
