@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -49,16 +50,25 @@ func TestPluginNew(t *testing.T) {
 // inNew runs targets of a new plugin's Makefile.
 func inNew(t *testing.T, dir string, targets ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "make", append(targets, "MEZZO="+filepath.Join(bin, "mezzo"))...)
-	cmd.Dir = dir
-	// As the plugins of these tests are built, so that what is built is shared.
-	cmd.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-trimpath", "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), " 0 failed, ") {
+	out, err := build(t, dir, []string{"GOPROXY=off"}, "make", append(targets, "MEZZO="+filepath.Join(bin, "mezzo"))...)
+	if err != nil || !strings.Contains(out, " 0 failed, ") {
 		t.Fatalf("make %v: %v\n%s", targets, err, out)
 	}
+}
+
+// build runs a command that builds with Go, as the plugins of these tests are
+// built, so that what is built is shared. It ends with everything that it started.
+func build(t *testing.T, dir string, env []string, name string, args ...string) (output string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	cmd.Env = append(append(os.Environ(), "GOFLAGS=-trimpath -buildvcs=false", "CGO_ENABLED=0"), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 func usesNewAllocator(t *testing.T, c *cluster) {
