@@ -74,8 +74,9 @@ $(TOOLS)/staticcheck:
 	GOBIN=$(TOOLS) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
 
 .PHONY: generate
-generate: ## Generated code, from the .proto files; needs no network and no protoc
+generate: ## Generated code, from the .proto files, and the tables of docs/configuration.md; needs no network and no protoc
 	go run ./internal/protogen -root sdk/proto
+	go test -count=1 ./config -run TestManualTables -update
 
 .PHONY: generate-check
 generate-check: ## Fails when generated code is stale

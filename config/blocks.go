@@ -45,8 +45,7 @@ type agentBlock struct {
 
 var logLevels = []string{"trace", "debug", "info", "warn", "error"}
 
-var rootSchema = schema(
-	[]string{"data_dir", "plugin_dir", "log_level", "log_json", "insecure"},
+var rootSchema = schema(topAttributes,
 	"master", "agent", "tls", "telemetry", "election *", "registry *", "role *",
 	"allocator *", "isolator *", "framework *")
 
@@ -106,18 +105,11 @@ func defaultMaster() Master {
 	}
 }
 
-var masterSchema = schema(
-	[]string{
-		"rpc", "http", "insecure", "hostname", "offer_timeout", "batch_interval", "min_refuse", "max_decisions_per_second",
-		"min_allocatable", "filter_gpu_resources",
-		"agent_ping_interval", "agent_ping_timeouts", "agent_reregister_timeout", "agent_removals_per_minute",
-		"agent_forget_after", "max_away_agents", "max_completed_frameworks", "max_completed_tasks", "max_unreachable_tasks",
-	},
-	"revocation", "domain", "framework *")
+var masterSchema = schema(masterAttributes, "revocation", "domain", "framework *")
 
-var domainSchema = schema([]string{"region", "zone"})
+var domainSchema = schema(domainAttributes)
 
-var revocationSchema = schema([]string{"enabled", "min_grace", "max_per_minute"})
+var revocationSchema = schema(revocationAttributes)
 
 func (m *masterBlock) decode(d *decoder, block *hcl.Block) {
 	m.written, m.rng = true, block.DefRange
@@ -204,19 +196,11 @@ func defaultAgent() Agent {
 	}
 }
 
-var agentSchema = schema(
-	[]string{
-		"masters", "rpc", "http", "insecure", "hostname", "work_dir", "resources", "attributes",
-		"registration_backoff", "ping_timeout", "reconfiguration_policy",
-		"executor_registration_timeout", "executor_reregistration_timeout", "executor_shutdown_grace", "recovery_timeout",
-		"log_size", "log_files",
-		"gc_delay", "gc_disk_headroom", "gc_interval", "disk_watch_interval", "enforce_disk",
-	},
-	"fetcher", "secrets", "domain", "framework *")
+var agentSchema = schema(agentAttributes, "fetcher", "secrets", "domain", "framework *")
 
-var secretsSchema = schema([]string{"dir"})
+var secretsSchema = schema(secretsAttributes)
 
-var fetcherSchema = schema([]string{"cache_size", "max_size", "stall_timeout"})
+var fetcherSchema = schema(fetcherAttributes)
 
 func (a *agentBlock) decode(d *decoder, block *hcl.Block) {
 	a.written, a.rng = true, block.DefRange
@@ -311,9 +295,7 @@ func (s scope) attributes(to *[]AgentAttribute) {
 	}
 }
 
-var tlsSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
-	{Name: "ca", Required: true}, {Name: "cert", Required: true}, {Name: "key", Required: true},
-}}
+var tlsSchema = schema(tlsAttributes)
 
 func (d *decoder) tls(block *hcl.Block) *TLS {
 	s, _ := d.content(block.Body, tlsSchema)

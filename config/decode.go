@@ -22,10 +22,10 @@ type decoder struct {
 func (d *decoder) add(diags ...*hcl.Diagnostic) { d.diags = append(d.diags, diags...) }
 
 // schema names what may stand in a block. A block named "role *" takes a label.
-func schema(attributes []string, blocks ...string) *hcl.BodySchema {
+func schema(attributes []attribute, blocks ...string) *hcl.BodySchema {
 	s := &hcl.BodySchema{}
-	for _, name := range attributes {
-		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: name})
+	for _, a := range attributes {
+		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: a.name, Required: a.required})
 	}
 	for _, name := range blocks {
 		kind, labels := strings.CutSuffix(name, " *")

@@ -118,6 +118,68 @@ func TestManualKnowsEveryWord(t *testing.T) {
 	all.check(t, "registry", names(zookeeperSchema, bboltSchema))
 }
 
+// TestManualTables is that the tables of the core's blocks are those of the schema.
+func TestManualTables(t *testing.T) {
+	const page = "../docs/configuration.md"
+	src, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(src)
+	for _, at := range []struct {
+		heading    string
+		attributes [][]attribute // of each of its tables
+	}{
+		{"Top level", [][]attribute{topAttributes}},
+		{"master", [][]attribute{masterAttributes}},
+		{"revocation", [][]attribute{revocationAttributes}},
+		{"domain", [][]attribute{domainAttributes}},
+		{"agent", [][]attribute{agentAttributes}},
+		{"fetcher", [][]attribute{fetcherAttributes}},
+		{"secrets", [][]attribute{secretsAttributes}},
+		{"tls", [][]attribute{tlsAttributes}},
+		{"telemetry", [][]attribute{tracingAttributes}},
+		{"election", [][]attribute{zookeeperAttributes}},
+		{"registry", [][]attribute{bboltAttributes, registryZookeeperAttributes}},
+		{"role", [][]attribute{roleAttributes}},
+		{"Plugin blocks", [][]attribute{pluginAttributes}},
+		{"The lock file", [][]attribute{lockAttributes}},
+	} {
+		before, rest, ok := strings.Cut(text, "\n## "+at.heading+"\n")
+		if !ok {
+			t.Errorf("%s has no section %q", page, at.heading)
+			continue
+		}
+		section, after, more := strings.Cut(rest, "\n## ")
+		const head = "| Attribute | Type | Default | Meaning |\n|---|---|---|---|\n"
+		parts := strings.Split(section, head)
+		if len(parts) != len(at.attributes)+1 {
+			t.Errorf("%s, section %q: %d tables of attributes, want %d", page, at.heading, len(parts)-1, len(at.attributes))
+			continue
+		}
+		for i, attributes := range at.attributes {
+			var rows strings.Builder
+			for _, a := range attributes {
+				fmt.Fprintf(&rows, "| `%s` | %s | %s | %s |\n", a.name, a.kind, a.standard, a.meaning)
+			}
+			_, prose, _ := strings.Cut(parts[i+1], "\n\n")
+			parts[i+1] = rows.String() + "\n" + prose
+		}
+		text = before + "\n## " + at.heading + "\n" + strings.Join(parts, head)
+		if more {
+			text += "\n## " + after
+		}
+	}
+	switch {
+	case *update:
+		if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	case text != string(src):
+		t.Errorf("%s is not what the schema says; go test ./config -run TestManualTables -update writes it:\n%s", page, cmp.Diff(string(src), text))
+	}
+}
+
 // TestManualKnowsPluginSettings reads the struct tags of the plugins' sources:
 // plugins are programs, which nothing imports.
 func TestManualKnowsPluginSettings(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
 )
 
-var update = flag.Bool("update", false, "write the golden files")
+var update = flag.Bool("update", false, "write the golden files, and the tables of docs/configuration.md")
 
 // golden compares text with a golden file, or writes it with -update.
 func golden(t *testing.T, path, got string) {

@@ -22,7 +22,7 @@ type LockEntry struct {
 }
 
 // lockSchema is what a plugin block of a lock file holds.
-var lockSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "path"}, {Name: "checksum", Required: true}}}
+var lockSchema = schema(lockAttributes)
 
 // ReadLock reads a lock file.
 func ReadLock(path string) ([]LockEntry, hcl.Diagnostics) {

@@ -13,7 +13,7 @@ var (
 	// The plugin's own, then those of its companion programs by name; see
 	// docs/decisions/002-companion-checksum.md.
 	checksumForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}(,[A-Za-z0-9_][A-Za-z0-9._-]*=sha256:[0-9a-f]{64})*$`)
-	pluginSchema = schema([]string{"path", "checksum", "log_level"}, "config")
+	pluginSchema = schema(pluginAttributes, "config")
 )
 
 // plugins reads the plugin blocks of a kind, in the order written.

@@ -15,7 +15,7 @@ import (
 // what is small.
 const MaxWeight = 1_000_000
 
-var roleSchema = schema([]string{"weight", "guarantee", "limit"})
+var roleSchema = schema(roleAttributes)
 
 // roles reads the role blocks, in the order written.
 func (d *decoder) roles(blocks hcl.Blocks) (list []Role) {

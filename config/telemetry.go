@@ -12,9 +12,7 @@ import (
 
 var telemetrySchema = schema(nil, "tracing")
 
-var tracingSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
-	{Name: "endpoint", Required: true}, {Name: "protocol"}, {Name: "sample_ratio"}, {Name: "queue_size"}, {Name: "ca"}, {Name: "insecure"},
-}}
+var tracingSchema = schema(tracingAttributes)
 
 // telemetry reads where traces go; nil: nowhere.
 func (d *decoder) telemetry(block *hcl.Block) *Tracing {

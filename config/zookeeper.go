@@ -82,9 +82,9 @@ func missing(block *hcl.Block, name string) *hcl.Diagnostic {
 		"The argument %q is required in %s %q, but no definition was found.", name, block.Type, block.Labels[0])
 }
 
-var bboltSchema = schema([]string{"file"})
+var bboltSchema = schema(bboltAttributes)
 
-var zookeeperSchema = schema([]string{"servers", "path", "session_timeout", "auth"}, "tls")
+var zookeeperSchema = schema(zookeeperAttributes, "tls")
 
 var zookeeperTLSSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
 	{Name: "ca", Required: true}, {Name: "cert"}, {Name: "key"},
