@@ -31,10 +31,13 @@ import (
 
 func (p *plugin) Provision(r *isolatorv1.ProvisionRequest, stream isolatorv1.Isolator_ProvisionServer) error {
 	p.mu.Lock()
-	err, provision := p.note("provision", r.Container), p.provision
+	err, provision, pulled := p.note("provision", r.Container), p.provision, p.pulled
 	p.mu.Unlock()
 	if err != nil || provision == nil {
 		return err
+	}
+	if pulled != nil {
+		defer func() { _ = stream.Send(&isolatorv1.ProvisionProgress{Pulled: pulled}) }()
 	}
 	return provision(stream.Context(), r, func(text string) error { return stream.Send(&isolatorv1.ProvisionProgress{Message: text}) })
 }
@@ -195,8 +198,9 @@ func imageAgent(t *testing.T, change func(*agent.Options)) (*master, *isolator, 
 }
 
 func TestImageIsProvisioned(t *testing.T) {
-	m, oci, _ := imageAgent(t, nil)
+	m, oci, p := imageAgent(t, nil)
 	told := make(chan struct{})
+	oci.kernel.pulled = &isolatorv1.Pulled{Bytes: 1000, DurationMs: 2500}
 	oci.kernel.provision = func(_ context.Context, r *isolatorv1.ProvisionRequest, tell func(string) error) error {
 		if r.GetTask().GetImage().GetReference() != "busybox" {
 			return status.Errorf(codes.InvalidArgument, "image %v", r.GetTask().GetImage())
@@ -221,6 +225,15 @@ func TestImageIsProvisioned(t *testing.T) {
 	if s.GetExecutorPid() != 4711 || s.GetCgroupInfo().GetNetCls().GetClassid() != 7 {
 		t.Errorf("container status %v", s)
 	}
+	got := p.numbers(t)
+	for name, want := range map[string]float64{
+		"mezzo_agent_image_pulls_total isolator=oci outcome=succeeded": 1, "mezzo_agent_image_pulled_bytes_total isolator=oci": 1000,
+		"mezzo_agent_image_pull_seconds isolator=oci": 2.5,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
+	}
 	var spec specs.Spec
 	box := oci.kernel.get(s.GetContainerId().GetValue())
 	if err := json.Unmarshal(box.spec, &spec); err != nil {
@@ -239,7 +252,7 @@ func TestImageIsProvisioned(t *testing.T) {
 // A pull may take longer than any call, while it gets further, and no longer than
 // the bound when it does not.
 func TestImageThatStalls(t *testing.T) {
-	m, oci, _ := imageAgent(t, func(o *agent.Options) { o.ProvisionStall = 200 * time.Millisecond })
+	m, oci, p := imageAgent(t, func(o *agent.Options) { o.ProvisionStall = 200 * time.Millisecond })
 	given := make(chan struct{})
 	oci.kernel.provision = func(ctx context.Context, _ *isolatorv1.ProvisionRequest, _ func(string) error) error {
 		<-ctx.Done()
@@ -250,6 +263,9 @@ func TestImageThatStalls(t *testing.T) {
 	s := m.update(mezzov1.TaskState_TASK_FAILED)
 	if s.GetReason() != mezzov1.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED || !strings.Contains(s.GetMessage(), "nothing was heard of the image") {
 		t.Errorf("status %v", s)
+	}
+	if n := p.numbers(t)["mezzo_agent_image_pulls_total isolator=oci outcome=failed"]; n != 1 {
+		t.Errorf("%v pulls failed, want 1", n)
 	}
 	<-given
 	oci.kernel.await(t, "cleanup", oci.kernel.called("cleanup"))

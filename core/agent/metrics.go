@@ -11,6 +11,7 @@ import (
 	"github.com/mezzo-os/mezzo/core/agent/state"
 	"github.com/mezzo-os/mezzo/core/metric"
 	"github.com/mezzo-os/mezzo/core/rpc"
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
@@ -21,9 +22,12 @@ type metrics struct {
 	registry *prometheus.Registry
 	fetches  *prometheus.CounterVec
 	removals *prometheus.CounterVec
-	cleanups prometheus.Counter // that did not work
-	waiting  prometheus.Gauge   // sandboxes
-	age      prometheus.Gauge   // of sandboxes, in seconds
+	pulls    *prometheus.CounterVec
+	pulled   *prometheus.CounterVec   // bytes
+	pulling  *prometheus.HistogramVec // seconds
+	cleanups prometheus.Counter       // that did not work
+	waiting  prometheus.Gauge         // sandboxes
+	age      prometheus.Gauge         // of sandboxes, in seconds
 }
 
 func newMetrics(a *Agent) *metrics {
@@ -37,6 +41,12 @@ func newMetrics(a *Agent) *metrics {
 		registry: prometheus.NewRegistry(),
 		fetches:  counter("mezzo_agent_fetches_total", "Fetches of all URIs of a task or executor, by what came of it: succeeded or failed.", "outcome"),
 		removals: counter("mezzo_agent_sandboxes_removed_total", "Old sandboxes that were to be removed, by what came of it: succeeded or failed.", "outcome"),
+		pulls:    counter("mezzo_agent_image_pulls_total", "Pulls of tasks' images, by isolator and what came of it: succeeded or failed. What is there already is no pull; each launch that could not have its image counts as failed.", "isolator", "outcome"),
+		pulled:   counter("mezzo_agent_image_pulled_bytes_total", "Bytes of images that were pulled, compressed, without the layers that were there already.", "isolator"),
+		pulling: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "mezzo_agent_image_pull_seconds", Help: "How long pulls of images took that succeeded, unpacking included.",
+			Buckets: prometheus.ExponentialBuckets(0.25, 2, 13),
+		}, []string{"isolator"}),
 		cleanups: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mezzo_agent_cleanup_failures_total", Help: "How often it did not work to remove what is left of a container; it is tried again.",
 		}),
@@ -47,9 +57,20 @@ func newMetrics(a *Agent) *metrics {
 		m.fetches.WithLabelValues(outcome)
 		m.removals.WithLabelValues(outcome)
 	}
-	m.registry.MustRegister(m.fetches, m.removals, m.cleanups, m.waiting, m.age, &gauges{agent: a},
+	m.registry.MustRegister(m.fetches, m.removals, m.pulls, m.pulled, m.pulling, m.cleanups, m.waiting, m.age, &gauges{agent: a},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// pull counts a pull of an isolator's; nil: one that failed.
+func (m *metrics) pull(isolator string, p *isolatorv1.Pulled) {
+	if p == nil {
+		m.pulls.WithLabelValues(isolator, "failed").Inc()
+		return
+	}
+	m.pulls.WithLabelValues(isolator, "succeeded").Inc()
+	m.pulled.WithLabelValues(isolator).Add(float64(p.GetBytes()))
+	m.pulling.WithLabelValues(isolator).Observe(float64(p.GetDurationMs()) / 1000)
 }
 
 // outcome is what came of something, as a label.

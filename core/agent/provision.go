@@ -33,6 +33,14 @@ func (c *containers) provision(ctx context.Context, p *state.Plan) error {
 	if p.Task.GetImage() == nil {
 		return nil
 	}
+	err := c.provide(ctx, p)
+	if err != nil && ctx.Err() == nil {
+		c.metrics.pull(state.Launcher(p.Chain), nil)
+	}
+	return err
+}
+
+func (c *containers) provide(ctx context.Context, p *state.Plan) error {
 	launcher, err := c.isolator(state.Launcher(p.Chain))
 	if err != nil {
 		return err
@@ -56,8 +64,16 @@ func (c *containers) provision(ctx context.Context, p *state.Plan) error {
 		if err != nil {
 			return err
 		}
+		follow := func(progress *isolatorv1.ProvisionProgress) {
+			if progress.GetPulled() != nil {
+				c.metrics.pull(launcher.name, progress.GetPulled())
+			}
+			if text := sentenceOf(progress); text != "" {
+				tell(text)
+			}
+		}
 		calling, done := span(ctx, ctx, "provision", launcher.name)
-		err = provisionOnce(calling, client, request, c.stall, tell)
+		err = provisionOnce(calling, client, request, c.stall, follow)
 		done(err)
 		if err != nil {
 			return &callError{isolator: launcher.name, what: "provision", err: err}
@@ -67,7 +83,7 @@ func (c *containers) provision(ctx context.Context, p *state.Plan) error {
 }
 
 // provisionOnce asks once, and follows the answer to its end.
-func provisionOnce(ctx context.Context, client isolatorv1.IsolatorClient, r *isolatorv1.ProvisionRequest, stall time.Duration, tell func(string)) error {
+func provisionOnce(ctx context.Context, client isolatorv1.IsolatorClient, r *isolatorv1.ProvisionRequest, stall time.Duration, follow func(*isolatorv1.ProvisionProgress)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silence := fmt.Errorf("nothing was heard of the image for %v", stall)
@@ -78,9 +94,7 @@ func provisionOnce(ctx context.Context, client isolatorv1.IsolatorClient, r *iso
 		var progress *isolatorv1.ProvisionProgress
 		if progress, err = stream.Recv(); err == nil {
 			watch.Reset(stall)
-			if text := sentenceOf(progress); text != "" {
-				tell(text)
-			}
+			follow(progress)
 		}
 	}
 	switch {

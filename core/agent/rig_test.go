@@ -80,6 +80,7 @@ type kernel struct {
 	// What its plugins answer where it is not what the rig answers by itself.
 	claim     func(*isolatorv1.Task) *isolatorv1.ClaimResponse
 	provision func(context.Context, *isolatorv1.ProvisionRequest, func(string) error) error
+	pulled    *isolatorv1.Pulled // what provision tells in the end
 	created   *isolatorv1.CreateResponse
 	images    map[string]string // by name, what was imported; nil: it keeps none
 }

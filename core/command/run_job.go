@@ -38,6 +38,7 @@ type job struct {
 	o         runOptions
 	scheduler *framework.Scheduler
 	output    *runOutput
+	progress  *progressLine // of the pull of an image; of mu
 
 	mu        sync.Mutex
 	instances []*instance
@@ -64,7 +65,7 @@ type instance struct {
 
 func newJob(c *cli, o runOptions) (*job, error) {
 	j := &job{
-		c: c, o: o, output: newRunOutput(c, o.instances > 1),
+		c: c, o: o, output: newRunOutput(c, o.instances > 1), progress: newProgressLine(c.err),
 		byTask: map[string]*instance{}, allEnded: make(chan struct{}), fatal: make(chan error, 1),
 	}
 	for i := range o.instances {
@@ -133,6 +134,7 @@ func (j *job) run(ctx context.Context) (int, error) {
 			j.stop(background)
 			return exitInterrupted, nil
 		case <-timeout:
+			j.clearProgress()
 			fmt.Fprintf(j.c.err, "mezzo: not ended within %s; ending it\n", j.o.timeout)
 			j.stop(background)
 			return exitTimeout, nil
@@ -262,12 +264,15 @@ func (j *job) update(_ *framework.Scheduler, status *mezzov1.TaskStatus) {
 	if in == nil || in.ended {
 		return
 	}
+	if status.GetState() != mezzov1.TaskState_TASK_STARTING {
+		j.progress.clear()
+	}
 	switch status.GetState() {
 	case mezzov1.TaskState_TASK_RUNNING, mezzov1.TaskState_TASK_KILLING:
 		j.output.follow(in.index, in.taskID, j.scheduler.FrameworkID(), in.agentID)
 	case mezzov1.TaskState_TASK_STARTING:
-		if j.o.image != "" && j.o.instances == 1 && status.GetMessage() != "" {
-			fmt.Fprintf(j.c.err, "mezzo: %s\n", status.GetMessage()) // how far the pull is
+		if j.o.image != "" && j.o.instances == 1 && !j.stopping && status.GetMessage() != "" {
+			j.progress.show(status.GetMessage()) // how far the pull is
 		}
 	case mezzov1.TaskState_TASK_STAGING, mezzov1.TaskState_TASK_UNREACHABLE, mezzov1.TaskState_TASK_UNKNOWN:
 	case mezzov1.TaskState_TASK_DROPPED, mezzov1.TaskState_TASK_LOST:
@@ -348,6 +353,13 @@ func (j *job) code() int {
 }
 
 // fail ends the job; the first reason counts.
+// clearProgress takes the line about the pull away, before another.
+func (j *job) clearProgress() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.progress.clear()
+}
+
 func (j *job) fail(err error) {
 	select {
 	case j.fatal <- err:

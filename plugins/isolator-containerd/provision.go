@@ -32,12 +32,16 @@ func (p *plug) Provision(ctx context.Context, r *isolatorv1.ProvisionRequest, se
 	}
 	sending, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	_, err := p.images.Provide(sending, r.GetContainer(), want, func(progress image.Progress) {
+	got, err := p.images.Provide(sending, r.GetContainer(), want, func(progress image.Progress) {
 		err := send(&isolatorv1.ProvisionProgress{Message: progress.String(), DoneBytes: uint64(progress.Bytes), TotalBytes: uint64(progress.TotalBytes)})
 		if err != nil {
 			cancel(err)
 		}
 	})
+	if err == nil && got.Pulled != nil {
+		pulled := &isolatorv1.Pulled{Bytes: uint64(got.Pulled.Bytes), DurationMs: uint64(got.Pulled.Took.Milliseconds())}
+		err = send(&isolatorv1.ProvisionProgress{Pulled: pulled})
+	}
 	if err == nil {
 		return nil
 	}

@@ -52,12 +52,19 @@ func (p Progress) String() string {
 	return fmt.Sprintf("image %s: pulling, %d of %d layers", p.Image, p.LayersDone, p.Layers)
 }
 
+// Pulled is a pull that has ended.
+type Pulled struct {
+	Bytes int64 // compressed, without what was here already
+	Took  time.Duration
+}
+
 // flight is a pull that goes on, for all who wait for it.
 type flight struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
-	err     error // once done
-	waiting int   // of the store's mu
+	err     error   // once done
+	pulled  *Pulled // once done; of the store's mu: nil when it has been told
+	waiting int     // of the store's mu
 
 	mu       sync.Mutex
 	progress Progress
@@ -75,6 +82,7 @@ func newFlight(image string) *flight {
 
 type layerState struct {
 	size, got int64
+	here      bool // before
 	done      bool
 }
 
@@ -90,12 +98,12 @@ const (
 
 // pull brings an image, or waits for the pull of it that goes on. Pulls with
 // different credentials are different: what one may have another may not.
-func (s *Store) pull(ctx context.Context, c *client.Client, name string, config []byte, report func(Progress)) error {
+func (s *Store) pull(ctx context.Context, c *client.Client, name string, config []byte, report func(Progress)) (*Pulled, error) {
 	key := fmt.Sprintf("%s %x", name, sha256.Sum256(config))
 	s.mu.Lock()
 	if s.closing.Err() != nil {
 		s.mu.Unlock()
-		return errors.New("the isolator ends")
+		return nil, errors.New("the isolator ends")
 	}
 	f := s.flights[key]
 	if f == nil {
@@ -117,7 +125,12 @@ func (s *Store) pull(ctx context.Context, c *client.Client, name string, config 
 			delete(s.flights, key) // whoever comes now begins anew
 		}
 	}
-	return err
+	if err != nil {
+		return nil, err
+	}
+	pulled := f.pulled
+	f.pulled = nil
+	return pulled, nil
 }
 
 // wait returns when the pull has ended, or ctx has.
@@ -205,13 +218,14 @@ func (s *Store) fetch(ctx context.Context, c *client.Client, name string, config
 	watched := make(chan struct{})
 	go func() { defer close(watched); f.watch(watch, c.ContentStore()) }()
 	defer func() { stop(); <-watched }()
+	begun := time.Now()
 	get := func() error {
 		_, err := c.Pull(ctx, name,
 			client.WithResolver(docker.NewResolver(docker.ResolverOptions{Hosts: hosts})),
 			client.WithPlatformMatcher(s.platform),
 			client.WithPullUnpack, client.WithPullSnapshotter(s.o.Snapshotter),
 			client.WithMaxConcurrentDownloads(layersAtOnce),
-			client.WithImageHandlerWrapper(f.learn),
+			client.WithImageHandlerWrapper(f.learn(c.ContentStore())),
 			client.WithPullLabel(labelUsed, s.o.Now().UTC().Format(time.RFC3339)),
 		)
 		if spoilt(err) {
@@ -225,9 +239,22 @@ func (s *Store) fetch(ctx context.Context, c *client.Client, name string, config
 		err = get() // the registry cannot go on where an earlier pull broke off
 	}
 	if err == nil {
-		s.o.Logger.Info("image pulled", "image", name)
+		f.pulled = &Pulled{Bytes: f.came(), Took: time.Since(begun)}
+		s.o.Logger.Info("image pulled", "image", name, "bytes", f.pulled.Bytes, "took", f.pulled.Took.Round(time.Millisecond))
 	}
 	return err
+}
+
+// came is how much of the image was not here before.
+func (f *flight) came() (bytes int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, l := range f.layers {
+		if !l.here {
+			bytes += l.size
+		}
+	}
+	return bytes
 }
 
 // spoilt is whether what has come in part is of no use: it is not what was
@@ -252,7 +279,11 @@ func (f *flight) discard(ctx context.Context, store content.Store) {
 }
 
 // learn sees what an image is made of, as manifests are read.
-func (f *flight) learn(next images.Handler) images.Handler {
+func (f *flight) learn(store content.Store) func(images.Handler) images.Handler {
+	return func(next images.Handler) images.Handler { return f.learner(store, next) }
+}
+
+func (f *flight) learner(store content.Store, next images.Handler) images.Handler {
 	return images.HandlerFunc(func(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		f.mu.Lock()
 		f.seen = append(f.seen, d)
@@ -261,13 +292,17 @@ func (f *flight) learn(next images.Handler) images.Handler {
 		if err != nil || !images.IsManifestType(d.MediaType) {
 			return children, err
 		}
-		f.mu.Lock()
 		for _, child := range children {
-			if images.IsLayerType(child.MediaType) && f.layers[child.Digest] == nil {
-				f.layers[child.Digest] = &layerState{size: child.Size}
+			if !images.IsLayerType(child.MediaType) {
+				continue
 			}
+			_, err := store.Info(ctx, child.Digest)
+			f.mu.Lock()
+			if f.layers[child.Digest] == nil {
+				f.layers[child.Digest] = &layerState{size: child.Size, here: err == nil}
+			}
+			f.mu.Unlock()
 		}
-		f.mu.Unlock()
 		f.sum()
 		return children, nil
 	})

@@ -124,6 +124,9 @@ type Image struct {
 	Config ocispec.ImageConfig
 	// Chain is the snapshot that the container's own is made upon.
 	Chain digest.Digest
+	// Pulled is the pull that brought it, to one of those who waited for that; nil:
+	// another has been told, or there was none.
+	Pulled *Pulled
 }
 
 // The labels that a store writes.
@@ -196,10 +199,15 @@ func (s *Store) find(ctx context.Context, c *client.Client, name string, w Want,
 			return nil, &permanent{errors.New("it is not on the agent, and the task wants no pull")}
 		}
 	}
-	if err := s.pull(ctx, c, name, w.DockerConfig, report); err != nil {
+	pulled, err := s.pull(ctx, c, name, w.DockerConfig, report)
+	if err != nil {
 		return nil, err
 	}
-	return s.open(ctx, c, name)
+	image, err := s.open(ctx, c, name)
+	if err == nil {
+		image.Pulled = pulled
+	}
+	return image, err
 }
 
 // open returns an image that is here with all that a container needs: its

@@ -161,6 +161,13 @@ func TestPullPolicies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	want := int64(0)
+	for _, l := range built.Layers {
+		want += l.Size
+	}
+	if i.Pulled == nil || i.Pulled.Bytes != want || i.Pulled.Took <= 0 {
+		t.Errorf("the pull: %+v, want %d bytes", i.Pulled, want)
+	}
 	if i.Name() != name || i.Target().Digest != built.Manifest.Digest || !slices.Equal(i.Config.Cmd, []string{"one"}) {
 		t.Errorf("got %s %s %v", i.Name(), i.Target().Digest, i.Config.Cmd)
 	}
@@ -169,7 +176,9 @@ func TestPullPolicies(t *testing.T) {
 	}
 	b.usable(i, "c1")
 	asked := len(r.Requests(""))
-	b.provide("c2", name)
+	if i := b.provide("c2", name); i.Pulled != nil {
+		t.Errorf("an image that is here was pulled: %+v", i.Pulled)
+	}
 	if _, err := b.Provide(b.ctx(), "c3", image.Want{Reference: name, Policy: image.Never}, nil); err != nil {
 		t.Errorf("an image that is here: %v", err)
 	}
@@ -185,6 +194,8 @@ func TestPullPolicies(t *testing.T) {
 	i, err = b.Provide(b.ctx(), "c5", image.Want{Reference: name, Policy: image.Always}, nil)
 	if err != nil || i.Config.Cmd[0] != "two" {
 		t.Errorf("policy always: %v %v", i, err)
+	} else if i.Pulled == nil || i.Pulled.Bytes != 0 {
+		t.Errorf("the pull of what differs by its configuration alone: %+v", i.Pulled)
 	}
 	blobs := r.Requests("GET /v2/team/app/blobs/")
 	slices.Sort(blobs)
@@ -492,8 +503,9 @@ func TestSharedPull(t *testing.T) {
 	b := newBench(t, open(r.Host))
 	want := image.Want{Reference: r.Host + "/app:1"}
 	type result struct {
-		n   int
-		err error
+		n     int
+		image *image.Image
+		err   error
 	}
 	results := make(chan result)
 	waiting := make(chan struct{})
@@ -501,8 +513,8 @@ func TestSharedPull(t *testing.T) {
 		ctx, cancel := context.WithCancel(b.ctx())
 		var once sync.Once
 		go func() {
-			_, err := b.Provide(ctx, fmt.Sprint("c", n), want, func(image.Progress) { once.Do(func() { waiting <- struct{}{} }) })
-			results <- result{n, err}
+			i, err := b.Provide(ctx, fmt.Sprint("c", n), want, func(image.Progress) { once.Do(func() { waiting <- struct{}{} }) })
+			results <- result{n, i, err}
 		}()
 		<-waiting
 		return cancel
@@ -525,8 +537,13 @@ func TestSharedPull(t *testing.T) {
 		t.Errorf("one that gave up: %+v", got)
 	}
 	close(gate)
+	pulls := 0
 	for range 9 {
-		if got := <-results; got.err != nil {
+		got := <-results
+		if got.image != nil && got.image.Pulled != nil {
+			pulls++
+		}
+		if got.err != nil {
 			t.Errorf("container %d: %v", got.n, got.err)
 		}
 	}
@@ -535,6 +552,9 @@ func TestSharedPull(t *testing.T) {
 	}
 	if after := r.Requests("GET /v2/app/blobs/"); len(after)-before > 2 {
 		t.Errorf("more than one pull: %v", after)
+	}
+	if pulls != 1 {
+		t.Errorf("%d of those who waited for one pull were told of it, want 1", pulls)
 	}
 	if held, err := b.Held(b.ctx()); err != nil || len(held) != 9 {
 		t.Errorf("held: %v %v", held, err)

@@ -214,6 +214,11 @@ func (h *host) spy(name string) *spy {
 input=$(cat)
 echo "$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME netns=${CNI_NETNS:+yes}" >> %[1]s/calls
 echo "$input" > "%[1]s/$CNI_COMMAND.json"
+if [ -s "%[1]s/once-$CNI_COMMAND" ]; then
+  echo "{\"cniVersion\":\"1.0.0\",\"code\":$(cat "%[1]s/once-$CNI_COMMAND"),\"msg\":\"the spy is busy\"}"
+  : > "%[1]s/once-$CNI_COMMAND"
+  exit 1
+fi
 if [ -e "%[1]s/fail-$CNI_COMMAND" ]; then
   echo '{"cniVersion":"1.0.0","code":111,"msg":"the spy fails"}'
   exit 1
@@ -258,6 +263,14 @@ func (s *spy) fail(command string, yes bool) {
 		err = os.WriteFile(path, nil, 0o600)
 	}
 	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// failOnce has it fail a command, the next time only, by a code of CNI's.
+func (s *spy) failOnce(command string, code int) {
+	s.t.Helper()
+	if err := os.WriteFile(filepath.Join(s.dir, "once-"+command), fmt.Append(nil, code), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -226,6 +227,9 @@ func (m *Manager) add(ctx context.Context, container string, a attachment) (*typ
 	ctx, cancel := context.WithTimeout(ctx, callPatience)
 	defer cancel()
 	result, err := m.cni.AddNetworkList(ctx, list, rt)
+	if err != nil && transient(err) && m.undo(ctx, container, a, list, rt, err) {
+		result, err = m.cni.AddNetworkList(ctx, list, rt)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("network %q: %w", a.Network, cause(ctx, err))
 	}
@@ -237,6 +241,41 @@ func (m *Manager) add(ctx context.Context, container string, a attachment) (*typ
 		return nil, fmt.Errorf("network %q: its plugin's answer: %w", a.Network, err)
 	}
 	return out, nil
+}
+
+// retryPause is how long a network is left alone before it is joined once more;
+// up to as long again is added.
+const retryPause = 300 * time.Millisecond
+
+// transient is whether an ADD that failed may work the next time: a plugin says
+// so, or fails for a reason of its own, as CNI's own do while another holds the
+// lock on the packet filter. What is wrong with the network's configuration, or
+// with the call, stays wrong.
+func transient(err error) bool {
+	var failed *types.Error
+	if !errors.As(err, &failed) {
+		return false
+	}
+	switch failed.Code {
+	case types.ErrUnknown, types.ErrTryAgainLater, types.ErrPluginNotAvailable, types.ErrLimitedConnectivity, types.ErrInternal:
+		return true
+	}
+	return false
+}
+
+// undo takes back what a failed ADD has made, as CNI wants it before the next,
+// and waits a little; false: there is to be no next.
+func (m *Manager) undo(ctx context.Context, container string, a attachment, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf, why error) bool {
+	if err := m.cni.DelNetworkList(ctx, list, rt); err != nil {
+		return false // Teardown will try again
+	}
+	m.o.Logger.Info("a network could not be joined, and is tried once more", "container", container, "network", a.Network, "error", why)
+	select {
+	case <-time.After(retryPause + rand.N(retryPause)):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // kind is what attachments share of what plugins make for them.

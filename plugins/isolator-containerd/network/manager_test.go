@@ -364,6 +364,50 @@ func TestAddFails(t *testing.T) {
 	h.clean()
 }
 
+// TestAddIsTriedAgain: once, where what failed may pass, and after what it made
+// was taken back.
+func TestAddIsTriedAgain(t *testing.T) {
+	const add, del = "ADD c eth0 netns=yes\n", "DEL c eth0 netns=yes\n"
+	h := newHost(t)
+	s := h.spy("spy")
+	h.conf("spy.conflist", fmt.Sprintf(spyNet, "spy", "spy"))
+	r := network.Request{Container: "c", Network: mode(modeNamed, info("spy"))}
+	told := ""
+	calls := func() string {
+		all := s.calls()
+		now := strings.TrimPrefix(all, told)
+		told = all
+		return now
+	}
+	for _, code := range []int{11, 999} { // "try again later", and whatever CNI's own plugins fail with
+		s.failOnce("ADD", code)
+		if n := h.setup(r); len(n.Networks) != 1 || len(n.Networks[0].GetIpAddresses()) != 2 {
+			t.Errorf("code %d: %v", code, n.Networks)
+		}
+		if got := calls(); got != add+del+add {
+			t.Errorf("code %d: calls:\n%s", code, got)
+		}
+		h.teardown("c")
+		calls()
+	}
+	s.failOnce("ADD", 7) // the network's configuration
+	if _, err := h.Setup(t.Context(), r); err == nil || !strings.Contains(err.Error(), "the spy is busy") {
+		t.Errorf("a failure that stays: %v", err)
+	}
+	if got := calls(); got != add+del {
+		t.Errorf("a failure that stays: calls:\n%s", got)
+	}
+	s.failOnce("ADD", 11)
+	s.fail("ADD", true)
+	if _, err := h.Setup(t.Context(), r); err == nil || !strings.Contains(err.Error(), "the spy fails") {
+		t.Errorf("a second failure: %v", err)
+	}
+	if got := calls(); got != add+del+add+del {
+		t.Errorf("a second failure: calls:\n%s", got)
+	}
+	h.clean()
+}
+
 // TestReboot: after a host's reboot the namespace is gone, and the addresses are
 // given back all the same.
 func TestReboot(t *testing.T) {

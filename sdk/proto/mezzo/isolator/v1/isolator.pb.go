@@ -244,7 +244,7 @@ func (x Recovered_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Recovered_State.Descriptor instead.
 func (Recovered_State) EnumDescriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{41, 0}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{42, 0}
 }
 
 // Task is what an isolator may know of the work that a container is for.
@@ -996,7 +996,10 @@ type ProvisionProgress struct {
 	Message   string `protobuf:"bytes,1,opt,name=message" json:"message,omitempty"`
 	DoneBytes uint64 `protobuf:"varint,2,opt,name=done_bytes,json=doneBytes" json:"done_bytes,omitempty"`
 	// 0: not known yet.
-	TotalBytes    uint64 `protobuf:"varint,3,opt,name=total_bytes,json=totalBytes" json:"total_bytes,omitempty"`
+	TotalBytes uint64 `protobuf:"varint,3,opt,name=total_bytes,json=totalBytes" json:"total_bytes,omitempty"`
+	// Set once for each pull that has succeeded, to one of those who waited for it:
+	// for the agent's books. What was here already is no pull.
+	Pulled        *Pulled `protobuf:"bytes,4,opt,name=pulled" json:"pulled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1052,6 +1055,67 @@ func (x *ProvisionProgress) GetTotalBytes() uint64 {
 	return 0
 }
 
+func (x *ProvisionProgress) GetPulled() *Pulled {
+	if x != nil {
+		return x.Pulled
+	}
+	return nil
+}
+
+// Pulled is a pull that has ended.
+type Pulled struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Compressed, without what was here already.
+	Bytes         uint64 `protobuf:"varint,1,opt,name=bytes" json:"bytes,omitempty"`
+	DurationMs    uint64 `protobuf:"varint,2,opt,name=duration_ms,json=durationMs" json:"duration_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pulled) Reset() {
+	*x = Pulled{}
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pulled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pulled) ProtoMessage() {}
+
+func (x *Pulled) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pulled.ProtoReflect.Descriptor instead.
+func (*Pulled) Descriptor() ([]byte, []int) {
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Pulled) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Pulled) GetDurationMs() uint64 {
+	if x != nil {
+		return x.DurationMs
+	}
+	return 0
+}
+
 type PrepareRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Container string                 `protobuf:"bytes,1,opt,name=container" json:"container,omitempty"`
@@ -1066,7 +1130,7 @@ type PrepareRequest struct {
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[9]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1142,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[9]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1155,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{9}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PrepareRequest) GetContainer() string {
@@ -1133,7 +1197,7 @@ type PrepareResponse struct {
 
 func (x *PrepareResponse) Reset() {
 	*x = PrepareResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[10]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1209,7 @@ func (x *PrepareResponse) String() string {
 func (*PrepareResponse) ProtoMessage() {}
 
 func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[10]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1222,7 @@ func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareResponse.ProtoReflect.Descriptor instead.
 func (*PrepareResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{10}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PrepareResponse) GetSpec() []byte {
@@ -1193,7 +1257,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[11]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1269,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[11]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1282,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{11}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateRequest) GetContainer() string {
@@ -1283,7 +1347,7 @@ type Logs struct {
 
 func (x *Logs) Reset() {
 	*x = Logs{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[12]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1359,7 @@ func (x *Logs) String() string {
 func (*Logs) ProtoMessage() {}
 
 func (x *Logs) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[12]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1372,7 @@ func (x *Logs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Logs.ProtoReflect.Descriptor instead.
 func (*Logs) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{12}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Logs) GetMaxBytes() uint64 {
@@ -1352,7 +1416,7 @@ type CreateResponse struct {
 
 func (x *CreateResponse) Reset() {
 	*x = CreateResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[13]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +1428,7 @@ func (x *CreateResponse) String() string {
 func (*CreateResponse) ProtoMessage() {}
 
 func (x *CreateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[13]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +1441,7 @@ func (x *CreateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResponse.ProtoReflect.Descriptor instead.
 func (*CreateResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{13}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateResponse) GetPid() int64 {
@@ -1426,7 +1490,7 @@ type IsolateRequest struct {
 
 func (x *IsolateRequest) Reset() {
 	*x = IsolateRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[14]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1502,7 @@ func (x *IsolateRequest) String() string {
 func (*IsolateRequest) ProtoMessage() {}
 
 func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[14]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1515,7 @@ func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IsolateRequest.ProtoReflect.Descriptor instead.
 func (*IsolateRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{14}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *IsolateRequest) GetContainer() string {
@@ -1484,7 +1548,7 @@ type IsolateResponse struct {
 
 func (x *IsolateResponse) Reset() {
 	*x = IsolateResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[15]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1560,7 @@ func (x *IsolateResponse) String() string {
 func (*IsolateResponse) ProtoMessage() {}
 
 func (x *IsolateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[15]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1573,7 @@ func (x *IsolateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IsolateResponse.ProtoReflect.Descriptor instead.
 func (*IsolateResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{15}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *IsolateResponse) GetNetworks() []*v1.NetworkInfo {
@@ -1528,7 +1592,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[16]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +1604,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[16]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +1617,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{16}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StartRequest) GetContainer() string {
@@ -1571,7 +1635,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[17]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1647,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[17]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1660,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{17}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{18}
 }
 
 type WaitRequest struct {
@@ -1608,7 +1672,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[18]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1684,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[18]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1697,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{18}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WaitRequest) GetContainer() string {
@@ -1652,7 +1716,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[19]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1728,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[19]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1741,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{19}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WaitResponse) GetStatus() *ExitStatus {
@@ -1707,7 +1771,7 @@ type ExitStatus struct {
 
 func (x *ExitStatus) Reset() {
 	*x = ExitStatus{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[20]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +1783,7 @@ func (x *ExitStatus) String() string {
 func (*ExitStatus) ProtoMessage() {}
 
 func (x *ExitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[20]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +1796,7 @@ func (x *ExitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExitStatus.ProtoReflect.Descriptor instead.
 func (*ExitStatus) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{20}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExitStatus) GetCode() int32 {
@@ -1796,7 +1860,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[21]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +1872,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[21]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +1885,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{21}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SignalRequest) GetContainer() string {
@@ -1853,7 +1917,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[22]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +1929,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[22]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +1942,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{22}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{23}
 }
 
 type KillRequest struct {
@@ -1893,7 +1957,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[23]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +1969,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[23]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +1982,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{23}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *KillRequest) GetContainer() string {
@@ -1950,7 +2014,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[24]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2026,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[24]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2039,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{24}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{25}
 }
 
 type UpdateRequest struct {
@@ -1989,7 +2053,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[25]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2001,7 +2065,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[25]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +2078,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{25}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateRequest) GetContainer() string {
@@ -2046,7 +2110,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[26]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2122,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[26]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2135,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{26}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{27}
 }
 
 type UsageRequest struct {
@@ -2084,7 +2148,7 @@ type UsageRequest struct {
 
 func (x *UsageRequest) Reset() {
 	*x = UsageRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[27]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2160,7 @@ func (x *UsageRequest) String() string {
 func (*UsageRequest) ProtoMessage() {}
 
 func (x *UsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[27]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2173,7 @@ func (x *UsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
 func (*UsageRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{27}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UsageRequest) GetContainers() []string {
@@ -2128,7 +2192,7 @@ type UsageResponse struct {
 
 func (x *UsageResponse) Reset() {
 	*x = UsageResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[28]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2204,7 @@ func (x *UsageResponse) String() string {
 func (*UsageResponse) ProtoMessage() {}
 
 func (x *UsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[28]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2217,7 @@ func (x *UsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageResponse.ProtoReflect.Descriptor instead.
 func (*UsageResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{28}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UsageResponse) GetUsages() []*Usage {
@@ -2173,7 +2237,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[29]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2249,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[29]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2262,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{29}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Usage) GetContainer() string {
@@ -2223,7 +2287,7 @@ type LimitationsRequest struct {
 
 func (x *LimitationsRequest) Reset() {
 	*x = LimitationsRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[30]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2235,7 +2299,7 @@ func (x *LimitationsRequest) String() string {
 func (*LimitationsRequest) ProtoMessage() {}
 
 func (x *LimitationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[30]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2248,7 +2312,7 @@ func (x *LimitationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitationsRequest.ProtoReflect.Descriptor instead.
 func (*LimitationsRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{30}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{31}
 }
 
 // Limitation says that a container exceeded what it may use.
@@ -2266,7 +2330,7 @@ type Limitation struct {
 
 func (x *Limitation) Reset() {
 	*x = Limitation{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[31]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2342,7 @@ func (x *Limitation) String() string {
 func (*Limitation) ProtoMessage() {}
 
 func (x *Limitation) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[31]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2355,7 @@ func (x *Limitation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limitation.ProtoReflect.Descriptor instead.
 func (*Limitation) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{31}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Limitation) GetContainer() string {
@@ -2335,7 +2399,7 @@ type ExecInput struct {
 
 func (x *ExecInput) Reset() {
 	*x = ExecInput{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[32]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +2411,7 @@ func (x *ExecInput) String() string {
 func (*ExecInput) ProtoMessage() {}
 
 func (x *ExecInput) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[32]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2424,7 @@ func (x *ExecInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecInput.ProtoReflect.Descriptor instead.
 func (*ExecInput) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{32}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecInput) GetStart() *ExecStart {
@@ -2413,7 +2477,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[33]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2489,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[33]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2502,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{33}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecStart) GetContainer() string {
@@ -2479,7 +2543,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[34]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2491,7 +2555,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[34]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2504,7 +2568,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{34}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -2533,7 +2597,7 @@ type ExecOutput struct {
 
 func (x *ExecOutput) Reset() {
 	*x = ExecOutput{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[35]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2545,7 +2609,7 @@ func (x *ExecOutput) String() string {
 func (*ExecOutput) ProtoMessage() {}
 
 func (x *ExecOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[35]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2558,7 +2622,7 @@ func (x *ExecOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOutput.ProtoReflect.Descriptor instead.
 func (*ExecOutput) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{35}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExecOutput) GetStdout() []byte {
@@ -2600,7 +2664,7 @@ type CleanupRequest struct {
 
 func (x *CleanupRequest) Reset() {
 	*x = CleanupRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[36]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2612,7 +2676,7 @@ func (x *CleanupRequest) String() string {
 func (*CleanupRequest) ProtoMessage() {}
 
 func (x *CleanupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[36]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2625,7 +2689,7 @@ func (x *CleanupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupRequest.ProtoReflect.Descriptor instead.
 func (*CleanupRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{36}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CleanupRequest) GetContainer() string {
@@ -2650,7 +2714,7 @@ type CleanupResponse struct {
 
 func (x *CleanupResponse) Reset() {
 	*x = CleanupResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[37]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2662,7 +2726,7 @@ func (x *CleanupResponse) String() string {
 func (*CleanupResponse) ProtoMessage() {}
 
 func (x *CleanupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[37]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2675,7 +2739,7 @@ func (x *CleanupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupResponse.ProtoReflect.Descriptor instead.
 func (*CleanupResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{37}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{38}
 }
 
 type RecoverRequest struct {
@@ -2687,7 +2751,7 @@ type RecoverRequest struct {
 
 func (x *RecoverRequest) Reset() {
 	*x = RecoverRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[38]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2699,7 +2763,7 @@ func (x *RecoverRequest) String() string {
 func (*RecoverRequest) ProtoMessage() {}
 
 func (x *RecoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[38]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2712,7 +2776,7 @@ func (x *RecoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverRequest.ProtoReflect.Descriptor instead.
 func (*RecoverRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{38}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RecoverRequest) GetContainers() []*Known {
@@ -2737,7 +2801,7 @@ type Known struct {
 
 func (x *Known) Reset() {
 	*x = Known{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[39]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +2813,7 @@ func (x *Known) String() string {
 func (*Known) ProtoMessage() {}
 
 func (x *Known) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[39]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2762,7 +2826,7 @@ func (x *Known) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Known.ProtoReflect.Descriptor instead.
 func (*Known) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{39}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Known) GetContainer() string {
@@ -2812,7 +2876,7 @@ type RecoverResponse struct {
 
 func (x *RecoverResponse) Reset() {
 	*x = RecoverResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[40]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2824,7 +2888,7 @@ func (x *RecoverResponse) String() string {
 func (*RecoverResponse) ProtoMessage() {}
 
 func (x *RecoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[40]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2837,7 +2901,7 @@ func (x *RecoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverResponse.ProtoReflect.Descriptor instead.
 func (*RecoverResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{40}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RecoverResponse) GetContainers() []*Recovered {
@@ -2865,7 +2929,7 @@ type Recovered struct {
 
 func (x *Recovered) Reset() {
 	*x = Recovered{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[41]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2877,7 +2941,7 @@ func (x *Recovered) String() string {
 func (*Recovered) ProtoMessage() {}
 
 func (x *Recovered) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[41]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2890,7 +2954,7 @@ func (x *Recovered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovered.ProtoReflect.Descriptor instead.
 func (*Recovered) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{41}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Recovered) GetContainer() string {
@@ -2924,7 +2988,7 @@ type ImportImageRequest struct {
 
 func (x *ImportImageRequest) Reset() {
 	*x = ImportImageRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[42]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2936,7 +3000,7 @@ func (x *ImportImageRequest) String() string {
 func (*ImportImageRequest) ProtoMessage() {}
 
 func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[42]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2949,7 +3013,7 @@ func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageRequest.ProtoReflect.Descriptor instead.
 func (*ImportImageRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{42}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ImportImageRequest) GetStart() *ImportImageStart {
@@ -2977,7 +3041,7 @@ type ImportImageStart struct {
 
 func (x *ImportImageStart) Reset() {
 	*x = ImportImageStart{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[43]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2989,7 +3053,7 @@ func (x *ImportImageStart) String() string {
 func (*ImportImageStart) ProtoMessage() {}
 
 func (x *ImportImageStart) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[43]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3002,7 +3066,7 @@ func (x *ImportImageStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageStart.ProtoReflect.Descriptor instead.
 func (*ImportImageStart) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{43}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ImportImageStart) GetName() string {
@@ -3021,7 +3085,7 @@ type ImportImageResponse struct {
 
 func (x *ImportImageResponse) Reset() {
 	*x = ImportImageResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[44]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3033,7 +3097,7 @@ func (x *ImportImageResponse) String() string {
 func (*ImportImageResponse) ProtoMessage() {}
 
 func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[44]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3046,7 +3110,7 @@ func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageResponse.ProtoReflect.Descriptor instead.
 func (*ImportImageResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{44}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ImportImageResponse) GetImages() []*Image {
@@ -3064,7 +3128,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[45]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +3140,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[45]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +3153,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{45}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{46}
 }
 
 type ListImagesResponse struct {
@@ -3101,7 +3165,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[46]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3177,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[46]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3190,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{46}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -3145,7 +3209,7 @@ type RemoveImageRequest struct {
 
 func (x *RemoveImageRequest) Reset() {
 	*x = RemoveImageRequest{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[47]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3157,7 +3221,7 @@ func (x *RemoveImageRequest) String() string {
 func (*RemoveImageRequest) ProtoMessage() {}
 
 func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[47]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3170,7 +3234,7 @@ func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageRequest.ProtoReflect.Descriptor instead.
 func (*RemoveImageRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{47}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RemoveImageRequest) GetName() string {
@@ -3188,7 +3252,7 @@ type RemoveImageResponse struct {
 
 func (x *RemoveImageResponse) Reset() {
 	*x = RemoveImageResponse{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[48]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3200,7 +3264,7 @@ func (x *RemoveImageResponse) String() string {
 func (*RemoveImageResponse) ProtoMessage() {}
 
 func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[48]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3213,7 +3277,7 @@ func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageResponse.ProtoReflect.Descriptor instead.
 func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{48}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{49}
 }
 
 // Image is an image that an isolator has.
@@ -3237,7 +3301,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[49]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3249,7 +3313,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[49]
+	mi := &file_mezzo_isolator_v1_isolator_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3262,7 +3326,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{49}
+	return file_mezzo_isolator_v1_isolator_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Image) GetName() string {
@@ -3411,13 +3475,18 @@ const file_mezzo_isolator_v1_isolator_proto_rawDesc = "" +
 	"\x10ProvisionRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12+\n" +
 	"\x04task\x18\x02 \x01(\v2\x17.mezzo.isolator.v1.TaskR\x04task\x12\x18\n" +
-	"\aarchive\x18\x03 \x01(\tR\aarchive\"m\n" +
+	"\aarchive\x18\x03 \x01(\tR\aarchive\"\xa0\x01\n" +
 	"\x11ProvisionProgress\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\x12\x1d\n" +
 	"\n" +
 	"done_bytes\x18\x02 \x01(\x04R\tdoneBytes\x12\x1f\n" +
 	"\vtotal_bytes\x18\x03 \x01(\x04R\n" +
-	"totalBytes\"\x89\x01\n" +
+	"totalBytes\x121\n" +
+	"\x06pulled\x18\x04 \x01(\v2\x19.mezzo.isolator.v1.PulledR\x06pulled\"?\n" +
+	"\x06Pulled\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x1f\n" +
+	"\vduration_ms\x18\x02 \x01(\x04R\n" +
+	"durationMs\"\x89\x01\n" +
 	"\x0ePrepareRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12+\n" +
 	"\x04task\x18\x02 \x01(\v2\x17.mezzo.isolator.v1.TaskR\x04task\x12\x12\n" +
@@ -3612,7 +3681,7 @@ func file_mezzo_isolator_v1_isolator_proto_rawDescGZIP() []byte {
 }
 
 var file_mezzo_isolator_v1_isolator_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_mezzo_isolator_v1_isolator_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_mezzo_isolator_v1_isolator_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_mezzo_isolator_v1_isolator_proto_goTypes = []any{
 	(TaskImage_Pull)(0),           // 0: mezzo.isolator.v1.TaskImage.Pull
 	(Network_Mode)(0),             // 1: mezzo.isolator.v1.Network.Mode
@@ -3627,143 +3696,145 @@ var file_mezzo_isolator_v1_isolator_proto_goTypes = []any{
 	(*ClaimResponse)(nil),         // 10: mezzo.isolator.v1.ClaimResponse
 	(*ProvisionRequest)(nil),      // 11: mezzo.isolator.v1.ProvisionRequest
 	(*ProvisionProgress)(nil),     // 12: mezzo.isolator.v1.ProvisionProgress
-	(*PrepareRequest)(nil),        // 13: mezzo.isolator.v1.PrepareRequest
-	(*PrepareResponse)(nil),       // 14: mezzo.isolator.v1.PrepareResponse
-	(*CreateRequest)(nil),         // 15: mezzo.isolator.v1.CreateRequest
-	(*Logs)(nil),                  // 16: mezzo.isolator.v1.Logs
-	(*CreateResponse)(nil),        // 17: mezzo.isolator.v1.CreateResponse
-	(*IsolateRequest)(nil),        // 18: mezzo.isolator.v1.IsolateRequest
-	(*IsolateResponse)(nil),       // 19: mezzo.isolator.v1.IsolateResponse
-	(*StartRequest)(nil),          // 20: mezzo.isolator.v1.StartRequest
-	(*StartResponse)(nil),         // 21: mezzo.isolator.v1.StartResponse
-	(*WaitRequest)(nil),           // 22: mezzo.isolator.v1.WaitRequest
-	(*WaitResponse)(nil),          // 23: mezzo.isolator.v1.WaitResponse
-	(*ExitStatus)(nil),            // 24: mezzo.isolator.v1.ExitStatus
-	(*SignalRequest)(nil),         // 25: mezzo.isolator.v1.SignalRequest
-	(*SignalResponse)(nil),        // 26: mezzo.isolator.v1.SignalResponse
-	(*KillRequest)(nil),           // 27: mezzo.isolator.v1.KillRequest
-	(*KillResponse)(nil),          // 28: mezzo.isolator.v1.KillResponse
-	(*UpdateRequest)(nil),         // 29: mezzo.isolator.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 30: mezzo.isolator.v1.UpdateResponse
-	(*UsageRequest)(nil),          // 31: mezzo.isolator.v1.UsageRequest
-	(*UsageResponse)(nil),         // 32: mezzo.isolator.v1.UsageResponse
-	(*Usage)(nil),                 // 33: mezzo.isolator.v1.Usage
-	(*LimitationsRequest)(nil),    // 34: mezzo.isolator.v1.LimitationsRequest
-	(*Limitation)(nil),            // 35: mezzo.isolator.v1.Limitation
-	(*ExecInput)(nil),             // 36: mezzo.isolator.v1.ExecInput
-	(*ExecStart)(nil),             // 37: mezzo.isolator.v1.ExecStart
-	(*WindowSize)(nil),            // 38: mezzo.isolator.v1.WindowSize
-	(*ExecOutput)(nil),            // 39: mezzo.isolator.v1.ExecOutput
-	(*CleanupRequest)(nil),        // 40: mezzo.isolator.v1.CleanupRequest
-	(*CleanupResponse)(nil),       // 41: mezzo.isolator.v1.CleanupResponse
-	(*RecoverRequest)(nil),        // 42: mezzo.isolator.v1.RecoverRequest
-	(*Known)(nil),                 // 43: mezzo.isolator.v1.Known
-	(*RecoverResponse)(nil),       // 44: mezzo.isolator.v1.RecoverResponse
-	(*Recovered)(nil),             // 45: mezzo.isolator.v1.Recovered
-	(*ImportImageRequest)(nil),    // 46: mezzo.isolator.v1.ImportImageRequest
-	(*ImportImageStart)(nil),      // 47: mezzo.isolator.v1.ImportImageStart
-	(*ImportImageResponse)(nil),   // 48: mezzo.isolator.v1.ImportImageResponse
-	(*ListImagesRequest)(nil),     // 49: mezzo.isolator.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 50: mezzo.isolator.v1.ListImagesResponse
-	(*RemoveImageRequest)(nil),    // 51: mezzo.isolator.v1.RemoveImageRequest
-	(*RemoveImageResponse)(nil),   // 52: mezzo.isolator.v1.RemoveImageResponse
-	(*Image)(nil),                 // 53: mezzo.isolator.v1.Image
-	(*v1.ContainerInfo)(nil),      // 54: mezzo.v1.ContainerInfo
-	(*v1.Resource)(nil),           // 55: mezzo.v1.Resource
-	(*v1.Labels)(nil),             // 56: mezzo.v1.Labels
-	(*v1.CommandInfo)(nil),        // 57: mezzo.v1.CommandInfo
-	(*v1.NetworkInfo)(nil),        // 58: mezzo.v1.NetworkInfo
-	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
-	(*v1.CgroupInfo)(nil),         // 60: mezzo.v1.CgroupInfo
-	(*v1.ResourceStatistics)(nil), // 61: mezzo.v1.ResourceStatistics
-	(v1.TaskStatus_Reason)(0),     // 62: mezzo.v1.TaskStatus.Reason
+	(*Pulled)(nil),                // 13: mezzo.isolator.v1.Pulled
+	(*PrepareRequest)(nil),        // 14: mezzo.isolator.v1.PrepareRequest
+	(*PrepareResponse)(nil),       // 15: mezzo.isolator.v1.PrepareResponse
+	(*CreateRequest)(nil),         // 16: mezzo.isolator.v1.CreateRequest
+	(*Logs)(nil),                  // 17: mezzo.isolator.v1.Logs
+	(*CreateResponse)(nil),        // 18: mezzo.isolator.v1.CreateResponse
+	(*IsolateRequest)(nil),        // 19: mezzo.isolator.v1.IsolateRequest
+	(*IsolateResponse)(nil),       // 20: mezzo.isolator.v1.IsolateResponse
+	(*StartRequest)(nil),          // 21: mezzo.isolator.v1.StartRequest
+	(*StartResponse)(nil),         // 22: mezzo.isolator.v1.StartResponse
+	(*WaitRequest)(nil),           // 23: mezzo.isolator.v1.WaitRequest
+	(*WaitResponse)(nil),          // 24: mezzo.isolator.v1.WaitResponse
+	(*ExitStatus)(nil),            // 25: mezzo.isolator.v1.ExitStatus
+	(*SignalRequest)(nil),         // 26: mezzo.isolator.v1.SignalRequest
+	(*SignalResponse)(nil),        // 27: mezzo.isolator.v1.SignalResponse
+	(*KillRequest)(nil),           // 28: mezzo.isolator.v1.KillRequest
+	(*KillResponse)(nil),          // 29: mezzo.isolator.v1.KillResponse
+	(*UpdateRequest)(nil),         // 30: mezzo.isolator.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 31: mezzo.isolator.v1.UpdateResponse
+	(*UsageRequest)(nil),          // 32: mezzo.isolator.v1.UsageRequest
+	(*UsageResponse)(nil),         // 33: mezzo.isolator.v1.UsageResponse
+	(*Usage)(nil),                 // 34: mezzo.isolator.v1.Usage
+	(*LimitationsRequest)(nil),    // 35: mezzo.isolator.v1.LimitationsRequest
+	(*Limitation)(nil),            // 36: mezzo.isolator.v1.Limitation
+	(*ExecInput)(nil),             // 37: mezzo.isolator.v1.ExecInput
+	(*ExecStart)(nil),             // 38: mezzo.isolator.v1.ExecStart
+	(*WindowSize)(nil),            // 39: mezzo.isolator.v1.WindowSize
+	(*ExecOutput)(nil),            // 40: mezzo.isolator.v1.ExecOutput
+	(*CleanupRequest)(nil),        // 41: mezzo.isolator.v1.CleanupRequest
+	(*CleanupResponse)(nil),       // 42: mezzo.isolator.v1.CleanupResponse
+	(*RecoverRequest)(nil),        // 43: mezzo.isolator.v1.RecoverRequest
+	(*Known)(nil),                 // 44: mezzo.isolator.v1.Known
+	(*RecoverResponse)(nil),       // 45: mezzo.isolator.v1.RecoverResponse
+	(*Recovered)(nil),             // 46: mezzo.isolator.v1.Recovered
+	(*ImportImageRequest)(nil),    // 47: mezzo.isolator.v1.ImportImageRequest
+	(*ImportImageStart)(nil),      // 48: mezzo.isolator.v1.ImportImageStart
+	(*ImportImageResponse)(nil),   // 49: mezzo.isolator.v1.ImportImageResponse
+	(*ListImagesRequest)(nil),     // 50: mezzo.isolator.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),    // 51: mezzo.isolator.v1.ListImagesResponse
+	(*RemoveImageRequest)(nil),    // 52: mezzo.isolator.v1.RemoveImageRequest
+	(*RemoveImageResponse)(nil),   // 53: mezzo.isolator.v1.RemoveImageResponse
+	(*Image)(nil),                 // 54: mezzo.isolator.v1.Image
+	(*v1.ContainerInfo)(nil),      // 55: mezzo.v1.ContainerInfo
+	(*v1.Resource)(nil),           // 56: mezzo.v1.Resource
+	(*v1.Labels)(nil),             // 57: mezzo.v1.Labels
+	(*v1.CommandInfo)(nil),        // 58: mezzo.v1.CommandInfo
+	(*v1.NetworkInfo)(nil),        // 59: mezzo.v1.NetworkInfo
+	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
+	(*v1.CgroupInfo)(nil),         // 61: mezzo.v1.CgroupInfo
+	(*v1.ResourceStatistics)(nil), // 62: mezzo.v1.ResourceStatistics
+	(v1.TaskStatus_Reason)(0),     // 63: mezzo.v1.TaskStatus.Reason
 }
 var file_mezzo_isolator_v1_isolator_proto_depIdxs = []int32{
-	54, // 0: mezzo.isolator.v1.Task.container:type_name -> mezzo.v1.ContainerInfo
-	55, // 1: mezzo.isolator.v1.Task.resources:type_name -> mezzo.v1.Resource
+	55, // 0: mezzo.isolator.v1.Task.container:type_name -> mezzo.v1.ContainerInfo
+	56, // 1: mezzo.isolator.v1.Task.resources:type_name -> mezzo.v1.Resource
 	8,  // 2: mezzo.isolator.v1.Task.limits:type_name -> mezzo.isolator.v1.Limit
-	56, // 3: mezzo.isolator.v1.Task.labels:type_name -> mezzo.v1.Labels
-	57, // 4: mezzo.isolator.v1.Task.command:type_name -> mezzo.v1.CommandInfo
+	57, // 3: mezzo.isolator.v1.Task.labels:type_name -> mezzo.v1.Labels
+	58, // 4: mezzo.isolator.v1.Task.command:type_name -> mezzo.v1.CommandInfo
 	5,  // 5: mezzo.isolator.v1.Task.image:type_name -> mezzo.isolator.v1.TaskImage
 	6,  // 6: mezzo.isolator.v1.Task.network:type_name -> mezzo.isolator.v1.Network
 	7,  // 7: mezzo.isolator.v1.Task.options:type_name -> mezzo.isolator.v1.Options
 	0,  // 8: mezzo.isolator.v1.TaskImage.pull:type_name -> mezzo.isolator.v1.TaskImage.Pull
 	1,  // 9: mezzo.isolator.v1.Network.mode:type_name -> mezzo.isolator.v1.Network.Mode
-	58, // 10: mezzo.isolator.v1.Network.networks:type_name -> mezzo.v1.NetworkInfo
+	59, // 10: mezzo.isolator.v1.Network.networks:type_name -> mezzo.v1.NetworkInfo
 	4,  // 11: mezzo.isolator.v1.ClaimRequest.task:type_name -> mezzo.isolator.v1.Task
 	2,  // 12: mezzo.isolator.v1.ClaimResponse.claim:type_name -> mezzo.isolator.v1.ClaimResponse.Claim
 	4,  // 13: mezzo.isolator.v1.ProvisionRequest.task:type_name -> mezzo.isolator.v1.Task
-	4,  // 14: mezzo.isolator.v1.PrepareRequest.task:type_name -> mezzo.isolator.v1.Task
-	4,  // 15: mezzo.isolator.v1.CreateRequest.task:type_name -> mezzo.isolator.v1.Task
-	16, // 16: mezzo.isolator.v1.CreateRequest.logs:type_name -> mezzo.isolator.v1.Logs
-	59, // 17: mezzo.isolator.v1.CreateRequest.deadline:type_name -> google.protobuf.Timestamp
-	58, // 18: mezzo.isolator.v1.CreateResponse.networks:type_name -> mezzo.v1.NetworkInfo
-	60, // 19: mezzo.isolator.v1.CreateResponse.cgroup_info:type_name -> mezzo.v1.CgroupInfo
-	58, // 20: mezzo.isolator.v1.IsolateResponse.networks:type_name -> mezzo.v1.NetworkInfo
-	24, // 21: mezzo.isolator.v1.WaitResponse.status:type_name -> mezzo.isolator.v1.ExitStatus
-	59, // 22: mezzo.isolator.v1.ExitStatus.time:type_name -> google.protobuf.Timestamp
-	35, // 23: mezzo.isolator.v1.ExitStatus.limitation:type_name -> mezzo.isolator.v1.Limitation
-	4,  // 24: mezzo.isolator.v1.UpdateRequest.task:type_name -> mezzo.isolator.v1.Task
-	33, // 25: mezzo.isolator.v1.UsageResponse.usages:type_name -> mezzo.isolator.v1.Usage
-	61, // 26: mezzo.isolator.v1.Usage.statistics:type_name -> mezzo.v1.ResourceStatistics
-	62, // 27: mezzo.isolator.v1.Limitation.reason:type_name -> mezzo.v1.TaskStatus.Reason
-	55, // 28: mezzo.isolator.v1.Limitation.resources:type_name -> mezzo.v1.Resource
-	37, // 29: mezzo.isolator.v1.ExecInput.start:type_name -> mezzo.isolator.v1.ExecStart
-	38, // 30: mezzo.isolator.v1.ExecInput.resize:type_name -> mezzo.isolator.v1.WindowSize
-	38, // 31: mezzo.isolator.v1.ExecStart.size:type_name -> mezzo.isolator.v1.WindowSize
-	24, // 32: mezzo.isolator.v1.ExecOutput.status:type_name -> mezzo.isolator.v1.ExitStatus
-	43, // 33: mezzo.isolator.v1.RecoverRequest.containers:type_name -> mezzo.isolator.v1.Known
-	4,  // 34: mezzo.isolator.v1.Known.task:type_name -> mezzo.isolator.v1.Task
-	45, // 35: mezzo.isolator.v1.RecoverResponse.containers:type_name -> mezzo.isolator.v1.Recovered
-	3,  // 36: mezzo.isolator.v1.Recovered.state:type_name -> mezzo.isolator.v1.Recovered.State
-	47, // 37: mezzo.isolator.v1.ImportImageRequest.start:type_name -> mezzo.isolator.v1.ImportImageStart
-	53, // 38: mezzo.isolator.v1.ImportImageResponse.images:type_name -> mezzo.isolator.v1.Image
-	53, // 39: mezzo.isolator.v1.ListImagesResponse.images:type_name -> mezzo.isolator.v1.Image
-	59, // 40: mezzo.isolator.v1.Image.created:type_name -> google.protobuf.Timestamp
-	59, // 41: mezzo.isolator.v1.Image.used:type_name -> google.protobuf.Timestamp
-	9,  // 42: mezzo.isolator.v1.Isolator.Claim:input_type -> mezzo.isolator.v1.ClaimRequest
-	11, // 43: mezzo.isolator.v1.Isolator.Provision:input_type -> mezzo.isolator.v1.ProvisionRequest
-	13, // 44: mezzo.isolator.v1.Isolator.Prepare:input_type -> mezzo.isolator.v1.PrepareRequest
-	15, // 45: mezzo.isolator.v1.Isolator.Create:input_type -> mezzo.isolator.v1.CreateRequest
-	18, // 46: mezzo.isolator.v1.Isolator.Isolate:input_type -> mezzo.isolator.v1.IsolateRequest
-	20, // 47: mezzo.isolator.v1.Isolator.Start:input_type -> mezzo.isolator.v1.StartRequest
-	22, // 48: mezzo.isolator.v1.Isolator.Wait:input_type -> mezzo.isolator.v1.WaitRequest
-	25, // 49: mezzo.isolator.v1.Isolator.Signal:input_type -> mezzo.isolator.v1.SignalRequest
-	27, // 50: mezzo.isolator.v1.Isolator.Kill:input_type -> mezzo.isolator.v1.KillRequest
-	29, // 51: mezzo.isolator.v1.Isolator.Update:input_type -> mezzo.isolator.v1.UpdateRequest
-	31, // 52: mezzo.isolator.v1.Isolator.Usage:input_type -> mezzo.isolator.v1.UsageRequest
-	34, // 53: mezzo.isolator.v1.Isolator.Limitations:input_type -> mezzo.isolator.v1.LimitationsRequest
-	36, // 54: mezzo.isolator.v1.Isolator.Exec:input_type -> mezzo.isolator.v1.ExecInput
-	36, // 55: mezzo.isolator.v1.Isolator.Attach:input_type -> mezzo.isolator.v1.ExecInput
-	40, // 56: mezzo.isolator.v1.Isolator.Cleanup:input_type -> mezzo.isolator.v1.CleanupRequest
-	42, // 57: mezzo.isolator.v1.Isolator.Recover:input_type -> mezzo.isolator.v1.RecoverRequest
-	46, // 58: mezzo.isolator.v1.Isolator.ImportImage:input_type -> mezzo.isolator.v1.ImportImageRequest
-	49, // 59: mezzo.isolator.v1.Isolator.ListImages:input_type -> mezzo.isolator.v1.ListImagesRequest
-	51, // 60: mezzo.isolator.v1.Isolator.RemoveImage:input_type -> mezzo.isolator.v1.RemoveImageRequest
-	10, // 61: mezzo.isolator.v1.Isolator.Claim:output_type -> mezzo.isolator.v1.ClaimResponse
-	12, // 62: mezzo.isolator.v1.Isolator.Provision:output_type -> mezzo.isolator.v1.ProvisionProgress
-	14, // 63: mezzo.isolator.v1.Isolator.Prepare:output_type -> mezzo.isolator.v1.PrepareResponse
-	17, // 64: mezzo.isolator.v1.Isolator.Create:output_type -> mezzo.isolator.v1.CreateResponse
-	19, // 65: mezzo.isolator.v1.Isolator.Isolate:output_type -> mezzo.isolator.v1.IsolateResponse
-	21, // 66: mezzo.isolator.v1.Isolator.Start:output_type -> mezzo.isolator.v1.StartResponse
-	23, // 67: mezzo.isolator.v1.Isolator.Wait:output_type -> mezzo.isolator.v1.WaitResponse
-	26, // 68: mezzo.isolator.v1.Isolator.Signal:output_type -> mezzo.isolator.v1.SignalResponse
-	28, // 69: mezzo.isolator.v1.Isolator.Kill:output_type -> mezzo.isolator.v1.KillResponse
-	30, // 70: mezzo.isolator.v1.Isolator.Update:output_type -> mezzo.isolator.v1.UpdateResponse
-	32, // 71: mezzo.isolator.v1.Isolator.Usage:output_type -> mezzo.isolator.v1.UsageResponse
-	35, // 72: mezzo.isolator.v1.Isolator.Limitations:output_type -> mezzo.isolator.v1.Limitation
-	39, // 73: mezzo.isolator.v1.Isolator.Exec:output_type -> mezzo.isolator.v1.ExecOutput
-	39, // 74: mezzo.isolator.v1.Isolator.Attach:output_type -> mezzo.isolator.v1.ExecOutput
-	41, // 75: mezzo.isolator.v1.Isolator.Cleanup:output_type -> mezzo.isolator.v1.CleanupResponse
-	44, // 76: mezzo.isolator.v1.Isolator.Recover:output_type -> mezzo.isolator.v1.RecoverResponse
-	48, // 77: mezzo.isolator.v1.Isolator.ImportImage:output_type -> mezzo.isolator.v1.ImportImageResponse
-	50, // 78: mezzo.isolator.v1.Isolator.ListImages:output_type -> mezzo.isolator.v1.ListImagesResponse
-	52, // 79: mezzo.isolator.v1.Isolator.RemoveImage:output_type -> mezzo.isolator.v1.RemoveImageResponse
-	61, // [61:80] is the sub-list for method output_type
-	42, // [42:61] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	13, // 14: mezzo.isolator.v1.ProvisionProgress.pulled:type_name -> mezzo.isolator.v1.Pulled
+	4,  // 15: mezzo.isolator.v1.PrepareRequest.task:type_name -> mezzo.isolator.v1.Task
+	4,  // 16: mezzo.isolator.v1.CreateRequest.task:type_name -> mezzo.isolator.v1.Task
+	17, // 17: mezzo.isolator.v1.CreateRequest.logs:type_name -> mezzo.isolator.v1.Logs
+	60, // 18: mezzo.isolator.v1.CreateRequest.deadline:type_name -> google.protobuf.Timestamp
+	59, // 19: mezzo.isolator.v1.CreateResponse.networks:type_name -> mezzo.v1.NetworkInfo
+	61, // 20: mezzo.isolator.v1.CreateResponse.cgroup_info:type_name -> mezzo.v1.CgroupInfo
+	59, // 21: mezzo.isolator.v1.IsolateResponse.networks:type_name -> mezzo.v1.NetworkInfo
+	25, // 22: mezzo.isolator.v1.WaitResponse.status:type_name -> mezzo.isolator.v1.ExitStatus
+	60, // 23: mezzo.isolator.v1.ExitStatus.time:type_name -> google.protobuf.Timestamp
+	36, // 24: mezzo.isolator.v1.ExitStatus.limitation:type_name -> mezzo.isolator.v1.Limitation
+	4,  // 25: mezzo.isolator.v1.UpdateRequest.task:type_name -> mezzo.isolator.v1.Task
+	34, // 26: mezzo.isolator.v1.UsageResponse.usages:type_name -> mezzo.isolator.v1.Usage
+	62, // 27: mezzo.isolator.v1.Usage.statistics:type_name -> mezzo.v1.ResourceStatistics
+	63, // 28: mezzo.isolator.v1.Limitation.reason:type_name -> mezzo.v1.TaskStatus.Reason
+	56, // 29: mezzo.isolator.v1.Limitation.resources:type_name -> mezzo.v1.Resource
+	38, // 30: mezzo.isolator.v1.ExecInput.start:type_name -> mezzo.isolator.v1.ExecStart
+	39, // 31: mezzo.isolator.v1.ExecInput.resize:type_name -> mezzo.isolator.v1.WindowSize
+	39, // 32: mezzo.isolator.v1.ExecStart.size:type_name -> mezzo.isolator.v1.WindowSize
+	25, // 33: mezzo.isolator.v1.ExecOutput.status:type_name -> mezzo.isolator.v1.ExitStatus
+	44, // 34: mezzo.isolator.v1.RecoverRequest.containers:type_name -> mezzo.isolator.v1.Known
+	4,  // 35: mezzo.isolator.v1.Known.task:type_name -> mezzo.isolator.v1.Task
+	46, // 36: mezzo.isolator.v1.RecoverResponse.containers:type_name -> mezzo.isolator.v1.Recovered
+	3,  // 37: mezzo.isolator.v1.Recovered.state:type_name -> mezzo.isolator.v1.Recovered.State
+	48, // 38: mezzo.isolator.v1.ImportImageRequest.start:type_name -> mezzo.isolator.v1.ImportImageStart
+	54, // 39: mezzo.isolator.v1.ImportImageResponse.images:type_name -> mezzo.isolator.v1.Image
+	54, // 40: mezzo.isolator.v1.ListImagesResponse.images:type_name -> mezzo.isolator.v1.Image
+	60, // 41: mezzo.isolator.v1.Image.created:type_name -> google.protobuf.Timestamp
+	60, // 42: mezzo.isolator.v1.Image.used:type_name -> google.protobuf.Timestamp
+	9,  // 43: mezzo.isolator.v1.Isolator.Claim:input_type -> mezzo.isolator.v1.ClaimRequest
+	11, // 44: mezzo.isolator.v1.Isolator.Provision:input_type -> mezzo.isolator.v1.ProvisionRequest
+	14, // 45: mezzo.isolator.v1.Isolator.Prepare:input_type -> mezzo.isolator.v1.PrepareRequest
+	16, // 46: mezzo.isolator.v1.Isolator.Create:input_type -> mezzo.isolator.v1.CreateRequest
+	19, // 47: mezzo.isolator.v1.Isolator.Isolate:input_type -> mezzo.isolator.v1.IsolateRequest
+	21, // 48: mezzo.isolator.v1.Isolator.Start:input_type -> mezzo.isolator.v1.StartRequest
+	23, // 49: mezzo.isolator.v1.Isolator.Wait:input_type -> mezzo.isolator.v1.WaitRequest
+	26, // 50: mezzo.isolator.v1.Isolator.Signal:input_type -> mezzo.isolator.v1.SignalRequest
+	28, // 51: mezzo.isolator.v1.Isolator.Kill:input_type -> mezzo.isolator.v1.KillRequest
+	30, // 52: mezzo.isolator.v1.Isolator.Update:input_type -> mezzo.isolator.v1.UpdateRequest
+	32, // 53: mezzo.isolator.v1.Isolator.Usage:input_type -> mezzo.isolator.v1.UsageRequest
+	35, // 54: mezzo.isolator.v1.Isolator.Limitations:input_type -> mezzo.isolator.v1.LimitationsRequest
+	37, // 55: mezzo.isolator.v1.Isolator.Exec:input_type -> mezzo.isolator.v1.ExecInput
+	37, // 56: mezzo.isolator.v1.Isolator.Attach:input_type -> mezzo.isolator.v1.ExecInput
+	41, // 57: mezzo.isolator.v1.Isolator.Cleanup:input_type -> mezzo.isolator.v1.CleanupRequest
+	43, // 58: mezzo.isolator.v1.Isolator.Recover:input_type -> mezzo.isolator.v1.RecoverRequest
+	47, // 59: mezzo.isolator.v1.Isolator.ImportImage:input_type -> mezzo.isolator.v1.ImportImageRequest
+	50, // 60: mezzo.isolator.v1.Isolator.ListImages:input_type -> mezzo.isolator.v1.ListImagesRequest
+	52, // 61: mezzo.isolator.v1.Isolator.RemoveImage:input_type -> mezzo.isolator.v1.RemoveImageRequest
+	10, // 62: mezzo.isolator.v1.Isolator.Claim:output_type -> mezzo.isolator.v1.ClaimResponse
+	12, // 63: mezzo.isolator.v1.Isolator.Provision:output_type -> mezzo.isolator.v1.ProvisionProgress
+	15, // 64: mezzo.isolator.v1.Isolator.Prepare:output_type -> mezzo.isolator.v1.PrepareResponse
+	18, // 65: mezzo.isolator.v1.Isolator.Create:output_type -> mezzo.isolator.v1.CreateResponse
+	20, // 66: mezzo.isolator.v1.Isolator.Isolate:output_type -> mezzo.isolator.v1.IsolateResponse
+	22, // 67: mezzo.isolator.v1.Isolator.Start:output_type -> mezzo.isolator.v1.StartResponse
+	24, // 68: mezzo.isolator.v1.Isolator.Wait:output_type -> mezzo.isolator.v1.WaitResponse
+	27, // 69: mezzo.isolator.v1.Isolator.Signal:output_type -> mezzo.isolator.v1.SignalResponse
+	29, // 70: mezzo.isolator.v1.Isolator.Kill:output_type -> mezzo.isolator.v1.KillResponse
+	31, // 71: mezzo.isolator.v1.Isolator.Update:output_type -> mezzo.isolator.v1.UpdateResponse
+	33, // 72: mezzo.isolator.v1.Isolator.Usage:output_type -> mezzo.isolator.v1.UsageResponse
+	36, // 73: mezzo.isolator.v1.Isolator.Limitations:output_type -> mezzo.isolator.v1.Limitation
+	40, // 74: mezzo.isolator.v1.Isolator.Exec:output_type -> mezzo.isolator.v1.ExecOutput
+	40, // 75: mezzo.isolator.v1.Isolator.Attach:output_type -> mezzo.isolator.v1.ExecOutput
+	42, // 76: mezzo.isolator.v1.Isolator.Cleanup:output_type -> mezzo.isolator.v1.CleanupResponse
+	45, // 77: mezzo.isolator.v1.Isolator.Recover:output_type -> mezzo.isolator.v1.RecoverResponse
+	49, // 78: mezzo.isolator.v1.Isolator.ImportImage:output_type -> mezzo.isolator.v1.ImportImageResponse
+	51, // 79: mezzo.isolator.v1.Isolator.ListImages:output_type -> mezzo.isolator.v1.ListImagesResponse
+	53, // 80: mezzo.isolator.v1.Isolator.RemoveImage:output_type -> mezzo.isolator.v1.RemoveImageResponse
+	62, // [62:81] is the sub-list for method output_type
+	43, // [43:62] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_isolator_v1_isolator_proto_init() }
@@ -3777,7 +3848,7 @@ func file_mezzo_isolator_v1_isolator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_isolator_v1_isolator_proto_rawDesc), len(file_mezzo_isolator_v1_isolator_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   50,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
