@@ -387,6 +387,23 @@ func TestImagesOfAnAgent(t *testing.T) {
 	}
 }
 
+// An archive that is not there fails its task, and nothing else.
+func TestImageOfAnArchiveThatIsNotThere(t *testing.T) {
+	m, _, _ := imageAgent(t, func(o *agent.Options) {
+		f, err := fetcher.New(fetcher.Options{MaxBytes: 1 << 20, Stall: patience})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Fetcher = f
+	})
+	m.run(withImage("t1", "file:///no/such/archive.tar"))
+	if s := m.update(mezzov1.TaskState_TASK_FAILED); s.GetReason() != mezzov1.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED || !strings.Contains(s.GetMessage(), "/no/such/archive.tar") {
+		t.Errorf("status %v", s)
+	}
+	m.run(withImage("t2", "busybox"))
+	m.update(mezzov1.TaskState_TASK_RUNNING)
+}
+
 // What nobody uses, has pinned or wants to be kept is removed, and nothing else.
 func TestImagesArePruned(t *testing.T) {
 	_, oci, p := imageAgent(t, nil)

@@ -134,7 +134,8 @@ func (c *containers) teller(ctx context.Context, container string) func(string) 
 }
 
 // fetchArchive fetches the archive that a container's image is in, as the
-// container's user, to where that user can change it no more. remove removes it.
+// container's user, to where that user can change it no more. remove removes it;
+// after an error it is nil, and there is nothing to remove.
 func (c *containers) fetchArchive(ctx context.Context, p *state.Plan, tell func(string)) (path string, remove func(), err error) {
 	if c.fetcher == nil {
 		return "", nil, errors.New("the image is an archive to be fetched, and this agent fetches nothing")
@@ -144,10 +145,10 @@ func (c *containers) fetchArchive(ctx context.Context, p *state.Plan, tell func(
 		return "", nil, err
 	}
 	place := filepath.Join(c.archives, p.Container)
-	remove = func() { _ = os.RemoveAll(place) } // the next start of the agent removes all
+	gone := func() { _ = os.RemoveAll(place) } // the next start of the agent removes all
 	defer func() {
 		if err != nil {
-			remove()
+			gone()
 		}
 	}()
 	if err := errors.Join(os.RemoveAll(place), os.MkdirAll(place, 0o700), giveDir(place, user.uid, user.gid)); err != nil {
@@ -174,7 +175,7 @@ func (c *containers) fetchArchive(ctx context.Context, p *state.Plan, tell func(
 	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
 		return "", nil, fmt.Errorf("the image's archive is not a file that was fetched: %w", err)
 	}
-	return path, remove, nil
+	return path, gone, nil
 }
 
 // giveDir gives a directory to a user, where there is more than one.
