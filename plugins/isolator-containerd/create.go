@@ -275,12 +275,14 @@ func (m *maker) user(ctx context.Context, key, images string) error {
 	if err == nil {
 		err = oci.ApplyOpts(ctx, m.client, place, m.s, oci.WithAdditionalGIDs(plain))
 	}
-	if err != nil && name == t.GetUser() && t.GetOptions().GetUser() == "" {
+	// One whom the host does not know either is told as who the agent runs as,
+	// root: nobody is root by mistake.
+	if err != nil && name == t.GetUser() && t.GetOptions().GetUser() == "" && asked.UID != 0 {
 		m.s.Process.User = asked
 		err = nil
 	}
 	if err != nil {
-		return status.Errorf(codes.InvalidArgument, "user %q is not to be found in the image: %v", name, err)
+		return status.Errorf(codes.InvalidArgument, "user %q is neither in the image nor on the host: %v", name, err)
 	}
 	m.s.Process.User.Username = ""
 	return m.writeUser(asked)

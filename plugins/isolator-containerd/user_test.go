@@ -4,6 +4,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/containerdtest"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -29,6 +33,16 @@ func TestImageUser(t *testing.T) {
 	}
 	if got := n.outcome(box(n, "docker", v1.ContainerInfo_DOCKER)); got != "1234\n1234\n" {
 		t.Errorf("type DOCKER: %q", got)
+	}
+	unknown := box(n, "unknown", v1.ContainerInfo_DOCKER)
+	unknown.task.User, unknown.task.OwnUser = "stranger", true
+	if _, err := n.create(unknown); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), `user "stranger" is neither in the image nor on the host`) {
+		t.Errorf("a user whom nobody knows, and who may not be root: %v", err)
+	}
+	known := box(n, "known", v1.ContainerInfo_DOCKER)
+	known.task.User, known.task.OwnUser, known.spec.Process.User = "hosts", true, specs.User{UID: 77, GID: 78}
+	if got := n.outcome(known); got != "77\n78\n" {
+		t.Errorf("a user whom only the host knows: %q", got)
 	}
 	strict := newNode(t, map[string]any{"image_user": "task"})
 	strict.daemon.Import(t, image.WriteOCI(t))
