@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -403,16 +404,36 @@ var query = regexp.MustCompile(`\?[^\s"']+`)
 func explain(name string, err error) error {
 	text := query.ReplaceAllString(err.Error(), "?…")
 	text = strings.ReplaceAll(text, fmt.Sprintf("failed to resolve reference %q: ", name), "")
-	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-	case strings.Contains(text, "no match for platform"):
-		text = "it does not exist for this agent's platform (" + text + ")"
-	case errdefs.IsNotFound(err):
-		text = "the registry does not have it (" + text + ")"
-	case strings.Contains(text, "authorization failed"), strings.Contains(text, "401 Unauthorized"), strings.Contains(text, "403 Forbidden"):
-		text = "the registry refuses it to these credentials (" + text + ")"
+	if hint := hint(err, text); hint != "" {
+		text = hint + " (" + text + ")"
 	}
 	return &explained{fmt.Sprintf("image %s: %s", name, text), err}
+}
+
+// hint says what an error means, and what to do; "": it says so itself.
+func hint(err error, text string) string {
+	has := func(parts ...string) bool {
+		return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
+	}
+	var network net.Error
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errStalled):
+		return ""
+	case has("no match for platform"):
+		return "it does not exist for this agent's platform"
+	case errdefs.IsNotFound(err):
+		return "the registry has no such image, or no such tag of it: look at its name"
+	case has("authorization failed", "401 Unauthorized", "403 Forbidden"):
+		return "the registry does not give it: it has no such image, or wants other credentials than it got, which may be none; " +
+			"those are the task's docker.config, and a registry block or docker_config of the agent's isolator"
+	case has("server gave HTTP response to HTTPS client"):
+		return "the registry speaks HTTP without TLS, for which the agent's isolator needs plain_http = true in a registry block"
+	case has("x509: "):
+		return "the registry's certificate is not trusted; the agent's isolator may have a certificate for it, ca in a registry block"
+	case errors.As(err, &network), has("connection refused", "no such host", "no route to host", "network is unreachable"):
+		return "the agent cannot reach the registry"
+	}
+	return ""
 }
 
 type explained struct {

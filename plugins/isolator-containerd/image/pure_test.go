@@ -2,6 +2,8 @@ package image
 
 import (
 	"encoding/base64"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,11 +11,12 @@ import (
 	"testing"
 	"time"
 
-	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
-	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
-
+	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 func TestParse(t *testing.T) {
@@ -242,5 +245,27 @@ func TestUserOf(t *testing.T) {
 	c := Config{User: UserTask}
 	if err := c.CheckUser(task(docker, false, "0")); err == nil || !strings.Contains(err.Error(), "image_user") {
 		t.Errorf("a parameter that makes root of alice: %v", err)
+	}
+}
+
+// TestExplain: what a launch that failed tells its owner says what to do, names
+// the image, and has nothing that is nobody's business.
+func TestExplain(t *testing.T) {
+	for text, want := range map[string]string{
+		"pull access denied, authorization failed: no basic auth credentials":                          "docker.config",
+		`Head "https://reg.example/v2/": http: server gave HTTP response to HTTPS client`:              "plain_http = true",
+		`tls: failed to verify certificate: x509: certificate signed by unknown authority`:             "ca in a registry block",
+		`Head "https://reg.example/v2/?sig=hush": dial tcp 192.0.2.1:443: connect: connection refused`: "cannot reach the registry",
+		"dial tcp: lookup reg.example on 192.0.2.53:53: no such host":                                  "cannot reach the registry",
+		"no match for platform in manifest sha256:0123: not found":                                     "this agent's platform",
+		"it is for the platform linux/s390x, and this agent runs images for linux/amd64":               "image reg.example/app:1: it is for the platform",
+	} {
+		err := explain("reg.example/app:1", errors.New(text))
+		if !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "image reg.example/app:1: ") || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if err := explain("reg.example/app:1", fmt.Errorf("reg.example/app:1: %w", errdefs.ErrNotFound)); !strings.Contains(err.Error(), "look at its name") || Transient(err) {
+		t.Errorf("an image that is not there: %v", err)
 	}
 }

@@ -376,7 +376,7 @@ func TestDigests(t *testing.T) {
 		t.Errorf("got %s", i.Name())
 	}
 	missing := r.Host + "/app@sha256:" + strings.Repeat("0", 64)
-	if err := b.refused(image.Want{Reference: missing}, "does not have it"); image.Transient(err) {
+	if err := b.refused(image.Want{Reference: missing}, "no such image"); image.Transient(err) {
 		t.Errorf("to try again is no use: %v", err)
 	}
 	close(lie)
@@ -472,7 +472,7 @@ func TestFaults(t *testing.T) {
 	}
 	with(nil)
 	b.usable(b.provide("c1", want.Reference), "c1")
-	b.refused(image.Want{Reference: r.Host + "/other:1"}, "does not have it")
+	b.refused(image.Want{Reference: r.Host + "/other:1"}, "no such image")
 	if err := b.refused(image.Want{Reference: "127.0.0.1:1/app"}, "127.0.0.1:1/app:latest"); !image.Transient(err) {
 		t.Errorf("a registry that is away may be tried again: %v", err)
 	}
