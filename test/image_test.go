@@ -68,6 +68,39 @@ func TestRunImages(t *testing.T) {
 	c.removed()
 }
 
+// A cluster of mezzo dev runs images without a line of configuration; where it
+// could not it says so before it starts.
+func TestDevContainerd(t *testing.T) {
+	t.Parallel()
+	daemon := containerdtest.Start(t)
+	c := startDev(t, "--containerd="+daemon.Address)
+	eventually(t, "the image to be imported", func() bool {
+		return c.mezzo("image", "import", containerdtest.Busybox(testImage).WriteOCI(t)).code == 0
+	})
+	if r := c.mezzo("run", "--image", testImage, "--pull", "never", "--", "sh", "-c", "test ! -e "+c.dir+" && echo in a box"); r.code != 0 || r.stdout != "in a box\n" {
+		t.Errorf("in an image: %+v", r)
+	}
+	if r := c.mezzo("run", "--", "sh", "-c", "test -e "+c.dir+" && echo on the host"); r.code != 0 || r.stdout != "on the host\n" {
+		t.Errorf("without one: %+v", r)
+	}
+	if r := c.mezzo("run", "--image", testImage, "--pull", "never", "--user", "stranger", "--", "id"); r.code != 125 || !strings.Contains(r.stderr, `user "stranger"`) {
+		t.Errorf("as a user whom nobody knows: %+v", r)
+	}
+	if r := c.mezzo("run", "--image", "file:///no/such/archive.tar", "--", "true"); r.code != 125 || !strings.Contains(r.stderr, "/no/such/archive.tar") {
+		t.Errorf("from an archive that is not there: %+v", r)
+	}
+	file := writeFile(t, filepath.Join(tempDir(t), "agent.hcl"), containerdConfig(daemon))
+	for want, args := range map[string][]string{
+		"no containerd answers at " + daemon.Dir: {"--containerd=" + filepath.Join(daemon.Dir, "none.sock")},
+		"absolute path":                          {"--containerd=none.sock"},
+		"has isolators already":                  {"--containerd", "--config", file},
+	} {
+		if r := mezzo(t, nil, append([]string{"dev", "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0"}, args...)...); r.code == 0 || !strings.Contains(r.stderr, want) {
+			t.Errorf("%v: %+v, want %q", args, r, want)
+		}
+	}
+}
+
 // A task in an image goes on while containerd is away, and when its isolator is
 // taken out of the configuration; new ones are not offered, or refused.
 func TestImageTaskOutlivesItsIsolator(t *testing.T) {

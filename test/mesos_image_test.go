@@ -207,4 +207,10 @@ func TestMesosImages(t *testing.T) {
 	m.teardown()
 	c.removed()
 	nothingOutside(t, o)
+	if r := c.mezzo("image", "prune", "--except", theirs.Host+"/job:1"); r.code != 0 || !strings.Contains(r.stdout, "removed "+ours.Host+"/web:1 from ") {
+		t.Errorf("prune: %+v", r)
+	}
+	if left := c.images(); len(left) != 1 || left[theirs.Host+"/job:1"] == nil {
+		t.Errorf("after the prune there are %v", left)
+	}
 }

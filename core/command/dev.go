@@ -29,6 +29,7 @@ type devOptions struct {
 	// Where the Mesos adapters listen; empty: where they do by default, or, with
 	// a free port for rpc, at free ports.
 	mesos, mesosAgent string
+	containerd        string // the socket of the one that agents run images on; empty: they run none
 }
 
 // startTimeout is how long a master or an agent may take to serve.
@@ -46,6 +47,7 @@ Ctrl-C ends everything that it started, tasks too. SIGHUP has master and agents
 read their configuration again.`,
 		Example: `  mezzo dev
   mezzo dev --agents 3 --resources 'cpus:4;mem:4096'
+  sudo mezzo dev --containerd                      # and then: mezzo run --image busybox -- echo hello
   mezzo dev --rpc 127.0.0.1:0 --http 127.0.0.1:0   # free ports; the ready line tells them`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.dev(cmd.Context(), o) },
@@ -59,6 +61,8 @@ read their configuration again.`,
 	f.StringVar(&o.http, "http", "127.0.0.1:5060", "the master's http address; port 0 takes a free port, the agents' too")
 	f.StringVar(&o.mesos, "mesos", "", "where the master's Mesos API listens (default 127.0.0.1:5050, or a free port if --rpc has port 0)")
 	f.StringVar(&o.mesosAgent, "mesos-agent", "", "where the first agent's Mesos API listens (default 127.0.0.1:5051, or a free port if --rpc has port 0); further agents take free ports")
+	f.StringVar(&o.containerd, "containerd", "", "agents run images too, on the containerd that listens at this socket; needs root")
+	f.Lookup("containerd").NoOptDefVal = containerdSocket
 	return cmd
 }
 
@@ -152,6 +156,9 @@ func (d *dev) prepare() error {
 	if err := d.readConfigs(); err != nil {
 		return err
 	}
+	if err := d.checkContainerd(); err != nil {
+		return err
+	}
 	if d.o.dir == "" {
 		d.temporary = true
 		if d.o.dir, err = os.MkdirTemp("", "mezzo-dev-"); err != nil {
@@ -193,6 +200,9 @@ func (d *dev) readAdapters(file *config.File) error {
 	}
 	if a, _ := file.ForAgent(defaults); d.forAgents && a != nil {
 		d.ownAgents = slices.ContainsFunc(a.Frameworks, isMesos)
+		if err := d.checkIsolators(a.Isolators); err != nil {
+			return err
+		}
 	}
 	switch {
 	case d.ownMaster && d.o.mesos != "":
@@ -281,6 +291,11 @@ func (d *dev) agentArgs(i int, master string) ([]string, error) {
 	case d.o.agents > 1:
 		args = append(args, "--resources-share", strconv.Itoa(d.o.agents), "--ports-part", strconv.Itoa(i))
 	}
+	isolators, err := d.containerdConfig(i)
+	if err != nil {
+		return nil, err
+	}
+	args = append(args, isolators...)
 	if d.ownAgents {
 		return args, nil
 	}
@@ -316,12 +331,16 @@ func (d *dev) announce() {
 	if rpc := d.children[0].fields["rpc"]; rpc != defaultAddress {
 		address = " --address " + rpc
 	}
+	image := ""
+	if d.o.containerd != "" {
+		image = fmt.Sprintf("  %s run%s --image busybox -- echo hello\n", d.exe, address)
+	}
 	fmt.Fprintf(d.c.err, `
 A cluster is running; its state is in %s. Ctrl-C ends it. Try, in another terminal:
 
   %[2]s run%[3]s -- sh -c 'echo hello; sleep 5'
   %[2]s status%[3]s
   %[2]s tasks%[3]s --all
-
-`, d.o.dir, d.exe, address)
+%[4]s
+`, d.o.dir, d.exe, address, image)
 }

@@ -40,9 +40,11 @@ func (p *progressLine) show(text string) {
 		fmt.Fprintln(p.w, text)
 		return
 	}
-	// A line that is as long as the terminal is wide would begin another.
-	if letters := []rune(text); len(letters) >= width {
-		text = string(letters[:max(0, width-2)]) + "…"
+	// A line that is as long as the terminal is wide would begin another. What
+	// changes is at the end.
+	if letters := []rune(text); len(letters) >= width && width > 2 {
+		head := width / 3
+		text = string(letters[:head]) + "…" + string(letters[len(letters)-(width-2-head):])
 	}
 	fmt.Fprint(p.w, eraseLine+text)
 	p.shown = true

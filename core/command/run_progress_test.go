@@ -9,7 +9,7 @@ func TestProgressLine(t *testing.T) {
 	for width, want := range map[int]string{
 		0:  "mezzo: pulling, 1 of 2 layers\nmezzo: unpacking\n",
 		80: "\r\x1b[Kmezzo: pulling, 1 of 2 layers\r\x1b[Kmezzo: unpacking\r\x1b[K",
-		17: "\r\x1b[Kmezzo: pulling,…\r\x1b[Kmezzo: unpacking\r\x1b[K",
+		17: "\r\x1b[Kmezzo…f 2 layers\r\x1b[Kmezzo: unpacking\r\x1b[K",
 	} {
 		var out bytes.Buffer
 		p := newProgressLine(&out)
