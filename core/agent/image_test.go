@@ -4,12 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -384,6 +388,46 @@ func TestImagesOfAnAgent(t *testing.T) {
 	oci.kernel.await(t, "the end of the import", oci.kernel.called("import broken off half"))
 	if got, err := c.ListImages(ctx, &operatorv1.ListImagesRequest{}); err != nil || len(got.GetImages()) != 0 {
 		t.Errorf("after all: %v, %v", got, err)
+	}
+}
+
+// An archive of a web server is fetched once for all, unless a task wants what is
+// there now.
+func TestImageOfAnArchiveIsCached(t *testing.T) {
+	var asked atomic.Int32
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			asked.Add(1)
+		}
+		_, _ = io.WriteString(w, "an archive")
+	}))
+	t.Cleanup(web.Close)
+	m, oci, _ := imageAgent(t, func(o *agent.Options) {
+		f, err := fetcher.New(fetcher.Options{CacheDir: t.TempDir(), CacheBytes: 1 << 20, MaxBytes: 1 << 20, Stall: patience})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Fetcher = f
+	})
+	contents := make(chan string, 1)
+	oci.kernel.provision = func(_ context.Context, r *isolatorv1.ProvisionRequest, _ func(string) error) error {
+		text, err := os.ReadFile(r.GetArchive())
+		contents <- string(text)
+		return err
+	}
+	for i, want := range []int32{1, 1, 2} {
+		task := withImage(fmt.Sprint("t", i), web.URL+"/web.tar")
+		if i == 2 {
+			task.Container.PullPolicy = mezzov1.ContainerInfo_PULL_ALWAYS.Enum()
+		}
+		m.run(task)
+		m.update(mezzov1.TaskState_TASK_RUNNING)
+		if got := <-contents; got != "an archive" {
+			t.Errorf("task %d was given %q", i, got)
+		}
+		if n := asked.Load(); n != want {
+			t.Errorf("after task %d the server was asked %d times, want %d", i, n, want)
+		}
 	}
 }
 

@@ -21,7 +21,11 @@ import (
 // resolver finds images at registries and fetches what they are made of.
 func (c *Config) resolver(k *keyring) (docker.RegistryHosts, func(), error) {
 	made := map[string]*http.Client{}
+	// As docker does: what serves on this machine may do so without TLS.
+	near := c.httpClient(nil)
+	local := &http.Client{Transport: docker.NewHTTPFallback(near.Transport)}
 	closeAll := func() {
+		near.CloseIdleConnections()
 		for _, client := range made {
 			client.CloseIdleConnections()
 		}
@@ -40,8 +44,11 @@ func (c *Config) resolver(k *keyring) (docker.RegistryHosts, func(), error) {
 		h, prefix, _ := strings.Cut(address, "/")
 		block, known := blocks[canonicalHost(h)]
 		client := made[""]
-		if known {
+		switch {
+		case known:
 			client = made[canonicalHost(h)]
+		case loopback(h):
+			client = local
 		}
 		host := docker.RegistryHost{
 			Client: client, Host: h, Scheme: "https", Path: "/v2",
@@ -66,6 +73,14 @@ func (c *Config) resolver(k *keyring) (docker.RegistryHosts, func(), error) {
 		}
 		return append(list, reach(h)), nil
 	}, closeAll, nil
+}
+
+// loopback is whether a registry is on this machine.
+func loopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return host == "localhost" || net.ParseIP(strings.Trim(host, "[]")).IsLoopback()
 }
 
 // tls returns nil where the registry asks for nothing of its own.

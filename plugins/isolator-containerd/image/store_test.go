@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -284,8 +287,8 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// TestMirrors: they are asked first, in order; what one has not, or one that is
-// away, is no hindrance.
+// TestMirrors: they are asked first, in order, each with its own credentials; what
+// one has not, or one that is away or refuses them, is no hindrance.
 func TestMirrors(t *testing.T) {
 	containerdtest.Require(t)
 	origin, mirror := containerdtest.ServeRegistry(t, nil), containerdtest.ServeRegistry(t, containerdtest.Basic("m", "pw"))
@@ -293,8 +296,10 @@ func TestMirrors(t *testing.T) {
 	origin.Push(t, "only", "1", containerdtest.Busybox())
 	mirror.Push(t, "copies/both", "1", containerdtest.Busybox())
 	const away = "127.0.0.1:1"
+	locked := containerdtest.ServeRegistry(t, containerdtest.Basic("m", "another"))
 	b := newBench(t, image.Config{Registries: []image.Registry{
-		{Host: origin.Host, PlainHTTP: true, Mirrors: []string{away, mirror.Host + "/copies"}},
+		{Host: locked.Host, PlainHTTP: true, Username: "m", Password: "pw"},
+		{Host: origin.Host, PlainHTTP: true, Mirrors: []string{away, locked.Host, mirror.Host + "/copies"}},
 		{Host: mirror.Host, PlainHTTP: true, Username: "m", Password: "pw"},
 		{Host: away, PlainHTTP: true},
 	}})
@@ -303,8 +308,10 @@ func TestMirrors(t *testing.T) {
 		t.Errorf("the registry was asked for what a mirror has: %v", n)
 	}
 	b.usable(b.provide("c2", origin.Host+"/only:1"), "c2")
-	if len(mirror.Requests("only")) == 0 {
-		t.Error("the mirror was not asked")
+	for name, m := range map[string]*containerdtest.Registry{"mirror": mirror, "one that refuses": locked} {
+		if len(m.Requests("only")) == 0 {
+			t.Errorf("the %s was not asked", name)
+		}
 	}
 }
 
@@ -347,6 +354,41 @@ func TestCertificates(t *testing.T) {
 		}
 		s.Close()
 	}
+}
+
+// TestLoopback: a registry of this machine needs no TLS, and no word in the
+// configuration, as with docker; another's address does.
+func TestLoopback(t *testing.T) {
+	containerdtest.Require(t)
+	r := containerdtest.ServeRegistry(t, nil)
+	r.Push(t, "app", "1", containerdtest.Busybox())
+	b := newBench(t, image.Config{})
+	b.usable(b.provide("c1", r.Host+"/app:1"), "c1")
+	_, port, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "localhost:" + port + "/app:1"
+	b.usable(b.provide("c2", name), "c2")
+	// The same registry, behind a name that is not this machine's own.
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.Method != http.MethodConnect {
+			t.Errorf("%s %s without TLS", q.Method, q.URL)
+			return
+		}
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
+		_, _ = conn.Read(make([]byte, 1<<14)) // the client's hello
+		_, _ = io.WriteString(conn, "HTTP/1.0 400 this is no TLS\r\n\r\n")
+		_ = conn.Close()
+	}))
+	t.Cleanup(proxy.Close)
+	far := newBench(t, image.Config{Proxy: proxy.URL})
+	far.refused(image.Want{Reference: "reg.invalid:" + port + "/app:1"}, "plain_http")
 }
 
 // TestDigests: what is pulled by digest is that, whatever the registry sends.
