@@ -264,6 +264,7 @@ func (c *cli) flagChoices() map[string]cobra.CompletionFunc {
 			return c.isolatorChoices(ctx, client)
 		}),
 		"color": fixed(colorModes...), "kind": fixed(eventKinds...), "log-level": fixed(logLevels...), "pull": fixed(slices.Sorted(maps.Keys(pullPolicies))...),
+		"sort":    fixed(topSorts...),
 		"network": fixed("host", "none", "bridge"),
 		"config":  files, "tls-ca": files, "tls-cert": files, "tls-key": files, "data-dir": files, "plugin-dir": files, "dir": files, "volume": files, "sdk": files,
 	}

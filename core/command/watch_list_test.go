@@ -84,8 +84,9 @@ func TestWatchAsksAgain(t *testing.T) {
 	}
 }
 
-// terminal is a pseudo terminal, and what was written to it.
-func terminal(t *testing.T, width, height uint16) (*os.File, *buffer) {
+// terminals are the two ends of a pseudo terminal, and what was written to the
+// inner one.
+func terminals(t *testing.T, width, height uint16) (outer, inner *os.File, seen *buffer) {
 	t.Helper()
 	outer, inner, err := pty.Open()
 	if err != nil {
@@ -94,7 +95,8 @@ func terminal(t *testing.T, width, height uint16) (*os.File, *buffer) {
 	if err := pty.Setsize(outer, &pty.Winsize{Rows: height, Cols: width}); err != nil {
 		t.Fatal(err)
 	}
-	seen, drained := &buffer{}, make(chan struct{})
+	seen = &buffer{}
+	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
 		_, _ = io.Copy(seen, outer) // until both ends are closed
@@ -104,7 +106,7 @@ func terminal(t *testing.T, width, height uint16) (*os.File, *buffer) {
 		<-drained
 		outer.Close()
 	})
-	return inner, seen
+	return outer, inner, seen
 }
 
 // On a terminal it is drawn again, in its width and height, and at the end the
@@ -113,7 +115,7 @@ func TestWatchOnATerminal(t *testing.T) {
 	t.Setenv("NO_COLOR", "")
 	t.Setenv("TERM", "xterm")
 	m := newMaster(t)
-	inner, seen := terminal(t, 40, 4)
+	_, inner, seen := terminals(t, 40, 4)
 	c := startOn(t, strings.NewReader(""), inner, "tasks", "-w", "--address", m.address)
 	w := m.watched(t)
 	for _, id := range []string{"a", "b", "c", "d"} {
