@@ -238,27 +238,7 @@ func (p *cgroups) findProcessors() ([]int, error) {
 		}
 		text = all
 	}
-	return parseNumbers(text)
-}
-
-// parseNumbers reads a list as the kernel writes it: 0-3,8.
-func parseNumbers(text string) (list []int, err error) {
-	for part := range strings.SplitSeq(strings.TrimSpace(text), ",") {
-		first, last, isRange := strings.Cut(part, "-")
-		from, err := strconv.Atoi(first)
-		to := from
-		if err == nil && isRange {
-			to, err = strconv.Atoi(last)
-		}
-		if err != nil || to-from > math.MaxUint16 {
-			return nil, fmt.Errorf("%q is no list of numbers and ranges", text)
-		}
-		for n := from; n <= to; n++ {
-			list = append(list, n)
-		}
-	}
-	slices.Sort(list)
-	return slices.Compact(list), nil
+	return cgroup.ParseList(text)
 }
 
 func formatNumbers(list []int) string {

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
+	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -272,16 +273,17 @@ func TestNetClassOfKernel(t *testing.T) {
 
 func TestSettingDiagnostics(t *testing.T) {
 	size := plugin.Size(0)
-	c := Config{Controllers: []string{"cpu", "cpuset"}, Root: "mezzo", CPUs: "3-1", IOWeight: 5, HugePages: &size, Devices: []string{"fuse"},
-		Bounding: []string{"KILL"}, Effective: []string{"CHOWN"}, Seccomp: "x", SeccompDir: "rel", Namespaces: []string{"net"}, Masked: []string{"/"}}
+	c := Config{Basics: holder.Basics{Root: "mezzo", Bounding: []string{"KILL"}, SeccompDir: "rel"},
+		Controllers: []string{"cpu", "cpuset"}, CPUs: "3-1", IOWeight: 5, HugePages: &size, Devices: []string{"fuse"},
+		Effective: []string{"CHOWN"}, Seccomp: "x", Namespaces: []string{"net"}, Masked: []string{"/"}}
 	var got []string
 	for _, d := range c.Validate() {
 		got = append(got, strings.Join(d.Path, ".")+": "+d.Summary)
 	}
 	want := []string{
-		"io_weight: controller missing", "allowed_devices: controller missing", "hugetlb_limit: controller missing", "cpus: malformed list",
+		"seccomp_dir: relative path", "io_weight: controller missing", "allowed_devices: controller missing", "hugetlb_limit: controller missing", "cpus: malformed list",
 		"io_weight: weight out of range", "allowed_devices.0: malformed device", "effective_capabilities: capability not allowed",
-		"seccomp_dir: relative path", "namespaces.0: unknown namespace", "masked_paths.0: unusable path",
+		"namespaces.0: unknown namespace", "masked_paths.0: unusable path",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("diagnostics (-want +got):\n%s", diff)

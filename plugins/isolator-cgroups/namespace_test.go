@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
@@ -161,7 +162,8 @@ func TestRefused(t *testing.T) {
 }
 
 func TestConfigDiagnostics(t *testing.T) {
-	c := Config{Controllers: []string{"cpu", "blkio", "cpu"}, Root: "a/b", PidsMax: 3, RuntimeDir: "run", PerfEvents: []string{"cycles", "cycels", "cycles"}}
+	c := Config{Controllers: []string{"cpu", "blkio", "cpu"},
+		Basics: holder.Basics{Root: "a/b", PidsMax: 3, RuntimeDir: "run", PerfEvents: []string{"cycles", "cycels", "cycles"}}}
 	var got []string
 	for _, d := range c.Validate() {
 		got = append(got, strings.Join(d.Path, ".")+": "+d.Summary)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	"github.com/mezzo-os/mezzo/plugins/internal/perf"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
@@ -137,7 +138,7 @@ func TestPerfAbsentEvents(t *testing.T) {
 
 func TestPerfEnforced(t *testing.T) {
 	p := newPlugin()
-	p.config = Config{PerfEvents: []string{"cycles"}, Enforce: true}
+	p.config = Config{Basics: holder.Basics{PerfEvents: []string{"cycles"}}, Enforce: true}
 	d := p.detectPerf(plugin.Environment{}, errors.New("perf is not there"))
 	if d == nil || strings.Join(d.Path, ".") != "perf_events" || !strings.Contains(d.Detail, "perf is not there") {
 		t.Errorf("%v", d)

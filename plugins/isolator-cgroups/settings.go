@@ -8,19 +8,16 @@ import (
 
 	"github.com/mezzo-os/mezzo/plugins/internal/capability"
 	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
-	"github.com/mezzo-os/mezzo/plugins/internal/perf"
+	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	"github.com/mezzo-os/mezzo/plugins/internal/seccomp"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
 
 // Config is what may stand in the plugin's config block.
 type Config struct {
+	holder.Basics
+
 	Controllers []string `hcl:"controllers" default:"[\"cpu\",\"memory\",\"pids\"]" help:"The cgroup controllers that limit containers: cpu, memory, pids, cpuset, io (blkio on cgroup v1), devices, hugetlb, net_cls (cgroup v1 only)."`
-	Root        string   `hcl:"root" default:"mezzo" help:"The name of the cgroup that all containers' cgroups are made in."`
-	CFSQuota    bool     `hcl:"cfs_quota" default:"false" help:"Whether a container may never use more CPU time than it asked for, even on an idle host. A task's own cpu limit is always kept."`
-	Swap        bool     `hcl:"swap" default:"false" help:"Whether containers may swap. Otherwise memory and swap together are limited to a container's memory."`
-	PidsMax     int64    `hcl:"pids_max" default:"8192" help:"How many processes and threads a container may have; 0: as many as the host."`
-	RuntimeDir  string   `hcl:"runtime_dir" help:"Where the state of containers is kept; an absolute path. By default the plugin's data directory."`
 	Enforce     bool     `hcl:"enforce" default:"false" help:"Whether it is an error, at start, that limits cannot be enforced on this host. Otherwise tasks run without them, and the plugin says that it is degraded."`
 
 	CPUs          string       `hcl:"cpus" help:"The processors that containers run on, such as 2-7,12 (controller cpuset). By default all."`
@@ -33,13 +30,8 @@ type Config struct {
 	HugePages     *plugin.Size `hcl:"hugetlb_limit" help:"How much memory each container may have in huge pages, of each size (controller hugetlb). By default as much as there is."`
 	NetClass      int64        `hcl:"net_cls_major" default:"0" help:"The major number of the class that marks a container's packets for traffic control, 1 to 65535; each container has a minor number of its own (controller net_cls). 0: they are not marked."`
 
-	PerfEvents []string `hcl:"perf_events" help:"The events that are counted of each container, by the names that perf has for them, such as cycles, instructions, task-clock and context-switches. Each takes a file descriptor a container and processor. By default none."`
-
 	Effective  []string `hcl:"effective_capabilities" help:"The capabilities of a task that asks for none, such as NET_BIND_SERVICE; none: no capability. By default those of bounding_capabilities."`
-	Bounding   []string `hcl:"bounding_capabilities" help:"The capabilities that tasks may have at most; none: no capability. A task that asks for more is refused. By default all, for tasks that run as root."`
-	NoNewPrivs bool     `hcl:"no_new_privs" default:"false" help:"Whether tasks can gain no privileges by running a program (set-user-ID programs such as sudo then have no effect)."`
 	Seccomp    string   `hcl:"seccomp_profile" help:"The system calls that tasks may make: default (Docker's default profile), or the name of a profile in seccomp_dir. A task may name another profile of seccomp_dir, or ask for none. By default all."`
-	SeccompDir string   `hcl:"seccomp_dir" help:"A directory with seccomp profiles in Docker's JSON form, which tasks and seccomp_profile name; an absolute path."`
 	Namespaces []string `hcl:"namespaces" help:"The namespaces that every container has of its own, unless its task asks to share them: pid, ipc."`
 	PrivateTmp bool     `hcl:"private_tmp" default:"false" help:"Whether every container has a /tmp and /var/tmp of its own, which is the directory tmp of its sandbox. The work directory must not be below either."`
 	Masked     []string `hcl:"masked_paths" help:"Files and directories of the host that tasks find empty; absolute paths."`
@@ -84,23 +76,7 @@ func (c *Config) Validate() []plugin.Diagnostic {
 			ds = append(ds, plugin.Errorf("controller named twice", path, "%q stands in the list before.", name))
 		}
 	}
-	if c.Root == "" || strings.ContainsAny(c.Root, "/\n") || strings.HasPrefix(c.Root, ".") || strings.HasPrefix(c.Root, "cgroup.") {
-		ds = append(ds, plugin.Errorf("malformed cgroup name", "root", "%q: want one name with no slash, not beginning with a dot.", c.Root))
-	}
-	if c.PidsMax != 0 && c.PidsMax < minPidsMax {
-		ds = append(ds, plugin.Errorf("too few processes", "pids_max", "%d: want 0 (no limit) or at least %d.", c.PidsMax, minPidsMax))
-	}
-	if c.RuntimeDir != "" && !filepath.IsAbs(c.RuntimeDir) {
-		ds = append(ds, plugin.Errorf("relative path", "runtime_dir", "%q: want an absolute path.", c.RuntimeDir))
-	}
-	for i, name := range c.PerfEvents {
-		path := "perf_events." + strconv.Itoa(i)
-		if err := perf.Known(name); err != nil {
-			ds = append(ds, plugin.Errorf("unknown event", path, "%v.", err))
-		} else if slices.Index(c.PerfEvents, name) != i {
-			ds = append(ds, plugin.Errorf("event named twice", path, "%q stands in the list before.", name))
-		}
-	}
+	ds = append(ds, c.Basics.Validate(minPidsMax)...)
 	ds = append(ds, c.needed()...)
 	return append(ds, c.walls()...)
 }
@@ -148,13 +124,8 @@ func (c *Config) needed() (ds []plugin.Diagnostic) {
 
 // walls finds mistakes in the settings that need no controller.
 func (c *Config) walls() (ds []plugin.Diagnostic) {
-	for _, s := range []struct {
-		name  string
-		names []string
-	}{{"effective_capabilities", c.Effective}, {"bounding_capabilities", c.Bounding}} {
-		if _, err := capability.Parse(s.names); err != nil {
-			ds = append(ds, plugin.Errorf("unknown capability", s.name, "%v.", err))
-		}
+	if _, err := capability.Parse(c.Effective); err != nil {
+		ds = append(ds, plugin.Errorf("unknown capability", "effective_capabilities", "%v.", err))
 	}
 	if most, err := capability.Parse(c.Bounding); err == nil && len(c.Bounding) > 0 {
 		has, _ := capability.Parse(c.Effective)
@@ -163,9 +134,6 @@ func (c *Config) walls() (ds []plugin.Diagnostic) {
 				ds = append(ds, plugin.Errorf("capability not allowed", "effective_capabilities", "%s is not among bounding_capabilities.", name))
 			}
 		}
-	}
-	if c.SeccompDir != "" && !filepath.IsAbs(c.SeccompDir) {
-		ds = append(ds, plugin.Errorf("relative path", "seccomp_dir", "%q: want an absolute path.", c.SeccompDir))
 	}
 	if c.Seccomp != "" && c.Seccomp != seccomp.Default {
 		if _, err := seccomp.Path(c.SeccompDir, c.Seccomp); err != nil {

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
 	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
@@ -63,7 +62,7 @@ var namespaceFlags = map[specs.LinuxNamespaceType]int{
 // limitsOf puts into the spec what the task's resources come to, and what the
 // operator's settings do.
 func (p *cgroups) limitsOf(t *isolatorv1.Task, r *specs.LinuxResources) {
-	policy := cgroup.Policy{Controllers: p.config.Controllers, CFSQuota: p.config.CFSQuota, Swap: p.config.Swap, PidsMax: p.config.PidsMax}
+	policy := p.config.Policy(p.config.Controllers)
 	policy.Limit(t, r)
 	p.limit(t, r)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
@@ -68,7 +69,7 @@ func TestCapabilityChoice(t *testing.T) {
 		err                 string
 	}{
 		{name: "nobody says anything"},
-		{name: "none at all", config: Config{Bounding: []string{"none"}}, effective: []string{}, bounding: []string{}},
+		{name: "none at all", config: Config{Basics: holder.Basics{Bounding: []string{"none"}}}, effective: []string{}, bounding: []string{}},
 		{name: "effective alone", config: Config{Effective: []string{"KILL"}}, effective: []string{"CAP_KILL"}, bounding: []string{"CAP_KILL"}},
 		{name: "the older field", asked: &v1.LinuxInfo{CapabilityInfo: capabilities(v1.CapabilityInfo_KILL)}, effective: []string{"CAP_KILL"}, bounding: []string{"CAP_KILL"}},
 		{name: "an empty request", config: Config{Effective: []string{"KILL"}}, asked: &v1.LinuxInfo{EffectiveCapabilities: capabilities()}, effective: []string{}, bounding: []string{}},

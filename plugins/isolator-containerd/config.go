@@ -28,23 +28,16 @@ type Config struct {
 	Snapshotter  string `hcl:"snapshotter" help:"The containerd snapshotter that images are unpacked into. By default containerd's own (overlayfs)."`
 	Default      bool   `hcl:"default" default:"false" help:"Whether this isolator also runs the tasks that have no image. Otherwise it leaves them to the isolators listed after it."`
 	DefaultImage string `hcl:"default_image" help:"The image of tasks that have none, when default is true. By default they see the host's root file system."`
-	Root         string `hcl:"root" default:"mezzo" help:"The name of the cgroup that all containers' cgroups are made in."`
-	CFSQuota     bool   `hcl:"cfs_quota" default:"false" help:"Whether a container may never use more CPU time than it asked for, even on an idle host. A task's own cpu limit is always kept."`
-	Swap         bool   `hcl:"swap" default:"false" help:"Whether containers may swap. Otherwise memory and swap together are limited to a container's memory."`
-	PidsMax      int64  `hcl:"pids_max" default:"8192" help:"How many processes and threads a container may have; 0: as many as the host."`
-	RuntimeDir   string `hcl:"runtime_dir" help:"Where the state of containers is kept; an absolute path. By default the plugin's data directory."`
 
 	Privileged bool     `hcl:"allow_privileged" default:"false" help:"Whether tasks may ask to be privileged, for the host's pid or IPC namespace, for any device, and for no seccomp or AppArmor profile."`
 	Effective  []string `hcl:"effective_capabilities" help:"The capabilities of a task that asks for none; none: no capability. By default those that containerd and Docker give."`
-	Bounding   []string `hcl:"bounding_capabilities" help:"The capabilities that tasks may have at most; none: no capability. A task that asks for more is refused. By default all."`
-	NoNewPrivs bool     `hcl:"no_new_privs" default:"false" help:"Whether tasks can gain no privileges by running a program (set-user-ID programs such as sudo then have no effect)."`
 	Seccomp    string   `hcl:"seccomp_profile" default:"default" help:"The system calls that tasks may make: default (containerd's default profile), unconfined, or the name of a profile in seccomp_dir. A task may name another profile of seccomp_dir."`
-	SeccompDir string   `hcl:"seccomp_dir" help:"A directory with seccomp profiles in Docker's JSON form, which tasks and seccomp_profile name; an absolute path."`
 	AppArmor   string   `hcl:"apparmor_profile" help:"The AppArmor profile of tasks that name none, or unconfined. By default one like Docker's, on a host that has AppArmor."`
 	Devices    []string `hcl:"allowed_devices" help:"Devices that tasks may ask for: paths such as /dev/fuse, and kinds or names of the Container Device Interface such as nvidia.com/gpu."`
 	GPUs       []string `hcl:"gpu_devices" help:"The GPUs of this host, by their names in the Container Device Interface, such as nvidia.com/gpu=0. A task that asks for gpus is given so many, which nobody else has meanwhile. By default those that are called nvidia.com/gpu=N."`
 	CDIDirs    []string `hcl:"cdi_dirs" help:"Where the specifications of the Container Device Interface are; absolute paths. By default /etc/cdi and /var/run/cdi."`
 
+	holder.Basics
 	image.Config
 	network.Settings
 }
@@ -58,32 +51,14 @@ func (c *Config) Validate() []plugin.Diagnostic {
 	if c.Namespace == "" || strings.ContainsAny(c.Namespace, "/ \n") {
 		ds = append(ds, plugin.Errorf("malformed namespace", "namespace", "%q: want letters, digits, dashes and dots.", c.Namespace))
 	}
-	if c.Root == "" || strings.ContainsAny(c.Root, "/\n") || strings.HasPrefix(c.Root, ".") || strings.HasPrefix(c.Root, "cgroup.") {
-		ds = append(ds, plugin.Errorf("malformed cgroup name", "root", "%q: want one name with no slash, not beginning with a dot.", c.Root))
-	}
-	if c.PidsMax != 0 && c.PidsMax < minPidsMax {
-		ds = append(ds, plugin.Errorf("too few processes", "pids_max", "%d: want 0 (no limit) or at least %d.", c.PidsMax, minPidsMax))
-	}
-	if c.RuntimeDir != "" && !filepath.IsAbs(c.RuntimeDir) {
-		ds = append(ds, plugin.Errorf("relative path", "runtime_dir", "%q: want an absolute path.", c.RuntimeDir))
-	}
-	for _, x := range []struct {
-		name  string
-		paths []string
-	}{{"cdi_dirs", c.CDIDirs}, {"seccomp_dir", []string{c.SeccompDir}}} {
-		for _, path := range x.paths {
-			if path != "" && !filepath.IsAbs(path) {
-				ds = append(ds, plugin.Errorf("relative path", x.name, "%q: want an absolute path.", path))
-			}
+	ds = append(ds, c.Basics.Validate(minPidsMax)...)
+	for i, path := range c.CDIDirs {
+		if !filepath.IsAbs(path) {
+			ds = append(ds, plugin.Errorf("relative path", "cdi_dirs."+strconv.Itoa(i), "%q: want an absolute path.", path))
 		}
 	}
-	for _, x := range []struct {
-		name  string
-		names []string
-	}{{"effective_capabilities", c.Effective}, {"bounding_capabilities", c.Bounding}} {
-		if _, err := capability.Parse(x.names); err != nil {
-			ds = append(ds, plugin.Errorf("unknown capability", x.name, "%v.", err))
-		}
+	if _, err := capability.Parse(c.Effective); err != nil {
+		ds = append(ds, plugin.Errorf("unknown capability", "effective_capabilities", "%v.", err))
 	}
 	for i, name := range c.GPUs {
 		if !parser.IsQualifiedName(name) || slices.Index(c.GPUs, name) != i {
@@ -153,6 +128,10 @@ func (p *plug) configure(_ context.Context, config any, env plugin.Environment) 
 		return ds
 	}
 	host, err := cgroup.Detect(p.config.Root, controllers)
+	var noPerf error
+	if err == nil && len(p.config.PerfEvents) > 0 {
+		noPerf = host.AddPerf()
+	}
 	if err == nil {
 		_, err = host.Root()
 	}
@@ -160,6 +139,7 @@ func (p *plug) configure(_ context.Context, config any, env plugin.Environment) 
 		return []plugin.Diagnostic{plugin.Errorf("limits cannot be enforced on this host", "", "%v.", err)}
 	}
 	p.Host = host
+	problem := p.DetectPerf(p.config.PerfEvents, noPerf)
 	if p.cdi, err = newCDI(p.config.CDIDirs); err != nil {
 		return []plugin.Diagnostic{plugin.Errorf("CDI specifications cannot be read", "cdi_dirs", "%v.", err)}
 	}
@@ -182,10 +162,18 @@ func (p *plug) configure(_ context.Context, config any, env plugin.Environment) 
 	}
 	p.running.Go(func() { p.connection.watch(p.connection.in(p.Closing())) })
 	p.running.Go(func() { p.images.Run(p.Closing()) })
-	if p.config.AppArmor != "" && p.config.AppArmor != unconfined && !p.armour.present {
-		return []plugin.Diagnostic{plugin.Warningf("no AppArmor", "apparmor_profile", "This host has no AppArmor: tasks run without profile %q.", p.config.AppArmor)}
+	return p.lacking(problem)
+}
+
+// lacking are warnings of what this host has not, while tasks run all the same.
+func (p *plug) lacking(perf string) (ds []plugin.Diagnostic) {
+	if perf != "" {
+		ds = append(ds, plugin.Warningf("perf events are not counted", "perf_events", "%s.", perf))
 	}
-	return nil
+	if p.config.AppArmor != "" && p.config.AppArmor != unconfined && !p.armour.present {
+		ds = append(ds, plugin.Warningf("no AppArmor", "apparmor_profile", "This host has no AppArmor: tasks run without profile %q.", p.config.AppArmor))
+	}
+	return ds
 }
 
 // shutdown ends what goes on in this process. Containers live on.

@@ -120,7 +120,7 @@ func (p *plug) unable(t *isolatorv1.Task) string {
 
 // policy is how a task's resources become limits.
 func (p *plug) policy() cgroup.Policy {
-	return cgroup.Policy{Controllers: controllers, CFSQuota: p.config.CFSQuota, Swap: p.config.Swap, PidsMax: p.config.PidsMax}
+	return p.config.Policy(controllers)
 }
 
 // capabilities are those of a task: what its linux_info says, else the default
