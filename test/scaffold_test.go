@@ -50,7 +50,7 @@ func TestPluginNew(t *testing.T) {
 // inNew runs targets of a new plugin's Makefile.
 func inNew(t *testing.T, dir string, targets ...string) {
 	t.Helper()
-	out, err := build(t, dir, []string{"GOPROXY=off"}, "make", append(targets, "MEZZO="+filepath.Join(bin, "mezzo"))...)
+	out, err := build(t, dir, []string{"GOPROXY=off"}, "make", append(targets, "MEZZO="+filepath.Join(bin, "mezzo"), "FLAGS=--patience "+patience.String())...)
 	if err != nil || !strings.Contains(out, " 0 failed, ") {
 		t.Fatalf("make %v: %v\n%s", targets, err, out)
 	}

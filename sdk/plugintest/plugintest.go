@@ -141,9 +141,12 @@ func Framework(t *testing.T, open Open) { test(t, plugin.Framework, open) }
 // subtest.
 func Base(t *testing.T, open Open) { test(t, pluginv1.Kind_KIND_UNSPECIFIED, open) }
 
+// testPatience is for machines that run other tests at the same time.
+const testPatience = time.Minute
+
 func test(t *testing.T, kind pluginv1.Kind, open Open) {
 	t.Helper()
-	report, err := verify(t.Context(), open, Options{}, kind)
+	report, err := verify(t.Context(), open, Options{Patience: testPatience}, kind)
 	if err != nil {
 		t.Fatal(err)
 	}
