@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -13,7 +14,7 @@ import (
 	"github.com/mezzo-os/mezzo/internal/doctest"
 )
 
-// exception is a line of a page that its test does not run.
+// exception is one line or several of a page that its test does not run.
 type exception struct{ page, command, reason string }
 
 // notRun is every command of the documentation that no page's test runs. One that
@@ -21,6 +22,16 @@ type exception struct{ page, command, reason string }
 var notRun = []exception{
 	{"README.md", "make demo    # builds Mezzo, starts a small cluster, and shows dominant resource fairness at work", "TestDemoWithoutRoot runs it"},
 	{"README.md", "make test    # all tests", "this is a part of it"},
+	{"framework-authors.md", "go run ./sdk/examples/scheduler-hello --masters 127.0.0.1:5061 --tasks 3", "TestSchedulerHello runs it"},
+	{"framework-authors.md", "go run ./sdk/examples/executor-hello --masters 127.0.0.1:5061 --tasks 3", "TestExecutorRunsOnWhenTheAgentIsKilled runs it"},
+	{"framework-authors.md", `curl -sN -i -H 'Content-Type: application/json' -d '{
+  "type": "SUBSCRIBE",
+  "subscribe": {"framework_info": {
+    "user": "root", "name": "by-hand", "roles": ["*"],
+    "capabilities": [{"type": "MULTI_ROLE"}]
+  }}
+}' http://127.0.0.1:5050/api/v1/scheduler`, "TestGuideMesosByHand sends it"},
+	{"framework-authors.md", "MEZZO=$(command -v mezzo) go test ./sdk/examples/scheduler-hello", "TestGuideTesting runs it"},
 	{"images.md", "mezzo run --image nginx --publish 31080:80", "the test's registry has busybox alone; TestRunImages publishes a port"},
 	{"images.md", "mezzo run --image registry.example/team/job:1.4 --pull always --volume /srv/in:/in:ro", "the test's registry has busybox alone; TestRunImages does the same"},
 	{"images.md", "mezzo run --image file:///srv/images/job.tar -- ./job", "TestRunImages does the same"},
@@ -38,7 +49,7 @@ var notRun = []exception{
 	{"plugin-authors.md", "curl -d 'echo hello' http://127.0.0.1:7070/tasks", "as above"},
 	{"plugin-authors.md", "curl http://127.0.0.1:7070/tasks", "as above"},
 	{"simulator.md", "make sim                                                    # 300 seeds", "it takes minutes; the tests of core/sim run a few"},
-	{"simulator.md", "make sim SIM_SEEDS=5000", "as above"},
+	{"simulator.md", "make sim SEEDS=5000", "as above"},
 	{"simulator.md", "go test -count=1 ./core/sim                                 # what CI runs: seeds, determinism, planted bugs", "CI runs it"},
 	{"simulator.md", "go test -count=1 -run TestSeeds ./core/sim -args -seeds=1000 -first=5000", "it takes minutes"},
 	{"simulator.md", "go test -count=1 -run TestSeeds ./core/sim -args -seed=123  # one seed, with its whole trace", "CI runs other seeds"},
@@ -87,21 +98,51 @@ func TestDocumentation(t *testing.T) {
 			})
 		}
 	}
+	for _, x := range notRun {
+		for _, name := range regexp.MustCompile(`Test[A-Z]\w+`).FindAllString(x.reason, -1) {
+			if !strings.Contains(tests(t), "\nfunc "+name+"(") {
+				t.Errorf("%s: %s is left to %s, which there is not", x.page, x.command, name)
+			}
+		}
+	}
 	for _, x := range left {
 		t.Errorf("%s has no command any more that is written so: %s", x.page, x.command)
 	}
 }
 
+// tests is the source of this package's tests.
+func tests(t *testing.T) string {
+	t.Helper()
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(text)
+	}
+	return all.String()
+}
+
 // runnable takes the commands of a block that are not run out of it and off the
-// list.
+// list; and its comments.
 func runnable(page, text string, list []exception) (string, []exception) {
+	text = "\n" + text
+	for i := 0; i < len(list); {
+		if command := "\n" + list[i].command + "\n"; list[i].page == page && strings.Contains(text, command) {
+			text = strings.Replace(text, command, "\n", 1)
+			list = slices.Delete(list, i, i+1)
+			continue
+		}
+		i++
+	}
 	var run strings.Builder
 	for line := range strings.Lines(text) {
-		n := slices.IndexFunc(list, func(x exception) bool { return x.page == page && x.command == strings.TrimSpace(line) })
-		switch {
-		case n >= 0:
-			list = slices.Delete(list, n, n+1)
-		case !strings.HasPrefix(strings.TrimSpace(line), "#"):
+		if trimmed := strings.TrimSpace(line); trimmed != "" && !strings.HasPrefix(trimmed, "#") {
 			run.WriteString(line)
 		}
 	}
