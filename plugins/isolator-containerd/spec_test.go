@@ -25,8 +25,12 @@ import (
 // TestAsked: what a task can ask for, as its processes see it.
 func TestAsked(t *testing.T) {
 	t.Parallel()
-	described := cdiSpec(t)
-	n := withImage(t, map[string]any{"allowed_devices": []string{"/dev/zero", "vendor.test/thing"}, "cdi_dirs": []string{described}})
+	described, profiles := cdiSpec(t), t.TempDir()
+	noDirectories := `{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}`
+	if err := os.WriteFile(filepath.Join(profiles, "no-directories.json"), []byte(noDirectories), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n := withImage(t, map[string]any{"seccomp_dir": profiles, "allowed_devices": []string{"/dev/zero", "vendor.test/thing"}, "cdi_dirs": []string{described}})
 	host := filepath.Join(n.dir, "host")
 	if err := os.Mkdir(host, 0o755); err != nil {
 		t.Fatal(err)
@@ -44,6 +48,12 @@ func TestAsked(t *testing.T) {
 		"capabilities": {nil, caps, "00000000a80425fb\n"},
 		"cap-drop":     {options(&isolatorv1.Options{CapDrop: []string{"ALL"}, CapAdd: []string{"KILL"}}), caps, "0000000000000020\n"},
 		"cap-add":      {options(&isolatorv1.Options{CapAdd: []string{"SYS_TIME"}}), caps, "00000000aa0425fb\n"},
+		"linux_info": {func(b *box) {
+			b.task.Container = &v1.ContainerInfo{Type: v1.ContainerInfo_MESOS.Enum(), LinuxInfo: &v1.LinuxInfo{
+				EffectiveCapabilities: &v1.CapabilityInfo{Capabilities: []v1.CapabilityInfo_Capability{v1.CapabilityInfo_KILL}},
+				Seccomp:               &v1.SeccompInfo{ProfileName: proto.String("no-directories.json")},
+			}}
+		}, `grep CapEff /proc/self/status | cut -f2; mkdir /tmp/x 2>/dev/null || echo refused`, "0000000000000020\nrefused\n"},
 		"seccomp":      {nil, `grep ^Seccomp: /proc/self/status | cut -f2`, "2\n"},
 		"no-new-privs": {options(&isolatorv1.Options{Security: []string{"no-new-privileges"}}), `grep NoNewPrivs /proc/self/status | cut -f2`, "1\n"},
 		"user": {options(&isolatorv1.Options{User: "1000:1001"}), `id -u; id -g; id -G; echo written > /dev/stdout`,
