@@ -177,6 +177,16 @@ func TestImageSays(t *testing.T) {
 	if s := n.wait("c1"); s.GetCode() != 4 {
 		t.Errorf("asked to end by the image's signal: %v", s)
 	}
+	own := n.shell("c2", `trap 'exit 4' QUIT; trap 'exit 5' USR1; echo up; while :; do sleep 0.05; done`)
+	own.task.Image.Reference, own.task.Options = "mezzo.test/app:1", &isolatorv1.Options{StopSignal: "SIGUSR1"}
+	n.run(own)
+	n.output("c2", "up")
+	if _, err := n.Kill(n.ctx(), &isolatorv1.KillRequest{Container: "c2", GraceMs: 3_600_000}); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.wait("c2"); s.GetCode() != 5 {
+		t.Errorf("asked to end by the signal that its parameters name: %v", s)
+	}
 }
 
 // TestNothing: a program that is not there, and an image that is not.
