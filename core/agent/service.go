@@ -29,6 +29,7 @@ import (
 	"github.com/mezzo-os/mezzo/core/loglevel"
 	"github.com/mezzo-os/mezzo/core/metric"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
+	"github.com/mezzo-os/mezzo/core/reload"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	"github.com/mezzo-os/mezzo/core/trace"
 	"github.com/mezzo-os/mezzo/core/zookeeper"
@@ -83,9 +84,9 @@ type Service struct {
 	adapters *adapter.Set
 	ready    chan struct{}
 
-	reloading sync.Mutex
-	config    config.Agent // what counts now; see Reload
-	logLevel  *loglevel.Switch
+	reloader *reload.Reloader[config.Agent]
+	config   config.Agent // what counts now; changed by a reload alone
+	logLevel *loglevel.Switch
 
 	mu      sync.Mutex
 	plugins map[string]*Plugin // isolators by name, retired ones too
@@ -101,6 +102,7 @@ func NewService(ctx context.Context, o ServiceOptions) (*Service, error) {
 		o.Authorizer = rpc.AllowAll{}
 	}
 	s := &Service{o: o, calls: metric.NewCalls(), ready: make(chan struct{}), config: o.Config, plugins: map[string]*Plugin{}}
+	s.reloader = &reload.Reloader[config.Agent]{Logger: o.Logger, Reread: o.Reread, Ready: s.readiness, Apply: s.apply}
 	if err := s.open(ctx); err != nil {
 		s.close()
 		return nil, err

@@ -34,6 +34,7 @@ import (
 	"github.com/mezzo-os/mezzo/core/loglevel"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/registry"
+	"github.com/mezzo-os/mezzo/core/reload"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	"github.com/mezzo-os/mezzo/core/trace"
 	"github.com/mezzo-os/mezzo/sdk/client"
@@ -108,7 +109,7 @@ type Master struct {
 	config      atomic.Pointer[config.Master] // what counts now; see Reload
 	allocator   atomic.Pointer[allocatorRun]  // the current one
 	allocatorMu sync.Mutex                    // held while another one takes over
-	reloading   sync.Mutex
+	reloader    *reload.Reloader[config.Master]
 	logLevel    *loglevel.Switch
 
 	life       context.Context // of what Run starts
@@ -130,6 +131,7 @@ func New(o Options) (m *Master, err error) {
 	if m.authorizer == nil {
 		m.authorizer = rpc.AllowAll{}
 	}
+	m.reloader = &reload.Reloader[config.Master]{Logger: m.logger, Reread: o.Reread, Ready: m.hasStarted, Apply: m.apply}
 	m.metrics = newMetrics(m.mirror, func() int {
 		if t := m.term.Load(); t != nil {
 			return t.inbox.waiting()

@@ -7,61 +7,32 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
-
-	"github.com/hashicorp/hcl/v2"
 
 	"github.com/mezzo-os/mezzo/config"
 	"github.com/mezzo-os/mezzo/core/master/state"
+	"github.com/mezzo-os/mezzo/core/reload"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
 
-// Reload reads the configuration again, changes what changed, and says what that
-// was. What is wrong with the configuration, or with a plugin that is to take
-// over, is in the answer, with the operator's lines, and in the log; then
-// nothing has changed but what the answer lists. An error means that the reload
-// was not tried.
+// Reload reads the configuration again and changes what changed; see
+// reload.Reloader.
 func (m *Master) Reload(ctx context.Context) (*operatorv1.ReloadResponse, error) {
-	if m.options.Reread == nil {
-		return nil, conflict("this master has no configuration to read again")
-	}
-	select {
-	case <-m.ready:
-	default:
-		return nil, unavailable("the master is still starting")
-	}
-	if !m.reloading.TryLock() {
-		return nil, conflict("a reload is under way")
-	}
-	defer m.reloading.Unlock()
-	next, file, diags := m.options.Reread()
-	out := &operatorv1.ReloadResponse{Diagnostics: config.DiagnosticText(file, diags)}
-	if diags.HasErrors() || next == nil {
-		out.Failed = true
-	} else if err := m.apply(ctx, next, out); err != nil {
-		out.Failed = true
-		out.Diagnostics += errorText(file, err)
-	}
-	m.logReload(out)
-	return out, nil
+	return m.reloader.Reload(ctx)
 }
 
-func (m *Master) logReload(out *operatorv1.ReloadResponse) {
-	for _, c := range out.Changes {
-		m.logger.Info("reload: changed", "what", c.What, "from", c.From, "to", c.To)
+// ReloadOn reloads whenever there is a signal, until ctx ends; the outcome is
+// logged.
+func (m *Master) ReloadOn(ctx context.Context, signals <-chan os.Signal) { m.reloader.On(ctx, signals) }
+
+// hasStarted says why the master cannot be reloaded yet.
+func (m *Master) hasStarted() error {
+	select {
+	case <-m.ready:
+		return nil
+	default:
+		return errors.New("the master is still starting")
 	}
-	if out.Failed {
-		m.logger.Error("the configuration was not reloaded", "changes", len(out.Changes), "diagnostics", out.Diagnostics)
-		return
-	}
-	for _, c := range out.Restart {
-		m.logger.Warn("reload: differs, and counts only after a restart", "what", c.What, "from", c.From, "to", c.To)
-	}
-	if out.Diagnostics != "" {
-		m.logger.Warn("reload: the configuration was taken, with warnings", "diagnostics", out.Diagnostics)
-	}
-	m.logger.Info("the configuration was reloaded", "changes", len(out.Changes), "need_restart", len(out.Restart))
 }
 
 // apply compares and changes. What can fail is done first, or tried.
@@ -81,9 +52,7 @@ func (m *Master) apply(ctx context.Context, next *config.Master, out *operatorv1
 	}
 	changes := slices.Concat(live, session, roles)
 	if why != "" {
-		changes = append(changes, &operatorv1.ReloadChange{
-			What: "allocator", From: run.block.Name, To: fmt.Sprintf("%s (%s)", applied.Allocator.Name, why),
-		})
+		changes.Add("allocator", run.block.Name, fmt.Sprintf("%s (%s)", applied.Allocator.Name, why))
 	}
 	if err := m.reconfigure(ctx, applied, why != "", len(live)+len(roles) > 0); err != nil {
 		return err
@@ -149,51 +118,42 @@ func merge(now, next *config.Master) *config.Master {
 	return &out
 }
 
-// difference adds a change when two values differ.
-func difference(list []*operatorv1.ReloadChange, what string, from, to any) []*operatorv1.ReloadChange {
-	a, b := fmt.Sprint(from), fmt.Sprint(to)
-	if a == b {
-		return list
-	}
-	return append(list, &operatorv1.ReloadChange{What: what, From: a, To: b})
-}
-
 // compare lists what differs: what is taken over at once, what needs another
 // session of the allocator besides, and what needs a restart.
-func compare(now, next *config.Master) (live, session, restart []*operatorv1.ReloadChange) {
-	live = difference(live, "offer_timeout", now.OfferTimeout, next.OfferTimeout)
-	live = difference(live, "agent_removals_per_minute", now.AgentRemovalsPerMinute, next.AgentRemovalsPerMinute)
-	live = difference(live, "max_completed_frameworks", now.MaxCompletedFrameworks, next.MaxCompletedFrameworks)
-	live = difference(live, "max_completed_tasks", now.MaxCompletedTasks, next.MaxCompletedTasks)
-	live = difference(live, "max_unreachable_tasks", now.MaxUnreachableTasks, next.MaxUnreachableTasks)
-	live = difference(live, "max_away_agents", now.MaxAwayAgents, next.MaxAwayAgents)
-	live = difference(live, "revocation enabled", now.Revocation.Enabled, next.Revocation.Enabled)
-	live = difference(live, "revocation min_grace", now.Revocation.MinGrace, next.Revocation.MinGrace)
-	live = difference(live, "revocation max_per_minute", now.Revocation.MaxPerMinute, next.Revocation.MaxPerMinute)
-	live = difference(live, "log_level", now.LogLevel, next.LogLevel)
-	live = difference(live, "plugin_dir", now.PluginDir, next.PluginDir)
+func compare(now, next *config.Master) (live, session, restart reload.Changes) {
+	live.Compare("offer_timeout", now.OfferTimeout, next.OfferTimeout)
+	live.Compare("agent_removals_per_minute", now.AgentRemovalsPerMinute, next.AgentRemovalsPerMinute)
+	live.Compare("max_completed_frameworks", now.MaxCompletedFrameworks, next.MaxCompletedFrameworks)
+	live.Compare("max_completed_tasks", now.MaxCompletedTasks, next.MaxCompletedTasks)
+	live.Compare("max_unreachable_tasks", now.MaxUnreachableTasks, next.MaxUnreachableTasks)
+	live.Compare("max_away_agents", now.MaxAwayAgents, next.MaxAwayAgents)
+	live.Compare("revocation enabled", now.Revocation.Enabled, next.Revocation.Enabled)
+	live.Compare("revocation min_grace", now.Revocation.MinGrace, next.Revocation.MinGrace)
+	live.Compare("revocation max_per_minute", now.Revocation.MaxPerMinute, next.Revocation.MaxPerMinute)
+	live.Compare("log_level", now.LogLevel, next.LogLevel)
+	live.Compare("plugin_dir", now.PluginDir, next.PluginDir)
 
-	session = difference(session, "batch_interval", now.BatchInterval, next.BatchInterval)
-	session = difference(session, "min_refuse", now.MinRefuse, next.MinRefuse)
-	session = difference(session, "max_decisions_per_second", now.MaxDecisionsPerSecond, next.MaxDecisionsPerSecond)
-	session = difference(session, "min_allocatable", strings.Join(now.MinAllocatable, ", "), strings.Join(next.MinAllocatable, ", "))
-	session = difference(session, "filter_gpu_resources", now.FilterGPUResources, next.FilterGPUResources)
+	session.Compare("batch_interval", now.BatchInterval, next.BatchInterval)
+	session.Compare("min_refuse", now.MinRefuse, next.MinRefuse)
+	session.Compare("max_decisions_per_second", now.MaxDecisionsPerSecond, next.MaxDecisionsPerSecond)
+	session.Compare("min_allocatable", strings.Join(now.MinAllocatable, ", "), strings.Join(next.MinAllocatable, ", "))
+	session.Compare("filter_gpu_resources", now.FilterGPUResources, next.FilterGPUResources)
 
-	restart = difference(restart, "data_dir", now.DataDir, next.DataDir)
-	restart = difference(restart, "rpc", now.RPC, next.RPC)
-	restart = difference(restart, "http", now.HTTP, next.HTTP)
-	restart = difference(restart, "hostname", now.Hostname, next.Hostname)
-	restart = difference(restart, "domain", domainText(now.Domain), domainText(next.Domain))
-	restart = difference(restart, "agent_ping_interval", now.AgentPingInterval, next.AgentPingInterval)
-	restart = difference(restart, "agent_ping_timeouts", now.AgentPingTimeouts, next.AgentPingTimeouts)
-	restart = difference(restart, "agent_reregister_timeout", now.AgentReregisterTimeout, next.AgentReregisterTimeout)
-	restart = difference(restart, "agent_forget_after", now.AgentForgetAfter, next.AgentForgetAfter)
-	restart = difference(restart, "tls", tlsText(now.TLS), tlsText(next.TLS))
-	restart = difference(restart, "insecure", now.Insecure, next.Insecure)
-	restart = difference(restart, "log_json", now.LogJSON, next.LogJSON)
-	restart = difference(restart, "tracing", now.Tracing.Text(), next.Tracing.Text())
-	restart = difference(restart, "election", electionText(now.Election), electionText(next.Election))
-	restart = difference(restart, "registry", registryText(now.Registry), registryText(next.Registry))
+	restart.Compare("data_dir", now.DataDir, next.DataDir)
+	restart.Compare("rpc", now.RPC, next.RPC)
+	restart.Compare("http", now.HTTP, next.HTTP)
+	restart.Compare("hostname", now.Hostname, next.Hostname)
+	restart.Compare("domain", domainText(now.Domain), domainText(next.Domain))
+	restart.Compare("agent_ping_interval", now.AgentPingInterval, next.AgentPingInterval)
+	restart.Compare("agent_ping_timeouts", now.AgentPingTimeouts, next.AgentPingTimeouts)
+	restart.Compare("agent_reregister_timeout", now.AgentReregisterTimeout, next.AgentReregisterTimeout)
+	restart.Compare("agent_forget_after", now.AgentForgetAfter, next.AgentForgetAfter)
+	restart.Compare("tls", reload.TLS(now.TLS), reload.TLS(next.TLS))
+	restart.Compare("insecure", now.Insecure, next.Insecure)
+	restart.Compare("log_json", now.LogJSON, next.LogJSON)
+	restart.Compare("tracing", now.Tracing.Text(), next.Tracing.Text())
+	restart.Compare("election", electionText(now.Election), electionText(next.Election))
+	restart.Compare("registry", registryText(now.Registry), registryText(next.Registry))
 	return live, session, restart
 }
 
@@ -202,13 +162,6 @@ func domainText(d config.Domain) string {
 		return "none"
 	}
 	return fmt.Sprintf("region %s, zone %s", d.Region, d.Zone)
-}
-
-func tlsText(t *config.TLS) string {
-	if t == nil {
-		return "none"
-	}
-	return fmt.Sprintf("ca %s, cert %s, key %s", t.CA, t.Cert, t.Key)
 }
 
 func electionText(e config.Election) string {
@@ -229,8 +182,7 @@ func (m *Master) setRoles() map[string]bool {
 }
 
 // compareRoles lists the roles whose first values differ, by name.
-func compareRoles(now, next []config.Role, set map[string]bool) []*operatorv1.ReloadChange {
-	var out []*operatorv1.ReloadChange
+func compareRoles(now, next []config.Role, set map[string]bool) (out reload.Changes) {
 	texts := func(list []config.Role) map[string]string {
 		out := map[string]string{}
 		for _, r := range list {
@@ -253,7 +205,7 @@ func compareRoles(now, next []config.Role, set map[string]bool) []*operatorv1.Re
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
 		n := len(out)
-		out = difference(out, fmt.Sprintf("role %q", name), or(from[name], "none"), or(to[name], "none"))
+		out.Compare(fmt.Sprintf("role %q", name), or(from[name], "none"), or(to[name], "none"))
 		if len(out) > n && set[name] {
 			out[n].To += " (what an operator has set of it stays)"
 		}
@@ -281,35 +233,6 @@ func (r *allocatorRun) differs(c *config.Master) string {
 	given := r.given
 	r.mu.Unlock() // the instance must not be called with it held: it calls back
 	return r.instance.Differs(*c.Allocator, c.PluginDir, r.binary, r.block.Checksum, given)
-}
-
-// errorText shows an error with the operator's lines where it has any.
-func errorText(file *config.File, err error) string {
-	var diags hcl.Diagnostics
-	if errors.As(err, &diags) && len(diags) > 0 {
-		return config.DiagnosticText(file, diags)
-	}
-	return err.Error() + "\n"
-}
-
-// reloadTimeout bounds a reload that nobody waits for.
-const reloadTimeout = 5 * time.Minute
-
-// ReloadOn reloads whenever there is a signal, until ctx ends; the outcome is
-// logged.
-func (m *Master) ReloadOn(ctx context.Context, signals <-chan os.Signal) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-signals:
-		}
-		reloading, cancel := context.WithTimeout(ctx, reloadTimeout)
-		if _, err := m.Reload(reloading); err != nil {
-			m.logger.Warn("the configuration was not reloaded", "reason", err)
-		}
-		cancel()
-	}
 }
 
 // Reload has the configuration read again.
