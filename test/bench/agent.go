@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/core/master/mastertest"
@@ -28,32 +29,13 @@ func (b *bench) agent(ctx context.Context) error {
 		fmt.Fprintln(b.out, "\nagent: not measured: only root may make cgroups")
 		return nil
 	}
-	c, err := b.newCluster(ctx, 5*time.Millisecond, variant{})
-	if c != nil {
-		defer c.close()
-	}
+	r, err := b.realAgent(ctx, 4*restartContainers, "cpus:1000;mem:1000000;disk:1000000")
+	defer r.close()
 	if err != nil {
 		return err
 	}
-	args := []string{"agent", "--data-dir", filepath.Join(c.dir, "agent"), "--master", c.address(), "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0",
-		"--resources", "cpus:1000;mem:1000000;disk:1000000", "--end-tasks"}
-	agent, err := b.start(ctx, args...)
-	if err != nil {
-		return err
-	}
-	defer func() { agent.stop() }()
-	l := &launcher{offers: make(chan *mezzov1.Offer, 16), updates: make(chan *mezzov1.TaskStatus, 4*restartContainers)}
-	conn, err := mastertest.Dial(c.address())
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	info := mastertest.Info("bench")
-	info.User = proto.String("root")
-	if l.scheduler, err = mastertest.Subscribe(ctx, conn, mastertest.SchedulerOptions{Info: info, Event: l.event}); err != nil {
-		return err
-	}
-	before, err := usageOf(agent.pid())
+	l := r.launcher
+	before, err := usageOf(r.agent.pid())
 	if err != nil {
 		return err
 	}
@@ -65,19 +47,19 @@ func (b *bench) agent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	after, err := usageOf(agent.pid())
+	after, err := usageOf(r.agent.pid())
 	if err != nil {
 		return err
 	}
-	agent.kill()
+	r.agent.kill()
 	for len(l.offers) > 0 {
 		<-l.offers // void now
 	}
 	began := time.Now()
-	if agent, err = b.start(ctx, args...); err != nil {
+	if err := r.start(ctx); err != nil {
 		return err
 	}
-	if err := recovered(ctx, agent, containers); err != nil {
+	if err := recovered(ctx, r.agent, containers); err != nil {
 		return err
 	}
 	restart := time.Since(began)
@@ -92,6 +74,58 @@ func (b *bench) agent(ctx context.Context) error {
 	t.row("a task's log, rotated, MB/s", number(rate))
 	t.print()
 	return nil
+}
+
+// realAgent is an agent's process, on a cluster of its own with a framework that
+// gets all its offers.
+type realAgent struct {
+	bench    *bench
+	cluster  *cluster
+	agent    *process
+	dir      string // where its state lies
+	args     []string
+	conn     *grpc.ClientConn
+	launcher *launcher
+}
+
+// realAgent starts one. What there is of it is to be closed, after an error too.
+func (b *bench) realAgent(ctx context.Context, updates int, resources string) (*realAgent, error) {
+	r := &realAgent{bench: b, launcher: &launcher{offers: make(chan *mezzov1.Offer, 16), updates: make(chan *mezzov1.TaskStatus, updates)}}
+	var err error
+	if r.cluster, err = b.newCluster(ctx, 5*time.Millisecond, variant{}); err != nil {
+		return r, err
+	}
+	r.dir = filepath.Join(r.cluster.dir, "agent")
+	r.args = []string{"agent", "--data-dir", r.dir, "--master", r.cluster.address(), "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0",
+		"--resources", resources, "--end-tasks"}
+	if err := r.start(ctx); err != nil {
+		return r, err
+	}
+	if r.conn, err = mastertest.Dial(r.cluster.address()); err != nil {
+		return r, err
+	}
+	info := mastertest.Info("bench")
+	info.User = proto.String("root")
+	r.launcher.scheduler, err = mastertest.Subscribe(ctx, r.conn, mastertest.SchedulerOptions{Info: info, Event: r.launcher.event})
+	return r, err
+}
+
+// start starts the agent's process, for the first time or again.
+func (r *realAgent) start(ctx context.Context) (err error) {
+	r.agent, err = r.bench.start(ctx, r.args...)
+	return err
+}
+
+func (r *realAgent) close() {
+	if r.conn != nil {
+		r.conn.Close()
+	}
+	if r.agent != nil {
+		r.agent.stop()
+	}
+	if r.cluster != nil {
+		r.cluster.close()
+	}
 }
 
 // many launches tasks that do nothing, with one offer.

@@ -32,35 +32,13 @@ func (b *bench) launch(ctx context.Context) error {
 		fmt.Fprintln(b.out, "\nlaunch: not measured: only root may make cgroups")
 		return nil
 	}
-	c, err := b.newCluster(ctx, 5*time.Millisecond, variant{})
-	if c != nil {
-		defer c.close()
-	}
+	r, err := b.realAgent(ctx, 256, "cpus:8;mem:8192;disk:8192;ports:[31000-32000]")
+	defer r.close()
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(c.dir, "agent")
-	agent, err := b.start(ctx, "agent", "--data-dir", dir, "--master", c.address(), "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0",
-		"--resources", "cpus:8;mem:8192;disk:8192;ports:[31000-32000]", "--end-tasks")
-	if err != nil {
-		return err
-	}
-	defer agent.stop()
-	l := &launcher{offers: make(chan *mezzov1.Offer, 16), updates: make(chan *mezzov1.TaskStatus, 256)}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	conn, err := mastertest.Dial(c.address())
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	info := mastertest.Info("bench")
-	info.User = proto.String("root")
-	l.scheduler, err = mastertest.Subscribe(ctx, conn, mastertest.SchedulerOptions{Info: info, Event: l.event})
-	if err != nil {
-		return err
-	}
-	idle, err := l.idle(ctx, agent)
+	l := r.launcher
+	idle, err := l.idle(ctx, r.agent)
 	if err != nil {
 		return err
 	}
@@ -73,10 +51,10 @@ func (b *bench) launch(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := l.shims(dir); err != nil {
+	if err := l.shims(r.dir); err != nil {
 		return err
 	}
-	l.print(b, c, idle)
+	l.print(b, r.cluster, idle)
 	return nil
 }
 
@@ -103,14 +81,11 @@ func (l *launcher) event(s *mastertest.Scheduler, event *schedulerv1.Event) {
 
 // idle measures the agent and its plugins before the first task: RSS of each.
 func (l *launcher) idle(ctx context.Context, agent *process) (map[string]usage, error) {
-	select {
-	case offer := <-l.offers:
-		l.offers <- offer
-	case <-time.After(waitLimit):
-		return nil, errors.New("no offer of the agent came")
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	offer, err := l.offer(ctx)
+	if err != nil {
+		return nil, err
 	}
+	l.offers <- offer
 	pids, err := agent.children()
 	if err != nil {
 		return nil, err
@@ -127,15 +102,9 @@ func (l *launcher) idle(ctx context.Context, agent *process) (map[string]usage, 
 
 // one launches a task, and ends it again when enough are kept.
 func (l *launcher) one(ctx context.Context) error {
-	late := time.NewTimer(waitLimit)
-	defer late.Stop()
-	var offer *mezzov1.Offer
-	select {
-	case offer = <-l.offers:
-	case <-late.C:
-		return errors.New("no offer came")
-	case <-ctx.Done():
-		return ctx.Err()
+	offer, err := l.offer(ctx)
+	if err != nil {
+		return err
 	}
 	l.serial++
 	task := mastertest.Task(fmt.Sprint("t", l.serial), offer.GetAgentId(), resource.MustParse("cpus:0.05;mem:32").ToProto())
