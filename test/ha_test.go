@@ -184,14 +184,16 @@ type haStatus struct {
 }
 
 // status asks a master; false: it does not answer.
-func (x *haCluster) status(i int) (out haStatus, ok bool) {
+func (x *haCluster) status(i int) (out haStatus, ok bool) { return x.statusIn(context.Background(), i) }
+
+func (x *haCluster) statusIn(ctx context.Context, i int) (out haStatus, ok bool) {
 	x.mu.Lock()
 	s := x.masters[i]
 	x.mu.Unlock()
 	if s == nil {
 		return out, false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.fields["http"]+"/v1/status", nil)
 	if err != nil {
@@ -280,18 +282,35 @@ func (x *haCluster) newest() (epoch uint64) {
 }
 
 // leader waits for a master that leads in an epoch above, with all agents.
-func (x *haCluster) leader(above uint64) (leader int) {
+func (x *haCluster) leader(above uint64) int {
 	x.t.Helper()
-	eventuallyWithin(x.t, 3*patience, fmt.Sprintf("a leader after epoch %d with %d agents", above, len(x.agents)), func() bool {
-		for i, s := range x.statuses() {
-			if s.Leadership == "leading" && s.Epoch > above && s.Agents.Active == len(x.agents) {
-				leader = i
-				return true
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+	defer cancel()
+	found := make(chan int, haMasters)
+	var asking sync.WaitGroup
+	for i := range haMasters {
+		// Each by itself: one that is cut off answers late.
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				if s, ok := x.statusIn(ctx, i); ok && s.Leadership == "leading" && s.Epoch > above && s.Agents.Active == len(x.agents) {
+					found <- i
+					cancel()
+				}
+				select {
+				case <-time.After(50 * time.Millisecond):
+				case <-ctx.Done():
+				}
 			}
-		}
-		return false
-	})
-	return leader
+		})
+	}
+	asking.Wait()
+	select {
+	case i := <-found:
+		return i
+	default:
+		x.t.Fatalf("there is no leader after epoch %d with %d agents", above, len(x.agents))
+		return -1
+	}
 }
 
 // startTasks runs tasks that note their start, and end when a file is there.
