@@ -101,12 +101,18 @@ func (c *cli) agentDrainCommand() *cobra.Command {
 // says what it waits for whenever that changes. Another master may take over
 // meanwhile.
 func (c *cli) awaitDrain(ctx context.Context, q *operatorv1.DrainAgentRequest) error {
-	said, heard := "", time.Now()
+	said, heard, line := "", time.Now(), newProgressLine(c.err)
+	defer line.clear()
 	say := func(format string, args ...any) {
-		if line := fmt.Sprintf(format, args...); line != said {
-			said = line
-			c.progress(line)
+		text := oneLine(fmt.Sprintf(format, args...))
+		switch {
+		case text == said:
+		case c.json || terminalWidth(c.out) > 0:
+			line.show(text)
+		default:
+			fmt.Fprintln(c.out, text)
 		}
+		said = text
 	}
 	for {
 		var agent *operatorv1.Agent
@@ -128,12 +134,14 @@ func (c *cli) awaitDrain(ctx context.Context, q *operatorv1.DrainAgentRequest) e
 			}
 			say("no master answers; the drain goes on: %s", err)
 		case agent == nil && q.MarkGone:
+			line.clear()
 			return c.done("agent %s is gone", q.AgentId)
 		case agent == nil:
 			return fmt.Errorf("agent %s is not known any more: it has left, or was marked gone", q.AgentId)
 		case agent.Drain == nil:
 			return fmt.Errorf("agent %s is not being drained any more: somebody has put it back into service", q.AgentId)
 		case agent.Drain.State == "drained" && !q.MarkGone:
+			line.clear()
 			return c.done("agent %s (%s) is drained", agent.Id, agent.Hostname)
 		default:
 			heard = time.Now()

@@ -63,6 +63,9 @@ func (f clientFlags) options() (client.Options, error) {
 		return client.Options{}, err
 	}
 	tls, err := files.Client()
+	if err != nil {
+		err = fmt.Errorf("%w (--tls-ca, --tls-cert and --tls-key, or MEZZO_TLS_CA and the like, name the files)", err)
+	}
 	return client.Options{TLS: tls}, err
 }
 
@@ -115,7 +118,7 @@ func (f clientFlags) masters(ctx context.Context) ([]string, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case !known:
-		return nil, fmt.Errorf("ZooKeeper at %s does not answer", ensemble)
+		return nil, fmt.Errorf("ZooKeeper at %s does not answer (is it running there? --address and MEZZO_ADDRESS also take a master's host:port)", ensemble)
 	case address == "":
 		return nil, fmt.Errorf("ZooKeeper at %s knows no leading master below %s (is one running? is it the path of election \"zookeeper\"?)", ensemble, where.Path)
 	}
@@ -135,7 +138,10 @@ func (c *cli) dial(ctx context.Context) (*grpc.ClientConn, error) {
 	conn, err := client.Leader(ctx, addresses, options)
 	if err != nil {
 		hint := "is it running? mezzo dev starts a cluster; --address or MEZZO_ADDRESS says where one is"
-		if options.TLS == nil && strings.Contains(err.Error(), "TLS") {
+		switch text := err.Error(); {
+		case strings.Contains(text, "not a Mezzo master"), strings.Contains(text, "not host:port"), strings.Contains(text, "cannot be dialed"):
+			hint = "--address and MEZZO_ADDRESS take the rpc address of a master, host:port, or zk://HOST:PORT/PATH; not that of an agent, or for http"
+		case options.TLS == nil && strings.Contains(text, "TLS"):
 			hint = "--tls-ca, --tls-cert and --tls-key, or MEZZO_TLS_CA, MEZZO_TLS_CERT and MEZZO_TLS_KEY, give yours"
 		}
 		return nil, fmt.Errorf("%w (%s)", err, hint)

@@ -293,9 +293,9 @@ func (c *cli) isolatorChoices(ctx context.Context, client operatorv1.OperatorCli
 // argumentName is an argument in a usage line: "[TASK]", "AGENT", "ID…".
 var argumentName = regexp.MustCompile(`^\[?([A-Z][A-Z=]*)(…?)\]?$`)
 
-// arguments are the names of a verb's arguments in order, and whether the last
+// argumentNames are the names of a verb's arguments in order, and whether the last
 // may be repeated.
-func arguments(use string) (names []string, repeats bool) {
+func argumentNames(use string) (names []string, repeats bool) {
 	for _, word := range strings.Fields(use)[1:] {
 		m := argumentName.FindStringSubmatch(word)
 		if m == nil {
@@ -325,7 +325,7 @@ func (c *cli) addCompletions(cmd *cobra.Command) {
 	if cmd.ValidArgsFunction != nil {
 		return
 	}
-	names, repeats := arguments(cmd.Use)
+	names, repeats := argumentNames(cmd.Use)
 	known := c.argumentChoices(cmd.CommandPath())
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		at := len(args)

@@ -154,7 +154,7 @@ func TestKill(t *testing.T) {
 		{"kill web.1", 1, `kill web.1: "web.1" means 2 tasks`},
 		{"kill old", 1, `no task "old" is known; mezzo tasks lists them`},
 		{"kill web.1 --framework flink", 1, `no framework "flink" is known`},
-		{"kill", 2, "requires at least 1 arg"},
+		{"kill", 2, "it is called as mezzo kill TASK…"},
 	} {
 		out, errOut, code := invoke(t, append(strings.Fields(c.args), "--address", m.address)...)
 		if code != c.code || !strings.Contains(out+errOut, c.says) {

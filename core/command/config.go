@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
@@ -38,7 +39,13 @@ that is a warning, unless --data-dir is given here, too.`,
 
 func needVerb(cmd *cobra.Command, _ []string) error {
 	_ = cmd.Help()
-	return usage("%s: say what to do", cmd.Name())
+	var verbs []string
+	for _, child := range cmd.Commands() {
+		if child.IsAvailableCommand() && child.Name() != "help" {
+			verbs = append(verbs, child.Name())
+		}
+	}
+	return usage("%s: say what to do: %s", cmd.CommandPath(), strings.Join(verbs, ", "))
 }
 
 func (c *cli) configCheck(ctx context.Context, paths []string, dataDir string) error {

@@ -35,6 +35,7 @@ func (c *cli) imageCommand() *cobra.Command {
 		Long: `Agents whose isolator runs images, such as containerd, pull them when tasks need
 them. Where there is no registry, images are imported instead: on every agent, or
 on those that --agent names.`,
+		Args: cobra.NoArgs, RunE: needVerb,
 	}
 	cmd.AddCommand(c.imageListCommand(), c.imageImportCommand(), c.imageRemoveCommand(), c.imagePruneCommand())
 	return cmd
@@ -92,6 +93,9 @@ oci-archive:FILE write, plain or compressed. They stay until mezzo image rm.`,
 				}
 				defer os.Remove(temporary)
 				file = temporary
+			}
+			if _, err := os.Stat(file); err != nil {
+				return fmt.Errorf("the archive cannot be read: %w", err)
 			}
 			images := []*operatorv1.Image{}
 			err := c.eachImageAgent(cmd.Context(), o, func(_ string, client operatorv1.AgentOperatorClient) error {

@@ -94,16 +94,6 @@ func (c *cli) done(format string, args ...any) error {
 	return err
 }
 
-// progress says how far something is. It is not what was asked for, so with --json
-// it goes to stderr.
-func (c *cli) progress(text string) {
-	w := c.out
-	if c.json {
-		w = c.err
-	}
-	fmt.Fprintln(w, text)
-}
-
 func (c *cli) writeJSON(m proto.Message) error {
 	text, err := wirejson.NewEncoder().MarshalIndent(m)
 	if err != nil {

@@ -3,6 +3,8 @@ package command
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,6 +34,9 @@ was told at its start what to send, and sends no more than that.`,
 			}
 			if lasting < 0 {
 				return usage("--for %v is in the past", lasting)
+			}
+			if len(args) == 1 && args[0] != "config" && !slices.Contains(logLevels, args[0]) {
+				return usage("LEVEL %q: give one of %s, or config", args[0], strings.Join(logLevels, ", "))
 			}
 			return c.logLevel(cmd.Context(), agent, args, lasting)
 		},

@@ -19,7 +19,7 @@ func (c *cli) quotaCommand() *cobra.Command {
 		Long: "A guarantee is what a role is sure to get: so much is held back for it from others. A limit is the most that it and the\n" +
 			"roles below it may have. What is set here is durable and takes the place of the role block in the master's configuration.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: needVerb,
 	}
 	cmd.AddCommand(c.quotaSetCommand(), c.quotaGetCommand(), c.quotaRemoveCommand())
 	return cmd

@@ -24,7 +24,7 @@ func (c *cli) registryCommand() *cobra.Command {
 		Long: "The registry is what a leader reads when it begins: agents and what is known of them, frameworks, quota, weights, the\n" +
 			"maintenance schedule, what adapters store. These verbs take a master's configuration, and need no master.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: needVerb,
 	}
 	cmd.AddCommand(c.registryDumpCommand(), c.registryRestoreCommand())
 	return cmd

@@ -94,7 +94,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		if exit.err == nil {
 			return code
 		}
-	} else if !c.began {
+	} else if !c.began || strings.HasPrefix(err.Error(), "required flag") {
 		code = 2
 	}
 	fmt.Fprintf(errOut, "mezzo: %s\n", strings.TrimSpace(err.Error()))
@@ -152,6 +152,10 @@ mezzo dev starts one. See also mezzo help names, json and exit-codes.`,
 	root.AddCommand(c.versionCommand(), c.manCommand(), c.fetchWorkerCommand())
 	root.AddCommand(topics()...)
 	c.addCompletions(root)
+	explainUsage(root)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return usage("%s", parsing.ReplaceAllString(err.Error(), ""))
+	})
 	fitHelp(root)
 	return root
 }

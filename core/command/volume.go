@@ -18,7 +18,7 @@ func (c *cli) volumeCommand() *cobra.Command {
 		Long: "A persistent volume is disk of an agent, reserved to a role, whose content outlives tasks, the agent and the master. It is\n" +
 			"offered to frameworks in that role, and a task that uses it finds it in its sandbox.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: needVerb,
 	}
 	cmd.AddCommand(c.volumeCreateCommand(), c.volumeDestroyCommand(), c.volumeResizeCommand("grow"), c.volumeResizeCommand("shrink"), c.volumeListCommand())
 	return cmd

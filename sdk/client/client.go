@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -103,6 +104,10 @@ func check(address string) error {
 	return nil
 }
 
+// dialing is what gRPC says around the error of a connection that did not come
+// about.
+var dialing = regexp.MustCompile(`^connection error: desc = "transport: Error while dialing: (.*)"$`)
+
 // Reason is an error of a call in words for people, without gRPC's wrapping.
 // TLS 1.3 and gRPC say little of a peer that hangs up, as one does that demands
 // TLS or a certificate: then this is said.
@@ -111,7 +116,7 @@ func Reason(err error) string {
 	if !ok {
 		return err.Error()
 	}
-	message := s.Message()
+	message := dialing.ReplaceAllString(s.Message(), "$1")
 	switch {
 	case strings.Contains(message, "tls:"):
 	case strings.Contains(message, "error reading server preface"), strings.HasSuffix(message, "write: broken pipe"), strings.HasSuffix(message, "connection reset by peer"):

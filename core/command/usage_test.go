@@ -1,0 +1,53 @@
+package command
+
+import (
+	"strings"
+	"testing"
+)
+
+// What is wrong with a command line is said with what would be right, and tried by
+// nobody.
+func TestUsage(t *testing.T) {
+	t.Setenv("MEZZO_ADDRESS", "127.0.0.1:1") // nobody
+	for args, want := range map[string]string{
+		"agnts":                  `mezzo has no verb "agnts"; agent or agents is meant, perhaps`,
+		"sing":                   `mezzo has no verb "sing"`,
+		"agent drian x":          `mezzo agent has no verb "drian"; drain is meant, perhaps`,
+		"agent drain":            "mezzo agent drain: it is called as mezzo agent drain AGENT",
+		"kill":                   "mezzo kill: it is called as mezzo kill TASK…",
+		"status extra":           `mezzo status takes no arguments, but there is "extra"`,
+		"quota":                  "mezzo quota: say what to do: get, remove, set",
+		"image":                  "mezzo image: say what to do: import, list, prune, rm",
+		"reserve S0 cpus:1":      `required flag(s) "role" not set`,
+		"run --cpus x -- ls":     `invalid argument "x" for "--cpus" flag: invalid syntax`,
+		"run":                    "run: give a command after --",
+		"status --colour always": "unknown flag: --colour",
+		"--color pink status":    "--color pink: give auto, always or never",
+		"log-level loud":         `LEVEL "loud": give one of trace, debug, info, warn, error, or config`,
+		"top --interval 1ms":     "--interval 1ms: give 500ms at least",
+		"tasks --tls-ca x":       "--tls-ca, --tls-cert and --tls-key go together",
+	} {
+		if _, errOut, code := invoke(t, strings.Fields(args)...); code != 2 || !strings.Contains(errOut, want) || !strings.Contains(errOut, "\nmezzo: see mezzo") {
+			t.Errorf("%s: %d, %s; want %q", args, code, errOut, want)
+		}
+	}
+}
+
+// Where no master is, it is said what an address is, or how to get one.
+func TestNoMaster(t *testing.T) {
+	_, agent := newNode(t)
+	for address, want := range map[string]string{
+		"127.0.0.1:1":       "127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused (is it running? mezzo dev starts a cluster;",
+		"nowhere":           `address "nowhere" is not host:port`,
+		"http://127.0.0.1":  "take the rpc address of a master, host:port, or zk://",
+		agent:               "it is not a Mezzo master (--address and MEZZO_ADDRESS take the rpc address of a master",
+		"zk://127.0.0.1:1/": "--address:",
+	} {
+		if _, errOut, code := invoke(t, "tasks", "--address", address); code == 0 || !strings.Contains(errOut, want) || strings.Contains(errOut, "desc =") {
+			t.Errorf("%s: %d, %s; want %q", address, code, errOut, want)
+		}
+	}
+	if _, errOut, code := invoke(t, "tasks", "--tls-ca", "/nope", "--tls-cert", "/nope", "--tls-key", "/nope"); code != 1 || !strings.Contains(errOut, "(--tls-ca, --tls-cert and --tls-key, or MEZZO_TLS_CA") {
+		t.Errorf("TLS files that are not there: %d, %s", code, errOut)
+	}
+}
