@@ -169,6 +169,14 @@ func TestKilledAgentAndMasterGoOnWithTheirTasks(t *testing.T) {
 	b := c.start("run", "--name", "survivor", "--", "sh", "-c", "echo up; while [ ! -e go ]; do sleep 0.05; done; exit 7")
 	eventually(t, "the task", func() bool { return b.stdout.String() == "up\n" })
 	agentID := c.task("survivor")["agent_id"]
+	events, watched := c.start("events", "--json"), c.start("tasks", "--watch")
+	eventually(t, "the list that is watched", func() bool { return strings.Contains(watched.stdout.String(), "survivor") })
+	weight := 1
+	eventually(t, "an event", func() bool { // what was there before is none
+		weight++
+		c.mezzo("weights", "set", fmt.Sprintf("probe=%d", weight))
+		return strings.Contains(events.stdout.String(), "probe")
+	})
 	for _, who := range []string{"agent1", "master"} {
 		c.killChild(who)
 		c.startAgain(who)
@@ -184,6 +192,19 @@ func TestKilledAgentAndMasterGoOnWithTheirTasks(t *testing.T) {
 	}
 	if r := c.mezzo("run", "--", "echo", "again"); r.stdout != "again\n" {
 		t.Errorf("new work: %+v", r)
+	}
+	// Whoever watched has seen it too, with the master that came back.
+	for who, b := range map[string]*background{"events": events, "tasks --watch": watched} {
+		eventually(t, "the end of the survivor in "+who, func() bool {
+			return strings.Contains(b.stderr.String(), "connecting again") && strings.Contains(b.stdout.String(), "FAILED")
+		})
+	}
+	eventually(t, "the end of new work in events", func() bool { return strings.Contains(events.stdout.String(), "→ FINISHED") })
+	if r := c.mezzo("top", "--interval", "500ms"); r.code != 0 || !strings.Contains(r.stdout, fmt.Sprint(agentID)) {
+		t.Errorf("top: %+v", r)
+	}
+	if r := c.mezzo("__complete", "agent", "drain", ""); !strings.HasPrefix(r.stdout, fmt.Sprint(agentID)+"\t") {
+		t.Errorf("completion: %+v", r)
 	}
 }
 
