@@ -208,22 +208,53 @@ type linkRecord struct {
 	Handle   []byte `json:"handle,omitempty"`
 }
 
+func linkRecords(chain []Link) (out []linkRecord) {
+	for _, l := range chain {
+		out = append(out, linkRecord(l))
+	}
+	return out
+}
+
+func links(chain []linkRecord) (out []Link) {
+	for _, l := range chain {
+		out = append(out, Link(l))
+	}
+	return out
+}
+
+// record is how far a container has got, as it is kept: what another process
+// can take up.
+func (p phase) record() string {
+	switch p {
+	case running, unknown:
+		return "started"
+	case cleaning:
+		return "cleaning"
+	}
+	return "launching"
+}
+
+// phase reads what record writes.
+func (d *decoder) phase(text string) phase {
+	switch text {
+	case "launching":
+		return unborn
+	case "started":
+		return unknown
+	case "cleaning":
+		return cleaning
+	}
+	d.fail("a container in state %q", text)
+	return unborn
+}
+
 func (c *container) records() []Record {
 	r := containerRecord{
 		Version: recordVersion, Run: c.executor.run, Framework: c.executor.framework.id,
-		State: "launching", PID: c.pid, Netns: c.netns, Sandbox: c.sandbox, Failure: c.failure,
-	}
-	switch c.phase {
-	case running, unknown:
-		r.State = "started"
-	case cleaning:
-		r.State = "cleaning"
+		State: c.phase.record(), Chain: linkRecords(c.chain), PID: c.pid, Netns: c.netns, Sandbox: c.sandbox, Failure: c.failure,
 	}
 	if c.task != nil {
 		r.Task = c.task.key.id
-	}
-	for _, l := range c.chain {
-		r.Chain = append(r.Chain, linkRecord(l))
 	}
 	for _, n := range c.networks {
 		r.Networks = append(r.Networks, wire(n))
@@ -494,9 +525,7 @@ func (m *Machine) readContainer(d *decoder) {
 		return
 	}
 	c := &container{stored: stored{known: true}, id: d.record.Key, executor: e, pid: r.PID, netns: r.Netns, sandbox: r.Sandbox, failure: r.Failure}
-	for _, l := range r.Chain {
-		c.chain = append(c.chain, Link(l))
-	}
+	c.chain, c.phase = links(r.Chain), d.phase(r.State)
 	for _, b := range r.Networks {
 		n := &mezzov1.NetworkInfo{}
 		d.message(b, n)
@@ -509,16 +538,6 @@ func (m *Machine) readContainer(d *decoder) {
 	if r.Limitation != nil {
 		c.limitation = &isolatorv1.Limitation{}
 		d.message(r.Limitation, c.limitation)
-	}
-	switch r.State {
-	case "launching":
-		c.phase = unborn
-	case "started":
-		c.phase = unknown
-	case "cleaning":
-		c.phase = cleaning
-	default:
-		d.fail("a container in state %q", r.State)
 	}
 	if r.Task == "" {
 		e.root = c

@@ -130,15 +130,11 @@ type standaloneRecord struct {
 
 func (s *standalone) records() []Record {
 	r := standaloneRecord{
-		Version: recordVersion, Number: s.number, Command: wire(s.spec.Command), State: "launching", PID: s.pid, Netns: s.netns, Failure: s.failure,
+		Version: recordVersion, Number: s.number, Command: wire(s.spec.Command), State: s.phase.record(), Chain: linkRecords(s.chain),
+		PID: s.pid, Netns: s.netns, Failure: s.failure,
 	}
-	switch {
-	case s.over:
+	if s.over {
 		r.State = "over"
-	case s.phase == cleaning:
-		r.State = "cleaning"
-	case s.phase == running || s.phase == unknown:
-		r.State = "started"
 	}
 	if s.spec.Container != nil {
 		r.Container = wire(s.spec.Container)
@@ -151,9 +147,6 @@ func (s *standalone) records() []Record {
 			r.Limits = map[string][]byte{}
 		}
 		r.Limits[name] = wire(v)
-	}
-	for _, l := range s.chain {
-		r.Chain = append(r.Chain, linkRecord(l))
 	}
 	if s.limitation != nil {
 		r.Limitation = wire(s.limitation)
@@ -169,6 +162,7 @@ func (m *Machine) readStandalone(d *decoder) {
 	d.json(&r, &r.Version)
 	s := &standalone{
 		stored: stored{known: true}, id: d.record.Key, number: r.Number, pid: r.PID, netns: r.Netns, failure: r.Failure,
+		chain: links(r.Chain), phase: cleaning, over: r.State == "over",
 		spec: StandaloneSpec{Command: &mezzov1.CommandInfo{}},
 	}
 	d.message(r.Command, s.spec.Command)
@@ -188,9 +182,6 @@ func (m *Machine) readStandalone(d *decoder) {
 		s.spec.Limits[name] = &mezzov1.Value_Scalar{}
 		d.message(b, s.spec.Limits[name])
 	}
-	for _, l := range r.Chain {
-		s.chain = append(s.chain, Link(l))
-	}
 	if r.Limitation != nil {
 		s.limitation = &isolatorv1.Limitation{}
 		d.message(r.Limitation, s.limitation)
@@ -199,17 +190,8 @@ func (m *Machine) readStandalone(d *decoder) {
 		s.exit = &isolatorv1.ExitStatus{}
 		d.message(r.Exit, s.exit)
 	}
-	switch r.State {
-	case "launching":
-		s.phase = unborn
-	case "started":
-		s.phase = unknown
-	case "cleaning":
-		s.phase = cleaning
-	case "over":
-		s.phase, s.over = cleaning, true
-	default:
-		d.fail("a container in state %q", r.State)
+	if !s.over {
+		s.phase = d.phase(r.State)
 	}
 	m.standalone[s.id] = s
 	m.lastStandalone = max(m.lastStandalone, s.number)
