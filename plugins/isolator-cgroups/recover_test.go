@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
+	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 const nobody = 65534
@@ -150,7 +151,9 @@ func TestDeadlinesOutliveThePlugin(t *testing.T) {
 func TestMemoryExceededWhileAway(t *testing.T) {
 	n := prepareNode(t, nil)
 	n.serveProcess(0)
-	n.run(n.shell("c1", `echo ready; while [ ! -e go ]; do sleep 0.01; done; head -c 200000000 /dev/zero | tail`))
+	b := n.shell("c1", `echo ready; while [ ! -e go ]; do sleep 0.01; done; head -c 200000000 /dev/zero | tail`)
+	b.task.Resources = []*v1.Resource{scalar("cpus", 1), scalar("mem", 16)} // 32 MiB is the least
+	n.run(b)
 	n.awaitOutput("c1", "ready")
 	n.crash()
 	n.touch("c1", "go")

@@ -106,7 +106,7 @@ if [ -f /containerd.test ]; then
 fi
 if [ -f /cgroups.test ]; then
 	# As root…
-	xargs /cgroups.test -test.v -test.timeout=240s </arguments || status=1
+	xargs /cgroups.test -test.v -test.timeout=300s </arguments || status=1
 	# …with a controller that only v1 has…
 	mkdir /sys/fs/cgroup/net_cls
 	mount -t cgroup -o net_cls none /sys/fs/cgroup/net_cls
