@@ -591,7 +591,7 @@ func (c *containers) remove(ctx context.Context, o state.Cleanup) {
 		}
 	}
 	if err := c.secrets.drop(o.Container); err != nil {
-		c.logger.Warn("the secrets of a container stay on the disk", "container", o.Container, "error", err)
+		c.logger.Warn("the secrets of a container stay on the disk", "container_id", o.Container, "error", err)
 	}
 	if o.Sandbox != "" {
 		_ = c.work.ended(o.Sandbox, time.Now()) // it may never have been made

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/core/http"
 	"github.com/mezzo-os/mezzo/core/master"
 )
 
@@ -27,6 +28,7 @@ type serveFlags struct {
 	pluginDir string
 	rpc, http string
 	logLevel  string
+	pprof     string
 }
 
 func (f *serveFlags) add(cmd *cobra.Command) {
@@ -36,6 +38,7 @@ func (f *serveFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.pluginDir, "plugin-dir", "", "where plugin binaries lie (default: plugins, beside this binary)")
 	flags.StringVar(&f.rpc, "rpc", "", "its rpc address")
 	flags.StringVar(&f.http, "http", "", "its http address")
+	flags.StringVar(&f.pprof, "pprof", "", "serve profiles for `go tool pprof` at this address, on loopback alone (default: not at all)")
 	flags.StringVar(&f.logLevel, "log-level", "", "trace, debug, info, warn or error")
 }
 
@@ -99,7 +102,7 @@ func (c *cli) master(ctx context.Context, f serveFlags) error {
 	if err != nil {
 		return c.refused(file, err)
 	}
-	return c.refused(file, c.serve(ctx, m, "rpc", "http"))
+	return c.refused(file, c.serve(ctx, m, f.pprof, "rpc", "http"))
 }
 
 // process is a master or an agent.
@@ -126,10 +129,19 @@ func addressFields(addresses map[string]string, names []string) []string {
 }
 
 // serve runs a process to its end. Once it serves, its ready line is printed,
-// with its addresses, those of these names first; SIGHUP has it reload.
-func (c *cli) serve(ctx context.Context, p process, names ...string) error {
+// with its addresses, those of these names first; SIGHUP has it reload. Profiles
+// are served where profile says; empty: nowhere.
+func (c *cli) serve(ctx context.Context, p process, profile string, names ...string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if profile != "" {
+		profiles, err := http.ListenProfiles(profile)
+		if err != nil {
+			return err
+		}
+		defer profiles.Stop()
+		go func() { _ = profiles.Serve() }() // until Stop
+	}
 	go func() {
 		select {
 		case <-p.Ready():

@@ -72,7 +72,7 @@ func (c *cli) agent(ctx context.Context, f agentFlags) error {
 	if err != nil {
 		return c.refused(file, err)
 	}
-	return c.refused(file, c.serve(ctx, s, "agent", "agent_http"))
+	return c.refused(file, c.serve(ctx, s, f.pprof, "agent", "agent_http"))
 }
 
 // check says what is wrong with the flags.

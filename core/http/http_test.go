@@ -165,3 +165,28 @@ func TestTLS(t *testing.T) {
 		t.Error("a certificate of another authority was taken")
 	}
 }
+
+// TestProfiles is that profiles are served where they are asked for, on loopback
+// alone.
+func TestProfiles(t *testing.T) {
+	for _, address := range []string{"0.0.0.0:0", ":0", "192.0.2.1:6060", "nonsense"} {
+		if p, err := mezzohttp.ListenProfiles(address); err == nil {
+			p.Stop()
+			t.Errorf("profiles are served at %q", address)
+		}
+	}
+	p, err := mezzohttp.ListenProfiles("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- p.Serve() }()
+	c := newClient(t, nil)
+	if code, body, _ := get(t, c, "http://"+p.Address()+"/debug/pprof/goroutine?debug=1"); code != 200 || !strings.Contains(body, "goroutine profile:") {
+		t.Errorf("the goroutines: %d %q", code, body)
+	}
+	p.Stop()
+	if err := <-done; err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+}

@@ -152,7 +152,7 @@ func (m *Master) lead(ctx context.Context) error {
 		}
 		return err
 	}
-	m.logger.Info("leading", "id", t.id, "epoch", t.epoch, "recovered_in", time.Since(elected).Round(time.Millisecond))
+	m.logger.Info("leading", "master_id", t.id, "epoch", t.epoch, "recovered_in", time.Since(elected).Round(time.Millisecond))
 	running.Go(func() { t.write(ctx, cancel) })
 	running.Go(func() { t.watchEpoch(ctx, cancel, epochCheck) })
 	running.Go(func() {

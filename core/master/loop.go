@@ -299,7 +299,7 @@ func (l *loop) sendScheduler(id state.Stream, event *schedulerv1.Event, size int
 	}
 	if err := stream.sender.Push(event, size, class); err != nil {
 		l.metrics.cut.WithLabelValues("scheduler").Inc()
-		l.logger.Warn("a scheduler is disconnected", "framework", stream.name, "peer", stream.peer, "reason", err)
+		l.logger.Warn("a scheduler is disconnected", "name", stream.name, "peer", stream.peer, "reason", err)
 		delete(l.streams, id)
 		stream.tooSlow(err)
 		l.later = append(l.later, state.StreamClosed{Stream: id, Reason: err.Error()})

@@ -162,7 +162,7 @@ func (p *cgroups) chooseProcessors(t *isolatorv1.Task) []int {
 	}
 	free := p.sharedProcessors()
 	if int(asked) >= len(free) {
-		p.Logger.Warn("a task asks for whole processors, and shares them: too few are left", "task", t.GetTaskId(), "asked", asked, "shared", len(free))
+		p.Logger.Warn("a task asks for whole processors, and shares them: too few are left", "task_id", t.GetTaskId(), "asked", asked, "shared", len(free))
 		return nil
 	}
 	return slices.Clone(free[len(free)-int(asked):])

@@ -102,7 +102,7 @@ func (p *cgroups) Create(ctx context.Context, r *isolatorv1.CreateRequest) (*iso
 	netns, err := p.create(ctx, c, r, s)
 	if err != nil {
 		if e := p.Remove(ctx, c); e != nil {
-			p.Logger.Error("a container that could not be created could not be removed either", "container", id, "error", e)
+			p.Logger.Error("a container that could not be created could not be removed either", "container_id", id, "error", e)
 		}
 		return nil, holder.Subject(id, err)
 	}

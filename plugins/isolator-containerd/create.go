@@ -75,11 +75,11 @@ func (p *plug) Create(ctx context.Context, r *isolatorv1.CreateRequest) (*isolat
 	}
 	m := &maker{plug: p, client: client, c: c, r: r, s: s}
 	if err := m.create(p.connection.in(ctx)); err != nil {
-		p.Logger.Debug("a container could not be created", "container", id, "error", err)
+		p.Logger.Debug("a container could not be created", "container_id", id, "error", err)
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoPatience)
 		defer cancel()
 		if e := m.undo(undo); e != nil {
-			p.Logger.Error("a container that could not be created could not be removed either", "container", id, "error", e)
+			p.Logger.Error("a container that could not be created could not be removed either", "container_id", id, "error", e)
 		}
 		return nil, holder.Subject(id, p.failed(err))
 	}

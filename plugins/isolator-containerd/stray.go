@@ -33,7 +33,7 @@ func (p *plug) endStray(container string) {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
-			p.Logger.Warn("a shim that containerd has lost is ended", "container", container, "pid", pid)
+			p.Logger.Warn("a shim that containerd has lost is ended", "container_id", container, "pid", pid)
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}

@@ -197,7 +197,7 @@ func (e *Executor) dispatch(event *executorv1.Event) {
 	called := &e.o.Callbacks
 	switch event.GetType() {
 	case executorv1.Event_SUBSCRIBED:
-		e.logger.Info("subscribed to the agent", "agent", event.GetSubscribed().GetAgentInfo().GetHostname())
+		e.logger.Info("subscribed to the agent", "hostname", event.GetSubscribed().GetAgentInfo().GetHostname())
 		if called.Subscribed != nil {
 			called.Subscribed(e, event.GetSubscribed())
 		}

@@ -225,7 +225,7 @@ func (m *Machine) registered(r *linkv1.Registered) {
 	m.alive()
 	m.draining = nil // the master says it again if it is so
 	m.tellState()    // what changed since the registration was sent
-	m.log(Info, "registered", "agent", m.id, "master", l.master, "epoch", m.epoch)
+	m.log(Info, "registered", "agent_id", m.id, "master", l.master, "epoch", m.epoch)
 	for _, id := range r.GetCompletedFrameworks() {
 		m.shutdownFramework(id)
 	}

@@ -160,7 +160,7 @@ func (m *Machine) operation(o *linkv1.Operation) {
 	m.tellState()
 	switch {
 	case why != "":
-		m.log(Warn, "operation refused", "type", p.info.GetType().String(), "framework", p.framework, "reason", why)
+		m.log(Warn, "operation refused", "type", p.info.GetType().String(), "framework_id", p.framework, "reason", why)
 		m.concluded(p, state, why)
 	case p.chores > 0:
 		p.status = m.operationStatus(p, mezzov1.OperationState_OPERATION_PENDING, "")
@@ -198,7 +198,7 @@ func (m *Machine) apply(p *pending) string {
 	p.made = change.To
 	m.resources.total = m.resources.total.Minus(change.From).Add(change.To)
 	m.touch(&m.resources)
-	m.log(Info, "operation carried out", "type", p.info.GetType().String(), "framework", p.framework, "from", change.From.String(), "to", change.To.String())
+	m.log(Info, "operation carried out", "type", p.info.GetType().String(), "framework_id", p.framework, "from", change.From.String(), "to", change.To.String())
 	switch p.info.GetType() {
 	case mezzov1.Offer_Operation_CREATE:
 		m.chore(p, change.To, false)
@@ -302,7 +302,7 @@ func (m *Machine) forgetOperation(p *pending) {
 func (m *Machine) acknowledgeOperation(a *linkv1.AcknowledgeOperation) {
 	p := m.operations[hex.EncodeToString(a.GetOperationUuid())]
 	if p == nil || !p.ended() || !bytes.Equal(p.status.GetUuid().GetValue(), a.GetStatusUuid()) {
-		m.log(Debug, "acknowledgement of an operation that does not wait for it", "framework", a.GetFrameworkId())
+		m.log(Debug, "acknowledgement of an operation that does not wait for it", "framework_id", a.GetFrameworkId())
 		return
 	}
 	m.forgetOperation(p)

@@ -250,7 +250,7 @@ func (m *Machine) updated(in Updated) {
 	covered := e.covered
 	e.covered = nil
 	if in.Err != "" && len(covered) == 0 {
-		m.log(Warn, "a container was not given less, though a task in it has ended", "container", c.id, "reason", in.Err)
+		m.log(Warn, "a container was not given less, though a task in it has ended", "container_id", c.id, "reason", in.Err)
 	}
 	for _, l := range covered {
 		switch {
@@ -404,7 +404,7 @@ func (m *Machine) programDue(e *executor) {
 
 // destroy kills a custom executor, for a reason that its tasks' statuses name.
 func (m *Machine) destroy(e *executor, why end) {
-	m.log(Warn, "killing an executor", "framework", e.framework.id, "executor", e.id, "reason", why.Message)
+	m.log(Warn, "killing an executor", "framework_id", e.framework.id, "executor_id", e.id, "reason", why.Message)
 	e.program.end = &why
 	m.touch(e)
 	m.killProgram(e)

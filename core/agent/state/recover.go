@@ -208,7 +208,7 @@ func (m *Machine) lostContainer(c *container) {
 		return
 	}
 	if c.task == nil {
-		m.log(Warn, "the root container of a task group is lost", "container", c.id, "executor", c.executor.id)
+		m.log(Warn, "the root container of a task group is lost", "container_id", c.id, "executor_id", c.executor.id)
 		m.failLaunches(c, "the executor's root container is lost")
 		c.phase, c.lost = running, true // what is nested in it says itself what became of it
 		m.retireExecutor(c.executor)
@@ -275,7 +275,7 @@ func (m *Machine) allAnswered() {
 	}
 	for _, id := range slices.Sorted(maps.Keys(orphans)) {
 		if orphans[id] {
-			m.log(Warn, "cleaning up a container that the agent knows nothing of", "container", id)
+			m.log(Warn, "cleaning up a container that the agent knows nothing of", "container_id", id)
 			m.orphans[id] = true
 			m.effect(Cleanup{Container: id, Chain: chain})
 		}

@@ -17,12 +17,12 @@ import (
 func (m *Machine) run(r *linkv1.Run) {
 	fid := r.GetFramework().GetId().GetValue()
 	if fid == "" || len(r.GetTasks()) == 0 {
-		m.log(Error, "the master sent a launch without framework or tasks; it is ignored", "framework", fid)
+		m.log(Error, "the master sent a launch without framework or tasks; it is ignored", "framework_id", fid)
 		return
 	}
 	for _, info := range r.GetTasks() {
 		if key := (taskKey{fid, info.GetTaskId().GetValue()}); m.tasks[key] != nil {
-			m.log(Warn, "the agent already has a task of a launch; the launch is ignored", "framework", fid, "task", key.id)
+			m.log(Warn, "the agent already has a task of a launch; the launch is ignored", "framework_id", fid, "task_id", key.id)
 			return
 		}
 	}

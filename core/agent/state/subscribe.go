@@ -48,7 +48,7 @@ func (m *Machine) speaker(call *executorv1.Call, adapter string) (e *executor, c
 		return nil, executorv1.CallResult_UNKNOWN_EXECUTOR, "Executor cannot be found"
 	}
 	if code, why := m.denial(e, call, adapter); why != "" {
-		m.log(Warn, "a call for an executor was refused", "framework", fid, "executor", eid, "reason", why)
+		m.log(Warn, "a call for an executor was refused", "framework_id", fid, "executor_id", eid, "reason", why)
 		return nil, code, why
 	}
 	return e, accepted, ""
@@ -83,7 +83,7 @@ func (m *Machine) subscribe(in ExecutorSubscribe) {
 		p.joined = true
 		return
 	}
-	m.log(Debug, "executor subscribed", "framework", e.framework.id, "executor", e.id, "again", p.known, "adapter", in.Adapter)
+	m.log(Debug, "executor subscribed", "framework_id", e.framework.id, "executor_id", e.id, "again", p.known, "adapter", in.Adapter)
 	if !p.known || p.adapter != in.Adapter {
 		m.touch(e)
 	}
@@ -162,7 +162,7 @@ func (m *Machine) executorClosed(in ExecutorClosed) {
 	}
 	delete(m.streams, in.Stream)
 	e.program.stream = 0
-	m.log(Info, "an executor is disconnected", "framework", e.framework.id, "executor", e.id)
+	m.log(Info, "an executor is disconnected", "framework_id", e.framework.id, "executor_id", e.id)
 	if !e.program.stopping() {
 		m.await(e)
 	}
@@ -266,7 +266,7 @@ func (m *Machine) executorUpdate(e *executor, s *mezzov1.TaskStatus) {
 	case m.hasLive(e, id):
 		m.adopt(t, s)
 	case s.GetState().Terminal() || t != nil && !t.ended():
-		m.log(Debug, "an executor's update says nothing new and is dropped", "framework", e.framework.id, "executor", e.id, "task", id)
+		m.log(Debug, "an executor's update says nothing new and is dropped", "framework_id", e.framework.id, "executor_id", e.id, "task_id", id)
 	default:
 		m.endThere(e, s.GetTaskId())
 	}
@@ -283,7 +283,7 @@ func (m *Machine) hasLive(e *executor, id string) bool {
 
 // endThere has an executor end a task which the agent has given up.
 func (m *Machine) endThere(e *executor, id *mezzov1.TaskID) {
-	m.log(Warn, "an executor has a task that has ended; it is told to end it", "framework", e.framework.id, "executor", e.id, "task", id.GetValue())
+	m.log(Warn, "an executor has a task that has ended; it is told to end it", "framework_id", e.framework.id, "executor_id", e.id, "task_id", id.GetValue())
 	m.event(e, &executorv1.Event{Type: executorv1.Event_KILL.Enum(), Kill: &executorv1.Event_Kill{TaskId: id}})
 }
 
@@ -329,7 +329,7 @@ func (m *Machine) adopt(t *task, from *mezzov1.TaskStatus) {
 	}
 	if len(t.updates) >= maxUpdates {
 		// Between the one that is out and the newest some have to go.
-		m.log(Warn, "too many updates of a task wait for its framework; the oldest is dropped", "framework", t.key.framework, "task", t.key.id)
+		m.log(Warn, "too many updates of a task wait for its framework; the oldest is dropped", "framework_id", t.key.framework, "task_id", t.key.id)
 		t.updates = slices.Delete(slices.Clone(t.updates), 1, 2)
 	}
 	m.update(t, s)
@@ -340,7 +340,7 @@ func (m *Machine) messageFor(msg *linkv1.FrameworkMessage) {
 	e := m.live[executorKey{msg.GetFrameworkId(), msg.GetExecutorId()}]
 	if e == nil || e.program == nil || e.program.stream == 0 {
 		m.counts.DroppedMessages++
-		m.log(Info, "a message for an executor was dropped: it is not subscribed here", "framework", msg.GetFrameworkId(), "executor", msg.GetExecutorId())
+		m.log(Info, "a message for an executor was dropped: it is not subscribed here", "framework_id", msg.GetFrameworkId(), "executor_id", msg.GetExecutorId())
 		return
 	}
 	m.counts.Messages++

@@ -192,7 +192,7 @@ func (m *Machine) sendUpdate(t *task, s *mezzov1.TaskStatus) {
 func (m *Machine) acknowledge(a *linkv1.Acknowledge) {
 	t := m.tasks[refKey(a.GetTask())]
 	if t == nil || len(t.updates) == 0 || !bytes.Equal(t.updates[0].GetUuid(), a.GetUuid()) {
-		m.log(Debug, "acknowledgement of an update that is not outstanding", "framework", a.GetTask().GetFrameworkId(), "task", a.GetTask().GetTaskId())
+		m.log(Debug, "acknowledgement of an update that is not outstanding", "framework_id", a.GetTask().GetFrameworkId(), "task_id", a.GetTask().GetTaskId())
 		return
 	}
 	t.updates = slices.Clone(t.updates[1:])

@@ -140,7 +140,7 @@ func (m *Machine) flushRegistry() {
 func (m *Machine) registryWritten(in RegistryWritten) {
 	r := &m.registry
 	if !r.writing || in.ID != r.id {
-		m.logf(Warn, "registry answered a write that is not under way", "id", in.ID)
+		m.logf(Warn, "registry answered a write that is not under way", "write", in.ID)
 		return
 	}
 	r.writing = false

@@ -372,7 +372,7 @@ func (h *Holder) Cleanup(ctx context.Context, r *isolatorv1.CleanupRequest) (*is
 func (h *Holder) Discard(ctx context.Context, c *Container) error {
 	if !c.Ended() {
 		if err := c.kill(ctx, unix.SIGKILL, 0); err != nil {
-			h.Logger.Warn("a shim does not answer; ending it", "container", c.ID, "error", err)
+			h.Logger.Warn("a shim does not answer; ending it", "container_id", c.ID, "error", err)
 			c.killShim()
 		}
 		select {

@@ -51,7 +51,7 @@ func (h *Holder) take(c *Container) {
 	case errors.Is(err, errShimGone):
 		c.end(unknownStatus(), true)
 	default:
-		h.Logger.Error("a container's shim cannot be followed", "container", c.ID, "error", err)
+		h.Logger.Error("a container's shim cannot be followed", "container_id", c.ID, "error", err)
 		c.end(unknownStatus(), true)
 	}
 }

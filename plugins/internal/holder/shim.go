@@ -169,7 +169,7 @@ func (h *Holder) watch(c *Container, conn *shimConn) {
 	if err == nil {
 		c.end(status, false)
 	} else {
-		h.Logger.Error("the shim of a container ended without leaving its exit status", "container", c.ID, "error", err)
+		h.Logger.Error("the shim of a container ended without leaving its exit status", "container_id", c.ID, "error", err)
 		h.killRest(c)
 		c.end(unknownStatus(), true)
 	}
@@ -231,7 +231,7 @@ func (h *Holder) count(c *Container) {
 	}
 	counter, err := h.Perf.Open(h.Host.PerfDir(c.Group))
 	if err != nil {
-		h.Logger.Warn("no perf events are counted of a container", "container", c.ID, "error", err)
+		h.Logger.Warn("no perf events are counted of a container", "container_id", c.ID, "error", err)
 		return
 	}
 	c.mu.Lock()
@@ -242,6 +242,6 @@ func (h *Holder) count(c *Container) {
 // killRest ends what is left of a container whose shim is gone.
 func (h *Holder) killRest(c *Container) {
 	if h.Host != nil && c.Group != "" && !h.Host.Kill(c.Group, shimPatience) {
-		h.Logger.Error("processes of a container do not end", "container", c.ID)
+		h.Logger.Error("processes of a container do not end", "container_id", c.ID)
 	}
 }

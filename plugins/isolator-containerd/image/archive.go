@@ -41,7 +41,7 @@ func (s *Store) provideArchive(ctx context.Context, c *client.Client, container 
 	<-f.done // it uses the archive until then
 	if err != nil {
 		if undo := s.Release(context.WithoutCancel(ctx), container); undo != nil {
-			s.o.Logger.Warn("what a failed launch held of an image stays until the next start", "container", container, "error", undo)
+			s.o.Logger.Warn("what a failed launch held of an image stays until the next start", "container_id", container, "error", undo)
 		}
 		return nil, explain(w.Reference, err)
 	}

@@ -181,7 +181,7 @@ func (s *Store) Provide(ctx context.Context, container string, w Want, report fu
 	}
 	if err != nil {
 		if undo := s.Release(context.WithoutCancel(ctx), container); undo != nil {
-			s.o.Logger.Warn("what a failed launch held of an image stays until the next start", "container", container, "error", undo)
+			s.o.Logger.Warn("what a failed launch held of an image stays until the next start", "container_id", container, "error", undo)
 		}
 		return nil, explain(name, err)
 	}

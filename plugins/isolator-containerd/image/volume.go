@@ -50,7 +50,7 @@ func (s *Store) Fill(ctx context.Context, container string, image *Image, root *
 	}
 	defer func() {
 		if err := snapshots.Remove(context.WithoutCancel(ctx), key); err != nil {
-			s.o.Logger.Warn("a view of an image stays until its container is removed", "image", image.Name(), "container", container, "error", err)
+			s.o.Logger.Warn("a view of an image stays until its container is removed", "image", image.Name(), "container_id", container, "error", err)
 		}
 	}()
 	var failed error // without what containerd says of the mount

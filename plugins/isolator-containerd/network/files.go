@@ -102,7 +102,7 @@ func (m *Manager) resolvConf(r Request, rec *record, dns []types.DNS) ([]byte, e
 			options = host.options
 		}
 		if rec.Netns && len(servers) == 0 && len(rec.Attachments) > 0 {
-			m.o.Logger.Warn("the container has no name server: those of the host are the host itself; set dns in the isolator's configuration", "container", r.Container)
+			m.o.Logger.Warn("the container has no name server: those of the host are the host itself; set dns in the isolator's configuration", "container_id", r.Container)
 		}
 	}
 	var out bytes.Buffer

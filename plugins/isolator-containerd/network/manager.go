@@ -160,7 +160,7 @@ func (m *Manager) Setup(ctx context.Context, r Request) (*Network, error) {
 	if err := m.make(ctx, r, rec); err != nil {
 		// The caller's time may be over; what was made is removed all the same.
 		if undo := m.Teardown(context.WithoutCancel(ctx), r.Container); undo != nil {
-			m.o.Logger.Warn("what a failed launch made of a network stays until it can be removed", "container", r.Container, "error", undo)
+			m.o.Logger.Warn("what a failed launch made of a network stays until it can be removed", "container_id", r.Container, "error", undo)
 		}
 		return nil, err
 	}
