@@ -75,6 +75,50 @@ func TestLabels(t *testing.T) {
 	}
 }
 
+// TestDockerfile is that what the image is made of is there: the files that are
+// copied, the target that is made, and the program where it is started.
+func TestDockerfile(t *testing.T) {
+	text, stages := read(t, "Dockerfile"), map[string]bool{}
+	if ignored := read(t, "../.dockerignore"); !strings.Contains(ignored, ".git\n") {
+		t.Error(".dockerignore does not leave the history out")
+	}
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		switch {
+		case len(words) == 4 && words[0] == "FROM" && words[2] == "AS":
+			stages[words[3]] = true
+		case len(words) > 2 && words[0] == "COPY":
+			from := ""
+			sources := words[1 : len(words)-1]
+			for strings.HasPrefix(sources[0], "--") {
+				if stage, is := strings.CutPrefix(sources[0], "--from="); is {
+					from = stage
+				}
+				sources = sources[1:]
+			}
+			if from != "" {
+				if !stages[from] {
+					t.Errorf("there is no stage %s: %s", from, line)
+				}
+				continue
+			}
+			for _, path := range sources {
+				if _, err := os.Stat("../" + path); err != nil {
+					t.Errorf("%s: %v", strings.TrimSpace(line), err)
+				}
+			}
+		}
+	}
+	for _, part := range []string{"\nUSER mezzo\n", "make install VERSION=${VERSION} PREFIX=/usr DESTDIR=/out", `ENTRYPOINT ["/usr/bin/mezzo"]`} {
+		if !strings.Contains(text, part) {
+			t.Errorf("the Dockerfile has no %q", part)
+		}
+	}
+	if makefile := read(t, "../Makefile"); !strings.Contains(makefile, "\ninstall: build") || !strings.Contains(makefile, "$(DESTDIR)$(PREFIX)/bin/mezzo") {
+		t.Error("make install does not install mezzo into DESTDIR and PREFIX any more")
+	}
+}
+
 // expressions are those of the dashboard.
 func expressions(t *testing.T) (list []string) {
 	t.Helper()

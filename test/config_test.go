@@ -192,21 +192,25 @@ func checkClustered(t *testing.T, examples string) {
 	t.Helper()
 	dir := tempDir(t)
 	files := rpctest.NewAuthority(t).Issue("master")
-	for name, from := range map[string]string{"ca.pem": files.CA, "master.pem": files.Cert, "master.key": files.Key} {
+	for name, from := range map[string]string{
+		"ca.pem": files.CA, "master.pem": files.Cert, "master.key": files.Key, "agent.pem": files.Cert, "agent.key": files.Key,
+	} {
 		text, err := os.ReadFile(from)
 		if err != nil {
 			t.Fatal(err)
 		}
 		writeFile(t, filepath.Join(dir, name), string(text))
 	}
-	text, err := os.ReadFile(filepath.Join(examples, "master.hcl"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	here := strings.NewReplacer("/etc/mezzo", dir, "/usr/lib/mezzo/plugins", filepath.Join(bin, "plugins"))
-	file := writeFile(t, filepath.Join(dir, "master.hcl"), here.Replace(string(text)))
-	if r := mezzo(t, nil, "config", "check", file); r.code != 0 || r.stdout+r.stderr != "" {
-		t.Errorf("config check master.hcl: %+v, want nothing", r)
+	for _, name := range []string{"master.hcl", "three-masters.hcl", "containerd-agent.hcl"} {
+		text, err := os.ReadFile(filepath.Join(examples, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := writeFile(t, filepath.Join(dir, name), here.Replace(string(text)))
+		if r := mezzo(t, nil, "config", "check", file); r.code != 0 || r.stdout+r.stderr != "" {
+			t.Errorf("config check %s: %+v, want nothing", name, r)
+		}
 	}
 }
 
