@@ -269,7 +269,7 @@ func (m *Manager) undo(ctx context.Context, container string, a attachment, list
 	if err := m.cni.DelNetworkList(ctx, list, rt); err != nil {
 		return false // Teardown will try again
 	}
-	m.o.Logger.Info("a network could not be joined, and is tried once more", "container", container, "network", a.Network, "error", why)
+	m.o.Logger.Info("a network could not be joined, and is tried once more", "container_id", container, "network", a.Network, "error", why)
 	select {
 	case <-time.After(retryPause + rand.N(retryPause)):
 		return true
