@@ -51,4 +51,3 @@ func (p *Profiles) Stop() {
 	_ = p.server.Close()
 	_ = p.listener.Close() // it never served
 }
-
