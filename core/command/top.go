@@ -110,11 +110,17 @@ func (t *top) run(ctx context.Context) error {
 			keys = typed(ctx, in)
 		}
 	}
-	return t.loop(ctx, feed, keys)
+	err = t.loop(ctx, feed, keys)
+	cancel()
+	if keys != nil {
+		for range keys { // until nobody reads the terminal any more
+		}
+	}
+	return err
 }
 
-// keyPoll is how long after the end of a context nobody reads keys any more.
-const keyPoll = 200 // milliseconds
+// keyPoll is how long after the end of a context keys are read at most.
+const keyPoll = 50 // milliseconds
 
 // typed sends what is typed, until the input or ctx ends.
 func typed(ctx context.Context, in *os.File) <-chan byte {
