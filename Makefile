@@ -62,6 +62,10 @@ soak: ## A thousand short tasks in images, every fifth on the bridge; nothing ma
 ha-torture: ## Forty faults by chance, of masters, ZooKeeper, agents and the network between, with twenty agents and tasks that must not notice
 	go test -count=1 -timeout 40m -run TestHighAvailability -v ./test -args -ha-agents=20 -ha-faults=40
 
+.PHONY: newcomer
+newcomer: ## README and tutorial, followed to the letter in a clean Debian tree
+	test/newcomer
+
 .PHONY: lint
 lint: $(TOOLS)/staticcheck ## Format, vet, static analysis, and whether generated code is fresh
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w): $$unformatted"; exit 1; fi

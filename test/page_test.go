@@ -94,7 +94,7 @@ func TestDocumentation(t *testing.T) {
 		default:
 			t.Run(strings.TrimSuffix(name, ".md"), func(t *testing.T) {
 				t.Parallel()
-				runPage(t, page, "")
+				runPage(t, page)
 			})
 		}
 	}
@@ -177,13 +177,15 @@ func needsKnown() (words []string) {
 	return words
 }
 
-// runPage runs a page on a machine of its own; with a root, in that file system.
-func runPage(t *testing.T, page doctest.Page, root string) {
+// runPage runs a page on a machine of its own, which has Mezzo.
+func runPage(t *testing.T, page doctest.Page) {
+	runPageOn(t, page, doctest.Options{Dir: tempDir(t), Env: pageEnv(t)})
+}
+
+func runPageOn(t *testing.T, page doctest.Page, o doctest.Options) {
 	if os.Getuid() != 0 {
 		t.Skip("namespaces need root")
 	}
-	dir := tempDir(t)
-	o := doctest.Options{Dir: dir, Env: pageEnv(t)}
 	for _, word := range page.Needs {
 		setup, known := pageNeeds[word]
 		if !known {

@@ -2,6 +2,7 @@ package doctest
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -17,8 +18,8 @@ import (
 //go:embed driver.sh
 var driver string
 
-// patience bounds how long a block may take.
-const patience = 2 * time.Minute
+// standardPatience bounds how long a command may take, unless Options say.
+const standardPatience = 2 * time.Minute
 
 // Options say where a page is run.
 type Options struct {
@@ -26,6 +27,10 @@ type Options struct {
 	Env   []string // the environment of its shells
 	Setup string   // a piece of shell that is run first, as root of the page's own machine
 	Root  string   // when not empty, the root of a file system that the page is run in; Dir and what Env names are within it
+	// Patience is how long one command may take, and how long a page's words may
+	// take to come true; two minutes if it is 0.
+	Patience time.Duration
+	Binds    []string // directories of the machine that are seen within Root, as FROM:TO
 }
 
 // Session is a machine that a page is run on: namespaces of its own for
@@ -33,13 +38,14 @@ type Options struct {
 // `/var/lib` take any change, and which leaves nothing. Making one needs root.
 // Its methods are called by one goroutine.
 type Session struct {
-	dir     string // as the caller sees it
-	cmd     *exec.Cmd
-	orders  *os.File
-	answers *bufio.Scanner
-	lines   chan string
-	count   int
-	last    map[string]int // the block that runs in a terminal
+	dir      string // as the caller sees it
+	cmd      *exec.Cmd
+	orders   *os.File
+	answers  *bufio.Scanner
+	lines    chan string
+	count    int
+	last     map[string]int // the block that runs in a terminal
+	patience time.Duration
 }
 
 // Start makes the machine. It lives until End.
@@ -61,12 +67,18 @@ func Start(o Options) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--propagation", "private"}
+	args := []string{"--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--propagation", "private", "sh", "-ec"}
+	begin := "exec "
 	if o.Root != "" {
-		args = append(args, "--root", o.Root)
+		begin = ""
+		for _, bind := range append([]string{"/dev:/dev", "/sys:/sys"}, o.Binds...) {
+			from, to, _ := strings.Cut(bind, ":")
+			begin += fmt.Sprintf("mkdir -p '%[2]s%[3]s'; mount --rbind '%[1]s' '%[2]s%[3]s'; ", from, o.Root, to)
+		}
+		begin += "exec chroot '" + o.Root + "' "
 	}
-	s := &Session{dir: script, orders: sendOrders, answers: bufio.NewScanner(answers), lines: make(chan string), last: map[string]int{}}
-	s.cmd = exec.Command("unshare", append(args, "bash", filepath.Join(o.Dir, ".page", "driver.sh"), o.Dir)...)
+	s := &Session{dir: script, orders: sendOrders, answers: bufio.NewScanner(answers), lines: make(chan string), last: map[string]int{}, patience: cmp.Or(o.Patience, standardPatience)}
+	s.cmd = exec.Command("unshare", append(args, begin+"bash '"+filepath.Join(o.Dir, ".page", "driver.sh")+"' '"+o.Dir+"'")...)
 	s.cmd.Env, s.cmd.Stdout, s.cmd.Stderr = o.Env, log, log
 	s.cmd.ExtraFiles = []*os.File{orders, sendAnswers}
 	err = s.cmd.Start()
@@ -103,7 +115,7 @@ func (s *Session) Do(ctx context.Context, b Block) (output string, err error) {
 	if b.Terminal != "" {
 		return s.terminal(ctx, b)
 	}
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(s.patience)
 	for {
 		output, status, err := s.run(ctx, "run", b.Text)
 		asShown := !b.Shown || Match(b.Output, output, false)
@@ -112,7 +124,7 @@ func (s *Session) Do(ctx context.Context, b Block) (output string, err error) {
 			return output, err
 		case b.Until && (status != "0" || !asShown):
 			if time.Now().After(deadline) {
-				return output, fmt.Errorf("it did not come to print what the page says within %s", patience)
+				return output, fmt.Errorf("it did not come to print what the page says within %s", s.patience)
 			}
 			select {
 			case <-ctx.Done():
@@ -146,7 +158,7 @@ func (s *Session) terminal(ctx context.Context, b Block) (output string, err err
 	}
 	n := s.count
 	s.last[b.Terminal] = n
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(s.patience)
 	for {
 		if Match(b.Output, s.output(n), true) {
 			return s.output(n), nil
@@ -155,7 +167,7 @@ func (s *Session) terminal(ctx context.Context, b Block) (output string, err err
 			return s.output(n), fmt.Errorf("it does not stay in the foreground; exit status %s, %v", status, err)
 		}
 		if time.Now().After(deadline) {
-			return s.output(n), fmt.Errorf("it did not print what the page says within %s", patience)
+			return s.output(n), fmt.Errorf("it did not print what the page says within %s", s.patience)
 		}
 		select {
 		case <-ctx.Done():
@@ -197,10 +209,10 @@ func (s *Session) answer(ctx context.Context) (string, error) {
 		return line, nil
 	case <-ctx.Done():
 		return "", ctx.Err()
-	case <-time.After(patience):
+	case <-time.After(s.patience):
 		// It hangs, and so does the driver: all that is left is to end the machine.
 		_ = s.cmd.Process.Kill()
-		return "", fmt.Errorf("it did not end within %s", patience)
+		return "", fmt.Errorf("it did not end within %s", s.patience)
 	}
 }
 
@@ -226,7 +238,7 @@ func (s *Session) End() error {
 	_ = s.orders.Close()
 	// The driver ends by itself; only one that hangs is killed, and all of the
 	// page with it.
-	kill := time.AfterFunc(patience, func() { _ = s.cmd.Process.Kill() })
+	kill := time.AfterFunc(s.patience, func() { _ = s.cmd.Process.Kill() })
 	for range s.lines {
 	}
 	err := s.cmd.Wait()
