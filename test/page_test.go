@@ -42,6 +42,12 @@ var notRun = []exception{
 	{"operations.md", "apt install ./dist/mezzo_0.1.0_amd64.deb", "TestDebianPackage looks into the package; to install it would change the machine"},
 	{"operations.md", "systemctl enable --now mezzo-master mezzo-agent   # on one machine; on many, each its own", "the machine of a test has no systemd; TestDebianPackage verifies the units"},
 	{"operations.md", "systemctl reload mezzo-master                     # as mezzo reload", "as above"},
+	{"packages.md", `docker build -f packaging/Dockerfile -t mezzo --build-arg VERSION=0.1.0 .
+docker run -d --name master --network host -v mezzo-master:/var/lib/mezzo mezzo`, "the machine of a test has no Docker daemon"},
+	{"packages.md", `docker run -d --name agent --user 0 --privileged --network host --pid host --cgroupns host \
+  -v /sys/fs/cgroup:/sys/fs/cgroup -v /run/containerd:/run/containerd \
+  -v /var/lib/mezzo-agent:/var/lib/mezzo-agent:rshared \
+  mezzo agent --config /etc/mezzo/agent.hcl`, "as above"},
 	{"plugin-authors.md", "mezzo plugin new fair-cpus --kind allocator", "TestPluginNew follows the page for each kind"},
 	{"plugin-authors.md", "cd mezzo-allocator-fair-cpus", "as above"},
 	{"plugin-authors.md", "mezzo run -- echo served", "as above"},
