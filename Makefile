@@ -45,6 +45,10 @@ test-cgroup2: ## Both isolators on a cgroup v2 kernel, in QEMU
 sim: ## The cluster simulator over many seeds (SEEDS=300)
 	go test -count=1 -timeout 24h -run 'TestSeeds$$' ./core/sim -args -seeds=$(SEEDS)
 
+.PHONY: sim-scale
+sim-scale: ## The cluster simulator with 50,000 agents and 1,000 frameworks, through faults
+	go test -count=1 -timeout 2h -run TestScale -v ./core/sim -args -scale-agents=50000 -scale-frameworks=1000
+
 .PHONY: swap-torture
 swap-torture: ## Two hundred live swaps of the allocator under a thousand running tasks
 	go test -count=1 -timeout 15m -run TestLiveSwap -v ./test -args -swap-tasks=1000 -swap-rounds=100

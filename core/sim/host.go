@@ -82,8 +82,8 @@ func (h *host) boot() {
 	clear(h.fences)
 	cfg := agentstate.Config{
 		Hostname: h.name, Version: "1.0.0", RPCAddress: h.name + ":5063", HTTPAddress: h.name + ":5062", BootID: fmt.Sprintf("%s-boot-%d", h.name, h.boots),
-		Resources: h.total.ToProto(), User: "root", Root: true, Backoff: 100 * time.Millisecond, MaxBackoff: 3 * time.Second,
-		ConnectTimeout: 2 * time.Second, PingTimeout: pingInterval * pingTimeouts, Retry: time.Second, MaxRetry: 8 * time.Second,
+		Resources: h.total.ToProto(), User: "root", Root: true, Backoff: 100 * time.Millisecond, MaxBackoff: w.tempo.agentBackoffMax,
+		ConnectTimeout: w.tempo.agentConnectTimeout, PingTimeout: w.tempo.pingInterval * pingTimeouts, Retry: w.tempo.retry, MaxRetry: w.tempo.retryMax,
 		ExecutorRegistrationTimeout: 10 * time.Second, ExecutorReregistrationTimeout: 5 * time.Second, RecoveryTimeout: 20 * time.Second,
 		ExecutorShutdownGrace: 3 * time.Second, Grace: 2 * time.Second, MaxCompleted: 5, MaxRegister: 500 + w.pick(4000),
 	}

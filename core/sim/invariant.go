@@ -255,19 +255,24 @@ func (w *world) checkAgreement() {
 			running[c.task] = append(running[c.task], c)
 		}
 	}
+	remembered := w.remembered()
 	for _, key := range w.order {
-		w.checkTask(w.lives[key], running[key])
+		w.checkTask(w.lives[key], running[key], remembered)
 	}
 }
 
-// remembered is whether some agent knows that this is its id. One that has lost
-// its disk does not, nor one that was cut off before it was told.
-func (w *world) remembered(agent string) bool {
-	return slices.ContainsFunc(w.hosts, func(h *host) bool { return h.m.View().AgentID == agent })
+// remembered are the ids that agents know of themselves. One that has lost its
+// disk does not, nor one that was cut off before it was told.
+func (w *world) remembered() map[string]bool {
+	ids := map[string]bool{}
+	for _, h := range w.hosts {
+		ids[h.m.View().AgentID] = true
+	}
+	return ids
 }
 
 // checkTask is checkAgreement for one task.
-func (w *world) checkTask(l *life, running []*container) {
+func (w *world) checkTask(l *life, running []*container, remembered map[string]bool) {
 	subjects := []string{l.key.id, l.key.framework}
 	if len(running) > 1 {
 		w.fail(subjects, "task %s runs %d times", l.key.id, len(running))
@@ -283,7 +288,7 @@ func (w *world) checkTask(l *life, running []*container) {
 		switch {
 		case r.over():
 			w.report.Ended++
-		case !w.remembered(r.agent) && (nowhere(r.believed) || r.believed == mezzov1.TaskState_TASK_UNREACHABLE):
+		case !remembered[r.agent] && (nowhere(r.believed) || r.believed == mezzov1.TaskState_TASK_UNREACHABLE):
 			w.report.Ended++ // its agent has lost all memory of it
 		case len(r.updates) > 0:
 			w.fail(append(subjects, r.agent), "task %s was %s and runs nowhere; its scheduler was never told of its end", r.id, r.updates[len(r.updates)-1].GetState())
@@ -321,9 +326,10 @@ func (w *world) checkNothingLeft() {
 	if w.failure != nil {
 		return
 	}
+	remembered := w.remembered()
 	for _, key := range w.order {
 		l := w.lives[key]
-		if r := l.sched.tasks[key.id]; !l.abandoned && w.remembered(r.agent) && len(r.updates) > 0 && !r.over() {
+		if r := l.sched.tasks[key.id]; !l.abandoned && remembered[r.agent] && len(r.updates) > 0 && !r.over() {
 			w.fail([]string{key.id, r.agent}, "task %s has ended, and its scheduler was not told", key.id)
 		}
 	}
@@ -351,7 +357,7 @@ func (w *world) checkNothingLeft() {
 		}
 	}
 	for _, key := range m.sortedTasks() {
-		if t := m.views.tasks[key]; !t.Completed && w.remembered(t.AgentID) {
+		if t := m.views.tasks[key]; !t.Completed && remembered[t.AgentID] {
 			w.fail([]string{m.name, key.TaskID}, "%s still has task %s as %s", m.name, key.TaskID, t.State)
 		}
 	}

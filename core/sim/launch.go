@@ -88,10 +88,13 @@ func (s *scheduler) answer(id string) {
 		}
 		pool = pool.Add(res.Unallocate())
 	}
-	refuse := &mezzov1.Filters{RefuseSeconds: proto.Float64(float64(w.pick(5)))}
+	refuse := &mezzov1.Filters{RefuseSeconds: proto.Float64(float64(w.pick(int(w.tempo.refuse / time.Second))))}
 	var operations []*mezzov1.Offer_Operation
 	if !w.closing && s.wanted > 0 && w.chance(s.traits.accepts) {
 		operations = s.launchFrom(o, pool)
+	}
+	if w.cfg.Large && s.wanted <= 0 && !s.suppressed {
+		s.suppress()
 	}
 	if len(operations) == 0 {
 		s.call(&schedulerv1.Call{Type: schedulerv1.Call_DECLINE.Enum(), Decline: &schedulerv1.Call_Decline{OfferIds: ids, Filters: refuse}})

@@ -7,26 +7,18 @@ import (
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
-const (
-	// checkEvery is how often what is too dear to check after every step is.
-	checkEvery = 500 * time.Millisecond
-	// recovery is how long a healed cluster launches tasks as before.
-	recovery = 30 * time.Second
-	// settling is how long it then has until everybody must agree: longer than
-	// any back-off and failover timeout.
-	settling = 100 * time.Second
-	// ending is how long the last tasks have to be forgotten.
-	ending = 60 * time.Second
-)
-
 // live is a whole run.
 func (w *world) live() {
 	for i := range w.cfg.Agents {
 		w.addHost(i + 1)
 	}
 	w.addCandidates()
+	arrival := time.Second
+	if w.cfg.Large {
+		arrival = 10 * time.Second
+	}
 	for _, h := range w.hosts {
-		w.after(w.between(0, time.Second), h.boot)
+		w.after(w.between(0, arrival), h.boot)
 	}
 	for i := range w.cfg.Frameworks {
 		w.addScheduler(i + 1)
@@ -41,10 +33,11 @@ func (w *world) live() {
 	if w.failure != nil {
 		return
 	}
-	w.until(w.now + recovery)
+	w.until(w.now + w.tempo.recovery)
 	w.closing = true
-	w.until(w.now + settling)
+	w.until(w.now + w.tempo.settling)
 	w.checkAgreement()
+	w.report.Settled = w.now
 	if w.failure != nil {
 		return
 	}
@@ -56,14 +49,14 @@ func (w *world) live() {
 			}
 		}
 	}
-	w.until(w.now + ending)
+	w.until(w.now + w.tempo.ending)
 	w.checkNothingLeft()
 	w.checkFreshSession()
 }
 
 // watch checks now and then what is too dear to check all the time.
 func (w *world) watch() {
-	w.after(checkEvery, func() {
+	w.after(w.tempo.check, func() {
 		for _, m := range w.masters {
 			w.checkViews(m)
 			w.checkMirror(m)

@@ -53,10 +53,13 @@ func (w *world) startMaster(c *candidate, r *handle, epoch uint64, entries []sta
 		MasterID: m.name, Epoch: epoch, Seed: w.rng.Uint64(), MasterInfo: &mezzov1.MasterInfo{
 			Id: proto.String(m.name), Ip: proto.Uint32(0), Port: proto.Uint32(5050), Hostname: proto.String(m.name),
 		},
-		OfferTimeout: offerTimeout, PingInterval: pingInterval, PingTimeouts: pingTimeouts,
-		AgentReregisterTimeout: reregisterTimeout, HeartbeatInterval: 5 * time.Second,
+		OfferTimeout: w.tempo.offerTimeout, PingInterval: w.tempo.pingInterval, PingTimeouts: pingTimeouts,
+		AgentReregisterTimeout: w.tempo.reregisterTimeout, HeartbeatInterval: 5 * time.Second,
 		SnapshotAgents: 1 + w.pick(3), TellTasks: w.chance(0.5), MaxCompletedTasks: 20, MaxCompletedFrameworks: 3,
 		UnreachablePerMinute: 20 * w.pick(2),
+	}
+	if w.cfg.Large {
+		cfg.SnapshotAgents, cfg.PublishInterval = 0, 100*time.Millisecond
 	}
 	machine, err := state.New(cfg, state.Recovered{Entries: entries}, m.now())
 	if err != nil {
@@ -85,14 +88,6 @@ func (w *world) startMaster(c *candidate, r *handle, epoch uint64, entries []sta
 
 // now is the time on the clock of the master's machine.
 func (m *master) now() time.Time { return m.w.time().Add(m.skew) }
-
-// Times of the masters, short so that a run sees many of them pass.
-const (
-	offerTimeout      = 15 * time.Second
-	pingInterval      = time.Second
-	pingTimeouts      = 5
-	reregisterTimeout = 20 * time.Second
-)
 
 // step gives the machine an input and carries out what it asks for. Nothing
 // that comes of it happens within the step.

@@ -88,12 +88,17 @@ func (w *world) batches(entries []state.Entry) []registry.Batch {
 	}
 	var out []registry.Batch
 	var b registry.Batch
+	pieces := 1
+	if w.chance(0.2) {
+		pieces += w.pick(3)
+	}
+	size := (len(entries) + pieces - 1) / pieces
 	for i, e := range entries {
 		if last[e.Key] != i {
 			continue
 		}
 		b = append(b, registry.Op{Key: e.Key, Value: e.Value, Delete: e.Value == nil, Expect: registry.Any})
-		if w.chance(0.1) {
+		if len(b) >= size {
 			out, b = append(out, b), nil
 		}
 	}
@@ -129,6 +134,9 @@ func (m *master) commit() {
 				return
 			}
 			for _, op := range batch {
+				if w.cfg.Large {
+					break
+				}
 				w.note([]string{m.name, op.Key}, "registry: %s %s = %s", m.name, op.Key, op.Value)
 			}
 			if x.left = x.left[1:]; len(x.left) > 0 {

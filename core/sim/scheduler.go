@@ -139,7 +139,7 @@ func (s *scheduler) live() {
 		switch {
 		case w.closing && !s.suppressed:
 			s.suppress()
-		case s.suppressed && !w.closing:
+		case s.suppressed && !w.closing && (!w.cfg.Large || s.wanted > 0):
 			s.revive()
 		}
 		s.reconcile(true)

@@ -36,7 +36,7 @@ func configOf(seed uint64) Config {
 	case 2:
 		cfg.Faults = Faults{Every: time.Second, Only: []Fault{LinkCut, Partition, PartitionUp, PartitionDown, SlowNetwork}}
 	case 3:
-		cfg.Faults = Faults{Every: 1500 * time.Millisecond, Only: []Fault{MasterCrash, MasterFailover, RegistryFailure, LinkCut, SchedulerCut}}
+		cfg.Faults = Faults{Every: 1500 * time.Millisecond, Only: []Fault{MasterCrash, MasterFailover, MasterStop, ElectionStorm, RegistryFailure, LinkCut, SchedulerCut}}
 	case 4:
 		cfg.Faults = Faults{Every: time.Second, Only: []Fault{SchedulerCut, SchedulerFailover, AllocatorCrash, SessionCut, OperatorRole, OperatorKill, OperatorTeardown, OperatorService, OperatorGone}}
 	case 5:
