@@ -124,7 +124,6 @@ func (m *master) commit() {
 				return
 			}
 			batch := x.left[0]
-			w.registry.noteGone(batch)
 			if err := m.apply(w.cfg.plant.skips(w, batch)); errors.Is(err, registry.ErrSuperseded) && w.cfg.plant != plantDeafWriter {
 				w.note([]string{m.name, everybody}, "the registry refuses %s: epoch %d leads", m.name, w.registry.store.epoch)
 				m.crash("it does not lead any more")
@@ -133,6 +132,7 @@ func (m *master) commit() {
 				w.fail([]string{m.name}, "%s: the registry does not take a write: %v", m.name, err)
 				return
 			}
+			w.registry.noteGone(batch) // a plant may have left it out
 			for _, op := range batch {
 				if w.cfg.Large {
 					break
