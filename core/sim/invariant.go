@@ -353,7 +353,14 @@ func (w *world) checkNothingLeft() {
 	m := w.leader
 	for _, id := range sorted(m.views.agents) {
 		if a := m.views.agents[id]; a.State != state.AgentUnreachable && (!a.Used.IsEmpty() || a.Tasks > 0) {
-			w.fail([]string{m.name, id}, "%s: %s are used on agent %s, where nothing runs (%d tasks)", m.name, a.Used, id, a.Tasks)
+			var left []string
+			for key := range m.views.executors {
+				if key.AgentID == id {
+					left = append(left, key.ExecutorID)
+				}
+			}
+			slices.Sort(left)
+			w.fail(append(left, m.name, id), "%s: %s are used on agent %s, where nothing runs (%d tasks, executors %q)", m.name, a.Used, id, a.Tasks, left)
 		}
 	}
 	for _, key := range m.sortedTasks() {

@@ -39,6 +39,7 @@ type views struct {
 	tasks      map[state.TaskKey]*state.TaskView
 	offers     map[string]*state.OfferView
 	roles      map[string]*state.RoleView
+	executors  map[state.ExecutorKey]*state.ExecutorView
 	schedule   *state.ScheduleView
 }
 
@@ -47,7 +48,7 @@ func (w *world) startMaster(c *candidate, r *handle, epoch uint64, entries []sta
 	m := &master{
 		w: w, candidate: c, registry: r, name: fmt.Sprintf("M%d", epoch), epoch: epoch, alive: true, skew: c.skew,
 		links: map[state.Link]*link{}, streams: map[state.Stream]*stream{}, orders: map[state.Request]func(error){},
-		views: views{map[string]*state.AgentView{}, map[string]*state.FrameworkView{}, map[state.TaskKey]*state.TaskView{}, map[string]*state.OfferView{}, map[string]*state.RoleView{}, nil},
+		views: views{map[string]*state.AgentView{}, map[string]*state.FrameworkView{}, map[state.TaskKey]*state.TaskView{}, map[string]*state.OfferView{}, map[string]*state.RoleView{}, map[state.ExecutorKey]*state.ExecutorView{}, nil},
 	}
 	cfg := state.Config{
 		MasterID: m.name, Epoch: epoch, Seed: w.rng.Uint64(), MasterInfo: &mezzov1.MasterInfo{
@@ -226,6 +227,12 @@ func (m *master) publish(p state.Publish) {
 	}
 	for _, name := range p.RolesRemoved {
 		delete(v.roles, name)
+	}
+	for _, e := range p.Executors {
+		v.executors[e.ExecutorKey] = e
+	}
+	for _, key := range p.ExecutorsRemoved {
+		delete(v.executors, key)
 	}
 	if p.Schedule != nil {
 		v.schedule = p.Schedule

@@ -92,13 +92,14 @@ func (w *world) batches(entries []state.Entry) []registry.Batch {
 	if w.chance(0.2) {
 		pieces += w.pick(3)
 	}
-	size := (len(entries) + pieces - 1) / pieces
+	bytes, size := 0, (len(entries)+pieces-1)/pieces
 	for i, e := range entries {
 		if last[e.Key] != i {
 			continue
 		}
 		b = append(b, registry.Op{Key: e.Key, Value: e.Value, Delete: e.Value == nil, Expect: registry.Any})
-		if len(b) >= size {
+		if bytes += len(e.Key) + len(e.Value) + registry.Overhead; len(b) >= size || bytes > registry.MaxBatch/2 {
+			bytes = 0
 			out, b = append(out, b), nil
 		}
 	}

@@ -33,7 +33,8 @@ type program struct {
 	subscribeBy time.Time
 	// stopBy is when it is killed, since it was asked to end; zero: it was not.
 	// Checkpointed.
-	stopBy time.Time
+	stopBy    time.Time
+	stopAsked time.Time // when that was set, on the same clock
 	// escalateBy is when a task must have ended whose end cannot be left to it.
 	escalateBy time.Time
 	killed     bool // SIGKILL is on its way
@@ -282,10 +283,10 @@ func (m *Machine) failUpdate(l *launch, message string) {
 func (m *Machine) killDelivered(t *task, grace time.Duration, why cause, message string) {
 	deadline := m.now.Add(grace)
 	if t.kill == nil {
-		t.kill = &kill{why: why, message: message, deadline: deadline}
+		t.kill = &kill{why: why, message: message, deadline: deadline, asked: m.now}
 		m.touch(t)
 	} else if deadline.Before(t.kill.deadline) {
-		t.kill.deadline = deadline
+		t.kill.deadline, t.kill.asked = deadline, m.now
 		m.touch(t)
 	}
 	var end time.Time
@@ -296,7 +297,7 @@ func (m *Machine) killDelivered(t *task, grace time.Duration, why cause, message
 		end = deadline.Add(m.stopGrace(t.executor))
 	}
 	if k := t.kill; !end.IsZero() && (k.escalate.IsZero() || end.Before(k.escalate)) {
-		k.escalate = end
+		k.escalate, k.asked = end, m.now
 		m.touch(t)
 	}
 	if why == byShutdown {
@@ -431,7 +432,7 @@ func (m *Machine) stop(e *executor) {
 	if p.stopping() || e.root == nil || e.root.phase == cleaning {
 		return
 	}
-	p.stopBy = m.now.Add(m.stopGrace(e))
+	p.stopBy, p.stopAsked = m.now.Add(m.stopGrace(e)), m.now
 	p.subscribeBy = time.Time{}
 	if e.root.phase != claiming {
 		m.touch(e)
@@ -477,6 +478,7 @@ func (m *Machine) retireProgram(e *executor) {
 			delete(m.launches, root.launch.id)
 		}
 		m.unlist(e)
+		m.tellExited(e, &isolatorv1.ExitStatus{}) // a registration may have named it
 		m.cleanup(root)
 	case !e.program.used || m.draining != nil || m.ending != nil || e.framework.terminating:
 		m.stop(e)

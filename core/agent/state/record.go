@@ -165,12 +165,13 @@ type executorRecord struct {
 }
 
 type programRecord struct {
-	Adapter string    `json:"adapter,omitempty"`
-	Known   bool      `json:"known,omitempty"`
-	Used    bool      `json:"used,omitempty"`
-	Token   bool      `json:"token,omitempty"`
-	StopBy  time.Time `json:"stop_by,omitzero"`
-	End     *end      `json:"end,omitempty"`
+	Adapter   string    `json:"adapter,omitempty"`
+	Known     bool      `json:"known,omitempty"`
+	Used      bool      `json:"used,omitempty"`
+	Token     bool      `json:"token,omitempty"`
+	StopBy    time.Time `json:"stop_by,omitzero"`
+	StopAsked time.Time `json:"stop_asked,omitzero"`
+	End       *end      `json:"end,omitempty"`
 	// Mounted are volumes by their paths.
 	Mounted map[string]VolumePlace `json:"mounted,omitempty"`
 }
@@ -181,7 +182,7 @@ func (e *executor) records() []Record {
 		r.Info = wire(e.info)
 	}
 	if p := e.program; p != nil {
-		r.Program = &programRecord{Adapter: p.adapter, Known: p.known, Used: p.used, Token: p.token, StopBy: p.stopBy, End: p.end, Mounted: p.mounted}
+		r.Program = &programRecord{Adapter: p.adapter, Known: p.known, Used: p.used, Token: p.token, StopBy: p.stopBy, StopAsked: p.stopAsked, End: p.end, Mounted: p.mounted}
 	}
 	return []Record{{bucketExecutors, e.run, encode(r)}}
 }
@@ -291,6 +292,7 @@ type taskRecord struct {
 type killRecord struct {
 	Deadline time.Time `json:"deadline"`
 	Escalate time.Time `json:"escalate,omitzero"`
+	Asked    time.Time `json:"asked,omitzero"`
 	Why      cause     `json:"why"`
 	Message  string    `json:"message,omitempty"`
 }
@@ -305,7 +307,7 @@ func (t *task) records() []Record {
 		r.Run = t.executor.run
 	}
 	if t.kill != nil {
-		r.Kill = &killRecord{Deadline: t.kill.deadline, Escalate: t.kill.escalate, Why: t.kill.why, Message: t.kill.message}
+		r.Kill = &killRecord{Deadline: t.kill.deadline, Escalate: t.kill.escalate, Asked: t.kill.asked, Why: t.kill.why, Message: t.kill.message}
 	}
 	for _, u := range t.updates {
 		r.Updates = append(r.Updates, wire(u))
@@ -472,10 +474,25 @@ func (m *Machine) readExecutor(d *decoder) {
 		d.message(r.Info, e.info)
 	}
 	if p := r.Program; p != nil {
-		e.program = &program{adapter: p.Adapter, known: p.Known, used: p.Used, token: p.Token, stopBy: p.StopBy, end: p.End, mounted: p.Mounted}
+		e.program = &program{adapter: p.Adapter, known: p.Known, used: p.Used, token: p.Token, stopBy: p.StopBy, stopAsked: p.StopAsked, end: p.End, mounted: p.Mounted}
+		m.rebase(&e.program.stopAsked, &e.program.stopBy)
 	}
 	f.uses++
 	m.executors[e.run] = e
+}
+
+// rebase moves deadlines that were set when the clock was ahead of what it is
+// now: it has been set back, and nobody is to have that much more time.
+func (m *Machine) rebase(asked *time.Time, deadlines ...*time.Time) {
+	ahead := asked.Sub(m.now)
+	if asked.IsZero() || ahead <= 0 {
+		return
+	}
+	for _, at := range append(deadlines, asked) {
+		if !at.IsZero() {
+			*at = at.Add(-ahead)
+		}
+	}
 }
 
 func (m *Machine) readTask(d *decoder, info []byte) {
@@ -494,7 +511,8 @@ func (m *Machine) readTask(d *decoder, info []byte) {
 		t.updates = append(t.updates, u)
 	}
 	if r.Kill != nil {
-		t.kill = &kill{deadline: r.Kill.Deadline, escalate: r.Kill.Escalate, why: r.Kill.Why, message: r.Kill.Message}
+		t.kill = &kill{deadline: r.Kill.Deadline, escalate: r.Kill.Escalate, asked: r.Kill.Asked, why: r.Kill.Why, message: r.Kill.Message}
+		m.rebase(&t.kill.asked, &t.kill.deadline, &t.kill.escalate)
 	}
 	if info != nil {
 		t.info, t.infoWritten = &mezzov1.TaskInfo{}, true

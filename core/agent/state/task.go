@@ -49,6 +49,7 @@ type task struct {
 type kill struct {
 	deadline time.Time // when SIGKILL is due
 	escalate time.Time // when its custom executor is killed with it; zero: never
+	asked    time.Time // when these were set, on the same clock
 	why      cause
 	message  string
 }
@@ -258,6 +259,9 @@ func (m *Machine) countEnd(t *task, s *mezzov1.TaskStatus) {
 
 // forgetTask drops an ended task, but for what `mezzo logs` wants.
 func (m *Machine) forgetTask(t *task) {
+	if t.gone {
+		return // with another of its group
+	}
 	t.updates = nil
 	m.forget(t)
 	delete(m.tasks, t.key)
@@ -370,7 +374,7 @@ func (m *Machine) kill(t *task, grace time.Duration, why cause, message string) 
 		t.kill = &kill{why: why, message: message}
 		t.stopProbes()
 	}
-	t.kill.deadline = deadline
+	t.kill.deadline, t.kill.asked = deadline, m.now
 	m.touch(t)
 	c := m.containers[t.container]
 	if c == nil || c.phase != running {

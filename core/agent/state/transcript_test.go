@@ -70,6 +70,13 @@ func play(t *testing.T, d *datadriven.TestData, old *world, out *strings.Builder
 	if d.HasArg("lost") {
 		clear(w.containers)
 	}
+	if back := arg(d, "back", ""); back != "" { // the clock was set back meanwhile
+		by, err := time.ParseDuration(back)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.now = w.now.Add(-by)
+	}
 	w.showResources = w.showResources || d.HasArg("show-resources")
 	w.boot()
 	return w
