@@ -23,7 +23,9 @@ type candidate struct {
 	stands  bool   // for election
 	term    uint64 // its own, from its election until it knows of the end; 0: none
 	master  *master
-	skew    time.Duration // of its clock, as a process sees it that starts now
+	// cut: it reaches neither the registry nor the others, and so finds out nothing.
+	cut  bool
+	skew time.Duration // of its clock, as a process sees it that starts now
 }
 
 // election is what all candidates would agree on if they knew.
@@ -59,7 +61,7 @@ func (c *candidate) boot() {
 		return
 	}
 	c.life++
-	c.up, c.stopped, c.waiting, c.term, c.master = true, false, nil, 0, nil
+	c.up, c.stopped, c.waiting, c.term, c.master, c.cut = true, false, nil, 0, nil, false
 	c.w.note([]string{c.name}, "%s starts", c.name)
 	c.stand(c.w.between(0, 20*time.Millisecond))
 }
@@ -141,7 +143,7 @@ func (w *world) storm(c *candidate) {
 // acquire takes the registry's epoch.
 func (c *candidate) acquire() {
 	w := c.w
-	if w.registryAway() {
+	if w.registryAway(c) {
 		c.resign(errNoRegistry.Error())
 		return
 	}
@@ -159,7 +161,7 @@ func (c *candidate) acquire() {
 // lead reads the registry and begins.
 func (c *candidate) lead(r *handle, epoch uint64) {
 	w := c.w
-	if w.registryAway() {
+	if w.registryAway(c) {
 		c.resign(errNoRegistry.Error())
 		return
 	}
@@ -183,7 +185,7 @@ func (c *candidate) checkEpoch() {
 	if m == nil {
 		return
 	}
-	if newest, err := m.registry.Epoch(context.Background()); err == nil && newest > m.epoch {
+	if newest, err := m.registry.Epoch(context.Background()); err == nil && newest > m.epoch && !c.cut {
 		m.crash("a later epoch has been taken")
 		return
 	}
@@ -194,7 +196,7 @@ func (c *candidate) checkEpoch() {
 func (c *candidate) resign(why string) {
 	w := c.w
 	w.note([]string{c.name}, "%s resigns: %s", c.name, why)
-	c.term, c.master = 0, nil
+	c.term, c.master, c.cut = 0, nil, false
 	if w.election.elected == c {
 		w.election.elected = nil
 		w.after(w.between(0, 50*time.Millisecond), w.elect)
@@ -208,7 +210,8 @@ func (w *world) expire(c *candidate, later time.Duration) {
 	if w.election.elected != c {
 		return
 	}
-	w.note([]string{c.name}, "the session of %s expires", c.name)
+	c.cut = later > 0 && w.chance(0.5)
+	w.note([]string{c.name}, "the session of %s expires; it is cut off: %v", c.name, c.cut)
 	w.election.elected = nil
 	w.after(w.between(0, 50*time.Millisecond), w.elect)
 	c.later(later, func() { c.depose("it finds out that it does not lead any more") })

@@ -67,6 +67,20 @@ func (p plant) String() string {
 		"skip write", "stale writer", "stale load", "forget fence", "deaf writer"}[p]
 }
 
+// provoked are the faults that make a bug show soon: a leader of the past that is
+// heard, an order that is written while another leads. Nil: any.
+func (p plant) provoked() []Fault {
+	switch p {
+	case plantStaleEpoch:
+		return []Fault{MasterFailover, LinkCut}
+	case plantForgetFence:
+		return []Fault{MasterFailover, MasterStop, AgentCrash}
+	case plantStaleWriter, plantDeafWriter, plantStaleLoad:
+		return []Fault{MasterFailover, MasterStop, ElectionStorm, OperatorRole, OperatorTeardown}
+	}
+	return nil
+}
+
 func (p plant) delay() time.Duration { return time.Second }
 
 // drops is whether a message to an agent is lost for ever.

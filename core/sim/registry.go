@@ -24,9 +24,9 @@ type records struct {
 // errNoRegistry is why the registry does not answer.
 var errNoRegistry = errors.New("the registry does not answer")
 
-// away is whether the next use of the registry fails.
-func (w *world) registryAway() bool {
-	return w.registry.failing || !w.healed && w.chance(0.01)
+// registryAway is whether the next use of the registry fails.
+func (w *world) registryAway(c *candidate) bool {
+	return w.registry.failing || c.cut || !w.healed && w.chance(0.01)
 }
 
 // apply writes what is in a batch.
@@ -117,8 +117,8 @@ func (m *master) commit() {
 			if !m.alive || m.writing != x {
 				return // see crash
 			}
-			if w.registryAway() {
-				applied := w.chance(0.3) && m.apply(x.left[0]) == nil
+			if w.registryAway(m.candidate) {
+				applied := !m.candidate.cut && w.chance(0.3) && m.apply(x.left[0]) == nil
 				w.note([]string{m.name}, "registry: write %d of %s fails (applied: %v)", x.id, m.name, applied)
 				m.writing = nil
 				m.step(state.RegistryWritten{ID: x.id, Err: "the disk is full"})

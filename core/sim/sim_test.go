@@ -193,6 +193,9 @@ func TestPlantedBugs(t *testing.T) {
 			for seed := uint64(1); seed <= uint64(*within); seed++ {
 				cfg := configOf(seed)
 				cfg.plant = p
+				if only := p.provoked(); only != nil && !*every {
+					cfg.Faults = Faults{Every: time.Second, Only: only}
+				}
 				_, err := Run(cfg)
 				var f *Failure
 				if errors.As(err, &f) {

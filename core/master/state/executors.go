@@ -58,6 +58,15 @@ func (m *Machine) forgetExecutor(e *executor) {
 	m.dirty.executorsRemoved = append(m.dirty.executorsRemoved, e.viewKey())
 }
 
+// forgetExecutors drops all executors of an agent that is not there any more. A
+// framework that was removed may have had nothing else.
+func (m *Machine) forgetExecutors(a *agent) {
+	for _, e := range m.executorsOf(a) {
+		m.forgetExecutor(e)
+		m.dropIfIdle(e.framework)
+	}
+}
+
 // removeExecutor frees what an executor holds and drops it.
 func (m *Machine) removeExecutor(e *executor) {
 	if e.agent.executors[e.key] != e {

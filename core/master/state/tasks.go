@@ -293,9 +293,7 @@ func (m *Machine) update(f *framework, st *mezzov1.TaskStatus) {
 // loseTasks: the agent is unreachable. What it had is not counted until it
 // comes back; those whose end was told already stay as they are.
 func (m *Machine) loseTasks(a *agent) {
-	for _, e := range m.executorsOf(a) {
-		m.forgetExecutor(e)
-	}
+	m.forgetExecutors(a)
 	for _, t := range m.tasksOf(a) {
 		if t.held {
 			m.unhold(t)
@@ -342,9 +340,7 @@ func (m *Machine) endTasksOfDown(a *agent) {
 // ended for its framework already, by a terminal update or as LOST, nothing more
 // is told.
 func (m *Machine) endTasks(a *agent, how ending) {
-	for _, e := range m.executorsOf(a) {
-		m.forgetExecutor(e)
-	}
+	m.forgetExecutors(a)
 	for _, t := range m.tasksOf(a) {
 		if t.held {
 			m.unhold(t)
