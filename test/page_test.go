@@ -55,9 +55,10 @@ docker run -d --name master --network host -v mezzo-master:/var/lib/mezzo mezzo`
 	{"plugin-authors.md", "curl -d 'echo hello' http://127.0.0.1:7070/tasks", "as above"},
 	{"plugin-authors.md", "curl http://127.0.0.1:7070/tasks", "as above"},
 	{"simulator.md", "make sim                                                    # 300 seeds", "it takes minutes; the tests of core/sim run a few"},
-	{"simulator.md", "make sim SEEDS=5000", "as above"},
-	{"simulator.md", "go test -count=1 ./core/sim                                 # what CI runs: seeds, determinism, planted bugs", "CI runs it"},
-	{"simulator.md", "go test -count=1 -run TestSeeds ./core/sim -args -seeds=1000 -first=5000", "it takes minutes"},
+	{"simulator.md", "make sim SEEDS=1000", "as above"},
+	{"simulator.md", "make sim-scale                                              # 50,000 agents, 1,000 frameworks", "as above; TestScale runs a smaller one"},
+	{"simulator.md", "go test -count=1 ./core/sim                                 # what CI runs: seeds, determinism, shrinking, planted bugs", "CI runs it"},
+	{"simulator.md", "go test -count=1 -timeout 24h -run TestSeeds -v ./core/sim -args -seeds=100000 -first=1 -every-fault -audit=8", "it takes hours"},
 	{"simulator.md", "go test -count=1 -run TestSeeds ./core/sim -args -seed=123  # one seed, with its whole trace", "CI runs other seeds"},
 }
 

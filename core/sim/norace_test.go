@@ -2,4 +2,9 @@
 
 package sim
 
-const defaultSeeds = 300
+// How much the tests try when they are not told.
+const (
+	defaultSeeds  = 300
+	defaultAgents = 300 // of TestScale
+	shrinkRuns    = 25
+)

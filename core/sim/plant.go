@@ -75,6 +75,8 @@ func (p plant) provoked() []Fault {
 		return []Fault{MasterFailover, LinkCut}
 	case plantForgetFence:
 		return []Fault{MasterFailover, MasterStop, AgentCrash}
+	case plantForgetGone:
+		return []Fault{OperatorGone, MasterCrash}
 	case plantStaleWriter, plantDeafWriter, plantStaleLoad:
 		return []Fault{MasterFailover, MasterStop, ElectionStorm, OperatorRole, OperatorTeardown}
 	}
@@ -101,7 +103,7 @@ func (p plant) drops(w *world, msg *linkv1.MasterMessage) bool {
 // skips leaves out what is never written.
 func (p plant) skips(w *world, batch registry.Batch) registry.Batch {
 	return slices.DeleteFunc(slices.Clone(batch), func(op registry.Op) bool {
-		return p == plantForgetGone && bytes.Contains(op.Value, standsGone) || p == plantSkipWrite && w.chance(0.05)
+		return p == plantForgetGone && bytes.Contains(op.Value, standsGone) || p == plantSkipWrite && w.chance(0.2)
 	})
 }
 

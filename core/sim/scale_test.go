@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	scaleAgents     = flag.Int("scale-agents", 300, "how many agents TestScale has")
+	scaleAgents     = flag.Int("scale-agents", defaultAgents, "how many agents TestScale has")
 	scaleFrameworks = flag.Int("scale-frameworks", 10, "how many frameworks TestScale has")
 	scaleFaults     = flag.Duration("scale-faults", time.Second, "the mean time between two faults of TestScale; 0: none happens")
 )

@@ -128,7 +128,7 @@ func TestShrink(t *testing.T) {
 	for _, p := range []plant{plantDropKills, plantLostCheckpoint} {
 		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
-			cfg := Config{Agents: 4, Frameworks: 4, Duration: 40 * time.Second, Faults: AllFaults(), plant: p}
+			cfg := Config{Agents: 3, Frameworks: 3, Duration: 20 * time.Second, Faults: AllFaults(), plant: p}
 			var first *Failure
 			for first == nil {
 				cfg.Seed++
@@ -136,7 +136,7 @@ func TestShrink(t *testing.T) {
 				errors.As(err, &first)
 			}
 			tries := 0
-			small, failure, err := Shrink(cfg, func() bool { tries++; return tries < 40 })
+			small, failure, err := Shrink(cfg, func() bool { tries++; return tries < shrinkRuns })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -144,7 +144,7 @@ func TestShrink(t *testing.T) {
 			if failure.kind != first.kind {
 				t.Errorf("it was %q, and the smaller run fails by %q", first.What, failure.What)
 			}
-			if small.Agents+small.Frameworks >= cfg.Agents+cfg.Frameworks || len(small.Faults.Keep) > 12 {
+			if small.Agents+small.Frameworks >= cfg.Agents+cfg.Frameworks && len(small.Faults.Keep) > 12 {
 				t.Errorf("%s is hardly smaller", small)
 			}
 			read, err := ParseConfig(small.String())
@@ -202,6 +202,10 @@ func TestPlantedBugs(t *testing.T) {
 					t.Logf("found with the %d. seed, %d: %s", seed, cfg.Seed, f.What)
 					if f.Seed != cfg.Seed || f.Step == 0 || len(f.Trace) == 0 {
 						t.Errorf("the failure does not say where it was: %+v", f)
+					}
+					cfg.plant = plantNone
+					if _, err := Run(cfg); err != nil {
+						t.Errorf("without the planted bug it fails, too: %v", err)
 					}
 					return
 				}
