@@ -60,6 +60,9 @@ docker run -d --name master --network host -v mezzo-master:/var/lib/mezzo mezzo`
 	{"simulator.md", "go test -count=1 ./core/sim                                 # what CI runs: seeds, determinism, shrinking, planted bugs", "CI runs it"},
 	{"simulator.md", "go test -count=1 -timeout 24h -run TestSeeds -v ./core/sim -args -seeds=100000 -first=1 -every-fault -audit=8", "it takes hours"},
 	{"simulator.md", "go test -count=1 -run TestSeeds ./core/sim -args -seed=123  # one seed, with its whole trace", "CI runs other seeds"},
+	{"telemetry.md", `ssh -L 6060:127.0.0.1:6060 MASTER
+go tool pprof http://127.0.0.1:6060/debug/pprof/profile     # thirty seconds of processor time
+go tool pprof http://127.0.0.1:6060/debug/pprof/heap        # memory`, "it needs another machine, and somebody who looks at the profile"},
 }
 
 // TestDocumentation runs every command of the README and of docs/, page by page, and
