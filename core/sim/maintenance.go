@@ -33,7 +33,7 @@ func (m *master) maintain(f Fault) {
 	}
 	var windows []state.Window
 	for _, h := range w.hosts {
-		if w.chance(0.6) {
+		if w.chance(min(0.6, 100/float64(len(w.hosts)))) {
 			windows = append(windows, state.Window{
 				Machines: []state.MachineID{{Hostname: h.name}},
 				Start:    m.now().Add(w.between(-10*time.Second, 30*time.Second)), Duration: w.between(0, 20*time.Second),

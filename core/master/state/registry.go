@@ -91,6 +91,15 @@ type registryEntry struct {
 	done func()
 }
 
+// What the registry's batch cannot hold would be tried for ever, and all behind
+// it would wait: whoever asks for it is refused.
+const (
+	// maxInfo bounds a FrameworkInfo, whose record is a third larger.
+	maxInfo = 256 << 10
+	// maxSchedule bounds the maintenance schedule's record.
+	maxSchedule = 384 << 10
+)
+
 const (
 	registryRetryFirst = time.Second
 	registryRetryMost  = 30 * time.Second

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -156,7 +157,13 @@ func (m *Machine) orderSchedule(in SetSchedule) {
 		}
 	}
 	now := m.wantedSchedule
-	m.replaceSchedule(newSchedule(windows, func(id MachineID) bool { return now.index[id].down }), func() {
+	next := newSchedule(windows, func(id MachineID) bool { return now.index[id].down })
+	// With every machine down it must be no larger than that.
+	if size := len(encodeRecord(scheduleRecord{Windows: windows, Down: slices.Collect(maps.Keys(next.index))})); size > maxSchedule {
+		fail("a schedule of %d machines in %d windows has up to %d bytes, the most is %d; plan fewer machines at a time, and those of one time in one window", len(seen), len(windows), size, maxSchedule)
+		return
+	}
+	m.replaceSchedule(next, func() {
 		m.logf(Info, "operator replaces the maintenance schedule", "windows", len(windows), "machines", len(seen))
 		m.reply(in.Request, nil)
 	})

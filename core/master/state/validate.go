@@ -47,6 +47,9 @@ func (m *Machine) checkFramework(info *mezzov1.FrameworkInfo, principal string) 
 	if info.Name == nil || info.User == nil {
 		return nil, "'FrameworkInfo.name' and 'FrameworkInfo.user' must be set"
 	}
+	if size := proto.Size(info); size > maxInfo {
+		return nil, fmt.Sprintf("'framework_info' has %d bytes, the most is %d", size, maxInfo)
+	}
 	if principal != "" && info.GetPrincipal() != principal {
 		if info.Principal != nil {
 			return nil, fmt.Sprintf("Framework principal '%s' does not match the authenticated principal '%s'", info.GetPrincipal(), principal)
