@@ -120,12 +120,16 @@ func TestDocumentation(t *testing.T) {
 	}
 }
 
-// tests is the source of this package's tests.
+// tests is the source of this package's tests, and of the core's.
 func tests(t *testing.T) string {
 	t.Helper()
-	files, err := filepath.Glob("*_test.go")
-	if err != nil {
-		t.Fatal(err)
+	var files []string
+	for _, pattern := range []string{"*_test.go", "../core/*/*_test.go"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: %v", pattern, err)
+		}
+		files = append(files, found...)
 	}
 	var all strings.Builder
 	for _, path := range files {

@@ -70,7 +70,8 @@ func Start(o Options) (*Session, error) {
 	args := []string{"--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--propagation", "private", "sh", "-ec"}
 	begin := "exec "
 	if o.Root != "" {
-		begin = ""
+		// What looks for the root's own mount, as runc does, finds one.
+		begin = fmt.Sprintf("mount --bind '%[1]s' '%[1]s'; ", o.Root)
 		for _, bind := range append([]string{"/dev:/dev", "/sys:/sys"}, o.Binds...) {
 			from, to, _ := strings.Cut(bind, ":")
 			begin += fmt.Sprintf("mkdir -p '%[2]s%[3]s'; mount --rbind '%[1]s' '%[2]s%[3]s'; ", from, o.Root, to)
