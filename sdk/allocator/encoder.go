@@ -334,7 +334,7 @@ func (e *Encoder) agentUpdated(v *AgentUpdated) *allocatorv1.AgentUpdated {
 	e.size += 96
 	out := &allocatorv1.AgentUpdated{
 		Number: number, Id: v.ID, Hostname: v.Hostname, Version: v.Version, Total: e.quantities(v.Total),
-		Region: v.Region, Zone: v.Zone, Active: v.Active, HoldingsSet: v.HoldingsSet,
+		Region: v.Region, Zone: v.Zone, Active: v.Active, HoldingsSet: v.HoldingsSet, DecisionsSeen: v.DecisionsSeen,
 	}
 	for _, a := range v.Attributes {
 		e.size += len(a.Name) + len(a.Text) + 8

@@ -96,6 +96,8 @@ type AgentUpdated struct {
 	// Holdings is the whole of what is held when HoldingsSet.
 	HoldingsSet bool
 	Holdings    []Holding
+	// DecisionsSeen is the highest decision that is in Holdings.
+	DecisionsSeen uint64
 }
 
 // Attribute is an agent's attribute: a text, a number, or ranges.

@@ -175,6 +175,9 @@ func (s *core) finish() {
 func (s *core) tell(events ...allocator.Event) {
 	for i, e := range events {
 		number := s.next + uint64(i)
+		if u, ok := e.(*allocator.AgentUpdated); ok {
+			u.DecisionsSeen = s.decided
+		}
 		s.note(fmt.Sprintf("event %d: %s", number, show(e)))
 		s.Apply(e, number, time.Now())
 	}

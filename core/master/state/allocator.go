@@ -251,7 +251,7 @@ func (m *Machine) tellAgent(a *agent, whole bool) {
 	}
 	m.sessions.each(func(s *session) {
 		if s.knows(a) {
-			m.tellOne(s, a, m.allocatorAgent(a, whole))
+			m.tellOne(s, a, m.allocatorAgent(s, a, whole))
 			return
 		}
 		// One that the snapshot will come to is told then. One that is new, or
@@ -283,8 +283,8 @@ func (m *Machine) tellFrameworkRemoved(f *framework) {
 	m.tellAlways(&allocator.FrameworkRemoved{ID: f.id})
 }
 
-// allocatorAgent is an agent as the allocator is told of it.
-func (m *Machine) allocatorAgent(a *agent, holdings bool) *allocator.AgentUpdated {
+// allocatorAgent is an agent as the allocator of a session is told of it.
+func (m *Machine) allocatorAgent(s *session, a *agent, holdings bool) *allocator.AgentUpdated {
 	u := &allocator.AgentUpdated{
 		ID: a.id, Hostname: a.hostname, Version: a.version, Total: a.total, Attributes: a.attributes,
 		Region: a.info.GetDomain().GetFaultDomain().GetRegion().GetName(),
@@ -292,6 +292,7 @@ func (m *Machine) allocatorAgent(a *agent, holdings bool) *allocator.AgentUpdate
 		Active: a.active(), Unavailability: a.unavailability(), HoldingsSet: holdings,
 	}
 	if holdings {
+		u.DecisionsSeen = s.seen
 		for _, h := range m.books.HoldingsOn(a.id) {
 			u.Holdings = append(u.Holdings, allocator.Holding{Framework: h.Framework, Role: h.Role, Resources: h.Offered.Add(h.Used)})
 		}
@@ -376,7 +377,7 @@ func (m *Machine) decide(s *session, d allocator.Decision) {
 	refuse := func(reason allocator.RefusalReason, message string) {
 		r := &allocator.Refused{Decision: number, Reason: reason, Message: message}
 		if a := m.agents[agentID]; a != nil && a.phase == present && s.knows(a) {
-			r.Agent = m.allocatorAgent(a, true)
+			r.Agent = m.allocatorAgent(s, a, true)
 		}
 		s.events = append(s.events, r)
 		m.logf(Debug, "decision refused", "decision", number, "reason", reason.String(), "message", message)

@@ -97,7 +97,7 @@ func (m *Machine) continueSnapshot(s *session) {
 
 // tellWholeAgent tells a session of an agent with all that is on it.
 func (m *Machine) tellWholeAgent(s *session, a *agent) {
-	m.tellOne(s, a, m.allocatorAgent(a, true))
+	m.tellOne(s, a, m.allocatorAgent(s, a, true))
 	for _, x := range m.filtersOn(a) {
 		e := &allocator.Filter{
 			Agent: a.id, Framework: x.key.framework, Role: x.key.role, Resources: x.resources,

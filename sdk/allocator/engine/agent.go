@@ -48,8 +48,9 @@ type holding struct {
 	amount vector
 }
 
-// agentUpdated is told of an agent, new or changed.
-func (e *Engine) agentUpdated(now time.Duration, u *allocatorv1.AgentUpdated) error {
+// agentUpdated is told of an agent, new or changed; its holdings, if they are
+// told, are those after the decision seen.
+func (e *Engine) agentUpdated(now time.Duration, u *allocatorv1.AgentUpdated, seen uint64) error {
 	total, err := e.kinds.parse(u.GetTotal())
 	if err != nil {
 		return err
@@ -76,6 +77,7 @@ func (e *Engine) agentUpdated(now time.Duration, u *allocatorv1.AgentUpdated) er
 		if err := e.setHoldings(a, u.GetHoldings()); err != nil {
 			return err
 		}
+		e.holdInflight(a, seen)
 	}
 	if look {
 		e.freed(a)
@@ -172,6 +174,21 @@ func (e *Engine) setHoldings(a *agent, list []*allocatorv1.Holding) error {
 	}
 	e.recompute(a)
 	return nil
+}
+
+// holdInflight adds what was decided on an agent after the decision seen. The
+// core has not handled that yet, and tells its end as of all that is held.
+func (e *Engine) holdInflight(a *agent, seen uint64) {
+	for i := len(e.inflight) - 1; i >= 0 && e.inflight[i].number > seen; i-- {
+		f := &e.inflight[i]
+		if f.agent != a {
+			continue
+		}
+		if c := e.client(f.client.framework.number, f.client.number); c != nil {
+			e.hold(a, c, f.offer)
+			e.touchAll(c)
+		}
+	}
 }
 
 // addHolding records a holding; free and the order of service are the

@@ -25,7 +25,7 @@ func (e *Engine) applyOne(now time.Duration, event *allocatorv1.Event) error {
 	case *allocatorv1.Event_Held:
 		return e.nowHeld(v.Held)
 	case *allocatorv1.Event_Agent:
-		return e.agentUpdated(now, v.Agent)
+		return e.agentUpdated(now, v.Agent, v.Agent.GetDecisionsSeen())
 	case *allocatorv1.Event_AgentRemoved:
 		if a := e.agent(v.AgentRemoved.GetNumber()); a != nil {
 			e.removeAgent(a)
@@ -213,8 +213,7 @@ func (e *Engine) converted(now time.Duration, v *allocatorv1.Converted) error {
 }
 
 // refused takes the core's word on the agent of a decision that was not
-// carried out, adds the decisions made since, and leaves the agent alone for a
-// while. A core that takes no decisions now (RATE), or none of this session yet
+// carried out, and leaves the agent alone for a while. A core that takes no decisions now (RATE), or none of this session yet
 // (STALE_SESSION), says nothing against the decision: the engine waits and
 // decides again.
 func (e *Engine) refused(now time.Duration, r *allocatorv1.Refused) error {
@@ -229,18 +228,10 @@ func (e *Engine) refused(now time.Duration, r *allocatorv1.Refused) error {
 		a = e.inflight[at].agent
 	}
 	if u := r.GetAgent(); u != nil {
-		if err := e.agentUpdated(now, u); err != nil {
+		if err := e.agentUpdated(now, u, max(r.GetDecision(), u.GetDecisionsSeen())); err != nil {
 			return err
 		}
 		a = e.agent(u.GetNumber())
-		for i := range e.inflight {
-			if f := &e.inflight[i]; f.number > r.GetDecision() && f.agent == a {
-				if c := e.client(f.client.framework.number, f.client.number); c != nil {
-					e.hold(a, c, f.offer)
-					e.touchAll(c)
-				}
-			}
-		}
 	} else if known {
 		e.release(a, e.inflight[at].client, e.inflight[at].offer)
 		e.freed(a)

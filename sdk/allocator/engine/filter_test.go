@@ -303,6 +303,27 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// An agent that comes back is told with its holdings as the core has them, which
+// has not handled the newest decision yet: that one is added, so that its end is
+// not taken off twice.
+func TestAgentComesBackBeforeADecisionIsHandled(t *testing.T) {
+	w := newWorld(t, defaults(), &engine.DominantShare{})
+	w.framework("f", "*")
+	w.agent("a", "cpus:4")
+	var decisions []*allocatorv1.Decision
+	for len(decisions) == 0 {
+		w.now += 10 * time.Millisecond
+		decisions, _ = w.engine.Run(w.now)
+	}
+	w.tell(w.State("a"))
+	w.carryOut(decisions)
+	w.wantNone()
+	w.release("a", "f", "*", w.parse("cpus:1"), 0, false)
+	if offers := w.settle(); len(offers) != 1 || !offers[0].Resources.Equal(w.parse("cpus:1")) {
+		t.Errorf("offers %v, want the CPU that was given back", describe(offers))
+	}
+}
+
 func TestRefusalsInARowDoubleTheRest(t *testing.T) {
 	w := newWorld(t, defaults(), &engine.DominantShare{})
 	w.framework("f", "*")

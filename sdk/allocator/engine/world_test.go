@@ -80,6 +80,11 @@ func (w *world) send(b allocator.Batch) {
 
 func (w *world) tell(events ...allocator.Event) {
 	w.t.Helper()
+	for _, e := range events {
+		if u, ok := e.(*allocator.AgentUpdated); ok {
+			u.DecisionsSeen = w.seen
+		}
+	}
 	w.apply(allocator.Batch{FirstEvent: w.next, Events: events, DecisionsSeen: w.seen})
 	w.next += uint64(len(events))
 }

@@ -1600,8 +1600,12 @@ type AgentUpdated struct {
 	// Planned unavailability, if any.
 	Unavailability *Unavailability `protobuf:"bytes,10,opt,name=unavailability,proto3" json:"unavailability,omitempty"`
 	// When holdings_set, the whole of what is held on the agent.
-	HoldingsSet   bool       `protobuf:"varint,11,opt,name=holdings_set,json=holdingsSet,proto3" json:"holdings_set,omitempty"`
-	Holdings      []*Holding `protobuf:"bytes,12,rep,name=holdings,proto3" json:"holdings,omitempty"`
+	HoldingsSet bool       `protobuf:"varint,11,opt,name=holdings_set,json=holdingsSet,proto3" json:"holdings_set,omitempty"`
+	Holdings    []*Holding `protobuf:"bytes,12,rep,name=holdings,proto3" json:"holdings,omitempty"`
+	// When holdings_set, the highest decision of this session that is in these
+	// holdings. What an allocator decided after it is to be added to them: the
+	// core has not handled it yet.
+	DecisionsSeen uint64 `protobuf:"varint,13,opt,name=decisions_seen,json=decisionsSeen,proto3" json:"decisions_seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1718,6 +1722,13 @@ func (x *AgentUpdated) GetHoldings() []*Holding {
 		return x.Holdings
 	}
 	return nil
+}
+
+func (x *AgentUpdated) GetDecisionsSeen() uint64 {
+	if x != nil {
+		return x.DecisionsSeen
+	}
+	return 0
 }
 
 type Attribute struct {
@@ -3875,7 +3886,7 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"\x0fmin_allocatable\x18\x02 \x03(\v2#.mezzo.allocator.v1.NamedQuantitiesR\x0eminAllocatable\x12 \n" +
 	"\vconstraints\x18\x03 \x01(\fR\vconstraints\"*\n" +
 	"\x10FrameworkRemoved\x12\x16\n" +
-	"\x06number\x18\x01 \x01(\rR\x06number\"\xcd\x03\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\"\xf4\x03\n" +
 	"\fAgentUpdated\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1a\n" +
@@ -3891,7 +3902,8 @@ const file_mezzo_allocator_v1_allocator_proto_rawDesc = "" +
 	"\x0eunavailability\x18\n" +
 	" \x01(\v2\".mezzo.allocator.v1.UnavailabilityR\x0eunavailability\x12!\n" +
 	"\fholdings_set\x18\v \x01(\bR\vholdingsSet\x127\n" +
-	"\bholdings\x18\f \x03(\v2\x1b.mezzo.allocator.v1.HoldingR\bholdings\"\x96\x01\n" +
+	"\bholdings\x18\f \x03(\v2\x1b.mezzo.allocator.v1.HoldingR\bholdings\x12%\n" +
+	"\x0edecisions_seen\x18\r \x01(\x04R\rdecisionsSeen\"\x96\x01\n" +
 	"\tAttribute\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x122\n" +
