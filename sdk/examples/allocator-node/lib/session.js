@@ -107,7 +107,8 @@ class Session {
     this.frameworks.delete(number);
   }
 
-  on_agent(a) {
+  // The holdings are those after the decision seen: later ones are added to them.
+  on_agent(a, seen = Number(a.decisionsSeen ?? 0)) {
     let agent = this.agents.get(a.number);
     if (!agent) this.agents.set(a.number, (agent = { number: a.number, held: new Map(), filters: [], total: new Map(), refusals: 0, until: 0 }));
     const attributes = JSON.stringify(a.attributes);
@@ -117,6 +118,9 @@ class Session {
     if (a.holdingsSet) {
       for (const [client, held] of agent.held) this.release(agent, client, held);
       for (const h of a.holdings) this.hold(agent, this.client(h.framework, h.role), Q.parse(h.quantities, this.kinds));
+      for (const d of this.inFlight) {
+        if (d.number > seen && d.agent === a.number) this.hold(agent, d.client, d.quantities);
+      }
     }
     this.soil(agent);
   }
@@ -177,16 +181,13 @@ class Session {
   }
 
   // A decision was not carried out: what the core says of the agent holds, and
-  // decisions made since are added to it. The agent is left alone for a while.
+  // the agent is left alone for a while.
   on_refused(r) {
     const decision = Number(r.decision);
     const refused = this.inFlight.find((d) => d.number === decision);
     this.inFlight = this.inFlight.filter((d) => d !== refused);
     if (r.agent) {
-      this.on_agent(r.agent);
-      for (const d of this.inFlight) {
-        if (d.number > decision && d.agent === r.agent.number) this.hold(this.agents.get(d.agent), d.client, d.quantities);
-      }
+      this.on_agent(r.agent, Math.max(decision, Number(r.agent.decisionsSeen ?? 0)));
     } else if (refused && this.agents.has(refused.agent)) {
       this.release(this.agents.get(refused.agent), refused.client, refused.quantities);
     }

@@ -90,6 +90,15 @@ test('a refused decision brings the truth, and later ones are added to it', (t) 
   assert.deepEqual(offers(), ['7: 1=2000 to 1']);
 });
 
+test('an agent that comes back holds what is under way, too', (t) => {
+  const { session, tell, offers } = cluster();
+  t.after(() => session.close());
+  const made = offers();
+  assert.ok(made.length > 0);
+  tell([['agent', { number: 1, id: 'agent', active: true, attributes: [], total: { kinds: [1, 2], amounts: ['3000', '1000'] }, holdingsSet: true, decisionsSeen: '0', holdings: [] }]]);
+  assert.deepEqual(offers(), []);
+});
+
 test('events twice, about the unknown, or of an unknown form do no harm', (t) => {
   const { session, tell, offers, released } = cluster();
   t.after(() => session.close());
