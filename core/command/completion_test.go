@@ -139,6 +139,31 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// A framework is torn down by its name or its id, once that was answered for, and
+// never one of several.
+func TestTeardown(t *testing.T) {
+	m := newMaster(t)
+	populate(m)
+	for _, c := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"teardown spark", 1, "nothing was done; --yes answers the question"},
+		{"teardown nobody --yes", 1, `no framework "nobody" is known`},
+		{"teardown", 2, "it is called as mezzo teardown FRAMEWORK"},
+		{"teardown spark --yes", 0, "ended framework aa-1-0001 (spark)"},
+	} {
+		out, errOut, code := invoke(t, append(strings.Fields(c.args), "--address", m.address)...)
+		if code != c.code || !strings.Contains(out+errOut, c.says) {
+			t.Errorf("%s: %d, %s%s", c.args, code, out, errOut)
+		}
+	}
+	if want := []string{"aa-1-0001"}; !slices.Equal(m.killed, want) {
+		t.Errorf("torn down were %v, want %v", m.killed, want)
+	}
+}
+
 // Tasks are killed by the beginning of their ids, and only those that run, and
 // never one of several.
 func TestKill(t *testing.T) {

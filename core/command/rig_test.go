@@ -31,7 +31,7 @@ type testMaster struct {
 	tasks      []*operatorv1.Task
 	roles      []*operatorv1.Role
 	plugins    []*operatorv1.Plugin
-	killed     []string
+	killed     []string // tasks, and frameworks that were torn down
 	watches    chan watchCall
 }
 
@@ -117,6 +117,13 @@ func (m *testMaster) KillTask(_ context.Context, q *operatorv1.KillTaskRequest) 
 	defer m.mu.Unlock()
 	m.killed = append(m.killed, q.FrameworkId+"/"+q.TaskId)
 	return &operatorv1.KillTaskResponse{}, nil
+}
+
+func (m *testMaster) Teardown(_ context.Context, q *operatorv1.TeardownRequest) (*operatorv1.TeardownResponse, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.killed = append(m.killed, q.FrameworkId)
+	return &operatorv1.TeardownResponse{}, nil
 }
 
 func (m *testMaster) Watch(q *operatorv1.WatchRequest, stream grpc.ServerStreamingServer[operatorv1.WatchEvent]) error {
