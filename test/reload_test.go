@@ -31,7 +31,7 @@ func TestReloadMaster(t *testing.T) {
 			t.Errorf("log-level %s: %+v", step[0], r)
 		}
 	}
-	if r := mezzo(t, env, "log-level", "loud"); r.code != 1 || !strings.Contains(r.stderr, `"loud": it is one of trace, debug`) {
+	if r := mezzo(t, env, "log-level", "loud"); r.code != 2 || !strings.Contains(r.stderr, `"loud": give one of trace, debug`) {
 		t.Errorf("a level that there is not: %+v", r)
 	}
 	if r := mezzo(t, env, "weights", "set", "web=7"); r.code != 0 {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/core/loglevel"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/reload"
 	"github.com/mezzo-os/mezzo/core/rpc"
@@ -40,7 +41,7 @@ func (s *operatorService) SetLogLevel(ctx context.Context, q *operatorv1.SetLogL
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	s.service.o.Logger.Info("log level set", "level", answer.GetLevel(), "until", answer.GetUntil().AsTime())
+	s.service.o.Logger.Info("log level set", "level", answer.GetLevel(), "until", loglevel.Until(answer))
 	return answer, nil
 }
 

@@ -142,3 +142,11 @@ func (s *Switch) Answer(q *operatorv1.SetLogLevelRequest) (*operatorv1.LogLevel,
 	}
 	return s.Message(), nil
 }
+
+// Until says in the log how long a level counts.
+func Until(l *operatorv1.LogLevel) string {
+	if l.GetUntil() == nil {
+		return "it is set again"
+	}
+	return l.GetUntil().AsTime().Format(time.RFC3339)
+}

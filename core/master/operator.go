@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mezzo-os/mezzo/core/loglevel"
 	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/core/metric"
 	"github.com/mezzo-os/mezzo/core/rpc"
@@ -133,7 +134,7 @@ func (s *operatorService) SetLogLevel(ctx context.Context, q *operatorv1.SetLogL
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	s.master.logger.Info("log level set", "level", answer.GetLevel(), "until", answer.GetUntil().AsTime())
+	s.master.logger.Info("log level set", "level", answer.GetLevel(), "until", loglevel.Until(answer))
 	return answer, nil
 }
 
