@@ -57,7 +57,13 @@ func newMetrics(a *Agent) *metrics {
 		m.fetches.WithLabelValues(outcome)
 		m.removals.WithLabelValues(outcome)
 	}
-	m.registry.MustRegister(m.fetches, m.removals, m.pulls, m.pulled, m.pulling, m.cleanups, m.waiting, m.age, &gauges{agent: a},
+	plugins := func() []*operatorv1.Plugin {
+		if a.options.Plugins == nil {
+			return nil
+		}
+		return a.options.Plugins()
+	}
+	m.registry.MustRegister(metric.NewPlugins(plugins), m.fetches, m.removals, m.pulls, m.pulled, m.pulling, m.cleanups, m.waiting, m.age, &gauges{agent: a},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -104,15 +110,13 @@ var (
 	usedDesc       = prometheus.NewDesc("mezzo_agent_resources_used", "What tasks and executors hold of it.", []string{"resource", "revocable"}, nil)
 	cacheDesc      = prometheus.NewDesc("mezzo_agent_fetch_cache_bytes", "What the fetch cache may hold.", nil, nil)
 	cachedDesc     = prometheus.NewDesc("mezzo_agent_fetch_cache_used_bytes", "What the fetch cache holds.", nil, nil)
-	pluginUpDesc   = prometheus.NewDesc("mezzo_plugin_up", "Whether a plugin runs and is healthy or degraded.", []string{"plugin"}, nil)
-	restartsDesc   = prometheus.NewDesc("mezzo_plugin_restarts_total", "How often a plugin's process had to be replaced.", []string{"plugin"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		startedDesc, registeredDesc, recoveryDesc, frameworksDesc, tasksDesc, taskEndsDesc, revokedDesc, executorsDesc, executorsEnded, launchesDesc,
-		updatesDesc, messagesDesc, resourcesDesc, usedDesc, cacheDesc, cachedDesc, pluginUpDesc, restartsDesc,
+		updatesDesc, messagesDesc, resourcesDesc, usedDesc, cacheDesc, cachedDesc,
 	} {
 		out <- d
 	}
@@ -134,12 +138,6 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 		used, total := f.CacheUse()
 		gauge(cacheDesc, float64(total))
 		gauge(cachedDesc, float64(used))
-	}
-	if a.options.Plugins != nil {
-		for _, p := range a.options.Plugins() {
-			gauge(pluginUpDesc, truth(p.GetState() == "healthy" || p.GetState() == "degraded"), p.GetId())
-			count(restartsDesc, uint64(p.GetRestarts()), p.GetId())
-		}
 	}
 	select {
 	case <-a.running:

@@ -63,7 +63,7 @@ func newMetrics(m *mirror, waiting func() int, leading func() bool) *metrics {
 		}
 		return 0
 	})
-	out.registry.MustRegister(inbox, leads, out.terms, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, out.swaps, out.revoked, &gauges{mirror: m}, m.tallies,
+	out.registry.MustRegister(inbox, leads, out.terms, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, out.swaps, out.revoked, &gauges{mirror: m}, m.tallies, metric.NewPlugins(m.listPlugins),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return out
 }
@@ -83,7 +83,6 @@ var (
 	frameworksDesc = prometheus.NewDesc("mezzo_master_frameworks", "Frameworks, by state.", []string{"state"}, nil)
 	tasksDesc      = prometheus.NewDesc("mezzo_master_tasks", "Tasks that the master knows, by state.", []string{"state"}, nil)
 	offersDesc     = prometheus.NewDesc("mezzo_master_offers", "Outstanding offers.", nil, nil)
-	restartsDesc   = prometheus.NewDesc("mezzo_plugin_restarts_total", "How often a plugin's process had to be replaced.", []string{"plugin"}, nil)
 	// Of a role: per role and resource.
 	roleSharesDesc    = prometheus.NewDesc("mezzo_master_role_dominant_share", "A role's greatest share of any resource of the cluster, offers included, without the roles below it.", []string{"role"}, nil)
 	roleAllocatedDesc = prometheus.NewDesc("mezzo_master_role_allocated", "What the tasks and executors in a role hold, without the roles below it.", []string{"role", "resource"}, nil)
@@ -95,13 +94,11 @@ var (
 	taskEndsDesc      = prometheus.NewDesc("mezzo_master_tasks_ended_total", "Tasks that have ended, by their last state and who said so and why, since the process began.", []string{"state", "source", "reason"}, nil)
 	agentChangesDesc  = prometheus.NewDesc("mezzo_master_agent_changes_total", "Agents that registered, registered again, became unreachable or were removed, since the process began.", []string{"change"}, nil)
 	operationEndsDesc = prometheus.NewDesc("mezzo_master_operations_ended_total", "Operations on resources that have ended, by type and their last state, since the process began.", []string{"type", "state"}, nil)
-
-	upDesc = prometheus.NewDesc("mezzo_plugin_up", "Whether a plugin runs and is healthy or degraded.", []string{"plugin"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{agentsDesc, frameworksDesc, tasksDesc, offersDesc, restartsDesc, upDesc, roleSharesDesc,
+	for _, d := range []*prometheus.Desc{agentsDesc, frameworksDesc, tasksDesc, offersDesc, roleSharesDesc,
 		roleAllocatedDesc, roleConsumedDesc, roleGuaranteeDesc, roleLimitDesc, awaitedDesc, taskEndsDesc, agentChangesDesc, operationEndsDesc} {
 		out <- d
 	}
@@ -140,14 +137,6 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(agentChangesDesc, prometheus.CounterValue, float64(n), change)
 	}
 	gauge(offersDesc, float64(len(m.offers)))
-	for id, p := range m.plugins {
-		out <- prometheus.MustNewConstMetric(restartsDesc, prometheus.CounterValue, float64(p.Restarts), id)
-		up := 0.0
-		if p.State == "healthy" || p.State == "degraded" {
-			up = 1
-		}
-		gauge(upDesc, up, id)
-	}
 }
 
 // collectRole tells what a role has and may have. Roles are few: operators
