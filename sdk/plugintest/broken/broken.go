@@ -162,16 +162,22 @@ func (t *tampered) Recv() (*allocatorv1.FromCore, error) {
 	}
 	b := m.GetBatch()
 	t.events += len(b.GetEvents())
-	if seen := b.GetDecisionsSeen(); seen >= t.first {
-		b.DecisionsSeen = t.inner(seen)
+	if b != nil {
+		b.DecisionsSeen = t.innerSeen(b.GetDecisionsSeen())
 	}
 	for _, list := range [][]*allocatorv1.Event{b.GetDefinitions(), b.GetEvents()} {
 		for _, e := range list {
 			if k := e.GetKind(); k != nil {
 				t.kinds[k.GetNumber()] = k.GetType()
 			}
+			if a := e.GetAgent(); a != nil {
+				a.DecisionsSeen = t.innerSeen(a.GetDecisionsSeen())
+			}
 			if r := e.GetRefused(); r != nil && r.GetDecision() >= t.first {
 				r.Decision = t.inner(r.GetDecision())
+				if r.Agent != nil {
+					r.Agent.DecisionsSeen = t.innerSeen(r.Agent.GetDecisionsSeen())
+				}
 			}
 			if t.fault.event != nil && !t.fault.event(t, e, b.GetSnapshot()) {
 				e.Event = nil
@@ -183,6 +189,14 @@ func (t *tampered) Recv() (*allocatorv1.FromCore, error) {
 
 // inner is the engine's number of a decision that bears this one outside.
 func (t *tampered) inner(number uint64) uint64 { return t.first + (number-t.first)/t.copies }
+
+// innerSeen is the engine's number of the last decision that was seen outside.
+func (t *tampered) innerSeen(number uint64) uint64 {
+	if number < t.first {
+		return number
+	}
+	return t.inner(number)
+}
 
 func (t *tampered) Send(m *allocatorv1.FromAllocator) error {
 	if t.copies > 1 {
