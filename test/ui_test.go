@@ -35,7 +35,7 @@ type browser struct {
 
 func newBrowser(t *testing.T, c *cluster) *browser {
 	t.Helper()
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.UserDataDir(tempDir(t)), chromedp.WSURLReadTimeout(patience))
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.UserDataDir(profile(t)), chromedp.WSURLReadTimeout(patience))
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
 	// What the browser tells beyond what chromedp knows is no complaint of a page.
@@ -60,6 +60,20 @@ func newBrowser(t *testing.T, c *cluster) *browser {
 	})
 	b.do(network.Enable())
 	return b
+}
+
+// profile is a directory for a browser, which may write to it for a moment after
+// it was ended.
+func profile(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "mezzo-e2e-browser-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		eventually(t, "the browser's files to be removed", func() bool { return os.RemoveAll(dir) == nil })
+	})
+	return dir
 }
 
 func (b *browser) complain(text string) {
@@ -115,7 +129,22 @@ func (b *browser) see(words ...string) {
 // press presses the button of this text, in the dialog if there is one.
 func (b *browser) press(text string) {
 	b.t.Helper()
-	b.do(chromedp.Click(fmt.Sprintf(`(//dialog//button[normalize-space()=%q] | //main//button[normalize-space()=%q])[last()]`, text, text), chromedp.BySearch))
+	b.click(fmt.Sprintf(`(//dialog//button[normalize-space()=%q] | //main//button[normalize-space()=%q])[last()]`, text, text))
+}
+
+// click clicks on an element, and again on the one in its place if it was drawn
+// anew just then.
+func (b *browser) click(path string) {
+	b.t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		err := chromedp.Run(b.ctx, chromedp.Click(path, chromedp.BySearch))
+		if err == nil {
+			return
+		}
+		if !strings.Contains(err.Error(), "Could not find node with given id") || time.Now().After(deadline) {
+			b.t.Fatalf("the browser: a click on %s: %v", path, err)
+		}
+	}
 }
 
 // picture keeps the page as it is, for people to look at.
@@ -185,7 +214,7 @@ func TestPages(t *testing.T) {
 	b.press("Sandbox")
 	b.see("stdout", "stderr", "-rw-", "download")
 	b.picture("sandbox")
-	b.do(chromedp.Click(`//main//a[normalize-space()="stdout"]`, chromedp.BySearch))
+	b.click(`//main//a[normalize-space()="stdout"]`)
 	b.see("begin", "line 1 of the log", "follow the end")
 	last := strings.TrimSpace(long.stdout.String())
 	b.see(last[strings.LastIndexByte(last, '\n')+1:]) // it grows
@@ -298,7 +327,13 @@ func TestPagesOfALargeCluster(t *testing.T) {
 		b.do(chromedp.KeyEvent(kb.PageDown))
 	}
 	eventually(t, "other rows", func() bool { _, first := rows(); return first != top })
-	id := swarm.Agent(7).ID()
+	id := ""
+	for i := range 1000 {
+		// No other id begins with it.
+		if of := swarm.Agent(i).ID(); strings.HasSuffix(of, "-S500") {
+			id = of
+		}
+	}
 	// As a keyboard does: what the page does not let happen types nothing.
 	b.do(input.DispatchKeyEvent(input.KeyDown).WithKey("/").WithText("/"), input.DispatchKeyEvent(input.KeyUp).WithKey("/"), chromedp.KeyEvent(id))
 	b.see("1 of 1,001", id)

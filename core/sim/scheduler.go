@@ -493,6 +493,9 @@ func rank(s mezzov1.TaskState) int {
 // told is a status that nobody waits for: a refusal, a loss, an answer.
 func (s *scheduler) told(r *record, st *mezzov1.TaskStatus, subjects []string) {
 	w := s.w
+	if s.cur != nil && s.cur.master != w.leader && !nowhere(st.GetState()) {
+		return // a leader that does not know yet that it leads no more says what it knew
+	}
 	if r.final != nil && !nowhere(st.GetState()) {
 		w.fail(subjects, "task %s has ended as %s and the master says %s", r.id, describeStatus(r.final), describeStatus(st))
 	}
