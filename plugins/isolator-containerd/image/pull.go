@@ -239,6 +239,9 @@ func (s *Store) fetch(ctx context.Context, c *client.Client, name string, config
 	if errors.As(err, &answer) && answer.StatusCode == http.StatusRequestedRangeNotSatisfiable {
 		err = get() // the registry cannot go on where an earlier pull broke off
 	}
+	for again := 0; collected(err) && again < 2; again++ {
+		err = get()
+	}
 	if err == nil {
 		f.pulled = &Pulled{Bytes: f.came(), Took: time.Since(begun)}
 		s.o.Logger.Info("image pulled", "image", name, "bytes", f.pulled.Bytes, "took", f.pulled.Took.Round(time.Millisecond))
@@ -265,6 +268,14 @@ func spoilt(err error) bool {
 	var answer remoteerrors.ErrUnexpectedStatus
 	return errdefs.IsFailedPrecondition(err) ||
 		errors.As(err, &answer) && answer.StatusCode == http.StatusRequestedRangeNotSatisfiable
+}
+
+// collected is whether a layer that was here when the pull came to it was
+// collected before the next was put on it: containerd finds what an earlier,
+// failed pull has unpacked, and older daemons do not keep that for whoever
+// finds it. The next try finds it missing, and unpacks it.
+func collected(err error) bool {
+	return errdefs.IsNotFound(err) && strings.Contains(err.Error(), "extraction snapshot")
 }
 
 // discard forgets what has come in part.
@@ -417,7 +428,7 @@ func hint(err error, text string) string {
 	}
 	var network net.Error
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errStalled):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errStalled), collected(err):
 		return ""
 	case has("no match for platform"):
 		return "it does not exist for this agent's platform"

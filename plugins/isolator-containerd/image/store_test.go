@@ -14,10 +14,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.uber.org/goleak"
@@ -519,6 +522,63 @@ func TestFaults(t *testing.T) {
 		t.Errorf("a registry that is away may be tried again: %v", err)
 	}
 	b.refused(image.Want{Reference: "No Name"}, "No Name")
+}
+
+// forgetful is a snapshotter that once says that it has what it has not: what
+// is seen when a snapshot is collected just after it was found.
+type forgetful struct {
+	snapshots.Snapshotter
+	lies atomic.Int32 // how many are left
+}
+
+// Prepare implements snapshots.Snapshotter.
+func (f *forgetful) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	if parent == "" && f.lies.Load() > 0 {
+		return nil, errdefs.ErrAlreadyExists
+	}
+	return f.Snapshotter.Prepare(ctx, key, parent, opts...)
+}
+
+// Stat implements snapshots.Snapshotter.
+func (f *forgetful) Stat(ctx context.Context, key string) (snapshots.Info, error) {
+	if f.lies.Add(-1) >= 0 {
+		return snapshots.Info{Name: key, Kind: snapshots.KindCommitted}, nil
+	}
+	return f.Snapshotter.Stat(ctx, key)
+}
+
+// TestCollectedWhilePulled: the first layer of an image, which an earlier pull
+// has left, is collected before the second is put on it; the pull begins anew.
+func TestCollectedWhilePulled(t *testing.T) {
+	containerdtest.Require(t)
+	r := containerdtest.ServeRegistry(t, nil)
+	app := containerdtest.Busybox()
+	app.Random = 1 << 10 // a second layer
+	r.Push(t, "app", "1", app)
+	b := newBench(t, open(r.Host))
+	f := &forgetful{Snapshotter: b.client.SnapshotService("")}
+	c, err := client.New("", client.WithServices(
+		client.WithContentStore(b.client.ContentStore()), client.WithImageStore(b.client.ImageService()),
+		client.WithLeasesService(b.client.LeasesService()), client.WithDiffService(b.client.DiffService()),
+		client.WithIntrospectionService(b.client.IntrospectionService()),
+		client.WithSnapshotters(map[string]snapshots.Snapshotter{"overlayfs": f, "": f})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := open(r.Host)
+	config.Stall = patience
+	s, err := image.New(image.Options{Client: func() (*client.Client, error) { return c, nil }, Namespace: b.d.Namespace, Config: config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	f.lies.Store(1)
+	if _, err := s.Provide(b.ctx(), "c1", image.Want{Reference: r.Host + "/app:1"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if f.lies.Load() >= 0 {
+		t.Error("nobody was lied to")
+	}
 }
 
 // TestSharedPull: ten containers that want an image at the same time cause one
