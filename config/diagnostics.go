@@ -168,3 +168,38 @@ func DiagnosticText(f *File, diags hcl.Diagnostics) string {
 	_ = WriteDiagnostics(&out, f.Sources(), diags, Format{}) // into memory
 	return out.String()
 }
+
+// Finding is a diagnostic for programs.
+type Finding struct {
+	Severity string `json:"severity"` // "error" or "warning"
+	Summary  string `json:"summary"`
+	Detail   string `json:"detail,omitempty"`
+	// Where it is; empty for what has no place, such as a file that is missing.
+	// Lines and columns count from 1, columns in characters.
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
+	// The other place, where two are at odds.
+	OtherFile   string `json:"other_file,omitempty"`
+	OtherLine   int    `json:"other_line,omitempty"`
+	OtherColumn int    `json:"other_column,omitempty"`
+}
+
+// Findings are diagnostics for programs, in their order; never nil.
+func Findings(diags hcl.Diagnostics) []Finding {
+	out := []Finding{}
+	for _, diag := range diags {
+		f := Finding{Severity: "error", Summary: diag.Summary, Detail: diag.Detail}
+		if diag.Severity == hcl.DiagWarning {
+			f.Severity = "warning"
+		}
+		if at := diag.Subject; at != nil {
+			f.File, f.Line, f.Column = at.Filename, at.Start.Line, at.Start.Column
+		}
+		if other, ok := diag.Extra.(otherPlace); ok {
+			f.OtherFile, f.OtherLine, f.OtherColumn = other.rng.Filename, other.rng.Start.Line, other.rng.Start.Column
+		}
+		out = append(out, f)
+	}
+	return out
+}

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -263,6 +264,21 @@ func TestPluginLockPinsBinaries(t *testing.T) {
 				t.Errorf("config check after the second lock: %+v", r)
 			}
 		})
+	}
+}
+
+// What a plugin has to say has its place for programs, too; and nothing is an empty
+// list.
+func TestConfigCheckJSON(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(tempDir(t), "agent.hcl")
+	for controllers, want := range map[string]string{`["cpu", "cpv"]`: `"line": 5`, `["cpu"]`: ""} {
+		writeFile(t, file, "data_dir = \"/d\"\nagent {\n}\nisolator \"cgroups\" {\n  config { controllers = "+controllers+" }\n}\n")
+		r := mezzo(t, nil, "config", "check", "--json", file)
+		var found []map[string]any
+		if err := json.Unmarshal([]byte(r.stdout), &found); err != nil || r.stderr != "" || (r.code == 0) != (want == "") || (len(found) == 0) != (want == "") || !strings.Contains(r.stdout, want) {
+			t.Errorf("controllers %s: %+v, %v, want %q", controllers, r, err, want)
+		}
 	}
 }
 

@@ -23,16 +23,17 @@ func (c *cli) configCommand() *cobra.Command {
 		Short: "Find every error in a configuration, the plugins' own complaints included",
 		Long: `Reads configuration files (or directories of them) as a master and an agent
 would, starts each plugin for a moment to check its part, and prints every error
-with its place. It prints nothing and exits 0 when all is well. What it takes
-starts: ports that are taken are all that it does not look at.
+with its place. It prints nothing (with --json: []) and exits 0 when all is well.
+What it takes starts: ports that are taken are all that it does not look at.
 
 A file without a data_dir is for a start that gets --data-dir, or for mezzo dev;
 that is a warning, unless --data-dir is given here, too.`,
-		Example: "  mezzo config check /etc/mezzo.d\n  mezzo config check --data-dir /var/lib/mezzo agent.hcl",
+		Example: "  mezzo config check /etc/mezzo.d\n  mezzo config check --json /etc/mezzo.d | jq -r '.[] | \"\\(.file):\\(.line): \\(.summary)\"'\n  mezzo config check --data-dir /var/lib/mezzo agent.hcl",
 		Args:    cobra.MinimumNArgs(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return c.configCheck(cmd.Context(), args, dataDir) },
 	}
 	check.Flags().StringVar(&dataDir, "data-dir", "", "what a start will get as its --data-dir")
+	c.addJSONFlag(check, shapeOfValue(jsonList, config.Finding{}))
 	group.AddCommand(check)
 	return group
 }
@@ -50,7 +51,7 @@ func needVerb(cmd *cobra.Command, _ []string) error {
 
 func (c *cli) configCheck(ctx context.Context, paths []string, dataDir string) error {
 	file, diags := config.Load(paths)
-	var plugins []pluginhost.Spec
+	var plugins []checkedPlugin
 	if !diags.HasErrors() {
 		defaults, err := c.defaults(dataDir)
 		if err != nil {
@@ -67,9 +68,9 @@ func (c *cli) configCheck(ctx context.Context, paths []string, dataDir string) e
 			diags = diags.Extend(more)
 			if !more.HasErrors() {
 				diags = diags.Extend(m.Check())
-				plugins = append(plugins, pluginhost.FromConfig(*m.Allocator, m.PluginDir))
+				plugins = append(plugins, checkedPlugin{*m.Allocator, m.PluginDir})
 				for _, p := range m.Frameworks {
-					plugins = append(plugins, pluginhost.FromConfig(p, m.PluginDir))
+					plugins = append(plugins, checkedPlugin{p, m.PluginDir})
 				}
 			}
 		}
@@ -79,14 +80,30 @@ func (c *cli) configCheck(ctx context.Context, paths []string, dataDir string) e
 			if !more.HasErrors() {
 				diags = diags.Extend(a.Check())
 				for _, p := range slices.Concat(a.Isolators, a.Frameworks) {
-					plugins = append(plugins, pluginhost.FromConfig(p, a.PluginDir))
+					plugins = append(plugins, checkedPlugin{p, a.PluginDir})
 				}
 			}
 		}
 	}
+	diags = unique(diags)
 	failed := diags.HasErrors()
-	c.diagnose(file, unique(diags))
-	if c.checkPlugins(ctx, file, plugins) || failed {
+	if !c.json {
+		c.diagnose(file, diags)
+	}
+	complaints := checkPlugins(ctx, plugins)
+	for _, complaint := range complaints {
+		if !c.json {
+			c.complain(file, complaint.err)
+		}
+		failed = true
+		diags = diags.Extend(complaint.diagnostics())
+	}
+	if c.json {
+		if err := c.printValue(config.Findings(diags)); err != nil {
+			return err
+		}
+	}
+	if failed {
 		return &exitError{code: 1}
 	}
 	return nil
@@ -105,11 +122,40 @@ func unique(diags hcl.Diagnostics) hcl.Diagnostics {
 	return out
 }
 
-// checkPlugins starts each plugin for a moment, and says whether any complained.
-func (c *cli) checkPlugins(ctx context.Context, file *config.File, plugins []pluginhost.Spec) bool {
-	failed := false
+// checkedPlugin is a plugin that a configuration declares, or that runs by default.
+type checkedPlugin struct {
+	block config.Plugin
+	dir   string // where plugins' binaries are
+}
+
+// complaint is what is wrong with a plugin.
+type complaint struct {
+	block config.Plugin
+	err   error
+}
+
+// diagnostics are those that the complaint holds, or one of all that it says.
+func (x complaint) diagnostics() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	if errors.As(x.err, &diags) && len(diags) > 0 {
+		return diags
+	}
+	diag := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: x.block.ID() + ": it does not start", Detail: x.err.Error()}
+	if e := (*pluginhost.Error)(nil); errors.As(x.err, &e) {
+		diag.Summary = e.Summary()
+	}
+	if (x.block.DefRange != hcl.Range{}) {
+		diag.Subject = &x.block.DefRange
+	}
+	return hcl.Diagnostics{diag}
+}
+
+// checkPlugins starts each plugin for a moment, and returns what they complain of.
+func checkPlugins(ctx context.Context, plugins []checkedPlugin) []complaint {
+	var out []complaint
 	checked := map[string]bool{}
-	for _, spec := range plugins {
+	for _, p := range plugins {
+		spec := pluginhost.FromConfig(p.block, p.dir)
 		// A framework block of master and agent together is one block.
 		if place := spec.ID() + " " + spec.Place; checked[place] && spec.Place != "" {
 			continue
@@ -117,11 +163,10 @@ func (c *cli) checkPlugins(ctx context.Context, file *config.File, plugins []plu
 			checked[place] = true
 		}
 		if err := pluginhost.Check(ctx, spec, pluginhost.Options{}); err != nil {
-			failed = true
-			c.complain(file, err)
+			out = append(out, complaint{p.block, err})
 		}
 	}
-	return failed
+	return out
 }
 
 // complain prints an error: with the operator's lines where it has places.

@@ -48,7 +48,7 @@ meanwhile. An object that changes several times in a tenth of a second is told o
 	cmd.Flags().StringSliceVar(&w.kinds, "kind", nil, "only these kinds, of "+strings.Join(eventKinds, ", "))
 	cmd.Flags().BoolVarP(&w.all, "all", "a", false, "every change, of amounts too")
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd, jsonShape{jsonLines, []string{"time time", "kind string", "id string", "change string", "text string", "object object"}})
+	c.addJSONFlag(cmd, shapeOfValue(jsonLines, eventLine{}))
 	return cmd
 }
 
@@ -75,6 +75,7 @@ type eventLine struct {
 func (w *eventWriter) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	notice := notice{w: w.cli.err, what: "the stream of events"}
 	feed, err := w.cli.watch(ctx, &operatorv1.WatchRequest{Operations: true})
 	if err != nil {
 		return err
@@ -84,11 +85,14 @@ func (w *eventWriter) run(ctx context.Context) error {
 		case h.over:
 			return h.lost
 		case h.lost != nil:
-			fmt.Fprintf(w.cli.err, "mezzo: the stream of events is lost, connecting again: %v\n", h.lost)
+			notice.isLost(h.lost)
 		case h.conn != nil:
 			w.mirror.begin()
 		default:
 			began := !w.mirror.whole()
+			if h.event.GetSnapshotEnd() != nil {
+				notice.isBack()
+			}
 			for _, d := range w.mirror.apply(h.event) {
 				if err := w.write(&d); err != nil {
 					return err

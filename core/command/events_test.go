@@ -41,6 +41,10 @@ func TestEventsGoOnWithTheNextMaster(t *testing.T) {
 		t.Errorf("amounts, or what was there before, are told:\n%s", c.out)
 	}
 	w.end <- status.Error(codes.Unavailable, "the master does not lead any more")
+	// However often it fails, it is said once; and then that it is back.
+	for range 3 {
+		m.watched(t).end <- status.Error(codes.Unavailable, "no master leads")
+	}
 	w = m.watched(t)
 	c.err.await(t, "connecting again: the master does not lead any more")
 	gone := proto.CloneOf(busy)
@@ -51,6 +55,9 @@ func TestEventsGoOnWithTheNextMaster(t *testing.T) {
 		t.Errorf("RUNNING is told %d times:\n%s", got, c.out)
 	}
 	c.out.await(t, "framework  m-0001  spark removed\n")
+	if got := c.err.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "mezzo: the stream of events is back, after ") {
+		t.Errorf("two lines were wanted:\n%s", got)
+	}
 	c.cancel()
 	if code := <-c.code; code != 0 {
 		t.Errorf("it ends with %d: %s", code, c.err)

@@ -52,6 +52,41 @@ func wrapped(line string) []string {
 	return append(out, now)
 }
 
+// helpCommand is `mezzo help`. Cobra's own exits with 0 for what is not there.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [VERB…]", Short: "Help about a verb, or one of the topics below",
+		Long:    "Prints the help of a verb, as its --help does, or of a topic.",
+		Example: "  mezzo help run\n  mezzo help agent drain\n  mezzo help exit-codes",
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if about == nil || err != nil {
+				about = cmd.Root()
+				rest = args
+			}
+			if len(rest) > 0 {
+				return noVerb(about, rest[0])
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+			about, rest, err := cmd.Root().Find(args)
+			if about == nil || err != nil || len(rest) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var words []string
+			for _, child := range about.Commands() {
+				if (child.IsAvailableCommand() || child.IsAdditionalHelpTopicCommand()) && strings.HasPrefix(child.Name(), typed) {
+					words = append(words, described(child.Name(), "%s", child.Short))
+				}
+			}
+			return words, cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+}
+
 // topics are pages of the help that belong to no verb.
 func topics() []*cobra.Command {
 	return []*cobra.Command{
@@ -84,7 +119,11 @@ when there is no such task, or no way to it.`,
     mezzo events: an object a line, with time, id, change (added, changed or
     removed) and the object as the list has it;
   - a verb that shows one thing: one object;
-  - an order: an object a line, whose done says in words what was done.
+  - an order: an object a line, whose done says in words what was done;
+  - config check: one list of what is wrong, [] when nothing is.
+
+run, logs, exec and attach print what tasks write, and nothing else. master, agent
+and dev log; log_json in their configuration has them log JSON.
 
 Names are in snake_case. 64-bit integers are numbers, ids and enumerated values
 are strings, times are RFC 3339 in UTC. A field that is not set is left out: its

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,39 +43,58 @@ on those that --agent names.`,
 	return cmd
 }
 
-func (c *cli) addImageFlags(cmd *cobra.Command, o *imageOptions) {
+func addImageFlags(cmd *cobra.Command, o *imageOptions) {
 	f := cmd.Flags()
 	f.StringArrayVar(&o.agents, "agent", nil, "only this agent (its id, the beginning or the end of it, or its host name); may be repeated")
 	f.StringVar(&o.isolator, "isolator", "", "only this isolator of the agents")
-	c.addClientFlags(cmd)
 }
 
 func imageShape() jsonShape { return shapeOf(jsonList, (*operatorv1.Image)(nil)) }
 
+// imagesAgain is how often --watch asks agents for their images.
+const imagesAgain = 3 * time.Second
+
+// imagesTimeout bounds what one agent is waited for while others are asked too.
+const imagesTimeout = 8 * time.Second
+
 func (c *cli) imageListCommand() *cobra.Command {
 	var o imageOptions
-	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the images that agents have", Args: cobra.NoArgs,
-		Long:    "CONTAINERS is how many use an image now. A pinned one was imported, or is named in the agent's configuration, and is never collected.",
-		Example: "  mezzo image list\n  mezzo image list --agent node7 --json",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			images := []*operatorv1.Image{}
-			err := c.eachImageAgent(cmd.Context(), o, func(_ string, client operatorv1.AgentOperatorClient) error {
-				ctx, cancel := context.WithTimeout(cmd.Context(), queryTimeout)
+	known := map[string][]*operatorv1.Image{} // what agents have answered last
+	return listCommand(c, list[*operatorv1.Image]{
+		use: "list", aliases: []string{"ls"}, short: "List the images that agents have",
+		long: "CONTAINERS is how many use an image now. A pinned one was imported, or is named in the agent's configuration, and is never collected.\n" +
+			"With --watch agents are asked every 3 s; of one that does not answer, what it answered last is shown.",
+		example: "  mezzo image list\n  mezzo image list --agent node7 --json\n  mezzo image list --watch",
+		flags:   func(cmd *cobra.Command) { addImageFlags(cmd, &o) },
+		fetch: func(ctx context.Context, client operatorv1.OperatorClient, _ []string) ([]*operatorv1.Image, error) {
+			agents, err := agentsFor(ctx, client, o.agents)
+			if err != nil {
+				return nil, err
+			}
+			var mu sync.Mutex
+			silent, err := c.atAgents(agents, agentQueries, func(agent imageAgent, client operatorv1.AgentOperatorClient) error {
+				ctx, cancel := context.WithTimeout(ctx, imagesTimeout)
 				defer cancel()
 				answer, err := client.ListImages(ctx, &operatorv1.ListImagesRequest{Isolator: o.isolator})
-				images = append(images, answer.GetImages()...)
+				if err == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					known[agent.id] = answer.GetImages()
+				}
 				return err
 			})
-			if err == nil || len(images) > 0 {
-				err = errors.Join(err, c.showImages(images))
+			images := []*operatorv1.Image{}
+			for _, agent := range agents {
+				images = append(images, known[agent.id]...)
 			}
-			return err
+			return images, errors.Join(append(silent, err)...)
 		},
-	}
-	c.addImageFlags(cmd, &o)
-	c.addJSONFlag(cmd, imageShape())
-	return cmd
+		header: imageHeader,
+		row:    imageRow,
+		key:    func(i *operatorv1.Image) string { return i.GetAgentId() + "/" + i.GetIsolator() + "/" + i.GetName() },
+		again:  imagesAgain,
+		empty:  noImages,
+	})
 }
 
 func (c *cli) imageImportCommand() *cobra.Command {
@@ -109,7 +130,8 @@ oci-archive:FILE write, plain or compressed. They stay until mezzo image rm.`,
 			return err
 		},
 	}
-	c.addImageFlags(cmd, &o)
+	addImageFlags(cmd, &o)
+	c.addClientFlags(cmd)
 	c.addJSONFlag(cmd, imageShape())
 	cmd.Flags().StringVar(&o.name, "name", "", "the image's name, for an archive with one (default: the archive's own)")
 	return cmd
@@ -132,70 +154,110 @@ func (c *cli) imageRemoveCommand() *cobra.Command {
 			})
 		},
 	}
-	c.addImageFlags(cmd, &o)
+	addImageFlags(cmd, &o)
+	c.addClientFlags(cmd)
 	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 
-// eachImageAgent does something with every agent that is meant: those that keep
-// images, unless they are named. What does not work on one is said, and does not
-// hold up the others; the error then says that there was such.
-func (c *cli) eachImageAgent(ctx context.Context, o imageOptions, do func(agent string, client operatorv1.AgentOperatorClient) error) error {
-	addresses := map[string]string{}
-	var order []string
-	add := func(name, address string) {
-		if _, there := addresses[name]; !there && address != "" {
-			order = append(order, name)
-			addresses[name] = address
-		}
-	}
-	for _, name := range o.agents {
-		address, err := c.agentAddress(ctx, name)
+// imageAgent is an agent that may have images.
+type imageAgent struct {
+	id, address string
+	named       bool // by the operator
+}
+
+// agentsFor are the agents of these names, or all when there are none.
+func agentsFor(ctx context.Context, client operatorv1.OperatorClient, names []string) ([]imageAgent, error) {
+	var out []imageAgent
+	for _, name := range names {
+		a, err := agentNamed(ctx, client, name)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		add(name, address)
+		address, err := addressOf(a)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(out, func(other imageAgent) bool { return other.id == a.GetId() }) {
+			out = append(out, imageAgent{a.GetId(), address, true})
+		}
 	}
-	if len(o.agents) == 0 {
-		err := c.withOperator(ctx, func(ctx context.Context, client operatorv1.OperatorClient) error {
-			list, err := client.ListAgents(ctx, &operatorv1.ListAgentsRequest{})
-			for _, a := range list.GetAgents() {
-				add(a.GetId(), a.GetRpcAddress())
+	if len(names) > 0 {
+		return out, nil
+	}
+	list, err := client.ListAgents(ctx, &operatorv1.ListAgentsRequest{})
+	for _, a := range list.GetAgents() {
+		if a.GetRpcAddress() != "" {
+			out = append(out, imageAgent{a.GetId(), a.GetRpcAddress(), false})
+		}
+	}
+	if err == nil && len(out) == 0 {
+		err = errors.New("there is no agent (mezzo agents lists them)")
+	}
+	return out, err
+}
+
+// atAgents does something with each agent, but for those that keep no images,
+// unless they are named; with so many of them at a time. What does not work on one
+// does not hold up the others; it is returned, and then an error of all together.
+func (c *cli) atAgents(agents []imageAgent, together int, do func(imageAgent, operatorv1.AgentOperatorClient) error) (failed []error, err error) {
+	errs := make([]error, len(agents))
+	var group sync.WaitGroup
+	slots := make(chan struct{}, together)
+	for i, agent := range agents {
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			conn, err := c.dialAddress(agent.address)
+			if err == nil {
+				err = do(agent, operatorv1.NewAgentOperatorClient(conn))
+				conn.Close()
 			}
-			return err
+			errs[i] = err
 		})
-		if err != nil {
-			return err
-		}
 	}
-	if len(order) == 0 {
-		return errors.New("there is no agent")
-	}
-	failed, without := 0, 0
-	for _, name := range order {
-		conn, err := c.dialAddress(addresses[name])
-		if err == nil {
-			err = do(name, operatorv1.NewAgentOperatorClient(conn))
-			conn.Close()
-		}
-		if status.Code(err) == codes.Unimplemented && len(o.agents) == 0 {
-			if without++; without == len(order) {
-				return fmt.Errorf("no agent keeps images: %w", plain(err))
+	group.Wait()
+	without := 0
+	for i, agent := range agents {
+		err := errs[i]
+		if status.Code(err) == codes.Unimplemented && !agent.named {
+			if without++; without == len(agents) {
+				return nil, fmt.Errorf("no agent keeps images: %w", plain(err))
 			}
 			continue
 		}
 		if err != nil {
-			failed++
-			if len(order) == 1 {
-				return fmt.Errorf("agent %s: %w", name, plain(err))
-			}
-			fmt.Fprintf(c.err, "mezzo: agent %s: %v\n", name, plain(err))
+			failed = append(failed, fmt.Errorf("agent %s: %w", agent.id, plain(err)))
 		}
 	}
-	if failed > 0 {
-		return fmt.Errorf("it did not work on %d of %d agents", failed, len(order))
+	switch {
+	case len(failed) > 0 && len(agents) == 1:
+		return nil, failed[0]
+	case len(failed) > 0:
+		return failed, fmt.Errorf("it did not work on %d of %d agents", len(failed), len(agents))
 	}
-	return nil
+	return nil, nil
+}
+
+// eachImageAgent does something with every agent that is meant. What does not work
+// on one is said at once; the error then says that there was such.
+func (c *cli) eachImageAgent(ctx context.Context, o imageOptions, do func(agent string, client operatorv1.AgentOperatorClient) error) error {
+	var agents []imageAgent
+	err := c.withOperator(ctx, func(ctx context.Context, client operatorv1.OperatorClient) (err error) {
+		agents, err = agentsFor(ctx, client, o.agents)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = c.atAgents(agents, 1, func(agent imageAgent, client operatorv1.AgentOperatorClient) error {
+		err := do(agent.id, client)
+		if err != nil && len(agents) > 1 && (agent.named || status.Code(err) != codes.Unimplemented) {
+			fmt.Fprintf(c.err, "mezzo: agent %s: %v\n", agent.id, plain(err))
+		}
+		return err
+	})
+	return err
 }
 
 // spool copies standard input to a file, since several agents may want it.
@@ -249,25 +311,35 @@ func sendChunk(stream grpc.ClientStreamingClient[operatorv1.ImportImageRequest, 
 	return err
 }
 
+const noImages = "No images."
+
 func (c *cli) showImages(images []*operatorv1.Image) error {
 	if c.json {
 		return writeJSONList(c, images)
 	}
 	if len(images) == 0 {
-		_, err := fmt.Fprintln(c.out, "No images.")
+		_, err := fmt.Fprintln(c.out, noImages)
 		return err
 	}
-	t := newTable("NAME", "DIGEST", "SIZE", "CONTAINERS", "PINNED", "USED", "AGENT")
+	t := newTable(imageHeader...)
 	for _, i := range images {
-		digest := i.GetDigest()
-		if len(digest) > 19 {
-			digest = digest[:19] // sha256: and twelve of it
-		}
-		pinned := "-"
-		if i.GetPinned() {
-			pinned = "yes"
-		}
-		t.row(i.GetName(), digest, fmt.Sprintf("%.1f MiB", float64(i.GetBytes())/(1<<20)), strconv.FormatUint(uint64(i.GetContainers()), 10), pinned, age(i.GetUsed()), i.GetAgentId())
+		t.row(imageRow(i)...)
 	}
 	return c.print(t)
+}
+
+var imageHeader = []string{"NAME", "DIGEST", "SIZE", "CONTAINERS", "PINNED", "USED", "AGENT"}
+
+func imageRow(i *operatorv1.Image) []string {
+	digest := i.GetDigest()
+	if len(digest) > 19 {
+		digest = digest[:19] // sha256: and twelve of it
+	}
+	pinned := "-"
+	if i.GetPinned() {
+		pinned = "yes"
+	}
+	return []string{
+		i.GetName(), digest, fmt.Sprintf("%.1f MiB", float64(i.GetBytes())/(1<<20)), strconv.FormatUint(uint64(i.GetContainers()), 10), pinned, age(i.GetUsed()), i.GetAgentId(),
+	}
 }

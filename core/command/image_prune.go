@@ -34,7 +34,8 @@ that --except names stay.`,
 			return err
 		},
 	}
-	c.addImageFlags(cmd, &o)
+	addImageFlags(cmd, &o)
+	c.addClientFlags(cmd)
 	c.addJSONFlag(cmd, imageShape())
 	cmd.Flags().StringArrayVar(&except, "except", nil, "an image that stays; may be repeated")
 	return cmd

@@ -3,6 +3,7 @@ package command
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,6 +33,48 @@ func shapeOf(form string, m proto.Message) jsonShape {
 		s.fields = append(s.fields, string(fields.Get(i).Name())+" "+kindOf(fields.Get(i)))
 	}
 	return s
+}
+
+// shapeOfValue is that of a struct that is printed by its json tags.
+func shapeOfValue(form string, v any) jsonShape {
+	s := jsonShape{form: form}
+	for _, f := range reflect.VisibleFields(reflect.TypeOf(v)) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
+			s.fields = append(s.fields, name+" "+kindOfType(name, f.Type))
+		}
+	}
+	return s
+}
+
+// kindOfType is a type, as JSON has it.
+func kindOfType(name string, t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch {
+	case name == "time":
+		return "time"
+	case t == reflect.TypeFor[json.RawMessage](), t.Kind() == reflect.Map:
+		return "object"
+	case t.Kind() == reflect.String:
+		return "string"
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	case t.Kind() == reflect.Slice && t.Elem().Kind() != reflect.Struct:
+		return "list of " + kindOfType("", t.Elem()) + "s"
+	case t.Kind() == reflect.Slice, t.Kind() == reflect.Struct:
+		kind := "object"
+		if t.Kind() == reflect.Slice {
+			kind, t = "list of objects", t.Elem()
+		}
+		var names []string
+		for _, field := range shapeOfValue("", reflect.Zero(t).Interface()).fields {
+			name, _, _ := strings.Cut(field, " ")
+			names = append(names, name)
+		}
+		return kind + " of " + strings.Join(names, ", ")
+	}
+	return "number"
 }
 
 // kindOf is a field's type, as JSON has it.

@@ -3,6 +3,7 @@ package command
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -22,12 +23,14 @@ import (
 // again whenever something changes.
 type list[T proto.Message] struct {
 	use, short, example string
+	aliases             []string
 	long                string
 	args                cobra.PositionalArgs
 	flags               func(*cobra.Command)
-	fetch               func(ctx context.Context, client operatorv1.OperatorClient, args []string) ([]T, error)
-	header              []string
-	row                 func(T) []string
+	// fetch asks. Items with an error are all that could be had.
+	fetch  func(ctx context.Context, client operatorv1.OperatorClient, args []string) ([]T, error)
+	header []string
+	row    func(T) []string
 	// key is what an item is known by.
 	key func(T) string
 	// empty is said when there is nothing to list.
@@ -40,6 +43,9 @@ type list[T proto.Message] struct {
 	compare func(a, b T) int
 	// shown is whether an item is listed as it is now; nil: all are.
 	shown func(T) bool
+	// again is how often it is asked again though nothing is heard, for what masters
+	// are not told of; 0: askAgain.
+	again time.Duration
 	// page prints the items in another form than a table, and the JSON is that of
 	// the only one.
 	page func(w io.Writer, items []T, color bool) error
@@ -57,7 +63,7 @@ func listCommand[T proto.Message](c *cli, l list[T]) *cobra.Command {
 	}
 	var watch bool
 	cmd := &cobra.Command{
-		Use: l.use, Short: l.short, Long: l.long, Example: l.example, Args: l.args,
+		Use: l.use, Aliases: l.aliases, Short: l.short, Long: l.long, Example: l.example, Args: l.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var items []T
 			err := c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) (err error) {
@@ -65,16 +71,16 @@ func listCommand[T proto.Message](c *cli, l list[T]) *cobra.Command {
 				return err
 			})
 			switch {
-			case err != nil:
+			case err != nil && len(items) == 0:
 				return err
 			case watch:
 				return watchList(cmd.Context(), c, &l, cmd.CommandPath(), args)
 			case c.json && l.page != nil:
 				return c.writeJSON(items[0])
 			case c.json:
-				return writeJSONList(c, items)
+				return errors.Join(err, writeJSONList(c, items))
 			}
-			return l.write(c.out, items, terminalWidth(c.out), c.colored(c.out))
+			return errors.Join(err, l.write(c.out, items, terminalWidth(c.out), c.colored(c.out)))
 		},
 	}
 	c.addClientFlags(cmd)

@@ -45,7 +45,7 @@ it again after an upgrade.`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE:    c.pluginLock,
 	}
-	c.addJSONFlag(lock, jsonShape{jsonList, []string{"id string", "path string", "checksum string"}})
+	c.addJSONFlag(lock, shapeOfValue(jsonList, lockedPlugin{}))
 	group.AddCommand(c.pluginNewCommand(), inspect, c.pluginVerifyCommand(), lock)
 	return group
 }

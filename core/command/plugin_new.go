@@ -45,6 +45,7 @@ Nothing that exists is overwritten.`,
 	f.StringVar(&o.kind, "kind", "", "allocator, isolator or framework (required)")
 	f.StringVar(&o.dir, "dir", "", "where the files go (default: a new directory, called as the binary will be)")
 	f.StringVar(&o.module, "module", "", "the path of the Go module (default: the name of the binary)")
+	c.addJSONFlag(cmd, shapeOfValue(jsonOne, begunPlugin{}))
 	f.StringVar(&o.sdk, "sdk", "", "a checkout of Mezzo whose SDK to use (default: the one that this binary lies in; else the published SDK of its version)")
 	if err := cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions([]string{"allocator", "isolator", "framework"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // there is no such flag
@@ -76,26 +77,39 @@ func (c *cli) pluginNew(name string, o newPlugin) error {
 	if err := writeNew(o.dir, files); err != nil {
 		return err
 	}
+	begun := begunPlugin{Kind: o.kind, Name: name, Dir: o.dir, Next: nextCommands(o.dir, sdk)}
 	for _, f := range files {
-		fmt.Fprintln(c.out, filepath.Join(o.dir, filepath.FromSlash(f.Path)))
+		begun.Files = append(begun.Files, filepath.Join(o.dir, filepath.FromSlash(f.Path)))
 	}
-	c.printNext(o.dir, sdk)
-	return nil
+	if c.json {
+		return c.printValue(begun)
+	}
+	_, err = fmt.Fprintf(c.out, "%s\n\nNext:\n\n  %s\n", strings.Join(begun.Files, "\n"), strings.Join(begun.Next, "\n  "))
+	return err
 }
 
-// printNext prints the commands that come next.
-func (c *cli) printNext(dir string, sdk scaffold.SDK) {
+// begunPlugin is what was written, in JSON.
+type begunPlugin struct {
+	Kind  string   `json:"kind"`
+	Name  string   `json:"name"`
+	Dir   string   `json:"dir"`
+	Files []string `json:"files"`
+	Next  []string `json:"next"` // commands for a shell
+}
+
+// nextCommands are the commands that come next.
+func nextCommands(dir string, sdk scaffold.SDK) []string {
 	mezzo := ""
 	if _, err := exec.LookPath("mezzo"); err != nil {
 		if exe, err := os.Executable(); err == nil {
 			mezzo = " MEZZO=" + quote(exe)
 		}
 	}
-	fmt.Fprintf(c.out, "\nNext:\n\n  cd %s\n", quote(dir))
+	next := []string{"cd " + quote(dir)}
 	if sdk.Dir == "" {
-		fmt.Fprintf(c.out, "  go mod tidy   # fetches the SDK, %s; where that is not published, begin anew with --sdk CHECKOUT\n", sdk.Version)
+		next = append(next, fmt.Sprintf("go mod tidy   # fetches the SDK, %s; where that is not published, begin anew with --sdk CHECKOUT", sdk.Version))
 	}
-	fmt.Fprintf(c.out, "  make test     # its own tests\n  make verify%s\n  make dev%[1]s\n", mezzo)
+	return append(next, "make test     # its own tests", "make verify"+mezzo, "make dev"+mezzo)
 }
 
 // findSDK looks where a new module can find the SDK.

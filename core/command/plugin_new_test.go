@@ -2,8 +2,10 @@ package command
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -93,5 +95,17 @@ func TestPluginNewRefuses(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("something was written")
+	}
+}
+
+func TestPluginNewJSON(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	_, out, errOut := commandLine(t, "plugin", "new", "x", "--kind", "isolator", "--dir", dir, "--sdk", "../..", "--json")
+	var got begunPlugin
+	if err := json.Unmarshal([]byte(out), &got); err != nil || errOut != "" {
+		t.Fatalf("%v: %s%s", err, out, errOut)
+	}
+	if got.Kind != "isolator" || got.Name != "x" || got.Dir != dir || !slices.Contains(got.Files, filepath.Join(dir, "main.go")) || got.Next[0] != "cd "+dir {
+		t.Errorf("%+v", got)
 	}
 }

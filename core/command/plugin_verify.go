@@ -62,7 +62,7 @@ be started, 2 when the command makes no sense.`,
 	flags.DurationVar(&f.patience, "patience", 0, "how long to wait for what the plugin must do, on a busy machine (default: 10s)")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print the checks that failed, and nothing when there are none")
 	flags.BoolVar(&f.list, "list", false, "print the checks for a plugin of this kind, and make none")
-	c.addJSONFlag(cmd, jsonShape{jsonOne, []string{"plugin string", "checks list of objects"}})
+	c.addJSONFlag(cmd, shapeOfValue(jsonOne, plugintest.Report{}))
 	return cmd
 }
 

@@ -83,12 +83,18 @@ func (c *cli) agentAddress(ctx context.Context, name string) (address string, er
 		if err != nil {
 			return err
 		}
-		if address = a.RpcAddress; address == "" {
-			return fmt.Errorf("agent %s (%s) is %s, and the master does not know where it is: try again when it has registered", a.Id, a.Hostname, a.State)
-		}
-		return nil
+		address, err = addressOf(a)
+		return err
 	})
 	return address, err
+}
+
+// addressOf is where an agent serves the command line.
+func addressOf(a *operatorv1.Agent) (string, error) {
+	if a.GetRpcAddress() == "" {
+		return "", fmt.Errorf("agent %s (%s) is %s, and the master does not know where it is: try again when it has registered", a.GetId(), a.GetHostname(), a.GetState())
+	}
+	return a.GetRpcAddress(), nil
 }
 
 func (c *cli) showReload(r *operatorv1.ReloadResponse) error {

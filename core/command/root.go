@@ -151,6 +151,7 @@ mezzo dev starts one. See also mezzo help names, json and exit-codes.`,
 	add("operate", c.maintenanceCommand(), c.reserveCommand(), c.unreserveCommand(), c.volumeCommand(), c.quotaCommand(), c.weightsCommand(), c.imageCommand(), c.reloadCommand(), c.logLevelCommand(), c.registryCommand(), c.configCommand(), c.pluginCommand())
 	root.AddCommand(c.versionCommand(), c.manCommand(), c.fetchWorkerCommand())
 	root.AddCommand(topics()...)
+	root.SetHelpCommand(helpCommand())
 	c.addCompletions(root)
 	explainUsage(root)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
@@ -158,6 +159,12 @@ mezzo dev starts one. See also mezzo help names, json and exit-codes.`,
 	})
 	fitHelp(root)
 	return root
+}
+
+// builtBy is a version, in JSON.
+type builtBy struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
 }
 
 func (c *cli) versionCommand() *cobra.Command {
@@ -169,13 +176,12 @@ func (c *cli) versionCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if c.json {
-				_, err := fmt.Fprintf(c.out, "{\"version\":%q,\"go\":%q}\n", Version(), runtime.Version())
-				return err
+				return c.printValue(builtBy{Version(), runtime.Version()})
 			}
 			_, err := fmt.Fprintf(c.out, "mezzo %s (%s %s/%s)\n", Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
-	c.addJSONFlag(cmd, jsonShape{jsonOne, []string{"version string", "go string"}})
+	c.addJSONFlag(cmd, shapeOfValue(jsonOne, builtBy{}))
 	return cmd
 }

@@ -26,7 +26,7 @@ var (
 const minInterval = 500 * time.Millisecond
 
 func (c *cli) topCommand() *cobra.Command {
-	t := &top{c: c}
+	t := &top{c: c, notice: notice{w: c.err, what: "the master"}}
 	cmd := &cobra.Command{
 		Use: "top", Short: "Show what is allocated and used, as it changes", Args: cobra.NoArgs,
 		Long: `Shows what the cluster has, what of it is allocated and offered, and who has it: the
@@ -61,10 +61,7 @@ printed once, after one interval.`,
 		panic(err) // the flag is there
 	}
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd, jsonShape{jsonList, []string{
-		"id string", "name string", "state string", "tasks number", "cpus number", "cpus_total number", "cpus_used number",
-		"mem number", "mem_total number", "mem_used number", "share number",
-	}})
+	c.addJSONFlag(cmd, shapeOfValue(jsonList, topRow{}))
 	return cmd
 }
 
@@ -78,7 +75,8 @@ type top struct {
 	mirror mirror
 	status *operatorv1.Status // nil: not known yet
 	meter  meter
-	lost   string
+	lost   string // why there is no master; empty: there is one
+	notice notice
 	conn   *grpc.ClientConn
 	screen *screen
 	scroll int
@@ -221,7 +219,7 @@ func (t *top) hear(h heard) error {
 	case h.lost != nil:
 		t.lost, t.conn = h.lost.Error(), nil
 		if t.screen == nil {
-			fmt.Fprintf(t.c.err, "mezzo: the master is lost, connecting again: %s\n", t.lost)
+			t.notice.isLost(h.lost)
 		}
 	case h.conn != nil:
 		t.conn = h.conn
@@ -230,6 +228,7 @@ func (t *top) hear(h heard) error {
 		t.mirror.apply(h.event)
 		if h.event.GetSnapshotEnd() != nil {
 			t.lost = ""
+			t.notice.isBack()
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -60,6 +61,23 @@ func TestMeter(t *testing.T) {
 type node struct {
 	operatorv1.UnimplementedAgentOperatorServer
 	asked atomic.Int64
+
+	mu       sync.Mutex
+	images   []*operatorv1.Image
+	noImages error
+}
+
+// setImages decides what it answers with when it is asked for its images.
+func (n *node) setImages(err error, images ...*operatorv1.Image) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.images, n.noImages = images, err
+}
+
+func (n *node) ListImages(context.Context, *operatorv1.ListImagesRequest) (*operatorv1.ListImagesResponse, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return &operatorv1.ListImagesResponse{Images: n.images}, n.noImages
 }
 
 func (n *node) Usage(context.Context, *operatorv1.ContainerUsageRequest) (*operatorv1.ContainerUsageResponse, error) {

@@ -33,12 +33,17 @@ func explainUsage(cmd *cobra.Command) {
 			}
 			return usage("%s: it is called as %s", cmd.CommandPath(), useLine(cmd))
 		}
-		cmd.SuggestionsMinimumDistance = 2
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			return usage("%s has no verb %q; %s is meant, perhaps", cmd.CommandPath(), args[0], strings.Join(near, " or "))
-		}
-		return usage("%s has no verb %q", cmd.CommandPath(), args[0])
+		return noVerb(cmd, args[0])
 	}
+}
+
+// noVerb says that a verb has no such verb below it, and which may be meant.
+func noVerb(cmd *cobra.Command, name string) error {
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		return usage("%s has no verb %q; %s is meant, perhaps", cmd.CommandPath(), name, strings.Join(near, " or "))
+	}
+	return usage("%s has no verb %q", cmd.CommandPath(), name)
 }
 
 // arguments are the names of a verb's arguments.

@@ -12,6 +12,10 @@ func TestUsage(t *testing.T) {
 	for args, want := range map[string]string{
 		"agnts":                  `mezzo has no verb "agnts"; agent or agents is meant, perhaps`,
 		"sing":                   `mezzo has no verb "sing"`,
+		"help nosuch":            `mezzo has no verb "nosuch"`,
+		"help stauts":            `mezzo has no verb "stauts"; status is meant, perhaps`,
+		"help agent drian":       `mezzo agent has no verb "drian"; drain is meant, perhaps`,
+		"help run fast":          `mezzo run has no verb "fast"`,
 		"agent drian x":          `mezzo agent has no verb "drian"; drain is meant, perhaps`,
 		"agent drain":            "mezzo agent drain: it is called as mezzo agent drain AGENT",
 		"kill":                   "mezzo kill: it is called as mezzo kill TASK…",
@@ -49,5 +53,19 @@ func TestNoMaster(t *testing.T) {
 	}
 	if _, errOut, code := invoke(t, "tasks", "--tls-ca", "/nope", "--tls-cert", "/nope", "--tls-key", "/nope"); code != 1 || !strings.Contains(errOut, "(--tls-ca, --tls-cert and --tls-key, or MEZZO_TLS_CA") {
 		t.Errorf("TLS files that are not there: %d, %s", code, errOut)
+	}
+}
+
+// The help of a verb, of one below it, and of a topic.
+func TestHelp(t *testing.T) {
+	for args, want := range map[string]string{
+		"help":             "Run a cluster:",
+		"help agent drain": "mezzo agent drain AGENT",
+		"help exit-codes":  "Ctrl-C, or SIGTERM, ended it.",
+		"help help":        "mezzo help exit-codes",
+	} {
+		if out, errOut, code := invoke(t, strings.Fields(args)...); code != 0 || !strings.Contains(out, want) || errOut != "" {
+			t.Errorf("%s: %d, %s%s; want %q", args, code, out, errOut, want)
+		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -186,6 +188,28 @@ type heard struct {
 	lost error
 	// over is set when it will not come back.
 	over bool
+}
+
+// notice says on standard error that a watch has lost its master: once, however
+// often connecting fails, and once that it is back.
+type notice struct {
+	w    io.Writer
+	what string    // "the stream of events"
+	lost time.Time // zero: it is not lost
+}
+
+func (n *notice) isLost(err error) {
+	if n.lost.IsZero() {
+		n.lost = time.Now()
+		fmt.Fprintf(n.w, "mezzo: %s is lost, connecting again: %s\n", n.what, oneLine(err.Error()))
+	}
+}
+
+func (n *notice) isBack() {
+	if !n.lost.IsZero() {
+		fmt.Fprintf(n.w, "mezzo: %s is back, after %s\n", n.what, time.Since(n.lost).Round(100*time.Millisecond))
+		n.lost = time.Time{}
+	}
 }
 
 const (

@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -37,9 +38,12 @@ type listWatch[T proto.Message] struct {
 	screen *screen // nil: it is no terminal
 	// shown are the items by their keys; without a kind, as they were answered.
 	shown   map[objectKey]proto.Message
-	items   []T // as they are answered, in order
+	items   []T    // as they are answered, in order
+	known   bool   // there has been an answer
+	partial string // why it had not all; empty: it had
 	widths  []int
-	lost    string
+	lost    string // why there is no master; empty: there is one
+	notice  notice
 	conn    *grpc.ClientConn
 	answers chan answered[T]
 	asked   bool // an answer is awaited
@@ -62,7 +66,7 @@ func watchList[T proto.Message](ctx context.Context, c *cli, l *list[T], title s
 		return err
 	}
 	w := &listWatch[T]{
-		c: c, l: l, title: strings.Join(append([]string{title}, args...), " "), args: args,
+		c: c, l: l, notice: notice{w: c.err, what: "the stream of changes"}, title: strings.Join(append([]string{title}, args...), " "), args: args,
 		answers: make(chan answered[T], 1), encoder: wirejson.NewEncoder(), shown: map[objectKey]proto.Message{},
 	}
 	if !c.json {
@@ -110,7 +114,7 @@ func (w *listWatch[T]) run(ctx context.Context, feed <-chan heard) error {
 				due = time.After(time.Until(next))
 			}
 		case <-every.C:
-			if w.l.kind == "" && due == nil && !w.asked && time.Since(asked) > askAgain {
+			if w.l.kind == "" && due == nil && !w.asked && time.Since(asked) > cmp.Or(w.l.again, askAgain) {
 				due = time.After(0)
 			}
 			err = w.draw() // ages
@@ -132,7 +136,7 @@ func (w *listWatch[T]) hear(h heard) (changed bool, err error) {
 	case h.lost != nil:
 		w.lost = h.lost.Error()
 		if w.screen == nil {
-			fmt.Fprintf(w.c.err, "mezzo: the stream of changes is lost, connecting again: %s\n", w.lost)
+			w.notice.isLost(h.lost)
 		}
 		return false, w.draw()
 	case h.conn != nil:
@@ -144,6 +148,7 @@ func (w *listWatch[T]) hear(h heard) (changed bool, err error) {
 	deltas := w.mirror.apply(h.event)
 	if h.event.GetSnapshotEnd() != nil {
 		w.lost, changed = "", true
+		w.notice.isBack()
 		if began && w.l.kind != "" {
 			deltas = difference(nil, w.mirror.objects)
 		}
@@ -176,8 +181,16 @@ func (w *listWatch[T]) ask(ctx context.Context) {
 
 func (w *listWatch[T]) answered(a answered[T]) error {
 	w.asked = false
-	if a.err != nil {
+	if a.err != nil && len(a.items) == 0 {
 		return nil // when the master is lost, the watch says so; then it is asked again
+	}
+	before := w.partial
+	w.known, w.partial = true, ""
+	if a.err != nil {
+		w.partial = a.err.Error()
+	}
+	if w.screen == nil && w.partial != before && w.partial != "" {
+		fmt.Fprintf(w.c.err, "mezzo: %s\n", w.partial)
 	}
 	now := map[objectKey]proto.Message{}
 	for _, item := range a.items {
@@ -204,8 +217,8 @@ func (w *listWatch[T]) draw() error {
 				items = append(items, item)
 			}
 		}
-	} else if items == nil {
-		return nil // not answered yet
+	} else if !w.known {
+		return nil
 	}
 	color := w.c.colored(w.c.out)
 	style := func(code, text string) string {
@@ -217,6 +230,9 @@ func (w *listWatch[T]) draw() error {
 	lines := []string{style(dim, fmt.Sprintf("%s, at %s; Ctrl-C ends it", w.title, time.Now().Format(time.TimeOnly)))}
 	if w.lost != "" {
 		lines = append(lines, style(red, "No master answers; this is what was known last: "+oneLine(w.lost)))
+	}
+	if w.partial != "" {
+		lines = append(lines, style(red, oneLine(w.partial)))
 	}
 	var text bytes.Buffer
 	if err := w.l.write(&text, items, terminalWidth(w.c.out), color); err != nil {
@@ -260,6 +276,9 @@ func (w *listWatch[T]) tell(deltas []delta) error {
 	return nil
 }
 
+// ageColumns are the columns that change by themselves.
+var ageColumns = []string{"AGE", "SINCE", "USED"}
+
 // wanted reports whether a change is to be told: of what is meant and listed, or
 // was; and in text only if what is shown of it differs, apart from ages.
 func (w *listWatch[T]) wanted(d *delta) bool {
@@ -276,7 +295,7 @@ func (w *listWatch[T]) wanted(d *delta) bool {
 	}
 	before, after := w.l.row(old), w.l.row(object)
 	for i, title := range w.l.header {
-		if before[i] != after[i] && title != "AGE" && title != "SINCE" {
+		if before[i] != after[i] && !slices.Contains(ageColumns, title) {
 			return true
 		}
 	}
