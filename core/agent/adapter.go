@@ -81,7 +81,7 @@ const shelfBucket = "adapters"
 // openShelf reads what adapters have stored.
 func openShelf(store *store) (*adapter.Shelf, error) {
 	var records []adapter.Record
-	_, err := guarded(store.db.Path(), func() (struct{}, error) {
+	_, err := guarded(func() (struct{}, error) {
 		return struct{}{}, store.db.View(func(tx *bolt.Tx) error {
 			b := tx.Bucket([]byte(shelfBucket))
 			if b == nil {

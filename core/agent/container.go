@@ -87,7 +87,7 @@ func (c *containers) enqueue(id string, op func(context.Context)) {
 	defer c.mu.Unlock()
 	w := c.worker(id)
 	w.ops = append(w.ops, op)
-	c.start(id, w)
+	c.start(w)
 }
 
 func (c *containers) worker(id string) *worker {
@@ -100,7 +100,7 @@ func (c *containers) worker(id string) *worker {
 }
 
 // start runs the operations of a worker, unless that is going on.
-func (c *containers) start(id string, w *worker) {
+func (c *containers) start(w *worker) {
 	if w.busy {
 		return
 	}
@@ -216,7 +216,7 @@ const launchAttempts = 3
 // persevere does something again when the isolator's process ended meanwhile, or
 // says that it may work later; each call waits for a process that is ready.
 func (c *containers) persevere(ctx context.Context, f func() error) error {
-	pause := newPause(100*time.Millisecond, 5*time.Second)
+	pause := newPause(5 * time.Second)
 	for n := 1; ; n++ {
 		err := f()
 		var failed *callError
@@ -567,7 +567,7 @@ func (c *containers) cleanup(o state.Cleanup) {
 		}
 	}
 	w.ops = []func(context.Context){func(ctx context.Context) { c.remove(c.traces.within(ctx, o.Container), o) }}
-	c.start(o.Container, w)
+	c.start(w)
 	c.mu.Unlock()
 }
 

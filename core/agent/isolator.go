@@ -114,7 +114,7 @@ func (i *isolatorClient) recover(known []*isolatorv1.Known) {
 		return
 	}
 	i.run(func(ctx context.Context) {
-		pause := newPause(100*time.Millisecond, 10*time.Second)
+		pause := newPause(10 * time.Second)
 		for life.Err() == nil {
 			call, cancel := context.WithTimeout(life, recoverTimeout)
 			answer, err := isolatorv1.NewIsolatorClient(conn).Recover(call, &isolatorv1.RecoverRequest{Containers: known})
@@ -150,7 +150,7 @@ func (i *isolatorClient) open(conn grpc.ClientConnInterface, life context.Contex
 // limitations passes on what the isolator says of containers that exceed what
 // they may use, for as long as its process lives.
 func (i *isolatorClient) limitations(life context.Context, conn grpc.ClientConnInterface) {
-	pause := newPause(100*time.Millisecond, 10*time.Second)
+	pause := newPause(10 * time.Second)
 	for life.Err() == nil {
 		stream, err := isolatorv1.NewIsolatorClient(conn).Limitations(life, &isolatorv1.LimitationsRequest{})
 		for err == nil {
@@ -236,7 +236,7 @@ func (e *callError) Unwrap() error { return e.err }
 // persist makes a call until it works or the context ends. again says of an
 // error whether another try is of use.
 func (i *isolatorClient) persist(ctx context.Context, timeout time.Duration, what string, f func(context.Context, isolatorv1.IsolatorClient) error, again func(error) bool) error {
-	pause := newPause(100*time.Millisecond, 30*time.Second)
+	pause := newPause(30 * time.Second)
 	said := ""
 	for {
 		client, err := i.await(ctx)
@@ -264,13 +264,14 @@ func (i *isolatorClient) persist(ctx context.Context, timeout time.Duration, wha
 }
 
 // pause is a wait that grows, with jitter.
-type pause struct {
-	first, most, next time.Duration
-}
+type pause struct{ most, next time.Duration }
 
-func newPause(first, most time.Duration) *pause { return &pause{first: first, most: most, next: first} }
+// firstPause is the shortest of them.
+const firstPause = 100 * time.Millisecond
 
-func (p *pause) reset() { p.next = p.first }
+func newPause(most time.Duration) *pause { return &pause{most: most, next: firstPause} }
+
+func (p *pause) reset() { p.next = firstPause }
 
 func (p *pause) wait(ctx context.Context) {
 	t := time.NewTimer(p.next/2 + rand.N(p.next/2+1))

@@ -44,7 +44,7 @@ func openStore(path string) (s *store, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	db, err := guarded(path, func() (*bolt.DB, error) {
+	db, err := guarded(func() (*bolt.DB, error) {
 		return bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout})
 	})
 	switch {
@@ -87,7 +87,7 @@ func moveAway(path string, logger hclog.Logger) error {
 
 // guarded runs f so that damage which makes the database code panic, or read
 // where no file is, becomes an error.
-func guarded[T any](path string, f func() (T, error)) (result T, err error) {
+func guarded[T any](f func() (T, error)) (result T, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
@@ -99,7 +99,7 @@ func guarded[T any](path string, f func() (T, error)) (result T, err error) {
 
 // load reads everything, and checks the database on the way.
 func (s *store) load() ([]state.Record, error) {
-	records, err := guarded(s.db.Path(), func() ([]state.Record, error) {
+	records, err := guarded(func() ([]state.Record, error) {
 		var list []state.Record
 		err := s.db.View(func(tx *bolt.Tx) error {
 			for err := range tx.Check() {

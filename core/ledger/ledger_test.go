@@ -594,19 +594,16 @@ func TestQueries(t *testing.T) {
 	mustOffer(t, l, offer("2", "c", "cpus:1"))
 	must(t, l, l.Use([]string{"1"}, task("T"), parse("cpus:1")))
 	for _, c := range []struct{ name, got, want string }{
-		{"holding", fmt.Sprint(l.HoldingOf("A", "F", "a/b")), "{F a/b cpus:1;cpus(a):2 cpus:1}"},
-		{"no holding", fmt.Sprint(l.HoldingOf("A", "F", "d")), "{F d  }"},
 		{"holdings", fmt.Sprint(l.HoldingsOn("A")), "[{F a/b cpus:1;cpus(a):2 cpus:1} {F c cpus:1 }]"},
 		{"framework", fmt.Sprint(l.FrameworkTotals("F")), "{cpus:4 cpus:1}"},
-		{"framework in a role", fmt.Sprint(l.FrameworkRoleTotals("F", "a/b")), "{cpus:3 cpus:1}"},
 		{"role", fmt.Sprint(l.RoleTotals("a")), "{{ } {cpus:3 cpus:1} cpus:2 cpus:4}"},
 		{"role below", fmt.Sprint(l.RoleTotals("a/b")), "{{cpus:3 cpus:1} {cpus:3 cpus:1}  cpus:4}"},
 		{"roles", fmt.Sprint(l.Roles()), "[a a/b c]"},
 		{"use", fmt.Sprint(l.UseOf(task("T"))), "task T of framework F on agent A true"},
 		{"offers", fmt.Sprint(l.OffersTo("F")), "[{1 A F a/b cpus:1;cpus(a):2} {2 A F c cpus:1}]"},
 		{"unknown things", fmt.Sprint(l.Free("B"), l.OffersOn("B"), l.OffersTo("G"), l.UsesOn("B"), l.HoldingsOn("B"), l.AgentsOf("G"),
-			l.FrameworkTotals("G"), l.FrameworkRoleTotals("G", "a"), l.RoleTotals("z"), l.SetAgentActive("B", true), l.RemoveFramework("G")),
-			" [] [] [] [] [] { } { } {{ } { }  } false []"},
+			l.FrameworkTotals("G"), l.RoleTotals("z"), l.SetAgentActive("B", true), l.RemoveFramework("G")),
+			" [] [] [] [] [] { } {{ } { }  } false []"},
 		{"keys", fmt.Sprint(ledger.Task, ledger.Executor, ledger.Operation), "task executor operation"},
 	} {
 		if c.got != c.want {

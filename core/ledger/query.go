@@ -120,16 +120,6 @@ func (l *Ledger) HoldingsOn(agent string) []Holding {
 	return list
 }
 
-// HoldingOf returns what a framework has in a role on an agent.
-func (l *Ledger) HoldingOf(agent, framework, role string) Holding {
-	if a := l.agents[agent]; a != nil {
-		if h := a.find(framework, role); h != nil {
-			return h.Holding
-		}
-	}
-	return Holding{Framework: framework, Role: role}
-}
-
 // AgentsOf returns the ids of the agents where a framework holds something,
 // sorted.
 func (l *Ledger) AgentsOf(framework string) []string {
@@ -157,15 +147,6 @@ func (l *Ledger) FrameworkTotals(id string) Totals {
 		return Totals{}
 	}
 	return f.held.totals()
-}
-
-// FrameworkRoleTotals returns what a framework holds in one role in the cluster.
-func (l *Ledger) FrameworkRoleTotals(id, role string) Totals {
-	f := l.frameworks[id]
-	if f == nil || f.accounts[role] == nil {
-		return Totals{}
-	}
-	return f.accounts[role].totals()
 }
 
 // RoleTotals are the sums of a role.

@@ -246,7 +246,7 @@ func (m *Master) Run(ctx context.Context) error {
 		err = m.adapters.Start(ctx, c.Frameworks, c.PluginDir)
 	}
 	if err == nil {
-		err = m.serve(ctx)
+		m.serve(ctx)
 	}
 	if ctx.Err() == nil {
 		cancel(err)
@@ -262,7 +262,7 @@ func (m *Master) Run(ctx context.Context) error {
 
 // serve tells when the master is ready, and waits for the end. One of several is
 // ready when it could lead.
-func (m *Master) serve(ctx context.Context) error {
+func (m *Master) serve(ctx context.Context) {
 	err := ctx.Err()
 	if m.alone() {
 		_, err = m.awaitTerm(ctx)
@@ -273,7 +273,6 @@ func (m *Master) serve(ctx context.Context) error {
 		m.logger.Info("serving", "rpc", addresses["rpc"], "http", addresses["http"])
 	}
 	<-ctx.Done()
-	return nil
 }
 
 // shutDown ends all that Run has started, and waits for it. ctx has ended.

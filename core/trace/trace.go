@@ -191,14 +191,6 @@ func Outgoing(ctx context.Context, sc oteltrace.SpanContext) context.Context {
 	return ctx
 }
 
-// Incoming is what a gRPC call says of where it belongs; empty: nothing.
-func Incoming(ctx context.Context) string {
-	if values := metadata.ValueFromIncomingContext(ctx, header); len(values) > 0 {
-		return values[0]
-	}
-	return ""
-}
-
 // counted counts spans on their way to the collector, and says when it cannot be
 // reached, once, and when it can again. The SDK tells errors only to a handler
 // that the whole process shares; so nothing of them gets there.

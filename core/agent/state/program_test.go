@@ -33,10 +33,8 @@ type program struct {
 	ending   bool
 }
 
-func newPrograms(w *world) *programs {
-	p := &programs{w: w, running: map[string]*program{}}
-	w.programs = p
-	return p
+func newPrograms(w *world) {
+	w.programs = &programs{w: w, running: map[string]*program{}}
 }
 
 // hear takes what the machine has asked for.

@@ -29,12 +29,6 @@ const (
 	bucketStandalone = "standalone"
 )
 
-// Buckets are all buckets that a machine writes to.
-func Buckets() []string {
-	return []string{bucketAgent, bucketFrameworks, bucketExecutors, bucketContainers, bucketTasks, bucketTaskInfos, bucketCompleted, bucketIsolators,
-		bucketResources, bucketOperations, bucketChores, bucketStandalone}
-}
-
 // recordVersion is the newest form of a record that this code reads and the one
 // that it writes.
 const recordVersion = 1

@@ -37,14 +37,6 @@ func FormOf(info *mezzov1.FrameworkInfo) Form {
 	}
 }
 
-// Roles returns the roles of a framework, whichever field it has them in.
-func Roles(info *mezzov1.FrameworkInfo) []string {
-	if has(info, mezzov1.FrameworkInfo_Capability_MULTI_ROLE) {
-		return info.GetRoles()
-	}
-	return []string{info.GetRole()}
-}
-
 func has(info *mezzov1.FrameworkInfo, capability mezzov1.FrameworkInfo_Capability_Type) bool {
 	for _, c := range info.GetCapabilities() {
 		if c.GetType() == capability {
@@ -100,11 +92,6 @@ func (c *Converter) Downgrade(m proto.Message, form Form) bool {
 		}
 	})
 	return whole
-}
-
-// Both adds the old form to the new one in all resources, in place.
-func (c *Converter) Both(m proto.Message) {
-	c.each(m, Both, nil)
 }
 
 // each calls change for each resource in m, and allocation, if there is one, for

@@ -282,25 +282,6 @@ func TestForFrameworks(t *testing.T) {
 	same(t, "refined", offers(refined, nil), event)
 }
 
-func TestBoth(t *testing.T) {
-	framework := &masterv1.Response_GetFrameworks_Framework{AllocatedResources: []*mezzov1.Resource{res(t, static), res(t, ``)}}
-	convert.New().Both(framework)
-	same(t, "both", &masterv1.Response_GetFrameworks_Framework{AllocatedResources: []*mezzov1.Resource{
-		res(t, static+` role: "a"`), res(t, `role: "*"`)}}, framework)
-}
-
-func TestRoles(t *testing.T) {
-	if got := convert.Roles(framework()); len(got) != 1 || got[0] != "a" {
-		t.Errorf("%q", got)
-	}
-	if got := convert.Roles(&mezzov1.FrameworkInfo{}); len(got) != 1 || got[0] != "*" {
-		t.Errorf("%q", got)
-	}
-	if got := convert.Roles(framework(mezzov1.FrameworkInfo_Capability_MULTI_ROLE)); len(got) != 2 || got[0] != "b" {
-		t.Errorf("%q", got)
-	}
-}
-
 func BenchmarkDowngrade(b *testing.B) {
 	event := &schedulerv1.Event{Offers: &schedulerv1.Event_Offers{}}
 	for range 50 {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"compress/gzip"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -526,31 +525,4 @@ func TestRecords(t *testing.T) {
 		}
 	}
 	close(next)
-}
-
-// TestQueue: what waits for a reader is bounded, and nobody waits for it.
-func TestQueue(t *testing.T) {
-	q := transport.NewQueue(10)
-	if err := q.Push(make([]byte, 100)); err != nil {
-		t.Errorf("a large record alone: %v", err)
-	}
-	if err := q.Push([]byte("x")); !errors.Is(err, transport.ErrSlowReader) {
-		t.Errorf("a record too many: %v", err)
-	}
-	if err := q.Push([]byte("x")); !errors.Is(err, transport.ErrStreamEnded) {
-		t.Errorf("a record after the end: %v", err)
-	}
-	if err := q.Run(t.Context(), nil); !errors.Is(err, transport.ErrSlowReader) {
-		t.Errorf("run: %v", err)
-	}
-	q = transport.NewQueue(10)
-	q.Close()
-	if err := q.Run(t.Context(), nil); err != nil {
-		t.Errorf("run after close: %v", err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := transport.NewQueue(10).Run(ctx, nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("run without a client: %v", err)
-	}
 }

@@ -172,7 +172,7 @@ func (h *Holder) Start(ctx context.Context, r *isolatorv1.StartRequest) (*isolat
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.ask(ctx, "start"); err != nil {
+	if err := c.ask(ctx, "start"); err != nil {
 		if gone(err) {
 			return nil, status.Errorf(codes.FailedPrecondition, "container %s has ended", c.ID)
 		}
@@ -213,7 +213,7 @@ func (h *Holder) Signal(ctx context.Context, r *isolatorv1.SignalRequest) (*isol
 	if r.GetAll() {
 		fields = append(fields, field(record.All, 1))
 	}
-	if _, err := c.ask(ctx, "signal", fields...); err != nil {
+	if err := c.ask(ctx, "signal", fields...); err != nil {
 		if gone(err) {
 			return nil, status.Errorf(codes.FailedPrecondition, "container %s has ended", c.ID)
 		}
@@ -247,7 +247,7 @@ func (h *Holder) Kill(ctx context.Context, r *isolatorv1.KillRequest) (*isolator
 }
 
 func (c *Container) kill(ctx context.Context, signal unix.Signal, grace time.Duration) error {
-	_, err := c.ask(ctx, "kill", field(record.Signal, int64(signal)), field(record.Grace, int64(grace)))
+	err := c.ask(ctx, "kill", field(record.Signal, int64(signal)), field(record.Grace, int64(grace)))
 	if gone(err) {
 		return nil // it has ended, or watch is about to find out that it has
 	}
@@ -431,7 +431,7 @@ func (h *Holder) Relimit(c *Container, resources *specs.LinuxResources) error {
 // Adopt tells the shim of a container whose first process is a guest's which one
 // that is.
 func (h *Holder) Adopt(ctx context.Context, c *Container, pid int64) error {
-	if _, err := c.ask(ctx, "adopt", field(record.Pid, pid)); err != nil {
+	if err := c.ask(ctx, "adopt", field(record.Pid, pid)); err != nil {
 		return err
 	}
 	c.mu.Lock()

@@ -61,12 +61,12 @@ func (s *shimConn) receive() (record.Record, error) {
 	return record.Unmarshal(buffer[:n])
 }
 
-// ask sends one request to the container's shim and returns its answer. The
+// ask sends one request to the container's shim, and waits until it is done. The
 // error is errShimGone when there is no shim, else what the shim said.
-func (c *Container) ask(ctx context.Context, request string, fields ...record.Field) (record.Record, error) {
+func (c *Container) ask(ctx context.Context, request string, fields ...record.Field) error {
 	conn, err := c.dial()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer conn.Close()
 	deadline := time.Now().Add(shimPatience)
@@ -76,19 +76,19 @@ func (c *Container) ask(ctx context.Context, request string, fields ...record.Fi
 	_ = conn.SetDeadline(deadline)
 	r := append(record.Record{{Key: record.Request, Value: request}}, fields...)
 	if err := conn.send(r); err != nil {
-		return nil, errors.Join(errShimGone, err)
+		return errors.Join(errShimGone, err)
 	}
 	answer, err := conn.receive()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, fmt.Errorf("the container's shim does not answer: %w", err)
+		return fmt.Errorf("the container's shim does not answer: %w", err)
 	}
 	if err != nil {
-		return nil, errors.Join(errShimGone, err)
+		return errors.Join(errShimGone, err)
 	}
 	if text := answer.Get(record.Error); text != "" {
-		return nil, errors.New(text)
+		return errors.New(text)
 	}
-	return answer, nil
+	return nil
 }
 
 func field(key string, value int64) record.Field {

@@ -67,7 +67,6 @@ const (
 	ShimStart = "shim_start"
 	Pid       = "pid"
 	PidStart  = "pid_start"
-	Boot      = "boot"
 
 	// Of `status` and of messages.
 	Code           = "code"

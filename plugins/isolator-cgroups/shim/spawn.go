@@ -217,16 +217,16 @@ func (c *container) abandon(ch *child) {
 
 // signalChild signals a process that the shim started. The lock keeps the
 // reaper from freeing its pid meanwhile.
-func (c *container) signalChild(ch *child, sig unix.Signal) bool {
+func (c *container) signalChild(ch *child, sig unix.Signal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ch.dead {
-		return false
+	switch {
+	case ch.dead:
+	case ch.guest != nil:
+		ch.guest.signal(ch, sig, false)
+	default:
+		_ = unix.Kill(ch.pid, sig)
 	}
-	if ch.guest != nil {
-		return ch.guest.signal(ch, sig, false)
-	}
-	return unix.Kill(ch.pid, sig) == nil
 }
 
 // reap collects every child that ends, those adopted included.

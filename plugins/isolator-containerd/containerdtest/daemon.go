@@ -173,18 +173,11 @@ func (d *Daemon) Kill() { d.end(syscall.SIGKILL) }
 // Stop ends the daemon as an operator does; shims and tasks live on.
 func (d *Daemon) Stop() { d.end(syscall.SIGTERM) }
 
-// Freeze stops the daemon without ending it, as one that hangs; Thaw lets it go on.
-func (d *Daemon) Freeze() { _ = d.cmd.Process.Signal(syscall.SIGSTOP) }
-
-// Thaw is the reverse of Freeze.
-func (d *Daemon) Thaw() { _ = d.cmd.Process.Signal(syscall.SIGCONT) }
-
 func (d *Daemon) end(signal syscall.Signal) {
 	if d.cmd == nil {
 		return
 	}
 	_ = d.cmd.Process.Signal(signal)
-	_ = d.cmd.Process.Signal(syscall.SIGCONT)
 	kill := time.AfterFunc(patience, func() { _ = d.cmd.Process.Kill() })
 	<-d.ended
 	kill.Stop()
@@ -242,7 +235,6 @@ func (d *Daemon) remove() {
 		d.Run(d.t) // to delete the tasks of a daemon that the test has ended
 	}
 	if d.cmd != nil {
-		d.Thaw()
 		d.removeTasks()
 	}
 	d.Stop()

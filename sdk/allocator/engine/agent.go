@@ -50,7 +50,7 @@ type holding struct {
 
 // agentUpdated is told of an agent, new or changed; its holdings, if they are
 // told, are those after the decision seen.
-func (e *Engine) agentUpdated(now time.Duration, u *allocatorv1.AgentUpdated, seen uint64) error {
+func (e *Engine) agentUpdated(u *allocatorv1.AgentUpdated, seen uint64) error {
 	total, err := e.kinds.parse(u.GetTotal())
 	if err != nil {
 		return err

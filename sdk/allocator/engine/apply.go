@@ -25,7 +25,7 @@ func (e *Engine) applyOne(now time.Duration, event *allocatorv1.Event) error {
 	case *allocatorv1.Event_Held:
 		return e.nowHeld(v.Held)
 	case *allocatorv1.Event_Agent:
-		return e.agentUpdated(now, v.Agent, v.Agent.GetDecisionsSeen())
+		return e.agentUpdated(v.Agent, v.Agent.GetDecisionsSeen())
 	case *allocatorv1.Event_AgentRemoved:
 		if a := e.agent(v.AgentRemoved.GetNumber()); a != nil {
 			e.removeAgent(a)
@@ -39,7 +39,7 @@ func (e *Engine) applyOne(now time.Duration, event *allocatorv1.Event) error {
 	case *allocatorv1.Event_FrameworkRemoved:
 		e.frameworkRemoved(v.FrameworkRemoved.GetNumber())
 	case *allocatorv1.Event_Converted:
-		return e.converted(now, v.Converted)
+		return e.converted(v.Converted)
 	case *allocatorv1.Event_Suppressed:
 		for _, c := range e.clientsOf(v.Suppressed.GetFramework(), v.Suppressed.GetRoles()) {
 			c.suppressed = true
@@ -184,7 +184,7 @@ func (e *Engine) filterTold(now time.Duration, f *allocatorv1.Filter) error {
 	return nil
 }
 
-func (e *Engine) converted(now time.Duration, v *allocatorv1.Converted) error {
+func (e *Engine) converted(v *allocatorv1.Converted) error {
 	from, err := e.kinds.parse(v.GetFrom())
 	if err != nil {
 		return err
@@ -228,7 +228,7 @@ func (e *Engine) refused(now time.Duration, r *allocatorv1.Refused) error {
 		a = e.inflight[at].agent
 	}
 	if u := r.GetAgent(); u != nil {
-		if err := e.agentUpdated(now, u, max(r.GetDecision(), u.GetDecisionsSeen())); err != nil {
+		if err := e.agentUpdated(u, max(r.GetDecision(), u.GetDecisionsSeen())); err != nil {
 			return err
 		}
 		a = e.agent(u.GetNumber())
