@@ -44,7 +44,7 @@ func (a *adapter) serveMaster(ctx context.Context, listener net.Listener) error 
 	operators := operator.New(operator.Options{
 		Mirror: copied, Operator: a.core.Operator(), MasterInfo: a.masterInfo, About: about,
 		Metrics:   func(ctx context.Context) []*mezzov1.Metric { return metric.List(ctx, numbers) },
-		Verbosity: level, Streams: a.settings.Limits.Subscribers, Logger: a.log,
+		Verbosity: level, Streams: a.settings.Limits.Subscribers, Queue: int(a.settings.Limits.Queue), Logger: a.log,
 	})
 	numbers.Subscribers = operators.Subscribers
 	operators.Register(a.server)

@@ -47,7 +47,7 @@ type limits struct {
 	Connections    int           `hcl:"connections" default:"20000" help:"How many connections may be open."`
 	Body           plugin.Size   `hcl:"body" default:"32MiB" help:"The largest body of a request."`
 	Bodies         plugin.Size   `hcl:"bodies" default:"256MiB" help:"The bodies that are held at one time, together."`
-	Queue          plugin.Size   `hcl:"queue" default:"8MiB" help:"What may wait for one reader of a stream."`
+	Queue          plugin.Size   `hcl:"queue" default:"8MiB" help:"What may wait for one subscriber to the events of the cluster; one that is slower is cut off."`
 	Streams        int           `hcl:"streams" default:"4" help:"How many streams one framework may have open."`
 	Subscribers    int           `hcl:"subscribers" default:"1000" help:"How many clients may be subscribed to the events of the cluster."`
 	HeaderTimeout  time.Duration `hcl:"header_timeout" default:"10s" help:"How long the head of a request may take."`
@@ -193,7 +193,7 @@ func (s *settings) limits() transport.Limits {
 	l := s.Limits
 	return transport.Limits{
 		Connections: l.Connections, Body: int64(l.Body), Bodies: int64(l.Bodies), Header: l.HeaderTimeout,
-		Request: l.RequestTimeout, Idle: l.IdleTimeout, Write: l.WriteTimeout, Queue: int(l.Queue),
+		Request: l.RequestTimeout, Idle: l.IdleTimeout, Write: l.WriteTimeout,
 	}
 }
 

@@ -12,14 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/legacy"
@@ -36,61 +33,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// orders is a core that remembers what it was told to do.
-type orders struct {
-	mirrortest.Maintenance
-	log chan string
-}
-
-func (o *orders) Teardown(_ context.Context, q *operatorv1.TeardownRequest) (*operatorv1.TeardownResponse, error) {
-	if q.FrameworkId == "none" {
-		return nil, status.Error(codes.NotFound, "no framework")
-	}
-	o.log <- "teardown " + q.FrameworkId
-	return &operatorv1.TeardownResponse{}, nil
-}
-
-func (o *orders) SetWeights(_ context.Context, q *operatorv1.SetWeightsRequest) (*operatorv1.SetWeightsResponse, error) {
-	o.log <- fmt.Sprintf("weight %s %v", q.Weights[0].Role, q.Weights[0].Weight)
-	return &operatorv1.SetWeightsResponse{}, nil
-}
-
-func (o *orders) SetQuota(_ context.Context, q *operatorv1.SetQuotaRequest) (*operatorv1.SetQuotaResponse, error) {
-	o.log <- fmt.Sprintf("quota %s %v", q.Role, q.Guarantee.AsMap())
-	return &operatorv1.SetQuotaResponse{}, nil
-}
-
-func (o *orders) RemoveQuota(_ context.Context, q *operatorv1.RemoveQuotaRequest) (*operatorv1.RemoveQuotaResponse, error) {
-	o.log <- "no quota " + q.Role
-	return &operatorv1.RemoveQuotaResponse{}, nil
-}
-
-func (o *orders) ApplyOperation(_ context.Context, q *operatorv1.ApplyOperationRequest) (*operatorv1.ApplyOperationResponse, error) {
-	switch q.AgentId {
-	case "none":
-		return nil, status.Error(codes.NotFound, "no agent")
-	case "busy":
-		return nil, status.Error(codes.FailedPrecondition, "in use")
-	}
-	change := slices.Concat(q.Operation.GetReserve().GetResources(), q.Operation.GetUnreserve().GetResources(), q.Operation.GetCreate().GetVolumes(), q.Operation.GetDestroy().GetVolumes())
-	role := ""
-	if len(change) == 1 && len(change[0].Reservations) == 1 {
-		role = change[0].Reservations[0].GetRole()
-	}
-	o.log <- fmt.Sprintf("%s %s %s", q.Operation.GetType(), q.AgentId, role)
-	return &operatorv1.ApplyOperationResponse{}, nil
-}
-
 type rig struct {
 	t      testing.TB
-	orders *orders
+	orders *mirrortest.Orders
 	server *transport.Server
 }
 
 func start(t testing.TB, known ...*operatorv1.WatchEvent) *rig {
 	t.Helper()
-	log := make(chan string, 100)
-	r := &rig{t: t, orders: &orders{mirrortest.Maintenance{Log: log}, log}}
+	r := &rig{t: t, orders: mirrortest.NewOrders()}
 	lead := transport.NewLeadership(mirror.Endpoint)
 	lead.Set(&frameworkv1.LeadershipState{State: frameworkv1.LeadershipState_STATE_LEADING})
 	master := mirrortest.Start(t, r.orders)
@@ -292,7 +243,7 @@ func TestOrders(t *testing.T) {
 		{"/weights not positive", "PUT", "/weights", `[{"role":"ads","weight":-1}]`, 400, "Invalid weight '-1' for role 'ads': Weights must be positive", ""},
 		{"/weights no list", "PUT", "/weights", `{}`, 400, "Failed to convert JSON: Expecting a JSON array", ""},
 		{"/weights POST", "POST", "/weights", ``, 405, "405 Method Not Allowed. Expecting one of { 'GET', 'PUT' }, but received 'POST'.", ""},
-		{"/quota POST", "POST", "/quota", `{"role":"x","force":true,"guarantee":[{"name":"cpus","type":"SCALAR","scalar":{"value":1}}]}`, 200, "", "quota x map[cpus:1]"},
+		{"/quota POST", "POST", "/quota", `{"role":"x","force":true,"guarantee":[{"name":"cpus","type":"SCALAR","scalar":{"value":1}}]}`, 200, "", "quota x map[cpus:1] map[cpus:1]"},
 		{"/quota DELETE", "DELETE", "/master/quota/ads", ``, 200, "", "no quota ads"},
 		{"/quota DELETE of none", "DELETE", "/quota", ``, 400, "Failed to parse request path '/quota': 1 token ('role') required", ""},
 		{"/teardown", "POST", "/master/teardown", `frameworkId=m-1-0000`, 200, "", "teardown m-1-0000"},
@@ -326,12 +277,12 @@ func TestOrders(t *testing.T) {
 				t.Errorf("%s %q, want %d %q", response.Status, body, c.code, c.text)
 			}
 			if c.order != "" {
-				if got := <-r.orders.log; got != c.order {
+				if got := <-r.orders.Log; got != c.order {
 					t.Errorf("the core was told %q, want %q", got, c.order)
 				}
 			}
-			if len(r.orders.log) > 0 {
-				t.Errorf("the core was told %q", <-r.orders.log)
+			if len(r.orders.Log) > 0 {
+				t.Errorf("the core was told %q", <-r.orders.Log)
 			}
 		})
 	}

@@ -38,7 +38,10 @@ type Options struct {
 	// Streams is how many clients may be subscribed; beyond it the oldest is cut
 	// off. 0: 1000.
 	Streams int
-	Logger  *slog.Logger // nil: nothing is logged
+	// Queue bounds the changes that wait for one of them, in bytes; beyond it the
+	// client is cut off. 0: 8 MiB.
+	Queue  int
+	Logger *slog.Logger // nil: nothing is logged
 }
 
 // Handler answers the calls. Safe for concurrent use.
@@ -59,6 +62,9 @@ type Handler struct {
 func New(o Options) *Handler {
 	if o.Streams <= 0 {
 		o.Streams = 1000
+	}
+	if o.Queue <= 0 {
+		o.Queue = 8 << 20
 	}
 	if o.Metrics == nil {
 		o.Metrics = func(context.Context) []*mezzov1.Metric { return nil }

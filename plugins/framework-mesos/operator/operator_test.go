@@ -1,22 +1,16 @@
 package operator_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/mirror"
@@ -31,71 +25,17 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// orders is a core that remembers what it was told to do.
-type orders struct {
-	mirrortest.Maintenance
-	log chan string
-}
-
-func (o *orders) Teardown(_ context.Context, q *operatorv1.TeardownRequest) (*operatorv1.TeardownResponse, error) {
-	if q.FrameworkId != "m-1-0000" {
-		return nil, status.Error(codes.NotFound, "no framework")
-	}
-	o.log <- "teardown " + q.FrameworkId
-	return &operatorv1.TeardownResponse{}, nil
-}
-
-func (o *orders) SetWeights(_ context.Context, q *operatorv1.SetWeightsRequest) (*operatorv1.SetWeightsResponse, error) {
-	for _, w := range q.Weights {
-		o.log <- fmt.Sprintf("weight %s %v", w.Role, w.Weight)
-	}
-	return &operatorv1.SetWeightsResponse{}, nil
-}
-
-func (o *orders) SetQuota(_ context.Context, q *operatorv1.SetQuotaRequest) (*operatorv1.SetQuotaResponse, error) {
-	if q.Role == "refused" {
-		return nil, status.Error(codes.FailedPrecondition, "the role uses more")
-	}
-	o.log <- fmt.Sprintf("quota %s %v %v", q.Role, q.Guarantee.AsMap(), q.Limit.AsMap())
-	return &operatorv1.SetQuotaResponse{}, nil
-}
-
-func (o *orders) RemoveQuota(_ context.Context, q *operatorv1.RemoveQuotaRequest) (*operatorv1.RemoveQuotaResponse, error) {
-	if q.Role == "none" {
-		return nil, status.Error(codes.NotFound, "nothing was set")
-	}
-	o.log <- "no quota " + q.Role
-	return &operatorv1.RemoveQuotaResponse{}, nil
-}
-
-func (o *orders) ApplyOperation(_ context.Context, q *operatorv1.ApplyOperationRequest) (*operatorv1.ApplyOperationResponse, error) {
-	switch q.AgentId {
-	case "none":
-		return nil, status.Error(codes.NotFound, "no agent")
-	case "busy":
-		return nil, status.Error(codes.FailedPrecondition, "in use")
-	}
-	change := slices.Concat(q.Operation.GetReserve().GetResources(), q.Operation.GetUnreserve().GetResources(), q.Operation.GetCreate().GetVolumes(), q.Operation.GetDestroy().GetVolumes())
-	role := ""
-	if len(change) == 1 && len(change[0].Reservations) == 1 {
-		role = change[0].Reservations[0].GetRole()
-	}
-	o.log <- fmt.Sprintf("%s %s %s", q.Operation.GetType(), q.AgentId, role)
-	return &operatorv1.ApplyOperationResponse{}, nil
-}
-
 type rig struct {
 	t      *testing.T
 	master *mirrortest.Master
-	orders *orders
+	orders *mirrortest.Orders
 	server *transport.Server
 	lead   *transport.Leadership
 }
 
-func start(t *testing.T, streams int, known ...*operatorv1.WatchEvent) *rig {
+func start(t *testing.T, o operator.Options, known ...*operatorv1.WatchEvent) *rig {
 	t.Helper()
-	log := make(chan string, 100)
-	r := &rig{t: t, orders: &orders{mirrortest.Maintenance{Log: log}, log}, lead: transport.NewLeadership(mirror.Endpoint)}
+	r := &rig{t: t, orders: mirrortest.NewOrders(), lead: transport.NewLeadership(mirror.Endpoint)}
 	r.lead.Set(&frameworkv1.LeadershipState{State: frameworkv1.LeadershipState_STATE_LEADING})
 	r.master = mirrortest.Start(t, r.orders)
 	r.master.SetStatus(func(s *operatorv1.Status) { s.Started, s.Elected = mirrortest.At(0), mirrortest.At(1) })
@@ -109,16 +49,15 @@ func start(t *testing.T, streams int, known ...*operatorv1.WatchEvent) *rig {
 		t.Fatal(err)
 	}
 	r.server = server
-	operator.New(operator.Options{
-		Mirror: m, Operator: r.master.Client, Verbosity: operator.NewVerbosity(&mirrortest.LogLevels{}, nil), Streams: streams,
-		MasterInfo: func(s *operatorv1.Status) *mezzov1.MasterInfo {
-			return &mezzov1.MasterInfo{Id: proto.String(s.GetMasterId()), Ip: proto.Uint32(1), Port: proto.Uint32(5050)}
-		},
-		About: transport.About{Flags: func() map[string]string { return map[string]string{"port": "5050"} }},
-		Metrics: func(context.Context) []*mezzov1.Metric {
-			return []*mezzov1.Metric{{Name: proto.String("master/elected"), Value: proto.Float64(1)}}
-		},
-	}).Register(server)
+	o.Mirror, o.Operator, o.Verbosity = m, r.master.Client, operator.NewVerbosity(&mirrortest.LogLevels{}, nil)
+	o.MasterInfo = func(s *operatorv1.Status) *mezzov1.MasterInfo {
+		return &mezzov1.MasterInfo{Id: proto.String(s.GetMasterId()), Ip: proto.Uint32(1), Port: proto.Uint32(5050)}
+	}
+	o.About = transport.About{Flags: func() map[string]string { return map[string]string{"port": "5050"} }}
+	o.Metrics = func(context.Context) []*mezzov1.Metric {
+		return []*mezzov1.Metric{{Name: proto.String("master/elected"), Value: proto.Float64(1)}}
+	}
+	operator.New(o).Register(server)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve() }()
 	t.Cleanup(func() {
@@ -186,7 +125,7 @@ func schedule(machines, sign string) string {
 
 // Each row is one of the tables A.3, B.5 or E.1.
 func TestRows(t *testing.T) {
-	r := start(t, 0)
+	r := start(t, operator.Options{})
 	r.master.Tell(mirrortest.Sample()...)
 	r.master.Tell(mirrortest.Agent(&operatorv1.AgentDetail{Id: "m-1-S9", Hostname: "leaving", State: "draining", Deactivated: true, Drain: &operatorv1.AgentDrain{State: "draining"}}))
 	rows := []struct {
@@ -297,12 +236,12 @@ func TestRows(t *testing.T) {
 				if want == "" {
 					continue
 				}
-				if got := <-r.orders.log; got != want {
+				if got := <-r.orders.Log; got != want {
 					t.Errorf("the core was told %q, want %q", got, want)
 				}
 			}
-			if len(r.orders.log) > 0 {
-				t.Errorf("the core was told %q", <-r.orders.log)
+			if len(r.orders.Log) > 0 {
+				t.Errorf("the core was told %q", <-r.orders.Log)
 			}
 		})
 	}
@@ -310,7 +249,7 @@ func TestRows(t *testing.T) {
 
 // A.3 3 to 5: who does not lead sends clients to who does.
 func TestNotLeading(t *testing.T) {
-	r := start(t, 0)
+	r := start(t, operator.Options{})
 	r.lead.Set(&frameworkv1.LeadershipState{State: frameworkv1.LeadershipState_STATE_STANDBY})
 	if got := r.post(`{"type":"GET_HEALTH"}`); got.code != 503 || got.body != "No leader elected" {
 		t.Errorf("without a leader: %v", got)
@@ -329,7 +268,7 @@ func TestNotLeading(t *testing.T) {
 
 // B.1: the lists of an answer are there when they are empty.
 func TestEmptyLists(t *testing.T) {
-	r := start(t, 0)
+	r := start(t, operator.Options{})
 	for call, want := range map[string]string{
 		"GET_AGENTS":     `{"type":"GET_AGENTS","get_agents":{"agents":[],"recovered_agents":[]}}`,
 		"GET_FRAMEWORKS": `{"type":"GET_FRAMEWORKS","get_frameworks":{"frameworks":[],"completed_frameworks":[]}}`,
@@ -349,7 +288,7 @@ func TestEmptyLists(t *testing.T) {
 
 // The state in protobuf and in JSON says the same, and what the sample has.
 func TestState(t *testing.T) {
-	r := start(t, 0)
+	r := start(t, operator.Options{})
 	r.master.Tell(mirrortest.Sample()...)
 	call, err := proto.Marshal(&masterv1.Call{Type: masterv1.Call_GET_STATE.Enum()})
 	if err != nil {
@@ -417,7 +356,7 @@ func TestLargeAnswer(t *testing.T) {
 	for i := range tasks {
 		events = append(events, mirrortest.Task(mirrortest.NewTask(fmt.Sprint("x", i), i, mezzov1.TaskState_TASK_RUNNING)))
 	}
-	r := start(t, 0, events...)
+	r := start(t, operator.Options{}, events...)
 	got := r.do("POST", transport.JSON, transport.Protobuf, `{"type":"GET_STATE"}`)
 	if got.length < 1<<20+1 || got.length != int64(len(got.body)) {
 		t.Errorf("Content-Length is %d of %d", got.length, len(got.body))
@@ -444,153 +383,10 @@ func TestLargeAnswer(t *testing.T) {
 	}
 }
 
-// events reads a stream of records.
-type events struct {
-	t    *testing.T
-	in   *bufio.Reader
-	body io.Closer
-}
-
-func (r *rig) subscribe() *events {
-	r.t.Helper()
-	response := r.request("POST", transport.JSON, "", `{"type":"SUBSCRIBE"}`)
-	if response.StatusCode != 200 || response.Header.Get("Content-Type") != transport.JSON || response.ContentLength != -1 {
-		r.t.Fatalf("SUBSCRIBE is answered with %v", response)
-	}
-	r.t.Cleanup(func() { response.Body.Close() })
-	return &events{r.t, bufio.NewReader(response.Body), response.Body}
-}
-
-func (e *events) next() map[string]any {
-	e.t.Helper()
-	line, err := e.in.ReadString('\n')
-	if err != nil {
-		e.t.Fatalf("the stream ended: %v", err)
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	b := make([]byte, n)
-	if _, err := io.ReadFull(e.in, b); err != nil {
-		e.t.Fatal(err)
-	}
-	var out map[string]any
-	if err := json.Unmarshal(b, &out); err != nil {
-		e.t.Fatalf("%s: %v", b, err)
-	}
-	return out
-}
-
-func (e *events) expect(kind string) map[string]any {
-	e.t.Helper()
-	got := e.next()
-	if got["type"] != kind {
-		e.t.Fatalf("%v came, want %s", got, kind)
-	}
-	return got
-}
-
-// E.2 and I.12: what subscribers are told, in order.
-func TestEvents(t *testing.T) {
-	r := start(t, 0)
-	sample := mirrortest.Sample()
-	r.master.Tell(sample...)
-	e := r.subscribe()
-	first := e.expect("SUBSCRIBED")["subscribed"].(map[string]any)
-	if first["heartbeat_interval_seconds"] != 15.0 || first["get_state"].(map[string]any)["get_agents"] == nil {
-		t.Errorf("it begins with %v", first)
-	}
-	e.expect("HEARTBEAT")
-
-	// A task that is running before anybody looked.
-	r.master.Tell(mirrortest.Task(mirrortest.NewTask("new", 100, mezzov1.TaskState_TASK_STARTING, mezzov1.TaskState_TASK_RUNNING)))
-	added := e.expect("TASK_ADDED")["task_added"].(map[string]any)["task"].(map[string]any)
-	if added["state"] != "TASK_STAGING" || added["statuses"] != nil {
-		t.Errorf("it was added as %v", added)
-	}
-	for _, state := range []string{"TASK_STARTING", "TASK_RUNNING"} {
-		updated := e.expect("TASK_UPDATED")["task_updated"].(map[string]any)
-		if updated["status"].(map[string]any)["state"] != state || updated["state"] != "TASK_RUNNING" {
-			t.Errorf("it was updated to %v", updated)
-		}
-	}
-	// The same again, with nothing new; then its health; then its end.
-	again := mirrortest.NewTask("new", 100, mezzov1.TaskState_TASK_STARTING, mezzov1.TaskState_TASK_RUNNING)
-	r.master.Tell(mirrortest.Task(proto.CloneOf(again)))
-	again.Task.Statuses[1].Healthy = proto.Bool(false)
-	again.Task.Statuses[1].Reason = mezzov1.TaskStatus_REASON_TASK_HEALTH_CHECK_STATUS_UPDATED.Enum()
-	r.master.Tell(mirrortest.Task(proto.CloneOf(again)))
-	if got := e.expect("TASK_UPDATED")["task_updated"].(map[string]any)["status"].(map[string]any); got["healthy"] != false {
-		t.Errorf("its health is told as %v", got)
-	}
-	again.Task.Statuses = append(again.Task.Statuses, mirrortest.Status("new", mezzov1.TaskState_TASK_FINISHED, 130))
-	again.Task.State = mezzov1.TaskState_TASK_FINISHED.Enum()
-	r.master.Tell(mirrortest.Task(proto.CloneOf(again)))
-	if got := e.expect("TASK_UPDATED")["task_updated"].(map[string]any); got["state"] != "TASK_FINISHED" {
-		t.Errorf("its end is told as %v", got)
-	}
-	again.Completed = true
-	r.master.Tell(mirrortest.Task(again))
-
-	agent := proto.CloneOf(sample[1].GetAgentDetail())
-	agent.State, agent.Unreachable = "unreachable", mirrortest.At(200)
-	r.master.Tell(mirrortest.Agent(proto.CloneOf(agent)))
-	e.expect("AGENT_REMOVED")
-	agent.State, agent.Unreachable = "active", nil
-	r.master.Tell(mirrortest.Agent(agent))
-	e.expect("AGENT_ADDED")
-
-	f := proto.CloneOf(sample[4].GetFrameworkDetail())
-	f.State = "disconnected"
-	r.master.Tell(mirrortest.Framework(proto.CloneOf(f)))
-	f.State, f.Reregistered = "active", mirrortest.At(300)
-	r.master.Tell(mirrortest.Framework(proto.CloneOf(f)))
-	e.expect("FRAMEWORK_UPDATED")
-	f.State = "completed"
-	r.master.Tell(mirrortest.Framework(f))
-	e.expect("FRAMEWORK_REMOVED")
-	other := proto.CloneOf(sample[4].GetFrameworkDetail())
-	other.Info.Id = &mezzov1.FrameworkID{Value: proto.String("m-1-0009")}
-	r.master.Tell(mirrortest.Framework(other))
-	e.expect("FRAMEWORK_ADDED")
-}
-
-// A.10: the oldest subscriber makes room; all end when the master stops leading.
-func TestSubscribersEnd(t *testing.T) {
-	r := start(t, 2)
-	ended := func(e *events) error {
-		done := make(chan error, 1)
-		go func() { _, err := io.Copy(io.Discard, e.in); done <- err }()
-		select {
-		case err := <-done:
-			return err
-		case <-time.After(mirrortest.Patience):
-			return context.DeadlineExceeded
-		}
-	}
-	var list []*events
-	for range 3 {
-		e := r.subscribe()
-		e.expect("SUBSCRIBED")
-		e.expect("HEARTBEAT")
-		list = append(list, e)
-	}
-	if err := ended(list[0]); err != nil {
-		t.Errorf("the oldest ended with %v", err)
-	}
-	r.master.Break(status.Error(codes.Unavailable, "it does not lead any more"))
-	for _, e := range list[1:] {
-		if err := ended(e); err != nil {
-			t.Errorf("the others ended with %v", err)
-		}
-	}
-}
-
 // E.1 GET_OPERATIONS and I.5: those that somebody waits for, by agent; empty
 // again when they are over.
 func TestOperations(t *testing.T) {
-	r := start(t, 0)
+	r := start(t, operator.Options{})
 	status := &mezzov1.OperationStatus{State: mezzov1.OperationState_OPERATION_PENDING.Enum()}
 	operation := func(uuid, agent, framework string) *operatorv1.WatchEvent {
 		o := &mezzov1.Operation{

@@ -17,11 +17,7 @@ import (
 	masterv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/master"
 )
 
-const (
-	heartbeatInterval = 15 * time.Second
-	// streamQueue bounds the changes that wait for one subscriber, in bytes.
-	streamQueue = 8 << 20
-)
+const heartbeatInterval = 15 * time.Second
 
 // stream is one subscriber to events.
 type stream struct {
@@ -30,7 +26,7 @@ type stream struct {
 
 // subscribe answers SUBSCRIBE: the whole state, then what changes.
 func (h *Handler) subscribe(q *request) *transport.Error {
-	changes, err := h.options.Mirror.Subscribe(q.r.Context(), streamQueue)
+	changes, err := h.options.Mirror.Subscribe(q.r.Context(), h.options.Queue)
 	if err != nil {
 		return ReadFailed(err)
 	}

@@ -18,7 +18,7 @@ import (
 // quick are limits that a test can wait for.
 var quick = transport.Limits{
 	Header: 100 * time.Millisecond, Request: 100 * time.Millisecond, Idle: 100 * time.Millisecond, Write: 100 * time.Millisecond,
-	Body: 1 << 20, Bodies: 2 << 20, Queue: 1 << 20,
+	Body: 1 << 20, Bodies: 2 << 20,
 }
 
 func sink(s *transport.Server) {

@@ -74,9 +74,6 @@ type Limits struct {
 	// Write is for how long a client may take nothing of what is written to it.
 	// Default 30 s.
 	Write time.Duration
-	// Queue bounds what waits for one reader of a stream, in bytes. Default
-	// 8 MiB.
-	Queue int
 }
 
 func (l Limits) complete() Limits {
@@ -87,7 +84,6 @@ func (l Limits) complete() Limits {
 	fill(&l.Request, time.Minute)
 	fill(&l.Idle, 5*time.Minute)
 	fill(&l.Write, 30*time.Second)
-	fill(&l.Queue, 8<<20)
 	return l
 }
 
