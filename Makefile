@@ -85,6 +85,7 @@ $(TOOLS)/staticcheck:
 generate: ## Generated code, from the .proto files, and the tables of docs/configuration.md; needs no network and no protoc
 	go run ./internal/protogen -root sdk/proto
 	go test -count=1 ./config -run TestManualTables -update
+	go test -count=1 ./test -run TestManualPluginTables -update
 
 .PHONY: generate-check
 generate-check: ## Fails when generated code is stale

@@ -286,7 +286,7 @@ func TestPluginInspect(t *testing.T) {
 	t.Parallel()
 	plugins := filepath.Join(bin, "plugins")
 	r := mezzo(t, nil, "plugin", "inspect", filepath.Join(plugins, "mezzo-isolator-cgroups"))
-	for _, words := range []string{`isolator "cgroups", version`, "sha256:", ",mezzo-shim=sha256:", "mezzo.isolator.v1", "controllers # string list", `"cpu","memory","pids"`} {
+	for _, words := range []string{`isolator "cgroups", version`, "sha256:", ",mezzo-shim=sha256:", "mezzo.isolator.v1", `controllers = (list of texts, default ["cpu", "memory", "pids"])`} {
 		if r.code != 0 || !strings.Contains(r.stdout, words) {
 			t.Errorf("inspect does not say %q: %+v", words, r)
 		}

@@ -1,12 +1,11 @@
 package command
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,22 +17,35 @@ import (
 
 func (c *cli) pluginCommand() *cobra.Command {
 	group := &cobra.Command{Use: "plugin", Short: "Work with plugin binaries", Long: "Works with plugin binaries, without a cluster. mezzo plugins lists those that a cluster runs.", Args: cobra.NoArgs, RunE: needVerb}
+	var markdown bool
 	inspect := &cobra.Command{
 		Use: "inspect BINARY", Short: "Show what a plugin binary is and what its configuration may hold", Args: cobra.ExactArgs(1),
-		Long:    "Starts the plugin for a moment and asks it: its kind, name and version, its checksum, the contract it speaks, and its schema.",
-		Example: "  mezzo plugin inspect /usr/lib/mezzo/plugins/mezzo-allocator-drf",
+		Long: `Starts the plugin for a moment and asks it: its kind, name and version, its
+checksum, the contract it speaks, and its settings, each with its type, its default
+and what it is for. With --markdown it prints the settings alone, as tables for a
+manual.`,
+		Example:    "  mezzo plugin inspect /usr/lib/mezzo/plugins/mezzo-allocator-drf\n  mezzo plugin inspect --markdown ./mezzo-allocator-favourites > SETTINGS.md",
+		SuggestFor: []string{"describe", "show"},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if markdown && c.json {
+				return usage("--markdown and --json are two forms: give one")
+			}
 			d, checksum, err := pluginhost.Inspect(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			if c.json {
+			switch {
+			case c.json:
 				return c.writeJSON(d)
+			case markdown:
+				_, err := fmt.Fprint(c.out, settingsMarkdown(d.GetSchema()))
+				return err
 			}
 			c.printPlugin(args[0], checksum, d)
 			return nil
 		},
 	}
+	inspect.Flags().BoolVar(&markdown, "markdown", false, "print the settings as tables in Markdown, for a manual")
 	c.addJSONFlag(inspect, shapeOf(jsonOne, (*pluginv1.Description)(nil)))
 	lock := &cobra.Command{
 		Use: "lock FILE…", Short: "Write the checksums of a configuration's plugins into mezzo.lock.hcl beside it",
@@ -63,54 +75,7 @@ func (c *cli) printPlugin(path, checksum string, d *pluginv1.Description) {
 	if len(d.Capabilities) > 0 {
 		fmt.Fprintf(c.out, "capabilities  %s\n", strings.Join(d.Capabilities, ", "))
 	}
-	if len(d.GetSchema().GetAttributes())+len(d.GetSchema().GetBlocks()) == 0 {
-		fmt.Fprintln(c.out, "\nIts config block holds nothing.")
-		return
-	}
-	fmt.Fprint(c.out, "\nconfig {\n")
-	c.printSchema(d.Schema, "  ")
-	fmt.Fprintln(c.out, "}")
-}
-
-func (c *cli) printSchema(s *pluginv1.Schema, indent string) {
-	for _, a := range s.GetAttributes() {
-		kind := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(a.Type.String(), "TYPE_")), "_", " ")
-		switch {
-		case a.Required:
-			kind += ", required"
-		case a.DefaultJson != "":
-			kind += ", default " + defaultText(a)
-		}
-		fmt.Fprintf(c.out, "%s%s # %s%s\n", indent, a.Name, kind, sentence(a.Help))
-	}
-	for _, b := range s.GetBlocks() {
-		label := ""
-		if b.Label != "" {
-			label = " <" + b.Label + ">"
-		}
-		fmt.Fprintf(c.out, "%s%s%s { #%s\n", indent, b.Name, label, strings.TrimPrefix(sentence(b.Help), ":"))
-		c.printSchema(b.Schema, indent+"  ")
-		fmt.Fprintf(c.out, "%s}\n", indent)
-	}
-}
-
-// defaultText writes a default as the operator would.
-func defaultText(a *pluginv1.Attribute) string {
-	number, err := strconv.ParseInt(a.DefaultJson, 10, 64)
-	switch {
-	case err == nil && a.Type == pluginv1.Type_TYPE_DURATION:
-		return strconv.Quote(time.Duration(number).String())
-	case err == nil && a.Type == pluginv1.Type_TYPE_SIZE:
-		return strconv.Quote(plugin.Size(number).String())
-	}
-	return a.DefaultJson
-}
-
-func sentence(help string) string {
-	if help == "" {
-		return ""
-	}
-	return ": " + help
+	fmt.Fprint(c.out, "\n"+settingsText(d.GetSchema(), cmp.Or(terminalWidth(c.out), helpWidth)))
 }
 
 // pluginLock pins the plugins of a configuration.

@@ -18,6 +18,7 @@ func TestUsage(t *testing.T) {
 		"help run fast":          `mezzo run has no verb "fast"`,
 		"agent drian x":          `mezzo agent has no verb "drian"; drain is meant, perhaps`,
 		"agent drain":            "mezzo agent drain: it is called as mezzo agent drain AGENT",
+		"plugin describe x":      `mezzo plugin has no verb "describe"; inspect is meant, perhaps`,
 		"kill":                   "mezzo kill: it is called as mezzo kill TASK…",
 		"status extra":           `mezzo status takes no arguments, but there is "extra"`,
 		"quota":                  "mezzo quota: say what to do: get, remove, set",

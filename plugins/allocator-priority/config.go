@@ -14,8 +14,8 @@ const maxPriority = 1_000_000
 // config is the allocator's `config` block. It says nothing of weights and
 // quota: they are the cluster's, whatever allocates.
 type config struct {
-	Roles               []roleConfig       `hcl:"role,block" help:"What is special about a role."`
-	Frameworks          []frameworkConfig  `hcl:"framework,block" help:"What is special about the frameworks of one name."`
+	Roles               []roleConfig       `hcl:"role,block" help:"What is special about a role; the label is its whole path."`
+	Frameworks          []frameworkConfig  `hcl:"framework,block" help:"What is special about the frameworks of one name, the label."`
 	Preempt             *allocator.Preempt `hcl:"preempt,block" help:"When tasks of those who are served later may be ended for those who are served first. Without this block, never."`
 	FairSharingExcluded []string           `hcl:"fair_sharing_excluded" help:"Names of scalar resources that do not count as a share, neither among equals nor for a floor, such as scarce gpus."`
 }
@@ -23,14 +23,14 @@ type config struct {
 // roleConfig is one `role` block.
 type roleConfig struct {
 	Name     string  `hcl:"name,label" help:"The role's whole path."`
-	Priority *int64  `hcl:"priority" help:"Its priority among the roles beside it: the higher is served first. Otherwise its weight is its priority, which is 1 unless the operator has set another."`
-	Floor    float64 `hcl:"floor" default:"0" help:"A share of the cluster, from 0 to 1. While the role holds less than that of every resource, it is served before the roles beside it, whatever their priorities."`
+	Priority *int64  `hcl:"priority" help:"Its priority among the roles beside it, from -1000000 to 1000000: the higher is served first. By default its weight, which is 1 unless the operator has set another."`
+	Floor    float64 `hcl:"floor" default:"0" help:"A share of the cluster, from 0 to 1. While the role holds less than that of every resource, it is served before the roles beside it that are not below theirs, whatever their priorities. Nothing is kept free for it."`
 }
 
 // frameworkConfig is one `framework` block.
 type frameworkConfig struct {
 	Name     string `hcl:"name,label" help:"The framework's name."`
-	Priority int64  `hcl:"priority" required:"true" help:"Its priority among the frameworks of its role: the higher is served first. Others have priority 1."`
+	Priority int64  `hcl:"priority" required:"true" help:"Its priority among the frameworks of its role, from -1000000 to 1000000: the higher is served first. Others have priority 1."`
 }
 
 // Validate implements plugin.Validator.

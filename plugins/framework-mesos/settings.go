@@ -18,15 +18,15 @@ import (
 
 // settings are the adapter's configuration.
 type settings struct {
-	Listen   string `hcl:"listen" help:"Where it listens, host:port. Default: 127.0.0.1:5050 at a master, 127.0.0.1:5051 at an agent."`
-	Hostname string `hcl:"hostname" help:"The name or address under which clients reach it. Default: that of listen, or of the machine where that is all interfaces."`
-	Insecure bool   `hcl:"insecure" help:"Allow clients that are not recognised, or no TLS, elsewhere than on loopback: whoever reaches the port can run commands on the cluster."`
+	Listen   string `hcl:"listen" help:"Where it listens, host:port; port 0 takes a free port, and the same one ever after. By default 127.0.0.1:5050 at a master, 127.0.0.1:5051 at an agent."`
+	Hostname string `hcl:"hostname" help:"The name or address under which clients reach it: they are sent there by a standby, and executors and offers name it. By default the address of listen, or the machine's where that is all interfaces."`
+	Insecure bool   `hcl:"insecure" default:"false" help:"Whether it may listen elsewhere than on loopback without TLS, or for clients that are not recognised: whoever reaches it can run commands on the cluster."`
 	Cluster  string `hcl:"cluster" help:"A name of the cluster, for tools that show one."`
 
-	ZK string `hcl:"zk" secret:"true" help:"At a master: where in ZooKeeper clients find the leader, zk://host:port,…/path, by a node that is there while it leads. A path of its own, with nothing else below. Default: none."`
+	ZK string `hcl:"zk" secret:"true" help:"At a master: where in ZooKeeper Mesos's clients find the leader, zk://[user:password@]host:port,…/path. A node json.info_… is there while this master leads. The path must be its own, with nothing else below it."`
 
-	Authenticate []string     `hcl:"authenticate" help:"What credentials are asked for: readonly, readwrite, scheduler, executor. Default: with credentials, all but executor; else nothing. Executors show the token that their agent gives them, not a credential."`
-	Credentials  []credential `hcl:"credential,block" help:"Somebody who is recognised (HTTP basic authentication)."`
+	Authenticate []string     `hcl:"authenticate" help:"What credentials are asked for: readonly and readwrite (tools), scheduler, and executor: the token that the agent has given each executor, for which no credential is needed. Write it where all executors send it. By default readonly, readwrite and scheduler where there is a credential, else nothing."`
+	Credentials  []credential `hcl:"credential,block" help:"Somebody who is recognised (HTTP basic authentication); the label is the principal."`
 	TLS          *tlsFiles    `hcl:"tls,block" help:"HTTPS instead of HTTP."`
 	Limits       limits       `hcl:"limits,block" help:"What clients can take."`
 }
@@ -34,17 +34,17 @@ type settings struct {
 // credential is somebody who is recognised (HTTP basic authentication).
 type credential struct {
 	Name     string `hcl:"name,label" help:"The principal."`
-	Password string `hcl:"password" required:"true" secret:"true" help:"The password."`
+	Password string `hcl:"password" required:"true" secret:"true" help:"The password of the principal."`
 }
 
 type tlsFiles struct {
-	Cert string `hcl:"cert" required:"true" help:"The file of the certificate, PEM, with its whole path, as of those below."`
+	Cert string `hcl:"cert" required:"true" help:"The file of the certificate, PEM. Of this and the other files the whole path."`
 	Key  string `hcl:"key" required:"true" help:"The file of its key, PEM."`
 	CA   string `hcl:"ca" help:"The file of an authority, PEM: clients must show a certificate of it."`
 }
 
 type limits struct {
-	Connections    int           `hcl:"connections" default:"20000" help:"How many connections may be open."`
+	Connections    int           `hcl:"connections" default:"20000" help:"How many connections may be open; what comes beyond is closed."`
 	Body           plugin.Size   `hcl:"body" default:"32MiB" help:"The largest body of a request."`
 	Bodies         plugin.Size   `hcl:"bodies" default:"256MiB" help:"The bodies that are held at one time, together."`
 	Queue          plugin.Size   `hcl:"queue" default:"8MiB" help:"What may wait for one subscriber to the events of the cluster; one that is slower is cut off."`
@@ -53,7 +53,7 @@ type limits struct {
 	HeaderTimeout  time.Duration `hcl:"header_timeout" default:"10s" help:"How long the head of a request may take."`
 	RequestTimeout time.Duration `hcl:"request_timeout" default:"1m" help:"How long the body of a request may take."`
 	IdleTimeout    time.Duration `hcl:"idle_timeout" default:"5m" help:"How long a connection may be idle."`
-	WriteTimeout   time.Duration `hcl:"write_timeout" default:"30s" help:"How long a client may take nothing of what is written to it."`
+	WriteTimeout   time.Duration `hcl:"write_timeout" default:"30s" help:"For how long a client may take nothing of what is written to it."`
 }
 
 // realms are what authenticate may name.

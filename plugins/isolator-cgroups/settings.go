@@ -23,14 +23,14 @@ type Config struct {
 	CPUs          string       `hcl:"cpus" help:"The processors that containers run on, such as 2-7,12 (controller cpuset). By default all."`
 	ExclusiveCPUs bool         `hcl:"exclusive_cpus" default:"false" help:"Whether a task that asks for whole CPUs (2, and not 1.5) has so many processors to itself; all others run on the rest, of which one is always left (controller cpuset). Tasks of task groups and of custom executors share."`
 	MemoryNodes   string       `hcl:"memory_nodes" help:"The NUMA nodes that containers' memory is on, such as 0 or 0-1 (controller cpuset). By default all."`
-	IOWeight      int64        `hcl:"io_weight" default:"0" help:"The weight of each container at block devices, 10 to 1000 (controller io); 0: the kernel's default. Needs a kernel and an I/O scheduler that weigh."`
+	IOWeight      int64        `hcl:"io_weight" default:"0" help:"The weight of each container at block devices, 10 to 1000 (controller io); 0: the kernel's default. Needs a kernel and an I/O scheduler that weigh; without them it is an error at start."`
 	Throttles     []Throttle   `hcl:"throttle,block" help:"How fast each container may read and write a block device (controller io)."`
-	Devices       []string     `hcl:"allowed_devices" help:"Devices that containers may use besides the harmless ones, such as /dev/fuse rw (controller devices). r: read, w: write, m: make the device file; none: all."`
+	Devices       []string     `hcl:"allowed_devices" help:"Devices that containers may use besides the harmless ones (controller devices): paths, each with what is allowed, of r (read), w (write) and m (make the device file), such as /dev/fuse rw. A path alone allows all three."`
 	GPUs          []string     `hcl:"gpu_devices" help:"The GPUs of this host, by the paths of their devices. A task that asks for gpus is given so many, which nobody else has meanwhile, and finds their numbers in NVIDIA_VISIBLE_DEVICES; controller devices keeps it from the others. By default /dev/nvidia0 and so on, where there are such."`
 	HugePages     *plugin.Size `hcl:"hugetlb_limit" help:"How much memory each container may have in huge pages, of each size (controller hugetlb). By default as much as there is."`
 	NetClass      int64        `hcl:"net_cls_major" default:"0" help:"The major number of the class that marks a container's packets for traffic control, 1 to 65535; each container has a minor number of its own (controller net_cls). 0: they are not marked."`
 
-	Effective  []string `hcl:"effective_capabilities" help:"The capabilities of a task that asks for none, such as NET_BIND_SERVICE; none: no capability. By default those of bounding_capabilities."`
+	Effective  []string `hcl:"effective_capabilities" help:"The capabilities of a task that asks for none, such as NET_BIND_SERVICE; [\"none\"]: no capability. By default those of bounding_capabilities."`
 	Seccomp    string   `hcl:"seccomp_profile" help:"The system calls that tasks may make: default (Docker's default profile), or the name of a profile in seccomp_dir. A task may name another profile of seccomp_dir, or ask for none. By default all."`
 	Namespaces []string `hcl:"namespaces" help:"The namespaces that every container has of its own, unless its task asks to share them: pid, ipc."`
 	PrivateTmp bool     `hcl:"private_tmp" default:"false" help:"Whether every container has a /tmp and /var/tmp of its own, which is the directory tmp of its sandbox. The work directory must not be below either."`

@@ -26,11 +26,11 @@ type Config struct {
 	Namespace    string `hcl:"namespace" default:"mezzo" help:"The containerd namespace of the agent's containers and images. Agents that share one containerd need one each."`
 	Runtime      string `hcl:"runtime" default:"io.containerd.runc.v2" help:"The containerd runtime that containers are run by."`
 	Snapshotter  string `hcl:"snapshotter" help:"The containerd snapshotter that images are unpacked into. By default containerd's own (overlayfs)."`
-	Default      bool   `hcl:"default" default:"false" help:"Whether this isolator also runs the tasks that have no image. Otherwise it leaves them to the isolators listed after it."`
-	DefaultImage string `hcl:"default_image" help:"The image of tasks that have none, when default is true. By default they see the host's root file system."`
+	Default      bool   `hcl:"default" default:"false" help:"Whether this isolator also runs the tasks that have no image. Otherwise another isolator must."`
+	DefaultImage string `hcl:"default_image" help:"The image of tasks that have none, such as busybox:1.36. Needs default. By default none: they see the host's files."`
 
 	Privileged bool     `hcl:"allow_privileged" default:"false" help:"Whether tasks may ask to be privileged, for the host's pid or IPC namespace, for any device, and for no seccomp or AppArmor profile."`
-	Effective  []string `hcl:"effective_capabilities" help:"The capabilities of a task that asks for none; none: no capability. By default those that containerd and Docker give."`
+	Effective  []string `hcl:"effective_capabilities" help:"The capabilities of a task that asks for none; [\"none\"]: no capability. By default those that containerd and Docker give."`
 	Seccomp    string   `hcl:"seccomp_profile" default:"default" help:"The system calls that tasks may make: default (containerd's default profile), unconfined, or the name of a profile in seccomp_dir. A task may name another profile of seccomp_dir."`
 	AppArmor   string   `hcl:"apparmor_profile" help:"The AppArmor profile of tasks that name none, or unconfined. By default one like Docker's, on a host that has AppArmor."`
 	Devices    []string `hcl:"allowed_devices" help:"Devices that tasks may ask for: paths such as /dev/fuse, and kinds or names of the Container Device Interface such as nvidia.com/gpu."`

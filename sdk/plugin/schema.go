@@ -57,7 +57,9 @@ func ParseSize(text string) (Size, error) {
 //
 //	hcl:"name"       the name in HCL; required on every exported field ("-" leaves one out)
 //	hcl:"name,label" the label of a repeated block; a string
-//	help:"…"         a sentence for the manual
+//	help:"…"         sentences for the manual, in plain text. What holds when the
+//	                 operator sets nothing, where that is no value, is the last
+//	                 of them: "By default all." Tables show it as the default
 //	default:"…"      the value when the operator sets none, as written in HCL:
 //	                 text, a number, "10s", "64MiB"; lists and maps as JSON
 //	required:"true"  the operator must set it

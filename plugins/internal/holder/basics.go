@@ -18,10 +18,10 @@ type Basics struct {
 	Root       string   `hcl:"root" default:"mezzo" help:"The name of the cgroup that all containers' cgroups are made in."`
 	CFSQuota   bool     `hcl:"cfs_quota" default:"false" help:"Whether a container may never use more CPU time than it asked for, even on an idle host. A task's own cpu limit is always kept."`
 	Swap       bool     `hcl:"swap" default:"false" help:"Whether containers may swap. Otherwise memory and swap together are limited to a container's memory."`
-	PidsMax    int64    `hcl:"pids_max" default:"8192" help:"How many processes and threads a container may have; 0: as many as the host."`
+	PidsMax    int64    `hcl:"pids_max" default:"8192" help:"How many processes and threads a container may have; 0: as many as the host. At least 16, and with images 32."`
 	RuntimeDir string   `hcl:"runtime_dir" help:"Where the state of containers is kept; an absolute path. By default the plugin's data directory."`
 	PerfEvents []string `hcl:"perf_events" help:"The events that are counted of each container, by the names that perf has for them, such as cycles, instructions, task-clock and context-switches. Each takes a file descriptor a container and processor. By default none."`
-	Bounding   []string `hcl:"bounding_capabilities" help:"The capabilities that tasks may have at most; none: no capability. A task that asks for more is refused. By default all, for tasks that run as root."`
+	Bounding   []string `hcl:"bounding_capabilities" help:"The capabilities that tasks may have at most; [\"none\"]: no capability. A task that asks for more is refused. By default all, for tasks that run as root."`
 	NoNewPrivs bool     `hcl:"no_new_privs" default:"false" help:"Whether tasks can gain no privileges by running a program (set-user-ID programs such as sudo then have no effect)."`
 	SeccompDir string   `hcl:"seccomp_dir" help:"A directory with seccomp profiles in Docker's JSON form, which tasks and seccomp_profile name; an absolute path."`
 }

@@ -18,11 +18,11 @@ import (
 // Config is what the operator says of images; it is part of the plugin's config
 // block.
 type Config struct {
-	Registries   []Registry    `hcl:"registry,block" help:"How a registry is reached."`
+	Registries   []Registry    `hcl:"registry,block" help:"How a registry is reached; the label is its host, and perhaps a port."`
 	DockerConfig string        `hcl:"docker_config" help:"A Docker config.json with credentials for registries; an absolute path. It is read for each pull. Credential helpers are not run."`
 	Proxy        string        `hcl:"proxy" secret:"true" help:"The HTTP proxy by which registries are reached, such as http://proxy.example:3128. By default none: the agent's environment is not looked at."`
 	NoProxy      []string      `hcl:"no_proxy" help:"Registries that are reached without the proxy: hosts, domains such as .example.org, and networks such as 10.0.0.0/8."`
-	User         string        `hcl:"image_user" default:"mesos" help:"Who a task runs as in an image when neither it nor its command names a user: mesos (as Mesos does: with type MESOS the framework's user, with type DOCKER the image's), image (the image's own), or task (the framework's, and no parameter changes that)."`
+	User         string        `hcl:"image_user" default:"mesos" help:"Who a task runs as in an image when neither it nor its command names a user. mesos, as Mesos does: with type MESOS its framework's user, with type DOCKER the image's own. image: the image's own. task: the framework's, and a task with the parameter user is refused."`
 	Platform     string        `hcl:"platform" help:"Which of an image's platforms is run, such as linux/arm64. By default this machine's."`
 	Stall        time.Duration `hcl:"pull_stall_timeout" default:"1m" help:"How long a registry may send nothing before a pull fails."`
 	KeepFor      time.Duration `hcl:"keep_images_for" default:"336h" help:"How long an image stays that no container uses; 0: until the disk is too full."`
@@ -35,7 +35,7 @@ type Registry struct {
 	Host      string   `hcl:"host,label"`
 	Username  string   `hcl:"username" help:"Who to log in as."`
 	Password  string   `hcl:"password" secret:"true" help:"The password or token; see env() and file()."`
-	CA        string   `hcl:"ca" help:"Certificates to trust, beside the system's, in PEM; an absolute path."`
+	CA        string   `hcl:"ca" help:"Certificates to trust beside the system's, in PEM; an absolute path. By default the system's alone."`
 	Insecure  bool     `hcl:"insecure" default:"false" help:"Whether any certificate is accepted."`
 	PlainHTTP bool     `hcl:"plain_http" default:"false" help:"Whether the registry speaks HTTP without TLS."`
 	Mirrors   []string `hcl:"mirrors" help:"Hosts to ask first, in order, for this registry's images: HOST[:PORT][/PREFIX]. What they need is said in a registry block of their own."`
