@@ -156,7 +156,6 @@ func (c *cli) awaitDrain(ctx context.Context, q *operatorv1.DrainAgentRequest) e
 }
 
 func (c *cli) agentGoneCommand() *cobra.Command {
-	var yes bool
 	cmd := &cobra.Command{
 		Use: "gone AGENT", Short: "Give an agent up for good: its tasks have ended, and it is never taken again",
 		Long: "For a machine that will not come back. Frameworks are told that the agent's tasks have ended, what is reserved there is free,\n" +
@@ -166,10 +165,8 @@ func (c *cli) agentGoneCommand() *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.onAgent(cmd.Context(), args[0], func(ctx context.Context, client operatorv1.OperatorClient, a *operatorv1.Agent) error {
-				if !yes {
-					if err := c.confirm(fmt.Sprintf("Give agent %s (%s, %s, with %s) up for good?", a.Id, a.Hostname, a.State, plural(a.Tasks, "task"))); err != nil {
-						return err
-					}
+				if err := c.confirm("Give agent %s (%s, %s, with %s) up for good?", a.Id, a.Hostname, a.State, plural(a.Tasks, "task")); err != nil {
+					return err
 				}
 				if _, err := client.MarkAgentGone(ctx, &operatorv1.MarkAgentGoneRequest{AgentId: a.Id}); err != nil && status.Code(err) != codes.NotFound {
 					return err
@@ -178,15 +175,23 @@ func (c *cli) agentGoneCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	c.addYesFlag(cmd)
 	c.addClientFlags(cmd)
 	c.addJSONFlag(cmd, orderShape)
 	return cmd
 }
 
-// confirm asks a question that is answered with yes, or with an error.
-func (c *cli) confirm(question string) error {
-	fmt.Fprintf(c.err, "%s [y/N] ", question)
+// addYesFlag gives a verb that confirms what it does the flag not to.
+func (c *cli) addYesFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&c.yes, "yes", "y", false, "do not ask")
+}
+
+// confirm asks whether to do what cannot be undone. Anything but yes is an error.
+func (c *cli) confirm(format string, args ...any) error {
+	if c.yes {
+		return nil
+	}
+	fmt.Fprintf(c.err, format+" [y/N] ", args...)
 	var answer string
 	_, _ = fmt.Fscanln(c.in, &answer) // no answer is no
 	switch strings.ToLower(answer) {

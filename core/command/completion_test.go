@@ -139,26 +139,34 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// A framework is torn down by its name or its id, once that was answered for, and
-// never one of several.
-func TestTeardown(t *testing.T) {
-	m := newMaster(t)
-	populate(m)
-	for _, c := range []struct {
-		args string
-		code int
-		says string
-	}{
-		{"teardown spark", 1, "nothing was done; --yes answers the question"},
-		{"teardown nobody --yes", 1, `no framework "nobody" is known`},
-		{"teardown", 2, "it is called as mezzo teardown FRAMEWORK"},
-		{"teardown spark --yes", 0, "ended framework aa-1-0001 (spark)"},
-	} {
+// call is a command line, and how it must end.
+type call struct {
+	args string
+	code int
+	says string
+}
+
+func (m *testMaster) invoke(t *testing.T, calls []call) {
+	t.Helper()
+	for _, c := range calls {
 		out, errOut, code := invoke(t, append(strings.Fields(c.args), "--address", m.address)...)
 		if code != c.code || !strings.Contains(out+errOut, c.says) {
 			t.Errorf("%s: %d, %s%s", c.args, code, out, errOut)
 		}
 	}
+}
+
+// A framework is torn down by its name or its id, once that was answered for, and
+// never one of several.
+func TestTeardown(t *testing.T) {
+	m := newMaster(t)
+	populate(m)
+	m.invoke(t, []call{
+		{"teardown spark", 1, "nothing was done; --yes answers the question"},
+		{"teardown nobody --yes", 1, `no framework "nobody" is known`},
+		{"teardown", 2, "it is called as mezzo teardown FRAMEWORK"},
+		{"teardown spark --yes", 0, "ended framework aa-1-0001 (spark)"},
+	})
 	if want := []string{"aa-1-0001"}; !slices.Equal(m.killed, want) {
 		t.Errorf("torn down were %v, want %v", m.killed, want)
 	}
@@ -169,23 +177,14 @@ func TestTeardown(t *testing.T) {
 func TestKill(t *testing.T) {
 	m := newMaster(t)
 	populate(m)
-	for _, c := range []struct {
-		args string
-		code int
-		says string
-	}{
+	m.invoke(t, []call{
 		{"kill web.10", 0, "asked web.10 to end"},
 		{"kill web.1 --framework spark", 0, "asked web.1 to end"},
 		{"kill web.1", 1, `kill web.1: "web.1" means 2 tasks`},
 		{"kill old", 1, `no task "old" is known; mezzo tasks lists them`},
 		{"kill web.1 --framework flink", 1, `no framework "flink" is known`},
 		{"kill", 2, "it is called as mezzo kill TASK…"},
-	} {
-		out, errOut, code := invoke(t, append(strings.Fields(c.args), "--address", m.address)...)
-		if code != c.code || !strings.Contains(out+errOut, c.says) {
-			t.Errorf("%s: %d, %s%s", c.args, code, out, errOut)
-		}
-	}
+	})
 	if want := []string{"aa-1-0001/web.10", "aa-1-0001/web.1"}; !slices.Equal(m.killed, want) {
 		t.Errorf("killed were %v, want %v", m.killed, want)
 	}

@@ -118,16 +118,9 @@ oci-archive:FILE write, plain or compressed. They stay until mezzo image rm.`,
 			if _, err := os.Stat(file); err != nil {
 				return fmt.Errorf("the archive cannot be read: %w", err)
 			}
-			images := []*operatorv1.Image{}
-			err := c.eachImageAgent(cmd.Context(), o, func(_ string, client operatorv1.AgentOperatorClient) error {
-				imported, err := importImage(cmd.Context(), client, file, o)
-				images = append(images, imported...)
-				return err
+			return c.changeImages(cmd.Context(), o, c.showImages, func(client operatorv1.AgentOperatorClient) ([]*operatorv1.Image, error) {
+				return importImage(cmd.Context(), client, file, o)
 			})
-			if err == nil || len(images) > 0 {
-				err = errors.Join(err, c.showImages(images))
-			}
-			return err
 		},
 	}
 	addImageFlags(cmd, &o)
@@ -257,6 +250,21 @@ func (c *cli) eachImageAgent(ctx context.Context, o imageOptions, do func(agent 
 		}
 		return err
 	})
+	return err
+}
+
+// changeImages does something with every agent that is meant, and shows the images
+// that it was done to, also when it did not work on all.
+func (c *cli) changeImages(ctx context.Context, o imageOptions, show func([]*operatorv1.Image) error, do func(operatorv1.AgentOperatorClient) ([]*operatorv1.Image, error)) error {
+	images := []*operatorv1.Image{}
+	err := c.eachImageAgent(ctx, o, func(_ string, client operatorv1.AgentOperatorClient) error {
+		changed, err := do(client)
+		images = append(images, changed...)
+		return err
+	})
+	if err == nil || len(images) > 0 {
+		err = errors.Join(err, show(images))
+	}
 	return err
 }
 

@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -20,18 +19,12 @@ Those that were imported, those that the agents' configuration pins, and those
 that --except names stay.`,
 		Example: "  mezzo image prune\n  mezzo image prune --agent a1.example.com --except busybox:1.36",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			removed := []*operatorv1.Image{}
-			err := c.eachImageAgent(cmd.Context(), o, func(agent string, client operatorv1.AgentOperatorClient) error {
+			return c.changeImages(cmd.Context(), o, c.showPruned, func(client operatorv1.AgentOperatorClient) ([]*operatorv1.Image, error) {
 				ctx, cancel := context.WithTimeout(cmd.Context(), pruneTimeout)
 				defer cancel()
 				answer, err := client.PruneImages(ctx, &operatorv1.PruneImagesRequest{Excluded: except, Isolator: o.isolator})
-				removed = append(removed, answer.GetImages()...)
-				return err
+				return answer.GetImages(), err
 			})
-			if err == nil || len(removed) > 0 {
-				err = errors.Join(err, c.showPruned(removed))
-			}
-			return err
 		},
 	}
 	addImageFlags(cmd, &o)

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
@@ -51,50 +49,25 @@ was told at its start what to send, and sends no more than that.`,
 func (c *cli) logLevel(ctx context.Context, agent string, level []string, lasting time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, logLevelTimeout)
 	defer cancel()
-	addresses := c.client.addresses
-	if agent != "" {
-		address, err := c.agentAddress(ctx, agent)
+	return c.eachProcess(ctx, agent, "log level of", func(client processClient) error {
+		answer, err := logLevelOf(ctx, client, level, lasting)
 		if err != nil {
 			return err
 		}
-		addresses = []string{address}
-	}
-	for _, address := range addresses {
-		answer, err := c.logLevelOf(ctx, address, level, lasting)
-		if err != nil {
-			return fmt.Errorf("log level of %s: %w", address, plain(err))
-		}
-		if err := c.showLogLevel(answer); err != nil {
-			return err
-		}
-	}
-	return nil
+		return c.showLogLevel(answer)
+	})
 }
 
-// logLevelOf asks whatever serves at an address: a master or an agent.
-func (c *cli) logLevelOf(ctx context.Context, address string, level []string, lasting time.Duration) (*operatorv1.LogLevel, error) {
-	conn, err := c.dialAddress(address)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	master, agent := operatorv1.NewOperatorClient(conn), operatorv1.NewAgentOperatorClient(conn)
+// logLevelOf asks, or says, how much a process logs.
+func logLevelOf(ctx context.Context, client processClient, level []string, lasting time.Duration) (*operatorv1.LogLevel, error) {
 	if len(level) == 0 {
-		answer, err := master.GetLogLevel(ctx, &operatorv1.GetLogLevelRequest{})
-		if status.Code(err) == codes.Unimplemented {
-			return agent.GetLogLevel(ctx, &operatorv1.GetLogLevelRequest{})
-		}
-		return answer, err
+		return client.GetLogLevel(ctx, &operatorv1.GetLogLevelRequest{})
 	}
 	q := &operatorv1.SetLogLevelRequest{Level: level[0], DurationMs: uint64(lasting.Milliseconds())}
 	if q.Level == "config" {
 		q.Level = ""
 	}
-	answer, err := master.SetLogLevel(ctx, q)
-	if status.Code(err) == codes.Unimplemented {
-		return agent.SetLogLevel(ctx, q)
-	}
-	return answer, err
+	return client.SetLogLevel(ctx, q)
 }
 
 func (c *cli) showLogLevel(l *operatorv1.LogLevel) error {

@@ -37,6 +37,31 @@ is printed with its line.`,
 func (c *cli) reload(ctx context.Context, agent string) error {
 	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()
+	failed := false
+	err := c.eachProcess(ctx, agent, "reload", func(client processClient) error {
+		answer, err := client.Reload(ctx, &operatorv1.ReloadRequest{})
+		failed = failed || answer.GetFailed()
+		if err != nil {
+			return err
+		}
+		return c.showReload(answer)
+	})
+	if err == nil && failed {
+		return &exitError{code: 1}
+	}
+	return err
+}
+
+// processClient is what a master and an agent serve alike.
+type processClient interface {
+	Reload(context.Context, *operatorv1.ReloadRequest, ...grpc.CallOption) (*operatorv1.ReloadResponse, error)
+	GetLogLevel(context.Context, *operatorv1.GetLogLevelRequest, ...grpc.CallOption) (*operatorv1.LogLevel, error)
+	SetLogLevel(context.Context, *operatorv1.SetLogLevelRequest, ...grpc.CallOption) (*operatorv1.LogLevel, error)
+}
+
+// eachProcess does something with what serves at the addresses that were given, be
+// it a master or an agent, or with the agent that is named.
+func (c *cli) eachProcess(ctx context.Context, agent, what string, do func(processClient) error) error {
 	addresses := c.client.addresses
 	if agent != "" {
 		address, err := c.agentAddress(ctx, agent)
@@ -45,35 +70,20 @@ func (c *cli) reload(ctx context.Context, agent string) error {
 		}
 		addresses = []string{address}
 	}
-	failed := false
 	for _, address := range addresses {
-		answer, err := c.reloadOne(ctx, address)
+		conn, err := c.dialAddress(address)
+		if err == nil {
+			err = do(operatorv1.NewOperatorClient(conn))
+			if status.Code(err) == codes.Unimplemented {
+				err = do(operatorv1.NewAgentOperatorClient(conn))
+			}
+			conn.Close()
+		}
 		if err != nil {
-			return fmt.Errorf("reload %s: %w", address, plain(err))
+			return fmt.Errorf("%s %s: %w", what, address, plain(err))
 		}
-		if err := c.showReload(answer); err != nil {
-			return err
-		}
-		failed = failed || answer.GetFailed()
-	}
-	if failed {
-		return &exitError{code: 1}
 	}
 	return nil
-}
-
-// reloadOne reloads whatever serves at an address: a master or an agent.
-func (c *cli) reloadOne(ctx context.Context, address string) (*operatorv1.ReloadResponse, error) {
-	conn, err := c.dialAddress(address)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	answer, err := operatorv1.NewOperatorClient(conn).Reload(ctx, &operatorv1.ReloadRequest{}, grpc.WaitForReady(false))
-	if status.Code(err) == codes.Unimplemented {
-		return operatorv1.NewAgentOperatorClient(conn).Reload(ctx, &operatorv1.ReloadRequest{})
-	}
-	return answer, err
 }
 
 // agentAddress asks the master where an agent is.

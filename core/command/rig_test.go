@@ -45,14 +45,20 @@ type watchCall struct {
 
 func newMaster(t *testing.T) *testMaster {
 	t.Helper()
+	m := &testMaster{watches: make(chan watchCall)}
+	m.address = serve(t, func(s *grpc.Server) { operatorv1.RegisterOperatorServer(s, m) })
+	return m
+}
+
+// serve serves on loopback until the test ends.
+func serve(t *testing.T, register func(*grpc.Server)) (address string) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &testMaster{address: listener.Addr().String(), watches: make(chan watchCall)}
-	server := grpc.NewServer()
-	operatorv1.RegisterOperatorServer(server, m)
-	served := make(chan struct{})
+	server, served := grpc.NewServer(), make(chan struct{})
+	register(server)
 	go func() {
 		defer close(served)
 		_ = server.Serve(listener)
@@ -61,7 +67,7 @@ func newMaster(t *testing.T) *testMaster {
 		server.Stop()
 		<-served
 	})
-	return m
+	return listener.Addr().String()
 }
 
 func (m *testMaster) GetStatus(context.Context, *operatorv1.GetStatusRequest) (*operatorv1.Status, error) {

@@ -52,6 +52,7 @@ type cli struct {
 	err    io.Writer
 	client clientFlags
 	json   bool
+	yes    bool   // nothing is asked
 	color  string // one of colorModes
 	// began tells a verb's own errors from cobra's complaints about usage.
 	began bool

@@ -27,7 +27,7 @@ func (c *cli) statusCommand() *cobra.Command {
 		header: []string{"MASTER", "STATE", "AGENTS", "FRAMEWORKS", "TASKS", "OFFERS", "CPUS", "MEM"},
 		row: func(s *operatorv1.Status) []string {
 			return []string{
-				s.MasterId, s.Leadership, counts(s.Agents, "active"), counts(s.Frameworks, "active"),
+				s.MasterId, s.Leadership, counts(s.Agents), counts(s.Frameworks),
 				fmt.Sprintf("%d, %d running", s.Tasks.GetActive(), s.Tasks.GetRunning()), strconv.FormatUint(s.Offers, 10),
 				share(s.Allocated, s.Total, "cpus"), share(s.Allocated, s.Total, "mem"),
 			}
@@ -48,8 +48,8 @@ func writeStatus(w io.Writer, s *operatorv1.Status, color bool) error {
 	}
 	fmt.Fprintf(w, "Master      %s, %s for %s (version %s, epoch %d)\n", s.MasterId, state(s.Leadership), age(s.Elected), s.Version, s.Epoch)
 	fmt.Fprintf(w, "Listens at  %s\n", dash(endpointText(s.Endpoints)))
-	fmt.Fprintf(w, "Agents      %s\n", counts(s.Agents, "active"))
-	fmt.Fprintf(w, "Frameworks  %s\n", counts(s.Frameworks, "active"))
+	fmt.Fprintf(w, "Agents      %s\n", counts(s.Agents))
+	fmt.Fprintf(w, "Frameworks  %s\n", counts(s.Frameworks))
 	fmt.Fprintf(w, "Tasks       %d active, %d running\n", s.Tasks.GetActive(), s.Tasks.GetRunning())
 	fmt.Fprintf(w, "Offers      %d outstanding\n\n", s.Offers)
 	t := newTable("RESOURCE", "TOTAL", "ALLOCATED", "OFFERED", "USED")
@@ -84,8 +84,8 @@ func endpointText(list []*operatorv1.Endpoint) string {
 	return strings.Join(words, " ")
 }
 
-func counts(n *operatorv1.Counts, word string) string {
-	text := fmt.Sprintf("%d, %d %s", n.GetTotal(), n.GetActive(), word)
+func counts(n *operatorv1.Counts) string {
+	text := fmt.Sprintf("%d, %d active", n.GetTotal(), n.GetActive())
 	if n.GetUnreachable() > 0 {
 		text += fmt.Sprintf(", %d unreachable", n.GetUnreachable())
 	}

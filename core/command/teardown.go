@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -10,7 +9,6 @@ import (
 )
 
 func (c *cli) teardownCommand() *cobra.Command {
-	var yes bool
 	cmd := &cobra.Command{
 		Use: "teardown FRAMEWORK", Short: "End a framework for good, with all its tasks", Args: cobra.ExactArgs(1),
 		Long: "For a framework whose scheduler is gone, or that must end now. Its tasks and executors are asked to end and then killed, what it\n" +
@@ -26,10 +24,8 @@ func (c *cli) teardownCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if !yes {
-					if err := c.confirm(fmt.Sprintf("End framework %s (%s, %s, with %s) for good?", f.Id, f.Name, f.State, plural(f.Tasks, "task"))); err != nil {
-						return err
-					}
+				if err := c.confirm("End framework %s (%s, %s, with %s) for good?", f.Id, f.Name, f.State, plural(f.Tasks, "task")); err != nil {
+					return err
 				}
 				if _, err := client.Teardown(ctx, &operatorv1.TeardownRequest{FrameworkId: f.Id}); err != nil {
 					return err
@@ -38,7 +34,7 @@ func (c *cli) teardownCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	c.addYesFlag(cmd)
 	c.addClientFlags(cmd)
 	c.addJSONFlag(cmd, orderShape)
 	return cmd

@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"encoding/json"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -88,21 +87,8 @@ func (n *node) Usage(context.Context, *operatorv1.ContainerUsageRequest) (*opera
 
 func newNode(t *testing.T) (*node, string) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, server, served := &node{}, grpc.NewServer(), make(chan struct{})
-	operatorv1.RegisterAgentOperatorServer(server, n)
-	go func() {
-		defer close(served)
-		_ = server.Serve(listener)
-	}()
-	t.Cleanup(func() {
-		server.Stop()
-		<-served
-	})
-	return n, listener.Addr().String()
+	n := &node{}
+	return n, serve(t, func(s *grpc.Server) { operatorv1.RegisterAgentOperatorServer(s, n) })
 }
 
 func topSnapshot(t *testing.T, w watchCall, agent string) {

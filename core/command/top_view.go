@@ -160,7 +160,7 @@ func (t *top) head(width int, color bool) []string {
 	}
 	lines := []string{
 		fmt.Sprintf("Master %s, %s for %s, at %s", s.MasterId, style(stateColor(s.Leadership), s.Leadership), age(s.Elected), time.Now().Format(time.TimeOnly)),
-		fmt.Sprintf("Agents %s; frameworks %s; tasks %d, %d running; offers %d", counts(s.Agents, "active"), counts(s.Frameworks, "active"), s.Tasks.GetActive(), s.Tasks.GetRunning(), s.Offers),
+		fmt.Sprintf("Agents %s; frameworks %s; tasks %d, %d running; offers %d", counts(s.Agents), counts(s.Frameworks), s.Tasks.GetActive(), s.Tasks.GetRunning(), s.Offers),
 	}
 	if t.lost != "" {
 		lines = append(lines, style(red, "No master answers; this is what was known last: "+oneLine(t.lost)))

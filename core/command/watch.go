@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -167,11 +166,16 @@ func uuidText(b []byte) string {
 
 // objectsOf lists the objects of a kind, in order.
 func objectsOf[T proto.Message](m *mirror, kind string, compare func(a, b T) int) []T {
-	var out []T
-	for _, key := range slices.SortedFunc(maps.Keys(m.objects), compareKeys) {
+	var keys []objectKey
+	for key := range m.objects {
 		if key.kind == kind {
-			out = append(out, m.objects[key].(T))
+			keys = append(keys, key)
 		}
+	}
+	slices.SortFunc(keys, compareKeys)
+	out := make([]T, len(keys))
+	for i, key := range keys {
+		out[i] = m.objects[key].(T)
 	}
 	if compare != nil {
 		slices.SortStableFunc(out, compare)
