@@ -7,7 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -19,7 +18,7 @@ import (
 // No path and no link leads out of a sandbox; what is in it is read in pieces.
 func TestFilesOfASandbox(t *testing.T) {
 	r := newLogRig(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	sandbox := filepath.Dir(r.out.path)
 	r.out.write("0123456789")

@@ -46,7 +46,7 @@ func (r *volumeRig) finished(chore string) {
 		if got != chore {
 			r.t.Fatalf("chore %s is done, want %s", got, chore)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		r.t.Fatalf("chore %s is not done", chore)
 	}
 }

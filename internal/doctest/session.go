@@ -67,7 +67,9 @@ func Start(o Options) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--propagation", "private", "sh", "-ec"}
+	// Where the tests are run in the background Ctrl-C is ignored, and a shell that
+	// begins so cannot change it.
+	args := []string{"--default-signal=INT,QUIT", "unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--propagation", "private", "sh", "-ec"}
 	begin := "exec "
 	if o.Root != "" {
 		// What looks for the root's own mount, as runc does, finds one.
@@ -79,7 +81,7 @@ func Start(o Options) (*Session, error) {
 		begin += "exec chroot '" + o.Root + "' "
 	}
 	s := &Session{dir: script, orders: sendOrders, answers: bufio.NewScanner(answers), lines: make(chan string), last: map[string]int{}, patience: cmp.Or(o.Patience, standardPatience)}
-	s.cmd = exec.Command("unshare", append(args, begin+"bash '"+filepath.Join(o.Dir, ".page", "driver.sh")+"' '"+o.Dir+"'")...)
+	s.cmd = exec.Command("env", append(args, begin+"bash '"+filepath.Join(o.Dir, ".page", "driver.sh")+"' '"+o.Dir+"'")...)
 	s.cmd.Env, s.cmd.Stdout, s.cmd.Stderr = o.Env, log, log
 	s.cmd.ExtraFiles = []*os.File{orders, sendAnswers}
 	err = s.cmd.Start()

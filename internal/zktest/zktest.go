@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -141,15 +142,31 @@ func (e *Ensemble) host(member int) string {
 	return e.options.Hosts[member]
 }
 
-// freePorts finds ports that are free now.
+// freePorts finds ports that are free now, and that the kernel gives nobody who
+// does not ask for them: a member that is killed finds its own again.
 func freePorts(n int) (ports []int, err error) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+	const lowest = 10_000
+	var first int // of those that the kernel gives
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := fmt.Sscan(string(text), &first); err != nil {
+		return nil, fmt.Errorf("the range of ports %q: %w", text, err)
+	}
+	for tries := 0; len(ports) < n; tries++ {
+		port := 0
+		if first > 2*lowest && tries < 1000 {
+			port = lowest + rand.IntN(first-lowest)
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		switch {
+		case err == nil:
+			defer l.Close() // when all are found: none is found twice
+			ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		case port == 0:
 			return nil, err
 		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return ports, nil
 }

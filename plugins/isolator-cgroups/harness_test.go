@@ -98,7 +98,7 @@ func configurePlugin(p *cgroups, config []byte, dataDir string) (*pluginv1.Healt
 		return nil, err
 	}
 	defer local.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	c := pluginv1.NewPluginClient(local.Conn)
 	r, err := c.Configure(ctx, &pluginv1.ConfigureRequest{Config: config, ContractVersion: 1, DataDir: dataDir})

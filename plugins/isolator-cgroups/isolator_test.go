@@ -233,7 +233,7 @@ func TestDeadline(t *testing.T) {
 	n := newNode(t, nil)
 	b := n.shell("c1", `trap 'echo term; exit 9' TERM; echo ready; while :; do sleep 0.01; done`)
 	b.req = func(r *isolatorv1.CreateRequest) {
-		r.Deadline, r.DeadlineGraceMs = timestamppb.New(time.Now().Add(3*time.Second)), 60_000
+		r.Deadline, r.DeadlineGraceMs = timestamppb.New(time.Now().Add(10*time.Second)), 60_000 // it has to be ready by then
 	}
 	n.run(b)
 	if s := n.wait("c1"); !s.GetDeadlineExceeded() || s.GetCode() != 9 {

@@ -199,7 +199,7 @@ func TestTimeLimit(t *testing.T) {
 	t.Parallel()
 	n := withImage(t, nil)
 	b := n.shell("c1", "sleep 1000")
-	b.req = func(r *isolatorv1.CreateRequest) { r.Deadline = timestamppb.New(time.Now().Add(2 * time.Second)) }
+	b.req = func(r *isolatorv1.CreateRequest) { r.Deadline = timestamppb.New(time.Now().Add(15 * time.Second)) } // it has to run by then
 	n.run(b)
 	if s := n.wait("c1"); !s.GetDeadlineExceeded() {
 		t.Errorf("status %v", s)

@@ -27,7 +27,7 @@ import (
 // beat is how often streams have heartbeats here.
 const beat = 20 * time.Millisecond
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // agent is an agent behind gRPC, whose containers c1 (of a command task with a
 // terminal) and n1 run what stands for commands: see run.

@@ -31,7 +31,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // agent is an agent's native service with the executor "e" of framework "f". It
 // answers as an agent does; what it was told is kept.
@@ -175,11 +175,12 @@ func (a *agent) set(change func()) {
 // serve puts the API before an agent and returns its address.
 func serve(t *testing.T, a *agent) string {
 	t.Helper()
-	return serveWith(t, a, nil)
+	return serveWith(t, a, patience, nil)
 }
 
-// serveWith is serve with somebody who recognises executors.
-func serveWith(t *testing.T, a *agent, executors []transport.Authenticator) string {
+// serveWith is serve with so much patience with the agent, and with somebody who
+// recognises executors.
+func serveWith(t *testing.T, a *agent, patience time.Duration, executors []transport.Authenticator) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -200,7 +201,7 @@ func serveWith(t *testing.T, a *agent, executors []transport.Authenticator) stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	api := executor.New(executor.Options{Client: executorv1.NewExecutorClient(conn), Patience: 200 * time.Millisecond})
+	api := executor.New(executor.Options{Client: executorv1.NewExecutorClient(conn), Patience: patience})
 	api.Register(server)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve() }()
@@ -354,8 +355,9 @@ func TestStatuses(t *testing.T) {
 		}
 	}
 	a.set(func() { a.recovering, a.silent = false, true })
+	hasty := "http://" + serveWith(t, a, 10*time.Millisecond, nil) + "/api/v1/executor"
 	for rule, body := range map[string]string{"SUBSCRIBE": subscribe, "MESSAGE": message} {
-		if got := post(t, at, body); got.code != 503 || got.body != "The agent did not answer in time" {
+		if got := post(t, hasty, body); got.code != 503 || got.body != "The agent did not answer in time" {
 			t.Errorf("%s while the agent says nothing: %d %q, want 503", rule, got.code, got.body)
 		}
 	}
@@ -366,7 +368,7 @@ func TestStatuses(t *testing.T) {
 // the body.
 func TestTokens(t *testing.T) {
 	a := &agent{}
-	at := "http://" + serveWith(t, a, []transport.Authenticator{transport.Bearer()}) + "/api/v1/executor"
+	at := "http://" + serveWith(t, a, patience, []transport.Authenticator{transport.Bearer()}) + "/api/v1/executor"
 	const challenge = `Bearer realm="mesos-agent-executor"`
 	invalid := challenge + `, error="invalid_token", error_description="the token is bad"`
 	for _, c := range []struct {

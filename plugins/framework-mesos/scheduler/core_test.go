@@ -209,7 +209,7 @@ func (c *core) set(change func(*core)) {
 // waitGone waits until a framework has no stream.
 func (c *core) waitGone(t *testing.T, id string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		c.mu.Lock()
 		f := c.frameworks[id]
 		gone := f == nil || f.stream == ""

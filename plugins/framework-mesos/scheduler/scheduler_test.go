@@ -65,7 +65,7 @@ func newWorld(t testing.TB, change func(*scheduler.Options, *transport.Options))
 	w := &world{t: t, core: c, leadership: leadership, base: "http://" + server.Address(), client: &http.Client{Transport: &http.Transport{}}}
 	t.Cleanup(func() {
 		w.client.CloseIdleConnections()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := server.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
@@ -492,13 +492,15 @@ func TestPrincipals(t *testing.T) {
 
 // TestCoreAway: while the master does not answer clients are told to come again.
 func TestCoreAway(t *testing.T) {
-	w := newWorld(t, func(o *scheduler.Options, _ *transport.Options) { o.Patience = 100 * time.Millisecond })
-	s := w.subscribe([]byte(subscribeX), nil)
 	const call = `{"type":"REVIVE","framework_id":{"value":"m-0001"}}`
-	w.core.set(func(c *core) { c.silent = true })
-	w.want("a call", call, header{"Mesos-Stream-Id": s.id}, 503, "The master did not answer in time")
-	w.want("a subscription", subscribeX, nil, 503, "The master did not answer in time")
-	w.core.set(func(c *core) { c.silent, c.down = false, true })
+	hasty := newWorld(t, func(o *scheduler.Options, _ *transport.Options) { o.Patience = 10 * time.Millisecond })
+	hasty.core.set(func(c *core) { c.silent = true })
+	hasty.want("a call", call, header{"Mesos-Stream-Id": "x"}, 503, "The master did not answer in time")
+	hasty.want("a subscription", subscribeX, nil, 503, "The master did not answer in time")
+
+	w := newWorld(t, func(o *scheduler.Options, _ *transport.Options) { o.Patience = time.Minute })
+	s := w.subscribe([]byte(subscribeX), nil)
+	w.core.set(func(c *core) { c.down = true })
 	w.want("a subscription", subscribeX, nil, 503, "The master does not answer: unavailable: this master does not lead")
 	w.core.set(func(c *core) { c.down = false })
 	w.want("it is back", call, header{"Mesos-Stream-Id": s.id}, 202, "")

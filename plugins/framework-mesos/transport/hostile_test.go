@@ -36,7 +36,7 @@ func sink(s *transport.Server) {
 // closes waits until the server closes the connection, and returns what it said.
 func closes(t *testing.T, conn net.Conn) string {
 	t.Helper()
-	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
 	said, err := io.ReadAll(conn)
 	if e, ok := err.(net.Error); ok && e.Timeout() {
 		t.Fatal("the server keeps the connection open")
@@ -107,31 +107,36 @@ func TestBodies(t *testing.T) {
 		t.Errorf("100 MB: %q", said)
 	}
 	// Many that are let in one by one are not let in all together.
+	var open []net.Conn
 	var held sync.WaitGroup
-	busy := 0
-	var mu sync.Mutex
+	refused := make(chan struct{}, 8)
 	for range 8 {
 		conn := dial(t, s)
+		open = append(open, conn)
 		fmt.Fprintf(conn, "POST /sink HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", 1<<20)
 		_, _ = conn.Write(make([]byte, 1<<20-1))
 		held.Go(func() {
-			_ = conn.SetReadDeadline(time.Now().Add(time.Second))
 			if response, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil {
 				response.Body.Close()
 				if response.StatusCode == 503 {
-					mu.Lock()
-					busy++
-					mu.Unlock()
+					refused <- struct{}{}
 				}
 			}
-			conn.Close()
 		})
 	}
-	held.Wait()
-	if busy < 4 {
-		t.Errorf("%d of 8 bodies were refused, though only about 3 have room", busy)
+	late := time.After(patience)
+	for busy := range 4 {
+		select {
+		case <-refused:
+		case <-late:
+			t.Fatalf("%d of 8 bodies were refused, though only about 3 have room", busy)
+		}
 	}
-	for deadline := time.Now().Add(5 * time.Second); ; {
+	for _, conn := range open {
+		conn.Close()
+	}
+	held.Wait()
+	for deadline := time.Now().Add(patience); ; {
 		code, _ := post(bytes.NewReader(make([]byte, 1<<20)))
 		if code == 200 {
 			break // the room is given back
@@ -160,7 +165,7 @@ func TestUnreadStream(t *testing.T) {
 	fmt.Fprint(dial(t, s), "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
 	select {
 	case <-ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the stream goes on")
 	}
 	if got := send(t, s, "GET /health"); got.status != 200 {
@@ -186,7 +191,7 @@ func TestCut(t *testing.T) {
 	(<-opened).Cut()
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the stream goes on")
 	}
 }
@@ -196,7 +201,7 @@ func TestConnections(t *testing.T) {
 	s := serve(t, transport.Options{Limits: transport.Limits{Connections: 3}}, func(s *transport.Server) { s.HandleBasics(transport.About{}) })
 	ask := func(conn net.Conn) error {
 		fmt.Fprint(conn, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
 		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err == nil {
 			response.Body.Close()
@@ -220,7 +225,7 @@ func TestConnections(t *testing.T) {
 		}
 	}
 	open[0].Close()
-	for deadline := time.Now().Add(10 * time.Second); ask(dial(t, s)) != nil; {
+	for deadline := time.Now().Add(patience); ask(dial(t, s)) != nil; {
 		if time.Now().After(deadline) {
 			t.Fatal("there is no room after one has gone")
 		}

@@ -35,6 +35,9 @@ func led(state frameworkv1.LeadershipState_State, address string) *frameworkv1.L
 	return out
 }
 
+// patience is how long a test waits for what must come.
+const patience = time.Minute
+
 // serve starts a server of a side on a free port.
 func serve(t *testing.T, o transport.Options, setup func(*transport.Server)) *transport.Server {
 	t.Helper()
@@ -54,7 +57,7 @@ func serve(t *testing.T, o transport.Options, setup func(*transport.Server)) *tr
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)

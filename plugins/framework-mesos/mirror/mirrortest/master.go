@@ -156,4 +156,4 @@ func (m *Master) Watch(q *operatorv1.WatchRequest, stream grpc.ServerStreamingSe
 }
 
 // Patience bounds what tests wait for.
-const Patience = 20 * time.Second
+const Patience = time.Minute
