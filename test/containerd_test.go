@@ -146,10 +146,7 @@ func TestContainerdKilled(t *testing.T) {
 			t.Errorf("logs of %s: %+v", name, l)
 		}
 	}
-	pid, _ := c.plugin("isolator/containerd")["pid"].(float64)
-	if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	c.kill("isolator/containerd")
 	open("plugin")
 	ended("plugin")
 

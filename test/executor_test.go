@@ -3,12 +3,14 @@ package test
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // counting is the example framework that has an executor of its own.
@@ -41,11 +43,15 @@ func (n *counting) says(text string, times int) {
 	})
 }
 
+// own is about that long, and no other process of tests takes the same time: its
+// processes are known by it.
+func own(d time.Duration) time.Duration { return d + time.Duration(os.Getpid()) }
+
 // executorPid is the executor's process: the one that counts that slowly.
-func executorPid(t *testing.T, count string) (pid int) {
+func executorPid(t *testing.T, count time.Duration) (pid int) {
 	t.Helper()
 	eventually(t, "one executor to run", func() bool {
-		out, _ := exec.Command("pgrep", "-f", "executor-hello -executor -count "+count).Output()
+		out, _ := exec.Command("pgrep", "-f", "executor-hello -executor -count "+count.String()).Output()
 		var err error
 		pid, err = strconv.Atoi(strings.TrimSpace(string(out)))
 		return err == nil
@@ -58,10 +64,11 @@ func executorPid(t *testing.T, count string) (pid int) {
 func TestExecutorRunsOnWhenTheAgentIsKilled(t *testing.T) {
 	t.Parallel()
 	c := startDev(t)
-	n := startCounting(t, c, "-tasks", "4", "-count", "2011ms")
+	count := own(2011 * time.Millisecond)
+	n := startCounting(t, c, "-tasks", "4", "-count", count.String())
 	n.says("TASK_RUNNING", 4)
 	n.says("executor: you said hello", 1)
-	pid := executorPid(t, "2.011s")
+	pid := executorPid(t, count)
 	c.killChild("agent1")
 	c.startAgain("agent1")
 	if err := <-n.done; err != nil {
@@ -85,9 +92,10 @@ func TestExecutorRunsOnWhenTheAgentIsKilled(t *testing.T) {
 func TestExecutorKilled(t *testing.T) {
 	t.Parallel()
 	c := startDev(t)
-	n := startCounting(t, c, "-tasks", "2", "-count", "1013s")
+	count := own(1013 * time.Second)
+	n := startCounting(t, c, "-tasks", "2", "-count", count.String())
 	n.says("TASK_RUNNING", 2)
-	if err := syscall.Kill(executorPid(t, "16m53s"), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(executorPid(t, count), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	err := <-n.done

@@ -249,13 +249,15 @@ func TestMesosScheduler(t *testing.T) {
 // killAdapter ends the master's adapter, and returns its pid.
 func (c *cluster) killAdapter() int {
 	c.t.Helper()
-	pid, _ := c.mesosPlugin(true)["pid"].(float64)
-	if pid == 0 {
-		c.t.Fatalf("no adapter serves: %v", c.list("plugins"))
-	}
+	var pid float64
+	eventually(c.t, "an adapter that serves", func() bool {
+		pid, _ = c.mesosPlugin(true)["pid"].(float64)
+		return pid > 0
+	})
 	if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
 		c.t.Fatal(err)
 	}
+	keepFree(c.t, c.fields["mesos"])
 	return int(pid)
 }
 

@@ -187,6 +187,10 @@ func (r *runner) containerID(task string) object {
 	return of(s.GetContainerStatus().GetContainerId())
 }
 
+// ownSleep sleeps about so many seconds; no other process of tests has the same
+// command.
+func ownSleep(seconds int) string { return fmt.Sprintf("sleep %d.%07d", seconds, os.Getpid()) }
+
 // processesWith is how many processes have a text in their command line.
 func processesWith(text string) int {
 	out, _ := exec.Command("pgrep", "-fc", text).Output()
@@ -265,13 +269,13 @@ func TestMesosSessions(t *testing.T) {
 	if got := a.exitStatus(id("killed")); got != 15 {
 		t.Errorf("its status is %d", got)
 	}
-	s = a.session(id("left"), false, "echo up; exec sleep 100002.5")
+	s = a.session(id("left"), false, "echo up; exec "+ownSleep(100002))
 	s.shows("up")
 	s.detach()
 	if got := a.exitStatus(id("left")); got != 9 {
 		t.Errorf("its status is %d", got)
 	}
-	eventually(t, "the command to be gone", func() bool { return processesWith("sleep 100002.5") == 0 })
+	eventually(t, "the command to be gone", func() bool { return processesWith(ownSleep(100002)) == 0 })
 
 	// The task's own terminal.
 	own := r.containerID("console")
@@ -293,13 +297,13 @@ func TestMesosSessions(t *testing.T) {
 	})
 
 	// The adapter's end is the sessions', and nobody else's.
-	s = a.session(id("last"), false, "echo up; exec sleep 100003.5")
+	s = a.session(id("last"), false, "echo up; exec "+ownSleep(100003))
 	s.shows("up")
 	c.killMesosAdapter(false)
 	if err := s.end(); errors.Is(err, io.EOF) {
 		t.Error("a session that is cut off ends as if its command had")
 	}
-	eventually(t, "the command to be gone", func() bool { return processesWith("sleep 100003.5") == 0 })
+	eventually(t, "the command to be gone", func() bool { return processesWith(ownSleep(100003)) == 0 })
 	if s := r.last("web"); s.GetState() != mezzov1.TaskState_TASK_RUNNING {
 		t.Errorf("the task: %v", s)
 	}
@@ -344,9 +348,10 @@ func TestExecInGroupsAndExecutors(t *testing.T) {
 		t.Errorf("attached to one that was killed: %+v", got)
 	}
 
-	n := startCounting(t, c, "-tasks", "2", "-count", "977s")
+	count := own(977 * time.Second)
+	n := startCounting(t, c, "-tasks", "2", "-count", count.String())
 	n.says("TASK_RUNNING", 2)
-	pid := executorPid(t, "16m17s")
+	pid := executorPid(t, count)
 	for _, task := range []string{"count-0", "count-1"} {
 		if got := c.mezzo("exec", task, "--", "touch", "in-"+task); got.code != 0 {
 			t.Errorf("exec in the container of %s: %+v", task, got)

@@ -221,14 +221,16 @@ func (c *cluster) mesosPlugin(atMaster bool) map[string]any {
 // killMesosAdapter kills an adapter and waits until it is back.
 func (c *cluster) killMesosAdapter(atMaster bool) {
 	c.t.Helper()
-	before := c.mesosPlugin(atMaster)
-	if before == nil {
-		c.t.Fatalf("no adapter is listed (at the master: %t)\n%s", atMaster, c.mezzo("plugins").stdout)
-	}
+	var before map[string]any
+	eventually(c.t, fmt.Sprintf("an adapter (at the master: %t)", atMaster), func() bool {
+		before = c.mesosPlugin(atMaster)
+		return before != nil
+	})
 	pid := int(before["pid"].(float64))
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		c.t.Fatal(err)
 	}
+	keepFree(c.t, c.fields[map[bool]string{true: "mesos", false: "mesos_agent"}[atMaster]])
 	eventually(c.t, "the adapter is back at its place", func() bool {
 		now := c.mesosPlugin(atMaster)
 		return now != nil && int(now["pid"].(float64)) != pid && fmt.Sprint(now["endpoints"]) == fmt.Sprint(before["endpoints"])
@@ -308,6 +310,7 @@ func TestMesosExecutorOutlivesAgent(t *testing.T) {
 	first := s.update("t1", "TASK_RUNNING")
 
 	before.stop(syscall.SIGKILL)
+	keepFree(t, before.fields["mesos_agent"])
 	after := serve(t, nil, args...)
 	if before.fields["mesos_agent"] != after.fields["mesos_agent"] {
 		t.Errorf("the agent's adapter was at %s, and is at %s", before.fields["mesos_agent"], after.fields["mesos_agent"])

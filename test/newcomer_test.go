@@ -133,19 +133,26 @@ func TestKilledPluginsComeBack(t *testing.T) {
 // killPlugin kills a plugin's process and waits for the next.
 func killPlugin(t *testing.T, c *cluster, id string) {
 	t.Helper()
-	var pid float64
-	eventually(t, id+" to be up", func() bool {
-		pid, _ = c.plugin(id)["pid"].(float64)
-		return pid > 0
-	})
-	if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	pid := float64(c.kill(id))
 	eventually(t, id+" to be back", func() bool {
 		p := c.plugin(id)
 		now, _ := p["pid"].(float64)
 		return p["state"] == "healthy" && now > 0 && now != pid
 	})
+}
+
+// kill kills a plugin's process, and returns which it was.
+func (c *cluster) kill(id string) int {
+	c.t.Helper()
+	var pid float64
+	eventually(c.t, id+" to be up", func() bool {
+		pid, _ = c.plugin(id)["pid"].(float64)
+		return pid > 0
+	})
+	if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
+		c.t.Fatal(err)
+	}
+	return int(pid)
 }
 
 // release lets a task go that waits for the file `go` in its sandbox.
@@ -226,6 +233,13 @@ func (c *cluster) killChild(who string) {
 		c.t.Fatal(err)
 	}
 	eventually(c.t, who+" to be gone", func() bool { return !alive(pid) })
+	kept := []string{"rpc", "http", "mesos"}
+	if who != "master" {
+		kept = []string{"agent", "agent_http", "mesos_agent"}
+	}
+	for _, field := range kept {
+		keepFree(c.t, c.fields[field])
+	}
 }
 
 // startAgain does what mezzo dev says is to be done when a process of it has

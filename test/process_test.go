@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // server is one mezzo process that has said that it serves.
@@ -117,6 +120,40 @@ func runAs(t *testing.T, change func(*exec.Cmd), program string, args ...string)
 		t.Fatalf("%s %v did not end\nstdout: %s\nstderr: %s", program, args, stdout.String(), stderr.String())
 	}
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// keepFree has the kernel give the port of an address to nobody else while whoever
+// had it is on its way back: a socket is bound there that does not listen, which
+// is in nobody's way who asks for this very port. One that is in use is left
+// alone.
+func keepFree(t *testing.T, address string) {
+	t.Helper()
+	at, err := netip.ParseAddrPort(address)
+	if err != nil || !at.Addr().Is4() {
+		return // what is no such address: another field of a ready line
+	}
+	bind := func() (fd int, err error) {
+		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return 0, err
+		}
+		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err == nil {
+			err = unix.Bind(fd, &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()})
+		}
+		if err != nil {
+			unix.Close(fd)
+		}
+		return fd, err
+	}
+	for until := time.Now().Add(200 * time.Millisecond); ; time.Sleep(time.Millisecond) { // one that was killed may not have ended yet
+		fd, err := bind()
+		if err == nil {
+			t.Cleanup(func() { unix.Close(fd) })
+			return
+		}
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(until) {
+			return
+		}
+	}
 }
 
 // processesNaming lists the living processes whose program or arguments lie

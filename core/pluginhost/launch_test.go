@@ -153,7 +153,7 @@ func TestLaunchFailures(t *testing.T) {
 			want: []string{"it did not shake hands within 400ms", "what to do:"},
 		},
 		{
-			name: "closes stdout and stays", mode: "mute", change: short, step: StepLaunch,
+			name: "closes stdout and stays", mode: "mute", step: StepLaunch,
 			want: []string{"it closed stdout without the plugin handshake, and runs on", "what to do:"},
 		},
 		{

@@ -119,13 +119,13 @@ func TestBackoff(t *testing.T) {
 }
 
 func TestStoppedProcessIsNoticed(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.PingInterval, o.PingTimeout = 20*time.Millisecond, time.Second })
+	r := newRig(t, func(o *Options) { o.PingInterval, o.PingTimeout = 20*time.Millisecond, 5*time.Second })
 	r.start(r.spec("good", `{}`))
 	g := r.up()
 	if err := unix.Kill(g.PID, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	wantText(t, r.down().Error(), "it did not answer a ping for 1s; the process is stopped (SIGSTOP)")
+	wantText(t, r.down().Error(), "it did not answer a ping for 5s; the process is stopped (SIGSTOP)")
 	if unix.Kill(g.PID, 0) == nil {
 		t.Error("the stopped process lives on")
 	}
