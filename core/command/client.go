@@ -135,6 +135,7 @@ func (c *cli) dial(ctx context.Context) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	options.Epochs = &c.leaders
 	conn, err := client.Leader(ctx, addresses, options)
 	if err != nil {
 		hint := "is it running? mezzo dev starts a cluster; --address or MEZZO_ADDRESS says where one is"

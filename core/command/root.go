@@ -17,6 +17,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/mezzo-os/mezzo/sdk/client"
 )
 
 // buildVersion is set by the linker.
@@ -51,9 +53,11 @@ type cli struct {
 	out    io.Writer
 	err    io.Writer
 	client clientFlags
-	json   bool
-	yes    bool   // nothing is asked
-	color  string // one of colorModes
+	// leaders keeps a verb that runs for long from going back to a leader of before.
+	leaders client.Epochs
+	json    bool
+	yes     bool   // nothing is asked
+	color   string // one of colorModes
 	// began tells a verb's own errors from cobra's complaints about usage.
 	began bool
 }

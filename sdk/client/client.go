@@ -12,6 +12,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -47,6 +48,9 @@ const (
 
 	// askTimeout bounds the question to one master whether it leads.
 	askTimeout = 5 * time.Second
+	// contestTime is how long the other masters have to say that they lead, too,
+	// once one has said so.
+	contestTime = 200 * time.Millisecond
 )
 
 // ErrNoLeader means that masters may have answered, but none of them leads.
@@ -58,6 +62,11 @@ type Options struct {
 	TLS *tls.Config
 	// Dial holds further gRPC options; they win over those of this package.
 	Dial []grpc.DialOption
+	// Epochs is what the client has seen of leaders; nil: nothing is remembered.
+	// See Leader.
+	Epochs *Epochs
+
+	contest time.Duration // 0: contestTime
 }
 
 // Dial returns a connection to the process at address, host:port. It does not
@@ -127,9 +136,11 @@ func Reason(err error) string {
 
 // Leader returns a connection to the leading master. All addresses are asked at
 // once; a master that is still recovering after its election leads too, and one
-// that does not lead tells who does. The error says of each address why it was
-// not it, and wraps ErrNoLeader; it is an ordinary event while masters change,
-// so try again.
+// that does not lead tells who does. A master that was stopped or cut off may say
+// that it leads when it does not any more: of several the one with the highest
+// epoch is taken, and none whose epoch is lower than Options.Epochs has seen.
+// The error says of each address why it was not it, and wraps ErrNoLeader; it is
+// an ordinary event while masters change, so try again.
 func Leader(ctx context.Context, addresses []string, o Options) (*grpc.ClientConn, error) {
 	if len(addresses) == 0 {
 		return nil, errors.New("no master's address given")
@@ -145,25 +156,30 @@ func Leader(ctx context.Context, addresses []string, o Options) (*grpc.ClientCon
 	return nil, fmt.Errorf("%w: %w", err, again)
 }
 
+// answer is what one master says of who leads.
+type answer struct {
+	place int
+	conn  *grpc.ClientConn // nil: it does not lead
+	epoch uint64           // 0: it does not know it yet
+	told  string           // the leader's address, by a master that does not lead
+	err   error
+}
+
 // leaderAmong asks all addresses. told are leaders that others name and that
 // were not asked.
 func leaderAmong(ctx context.Context, addresses []string, o Options) (leader *grpc.ClientConn, told []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	type answer struct {
-		place int
-		conn  *grpc.ClientConn
-		told  string
-		err   error
-	}
 	answers := make(chan answer, len(addresses))
 	for i, address := range addresses {
 		go func() {
-			conn, told, err := ask(ctx, address, o)
-			answers <- answer{i, conn, told, err}
+			a := ask(ctx, address, o)
+			a.place = i
+			answers <- a
 		}()
 	}
 	reasons := make([]error, len(addresses))
+	var best answer
 	for range addresses {
 		a := <-answers
 		if a.told != "" && !slices.Contains(addresses, a.told) && !slices.Contains(told, a.told) {
@@ -172,42 +188,59 @@ func leaderAmong(ctx context.Context, addresses []string, o Options) (leader *gr
 		switch {
 		case a.err != nil:
 			reasons[a.place] = a.err
-		case leader != nil:
+		case best.conn != nil && best.epoch >= a.epoch:
 			a.conn.Close()
 		default:
-			leader = a.conn
-			cancel() // the other questions are of no interest any more
+			if best.conn != nil {
+				best.conn.Close()
+			} else {
+				// The others have a moment to contradict.
+				defer time.AfterFunc(cmp.Or(o.contest, contestTime), cancel).Stop()
+			}
+			best = a
 		}
 	}
-	if leader != nil {
-		return leader, nil, nil
+	if best.conn == nil {
+		return nil, told, fmt.Errorf("%w: %w", ErrNoLeader, errors.Join(reasons...))
 	}
-	return nil, told, fmt.Errorf("%w: %w", ErrNoLeader, errors.Join(reasons...))
+	// Another question of the same client may have seen a later one meanwhile.
+	if err := o.Epochs.Admit(best.epoch); err != nil {
+		best.conn.Close()
+		return nil, told, fmt.Errorf("%w: %s: %w", ErrNoLeader, addresses[best.place], err)
+	}
+	return best.conn, nil, nil
 }
 
-// ask returns a connection to the master at address if it leads, or else the
-// address of the leader, if it knows one.
-func ask(ctx context.Context, address string, o Options) (conn *grpc.ClientConn, told string, err error) {
-	conn, err = Dial(address, o)
+// ask asks the master at address whether it leads.
+func ask(ctx context.Context, address string, o Options) answer {
+	conn, err := Dial(address, o)
 	if err != nil {
-		return nil, "", err
+		return answer{err: err}
 	}
-	answer, err := operatorv1.NewOperatorClient(conn).GetStatus(ctx, &operatorv1.GetStatusRequest{})
-	if err == nil && (answer.Leadership == "leading" || answer.Leadership == "recovering") {
-		return conn, "", nil
+	said, err := operatorv1.NewOperatorClient(conn).GetStatus(ctx, &operatorv1.GetStatusRequest{})
+	if err == nil && (said.Leadership == "leading" || said.Leadership == "recovering") {
+		if err = o.Epochs.admits(said.Epoch); err == nil {
+			return answer{conn: conn, epoch: said.Epoch}
+		}
+		conn.Close()
+		return answer{err: fmt.Errorf("%s: %w", address, err)}
 	}
 	conn.Close()
 	switch {
 	case err == nil:
-		for _, e := range answer.Leader {
+		a := answer{err: fmt.Errorf("%s: its leadership is %q", address, said.Leadership)}
+		if said.Trouble != "" {
+			a.err = fmt.Errorf("%s: its leadership is %q; it was elected and could not lead: %s", address, said.Leadership, said.Trouble)
+		}
+		for _, e := range said.Leader {
 			if e.Name == "rpc" {
-				told = e.Address
+				a.told = e.Address
 			}
 		}
-		return nil, told, fmt.Errorf("%s: its leadership is %q", address, answer.Leadership)
+		return a
 	case status.Code(err) == codes.Unimplemented:
-		return nil, "", fmt.Errorf("%s: it is not a Mezzo master", address)
+		return answer{err: fmt.Errorf("%s: it is not a Mezzo master", address)}
 	default:
-		return nil, "", fmt.Errorf("%s: %s", address, Reason(err))
+		return answer{err: fmt.Errorf("%s: %s", address, Reason(err))}
 	}
 }

@@ -13,7 +13,9 @@
 // come to the Callbacks, one at a time, in order. When a subscription is lost,
 // all its offers are void, Disconnected is called, and Run subscribes again,
 // with the same id, after a pause that grows and is random; then it reconciles,
-// so that updates that were missed come as updates.
+// so that updates that were missed come as updates. It never goes back to a
+// leader older than one that it has seen: each numbers its leadership by an
+// epoch, and one that was stopped or cut off may not know yet that another leads.
 //
 // Example:
 //
@@ -145,6 +147,8 @@ type Scheduler struct {
 	suppressed   []string
 	subscription *subscription // nil while there is none
 	subscribed   bool          // there has been one
+
+	epochs client.Epochs // of the leaders that it has seen
 }
 
 // New returns a scheduler that Run will connect.
@@ -218,7 +222,7 @@ func (s *Scheduler) subscribe(ctx context.Context) (began bool, err error) {
 				return false, err
 			}
 		}
-		conn, err := client.Leader(ctx, masters, client.Options{TLS: s.options.TLS})
+		conn, err := client.Leader(ctx, masters, client.Options{TLS: s.options.TLS, Epochs: &s.epochs})
 		if err != nil {
 			return false, err
 		}
@@ -265,11 +269,14 @@ func (s *Scheduler) open(ctx context.Context, cancel context.CancelFunc, master 
 	case first.GetType() != schedulerv1.Event_SUBSCRIBED:
 		return nil, fmt.Errorf("the master's first event is %s, not SUBSCRIBED", first.GetType())
 	}
+	told := first.GetSubscribed()
+	if err := s.epochs.Admit(told.GetEpoch()); err != nil {
+		return nil, fmt.Errorf("the master %s cannot be believed: %w", told.GetMasterInfo().GetId(), err)
+	}
 	calls, err := master.Calls(ctx)
 	if err != nil {
 		return nil, err
 	}
-	told := first.GetSubscribed()
 	sub := newSubscription(events, calls, cancel, told, s.logger)
 	sub.again = again
 	s.mu.Lock()

@@ -3,8 +3,10 @@ package framework_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,6 +43,7 @@ type fakeMaster struct {
 	operatorv1.UnimplementedOperatorServer
 	schedulerv1.UnimplementedSchedulerServer
 	address    string
+	epoch      atomic.Uint64 // as GetStatus tells it
 	subscribed chan *schedulerv1.Call_Subscribe
 	play       chan func(grpc.ServerStreamingServer[schedulerv1.Event]) error
 	calls      chan *schedulerv1.Call
@@ -48,7 +51,7 @@ type fakeMaster struct {
 }
 
 func (f *fakeMaster) GetStatus(context.Context, *operatorv1.GetStatusRequest) (*operatorv1.Status, error) {
-	return &operatorv1.Status{Leadership: "leading"}, nil
+	return &operatorv1.Status{Leadership: "leading", Epoch: f.epoch.Load()}, nil
 }
 
 func (f *fakeMaster) Subscribe(call *schedulerv1.Call_Subscribe, stream grpc.ServerStreamingServer[schedulerv1.Event]) error {
@@ -369,4 +372,58 @@ func TestOptionsThatCannotBe(t *testing.T) {
 			t.Errorf("%+v was taken", o)
 		}
 	}
+}
+
+// A master that was stopped and goes on may say that it leads: a scheduler that
+// has seen a later leader does not believe it, neither before it subscribes nor
+// when the subscription tells.
+func TestNoLeaderOfBefore(t *testing.T) {
+	told := func(epoch uint64) func(grpc.ServerStreamingServer[schedulerv1.Event]) error {
+		return func(stream grpc.ServerStreamingServer[schedulerv1.Event]) error {
+			event := subscribedEvent(15)
+			event.Subscribed.Epoch = proto.Uint64(epoch)
+			return errors.Join(send(stream, event), status.Error(codes.Unavailable, "the connection breaks"))
+		}
+	}
+	f := serve(t)
+	began, refused := make(chan string, 100), newErrors()
+	run(t, f, func(o *framework.Options) {
+		o.Callbacks.Subscribed = func(_ *framework.Scheduler, id string, _ bool) { began <- id }
+		o.Logger = slog.New(refused)
+	})
+	f.play <- told(7)
+	await(t, "the subscription", began)
+	f.play <- func(stream grpc.ServerStreamingServer[schedulerv1.Event]) error {
+		f.epoch.Store(6) // from now on it is known before any subscription
+		return told(6)(stream)
+	}
+	for range 3 {
+		if text := await(t, "the refusal", refused.texts); !strings.Contains(text, "its epoch is 6 and a later leader, of epoch 7, was seen") {
+			t.Errorf("it tries again since %q", text)
+		}
+	}
+	f.epoch.Store(8)
+	f.play <- told(8)
+	await(t, "the subscription with the next leader", began)
+	if len(began) > 0 {
+		t.Errorf("it was subscribed %d times too often", len(began))
+	}
+}
+
+// newErrors is a log that tells why a scheduler of epochs tries again.
+func newErrors() *tried { return &tried{texts: make(chan string, 1000)} }
+
+type tried struct{ texts chan string }
+
+func (l *tried) Enabled(context.Context, slog.Level) bool { return true }
+func (l *tried) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *tried) WithGroup(string) slog.Handler            { return l }
+func (l *tried) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "error" && strings.Contains(a.Value.String(), "epoch") {
+			l.texts <- a.Value.String()
+		}
+		return true
+	})
+	return nil
 }

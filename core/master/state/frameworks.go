@@ -313,7 +313,7 @@ func (m *Machine) subscribed(f *framework, suppressed []string, constraints *sch
 	f.held = false
 	m.event(f, &schedulerv1.Event{Type: schedulerv1.Event_SUBSCRIBED.Enum(), Subscribed: &schedulerv1.Event_Subscribed{
 		FrameworkId: f.pid, HeartbeatIntervalSeconds: proto.Float64(m.cfg.HeartbeatInterval.Seconds()),
-		MasterInfo: m.cfg.MasterInfo, StreamId: proto.String(string(f.stream)),
+		MasterInfo: m.cfg.MasterInfo, StreamId: proto.String(string(f.stream)), Epoch: proto.Uint64(m.cfg.Epoch),
 	}})
 	m.beat(f)
 	m.booksSetFramework(f)

@@ -20,7 +20,7 @@ func (a *API) outward(form convert.Form, event *schedulerv1.Event) {
 	switch event.GetType() {
 	case schedulerv1.Event_SUBSCRIBED:
 		told := event.GetSubscribed()
-		told.StreamId = nil // Mezzo's own; the header tells it
+		told.StreamId, told.Epoch = nil, nil // Mezzo's own; the header tells the stream
 		if info := told.GetMasterInfo(); info != nil && a.options.Master != nil {
 			a.options.Master(info)
 			info.Capabilities = slices.DeleteFunc(info.GetCapabilities(), unreadable)

@@ -89,7 +89,10 @@ type Status struct {
 	Event uint64 `protobuf:"varint,16,opt,name=event" json:"event,omitempty"`
 	// Where the leader is reached, its adapters included, as the election knows
 	// it; empty when none is known.
-	Leader        []*Endpoint `protobuf:"bytes,17,rep,name=leader" json:"leader,omitempty"`
+	Leader []*Endpoint `protobuf:"bytes,17,rep,name=leader" json:"leader,omitempty"`
+	// Why this master could not lead when it was elected the last time; empty when
+	// it leads, or was not elected.
+	Trouble       string `protobuf:"bytes,18,opt,name=trouble" json:"trouble,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -241,6 +244,13 @@ func (x *Status) GetLeader() []*Endpoint {
 		return x.Leader
 	}
 	return nil
+}
+
+func (x *Status) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
 }
 
 // Endpoint is where something listens: "rpc", "http", or what an adapter calls
@@ -6138,7 +6148,7 @@ var File_mezzo_operator_v1_operator_proto protoreflect.FileDescriptor
 const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\n" +
 	" mezzo/operator/v1/operator.proto\x12\x11mezzo.operator.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mezzo/v1/mezzo.proto\x1a\"mezzo/v1/scheduler/scheduler.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xec\x05\n" +
+	"\x10GetStatusRequest\"\x86\x06\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1b\n" +
 	"\tmaster_id\x18\x02 \x01(\tR\bmasterId\x12\x1e\n" +
@@ -6161,7 +6171,8 @@ const file_mezzo_operator_v1_operator_proto_rawDesc = "" +
 	"\tendpoints\x18\x0e \x03(\v2\x1b.mezzo.operator.v1.EndpointR\tendpoints\x124\n" +
 	"\astarted\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x14\n" +
 	"\x05event\x18\x10 \x01(\x04R\x05event\x123\n" +
-	"\x06leader\x18\x11 \x03(\v2\x1b.mezzo.operator.v1.EndpointR\x06leader\"8\n" +
+	"\x06leader\x18\x11 \x03(\v2\x1b.mezzo.operator.v1.EndpointR\x06leader\x12\x18\n" +
+	"\atrouble\x18\x12 \x01(\tR\atrouble\"8\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"r\n" +

@@ -1097,7 +1097,12 @@ type Event_Subscribed struct {
 	// The leading master.
 	MasterInfo *v1.MasterInfo `protobuf:"bytes,3,opt,name=master_info,json=masterInfo" json:"master_info,omitempty"`
 	// Mezzo's own: names this subscription; every Call of it carries it.
-	StreamId      *string `protobuf:"bytes,10000,opt,name=stream_id,json=streamId" json:"stream_id,omitempty"`
+	StreamId *string `protobuf:"bytes,10000,opt,name=stream_id,json=streamId" json:"stream_id,omitempty"`
+	// Mezzo's own: the leader's epoch, higher than those of all leaders before
+	// it. A scheduler that has seen a higher one speaks to a master that was
+	// stopped or cut off: close the stream and look for the leader again. Unset,
+	// by a master that does not tell it: nothing can be said.
+	Epoch         *uint64 `protobuf:"varint,10001,opt,name=epoch" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1158,6 +1163,13 @@ func (x *Event_Subscribed) GetStreamId() string {
 		return *x.StreamId
 	}
 	return ""
+}
+
+func (x *Event_Subscribed) GetEpoch() uint64 {
+	if x != nil && x.Epoch != nil {
+		return *x.Epoch
+	}
+	return 0
 }
 
 // For OFFERS.
@@ -3251,7 +3263,7 @@ var File_mezzo_v1_scheduler_scheduler_proto protoreflect.FileDescriptor
 
 const file_mezzo_v1_scheduler_scheduler_proto_rawDesc = "" +
 	"\n" +
-	"\"mezzo/v1/scheduler/scheduler.proto\x12\x12mezzo.v1.scheduler\x1a\x14mezzo/v1/mezzo.proto\"\xeb\x0e\n" +
+	"\"mezzo/v1/scheduler/scheduler.proto\x12\x12mezzo.v1.scheduler\x1a\x14mezzo/v1/mezzo.proto\"\x82\x0f\n" +
 	"\x05Event\x122\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1e.mezzo.v1.scheduler.Event.TypeR\x04type\x12D\n" +
 	"\n" +
@@ -3266,14 +3278,15 @@ const file_mezzo_v1_scheduler_scheduler_proto_rawDesc = "" +
 	"\x0einverse_offers\x18\t \x01(\v2'.mezzo.v1.scheduler.Event.InverseOffersR\rinverseOffers\x12a\n" +
 	"\x15rescind_inverse_offer\x18\n" +
 	" \x01(\v2-.mezzo.v1.scheduler.Event.RescindInverseOfferR\x13rescindInverseOffer\x12g\n" +
-	"\x17update_operation_status\x18\v \x01(\v2/.mezzo.v1.scheduler.Event.UpdateOperationStatusR\x15updateOperationStatus\x1a\xd9\x01\n" +
+	"\x17update_operation_status\x18\v \x01(\v2/.mezzo.v1.scheduler.Event.UpdateOperationStatusR\x15updateOperationStatus\x1a\xf0\x01\n" +
 	"\n" +
 	"Subscribed\x128\n" +
 	"\fframework_id\x18\x01 \x02(\v2\x15.mezzo.v1.FrameworkIDR\vframeworkId\x12<\n" +
 	"\x1aheartbeat_interval_seconds\x18\x02 \x01(\x01R\x18heartbeatIntervalSeconds\x125\n" +
 	"\vmaster_info\x18\x03 \x01(\v2\x14.mezzo.v1.MasterInfoR\n" +
 	"masterInfo\x12\x1c\n" +
-	"\tstream_id\x18\x90N \x01(\tR\bstreamId\x1a1\n" +
+	"\tstream_id\x18\x90N \x01(\tR\bstreamId\x12\x15\n" +
+	"\x05epoch\x18\x91N \x01(\x04R\x05epoch\x1a1\n" +
 	"\x06Offers\x12'\n" +
 	"\x06offers\x18\x01 \x03(\v2\x0f.mezzo.v1.OfferR\x06offers\x1aN\n" +
 	"\rInverseOffers\x12=\n" +
