@@ -70,7 +70,7 @@ func (c *cli) registryDumpCommand() *cobra.Command {
 					return fmt.Errorf("registry: %w", err)
 				}
 			}
-			r, err := master.OpenRegistry(settings, hclog.NewNullLogger())
+			r, err := master.OpenRegistry(settings, hclog.NewNullLogger(), nil)
 			if err != nil {
 				return err
 			}
@@ -111,7 +111,7 @@ func (c *cli) registryRestoreCommand() *cobra.Command {
 					return err
 				}
 			}
-			r, err := master.OpenRegistry(settings, hclog.NewNullLogger())
+			r, err := master.OpenRegistry(settings, hclog.NewNullLogger(), nil)
 			if err != nil {
 				return err
 			}

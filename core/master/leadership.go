@@ -36,8 +36,8 @@ const (
 	// longTerm is one that was not short.
 	longTerm = time.Minute
 
-	// epochCheck is how often a leader looks whether its epoch is still the newest.
-	epochCheck = 10 * time.Second
+	// defaultEpochCheck is Options.EpochCheck when it is 0.
+	defaultEpochCheck = 10 * time.Second
 
 	// commitBytes bounds one write of the registry, overhead included.
 	commitBytes = registry.MaxBatch / 2
@@ -69,8 +69,9 @@ func OpenElection(c *config.Master, logger hclog.Logger) (election.Election, err
 	}}), nil
 }
 
-// OpenRegistry opens the registry that the configuration names.
-func OpenRegistry(c *config.Master, logger hclog.Logger) (registry.Registry, error) {
+// OpenRegistry opens the registry that the configuration names. damaged, unless
+// it is nil, is called for each server of ZooKeeper that is found to lack writes.
+func OpenRegistry(c *config.Master, logger hclog.Logger, damaged func()) (registry.Registry, error) {
 	if c.Registry.Kind != byZooKeeper {
 		r, err := bolt.Open(cmp.Or(c.Registry.File, filepath.Join(c.DataDir, bolt.File)))
 		if err != nil {
@@ -83,8 +84,14 @@ func OpenRegistry(c *config.Master, logger hclog.Logger) (registry.Registry, err
 	if err != nil {
 		return nil, err
 	}
+	logger = logger.Named("registry")
 	several, err := keep.Open(keep.Options{Path: r.Path, Session: zookeeper.Options{
-		Servers: r.Servers, Timeout: r.SessionTimeout, Auth: r.Auth, TLS: tls, Logger: logger.Named("registry"),
+		Servers: r.Servers, Timeout: r.SessionTimeout, Auth: r.Auth, TLS: tls, Logger: logger,
+	}, Damaged: func(server string) {
+		logger.Error("a server of ZooKeeper lacks committed writes; another one is asked", "server", server)
+		if damaged != nil {
+			damaged()
+		}
 	}})
 	if err != nil {
 		return nil, err
@@ -150,11 +157,13 @@ func (m *Master) lead(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		m.failed.Store(&failure{err})
 		return err
 	}
+	m.failed.Store(nil)
 	m.logger.Info("leading", "master_id", t.id, "epoch", t.epoch, "recovered_in", time.Since(elected).Round(time.Millisecond))
 	running.Go(func() { t.write(ctx, cancel) })
-	running.Go(func() { t.watchEpoch(ctx, cancel, epochCheck) })
+	running.Go(func() { t.watchEpoch(ctx, cancel, cmp.Or(m.options.EpochCheck, defaultEpochCheck)) })
 	running.Go(func() {
 		defer close(t.over)
 		t.loop.run(ctx)
@@ -170,6 +179,12 @@ func (m *Master) lead(ctx context.Context) error {
 	}
 	return nil
 }
+
+// failure is why a master that was elected could not lead.
+type failure struct{ err error }
+
+// damaged is whether it was because the registry has lost writes.
+func (f *failure) damaged() bool { return f != nil && errors.Is(f.err, registry.ErrDamaged) }
 
 // followLeader keeps what this master tells others of the leader.
 func (m *Master) followLeader(ctx context.Context) {

@@ -44,7 +44,7 @@ func (r *running) standing(t *testing.T, want string) *operatorv1.Status {
 			return s
 		}
 		if time.Now().After(late) {
-			t.Fatalf("the master is %s, want %s", s.Leadership, want)
+			t.Fatalf("the master is %s, want %s; its trouble is %q", s.Leadership, want, s.Trouble)
 		}
 	}
 }

@@ -74,6 +74,9 @@ type Options struct {
 	HandshakeTimeout time.Duration
 	// HeartbeatInterval is how often schedulers get a HEARTBEAT; 0: 15 s.
 	HeartbeatInterval time.Duration
+	// EpochCheck is how often a leader looks whether its epoch is still the newest;
+	// 0: 10 s.
+	EpochCheck time.Duration
 }
 
 // Master is a master of the cluster. Its methods may be called from any
@@ -99,10 +102,11 @@ type Master struct {
 	leader    atomic.Pointer[election.Candidate] // as the election tells it; nil: none
 	term      atomic.Pointer[term]               // nil while it does not lead
 	termMu    sync.Mutex
-	termNews  chan struct{}          // closed and replaced when term or elected changes
-	elected   bool                   // from the election's word to the term's end
-	unwritten atomic.Pointer[string] // why the registry's last write failed; nil: it did not
-	serving   map[string]bool        // adapters that serve
+	termNews  chan struct{}           // closed and replaced when term or elected changes
+	elected   bool                    // from the election's word to the term's end
+	unwritten atomic.Pointer[string]  // why the registry's last write failed; nil: it did not
+	failed    atomic.Pointer[failure] // at the last election that it won; nil: it led, or won none
+	serving   map[string]bool         // adapters that serve
 	sessions  atomic.Uint64
 	callers   atomic.Uint64
 
@@ -137,7 +141,7 @@ func New(o Options) (m *Master, err error) {
 			return t.inbox.waiting()
 		}
 		return 0
-	}, func() bool { return m.term.Load() != nil })
+	}, func() bool { return m.term.Load() != nil }, func() bool { return m.failed.Load().damaged() })
 	m.config.Store(&o.Config)
 	defer func() {
 		if err != nil {
@@ -157,7 +161,7 @@ func New(o Options) (m *Master, err error) {
 	if m.election, err = OpenElection(&o.Config, m.logger); err != nil {
 		return m, err
 	}
-	if m.registry, err = OpenRegistry(&o.Config, m.logger); err != nil {
+	if m.registry, err = OpenRegistry(&o.Config, m.logger, m.metrics.losses.Inc); err != nil {
 		return m, err
 	}
 	// A directory of its own: an agent on the same data_dir has one, too.

@@ -23,13 +23,14 @@ type metrics struct {
 	terms    prometheus.Counter
 	refused  *prometheus.CounterVec
 	cut      *prometheus.CounterVec
+	losses   prometheus.Counter
 	swaps    *prometheus.CounterVec
 	revoked  *prometheus.CounterVec
 	traffic  *traffic
 	calls    *metric.Calls // of plugins
 }
 
-func newMetrics(m *mirror, waiting func() int, leading func() bool) *metrics {
+func newMetrics(m *mirror, waiting func() int, leading, damaged func() bool) *metrics {
 	histogram := func(name, help string) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(1e-5, 2, 21)})
 	}
@@ -40,6 +41,9 @@ func newMetrics(m *mirror, waiting func() int, leading func() bool) *metrics {
 		write:    histogram("mezzo_master_registry_write_seconds", "How long one write of the registry took."),
 		links:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "mezzo_master_agent_streams", Help: "Open streams of agents."}),
 		terms:    prometheus.NewCounter(prometheus.CounterOpts{Name: "mezzo_master_terms_total", Help: "How often this master has begun to lead."}),
+		losses: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "mezzo_master_registry_losses_total", Help: "How often a server of ZooKeeper was found to lack committed writes of the registry. The log says which.",
+		}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mezzo_master_allocator_decisions_refused_total", Help: "Decisions of the allocator that were refused, by reason.",
 		}, []string{"reason"}),
@@ -57,13 +61,17 @@ func newMetrics(m *mirror, waiting func() int, leading func() bool) *metrics {
 	out.calls.Register(out.registry)
 	inbox := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mezzo_master_loop_queue_bytes", Help: "What waits for the event loop."},
 		func() float64 { return float64(waiting()) })
-	leads := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mezzo_master_leading", Help: "1 while this master leads, else 0."}, func() float64 {
-		if leading() {
-			return 1
-		}
-		return 0
-	})
-	out.registry.MustRegister(inbox, leads, out.terms, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, out.swaps, out.revoked, &gauges{mirror: m}, m.tallies, metric.NewPlugins(m.listPlugins),
+	whether := func(name, help string, is func() bool) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			if is() {
+				return 1
+			}
+			return 0
+		})
+	}
+	leads := whether("mezzo_master_leading", "1 while this master leads, else 0.", leading)
+	damage := whether("mezzo_master_registry_damaged", "1 when this master was elected and could not lead, since no server of ZooKeeper holds all that was written; 0 once it leads.", damaged)
+	out.registry.MustRegister(inbox, leads, damage, out.losses, out.terms, out.turn, out.cycle, out.write, out.links, out.refused, out.cut, out.swaps, out.revoked, &gauges{mirror: m}, m.tallies, metric.NewPlugins(m.listPlugins),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return out
 }

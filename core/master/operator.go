@@ -40,6 +40,9 @@ func (s *operatorService) GetStatus(ctx context.Context, _ *operatorv1.GetStatus
 	if term := m.term.Load(); term != nil {
 		out.Leadership, out.MasterId, out.Epoch, out.Elected = "leading", term.id, term.epoch, timestamp(term.elected)
 	}
+	if failed := m.failed.Load(); failed != nil {
+		out.Trouble = failed.err.Error()
+	}
 	out.Endpoints = endpointMessages(m.Addresses())
 	if leader := m.leader.Load(); leader != nil {
 		out.Leader = endpointMessages(leader.Endpoints)

@@ -40,6 +40,9 @@ func (m *Master) readiness(context.Context) []http.Check {
 		if m.recovering() {
 			leader.Err = errors.New("this master is elected, and reads the registry")
 		}
+		if failed := m.failed.Load(); failed.damaged() {
+			return []http.Check{leader, {Name: "registry", Err: fmt.Errorf("this master was elected and could not lead: %w", failed.err)}}
+		}
 		return []http.Check{leader}
 	}
 	registry := http.Check{Name: "registry", State: "writable"}

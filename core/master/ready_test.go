@@ -2,11 +2,13 @@ package master
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/mezzo-os/mezzo/core/http"
+	"github.com/mezzo-os/mezzo/core/registry"
 )
 
 func said(checks []http.Check) (text string, ready bool) {
@@ -36,6 +38,13 @@ func TestReadiness(t *testing.T) {
 	if text, ready := said(m.readiness(t.Context())); ready || !strings.Contains(text, "reads the registry") {
 		t.Errorf("one that is elected is ready %v: %s", ready, text)
 	}
+	m.setTerm(nil, false)
+	m.failed.Store(&failure{fmt.Errorf("read the registry: %w: all of zk1", registry.ErrDamaged)})
+	if text, ready := said(m.readiness(t.Context())); ready || !strings.Contains(text, "does not lead") ||
+		!strings.Contains(text, "registry: no: this master was elected and could not lead: read the registry: registry: the store has lost writes: all of zk1") {
+		t.Errorf("one that cannot read the registry is ready %v: %s", ready, text)
+	}
+	m.failed.Store(nil)
 	m.setTerm(&term{master: m, inbox: newInbox()}, true)
 	full := "disk full"
 	m.unwritten.Store(&full)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // dumpFormat is the format of dumps.
@@ -31,7 +32,8 @@ const dumpKind = "mezzo registry"
 
 // Dump writes all entries as lines of JSON: first the format, the epoch and how
 // many there are, then each entry, in order of the keys. Of a damaged registry it
-// writes what there is, and gives the error.
+// writes what there is, entries without their values left out, and gives the
+// error.
 func Dump(ctx context.Context, r Registry, w io.Writer) error {
 	entries, damage := r.Load(ctx)
 	if damage != nil && !errors.Is(damage, ErrDamaged) {
@@ -42,6 +44,7 @@ func Dump(ctx context.Context, r Registry, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.Lost })
 	out := bufio.NewWriter(w)
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)

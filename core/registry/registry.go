@@ -60,7 +60,8 @@ type Registry interface {
 	Epoch(ctx context.Context) (uint64, error)
 	// Load returns all entries, sorted by key, as they were at one moment. Whoever
 	// does not lead may load, too. With ErrDamaged the entries are what the store
-	// holds all the same: for whoever repairs it, and for nobody else.
+	// holds all the same, some of them Lost: for whoever repairs it, and for nobody
+	// else.
 	Load(ctx context.Context) ([]Entry, error)
 	// Commit writes the batch whole or not at all, if epoch is the newest, and
 	// returns when it is durable: the new version of each entry, in the
@@ -82,6 +83,9 @@ type Entry struct {
 	Key     string
 	Value   []byte
 	Version uint64
+	// Lost is set, with ErrDamaged only, when there is an entry and its value, or a
+	// part of it, is not there.
+	Lost bool
 }
 
 // Op writes or deletes one entry.

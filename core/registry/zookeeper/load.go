@@ -57,7 +57,7 @@ func (r *Registry) load(ctx context.Context) ([]registry.Entry, error) {
 			return nil, err
 		}
 		entries, index, sum, err := r.read(ctx)
-		if err != nil && !errors.Is(err, zk.ErrNoNode) {
+		if err != nil {
 			return nil, err
 		}
 		after, nowErr := r.now(ctx)
@@ -66,12 +66,12 @@ func (r *Registry) load(ctx context.Context) ([]registry.Entry, error) {
 			return nil, nowErr
 		case after != before:
 			continue // a batch was written meanwhile: what was read is of two moments
-		case err != nil:
-			return nil, fmt.Errorf("an entry is damaged: %w; restore the registry from a dump", err)
 		}
 		var damage error
-		if want, told := sumIn(after.head); told && want != sum {
+		lost := slices.ContainsFunc(entries, func(e registry.Entry) bool { return e.Lost })
+		if want, told := sumIn(after.head); lost || told && want != sum {
 			server, members := r.session.Leave()
+			r.damaged(server)
 			if damaged++; damaged < min(2*members, looks-1) {
 				continue // another member may have all of it
 			}
@@ -141,6 +141,10 @@ func (r *Registry) now(ctx context.Context) (state, error) {
 	})
 }
 
+// errLost means that an entry, or a part of its value, is not there: removed
+// since it was listed, or lost.
+var errLost = errors.New("the entry is not whole")
+
 // read reads all entries in one pass, and adds up their sum.
 func (r *Registry) read(ctx context.Context) (entries []registry.Entry, index map[string]place, sum uint64, err error) {
 	lists, err := each(ctx, numbers(buckets), func(ctx context.Context, n int) ([]string, error) {
@@ -161,6 +165,9 @@ func (r *Registry) read(ctx context.Context) (entries []registry.Entry, index ma
 	}
 	all, err := each(ctx, nodes, func(ctx context.Context, node string) (found, error) {
 		e, large, err := r.readEntry(ctx, node)
+		if errors.Is(err, errLost) {
+			e.Lost, err = true, nil
+		}
 		return found{e, large}, err
 	})
 	if err != nil {
@@ -168,8 +175,12 @@ func (r *Registry) read(ctx context.Context) (entries []registry.Entry, index ma
 	}
 	entries, index = make([]registry.Entry, len(all)), make(map[string]place, len(all))
 	for i, f := range all {
+		entries[i] = f.entry
+		if f.entry.Lost && f.entry.Version == 0 {
+			continue // there is no node
+		}
 		part := sumOf(f.entry.Key, f.entry.Value)
-		entries[i], index[f.entry.Key] = f.entry, place{f.entry.Version, part, f.large}
+		index[f.entry.Key] = place{f.entry.Version, part, f.large}
 		sum += part
 	}
 	slices.SortFunc(entries, func(a, b registry.Entry) int { return strings.Compare(a.Key, b.Key) })
@@ -212,6 +223,9 @@ func (r *Registry) readEntry(ctx context.Context, node string) (e registry.Entry
 		return e, nil, err
 	}
 	text, version, err := r.get(ctx, node)
+	if errors.Is(err, zk.ErrNoNode) {
+		return e, nil, errLost
+	}
 	if err != nil {
 		return e, nil, err
 	}
@@ -229,13 +243,16 @@ func (r *Registry) readEntry(ctx context.Context, node string) (e registry.Entry
 	}
 	for i := range large.Chunks {
 		part, _, err := r.get(ctx, r.node("chunks", large.Name, strconv.Itoa(i)))
+		if errors.Is(err, zk.ErrNoNode) {
+			return registry.Entry{Key: e.Key, Version: version}, nil, errLost // the sweep removes the other chunks
+		}
 		if err != nil {
 			return e, nil, err
 		}
 		e.Value = append(e.Value, part...)
 	}
 	if len(e.Value) != large.Size {
-		return e, nil, fmt.Errorf("%s points to %d bytes and there are %d", node, large.Size, len(e.Value))
+		return registry.Entry{Key: e.Key, Version: version}, nil, errLost
 	}
 	return e, large, nil
 }

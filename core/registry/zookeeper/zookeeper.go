@@ -80,6 +80,9 @@ type Options struct {
 	Session zookeeper.Options
 	// Path is the node below which everything lies, "/mezzo".
 	Path string
+	// Damaged, when set, is told of each server that was found not to hold what was
+	// written; it is left for another one, if there is one. It must not block.
+	Damaged func(server string)
 }
 
 // Registry is a registry.Registry in ZooKeeper. What it does waits for the
@@ -87,6 +90,7 @@ type Options struct {
 type Registry struct {
 	root    string
 	session *zookeeper.Session
+	damaged func(server string)
 	turn    chan struct{} // holds a token: one works at a time
 
 	// Under turn.
@@ -113,7 +117,11 @@ func Open(o Options) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Registry{root: strings.TrimSuffix(o.Path, "/") + "/registry", session: session, turn: make(chan struct{}, 1)}, nil
+	damaged := o.Damaged
+	if damaged == nil {
+		damaged = func(string) {}
+	}
+	return &Registry{root: strings.TrimSuffix(o.Path, "/") + "/registry", session: session, damaged: damaged, turn: make(chan struct{}, 1)}, nil
 }
 
 func (r *Registry) node(parts ...string) string { return r.root + "/" + strings.Join(parts, "/") }

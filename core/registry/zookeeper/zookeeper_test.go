@@ -489,19 +489,34 @@ func TestMemberHasLostWrites(t *testing.T) {
 // The ensemble as a whole has lost a write. A leader does not begin with that; a
 // dump has what there is, and restoring it is the way back.
 func TestLostWritesAreRepaired(t *testing.T) {
+	var chunks string // the node with the chunks of large values
 	for name, lose := range map[string]func(c *zk.Conn, node string) error{
 		"an older value":  func(c *zk.Conn, node string) error { _, err := c.Set(node, []byte("\x00old"), -1); return err },
 		"a missing entry": func(c *zk.Conn, node string) error { return c.Delete(node, -1) },
+		"a missing part of a value": func(c *zk.Conn, _ string) error {
+			names, _, err := c.Children(chunks)
+			if err != nil || len(names) != 1 {
+				return fmt.Errorf("there are the values %v: %w", names, err)
+			}
+			return c.Delete(chunks+"/"+names[0]+"/0", -1)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options(shared.Servers(t), shared.Path(t))
+			chunks = o.Path + "/registry/chunks"
+			var told []string
+			o.Damaged = func(server string) { told = append(told, server) }
 			r := open(t, o)
 			defer r.Close()
 			epoch := acquire(t, r)
+			large := bytes.Repeat([]byte("x"), 400<<10)
 			for _, value := range []string{"old", "new"} {
 				if _, err := r.Commit(deadline(t), epoch, registry.Batch{{Key: "k", Value: []byte(value), Expect: registry.Any}}); err != nil {
 					t.Fatal(err)
 				}
+			}
+			if _, err := r.Commit(deadline(t), epoch, registry.Batch{{Key: "large", Value: large}, {Key: "larger", Value: large[:100<<10]}}); err != nil {
+				t.Fatal(err)
 			}
 			s, err := zookeeper.Connect(o.Session)
 			if err != nil {
@@ -525,6 +540,9 @@ func TestLostWritesAreRepaired(t *testing.T) {
 			if _, err := next.Load(deadline(t)); !errors.Is(err, registry.ErrDamaged) {
 				t.Fatalf("Load gave %v, want ErrDamaged", err)
 			}
+			if server := shared.Servers(t)[0]; len(told) == 0 || told[0] != server {
+				t.Errorf("the servers without it are %v, want %s", told, server)
+			}
 			var dump bytes.Buffer
 			if err := registry.Dump(deadline(t), next, &dump); !errors.Is(err, registry.ErrDamaged) {
 				t.Errorf("Dump gave %v, want ErrDamaged", err)
@@ -532,8 +550,18 @@ func TestLostWritesAreRepaired(t *testing.T) {
 			if _, err := registry.Restore(deadline(t), next, &dump); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := next.Load(deadline(t)); err != nil {
-				t.Errorf("after the restore: %v", err)
+			told = nil
+			entries, err := next.Load(deadline(t))
+			if err != nil || len(told) > 0 {
+				t.Errorf("after the restore: %v, without it are %v", err, told)
+			}
+			if want := map[string]int{"an older value": 3}[name]; len(entries) != max(want, 2) {
+				t.Errorf("after the restore there are %d entries", len(entries))
+			}
+			for _, e := range entries {
+				if strings.HasPrefix(e.Key, "large") && !bytes.Equal(e.Value, large[:len(e.Value)]) {
+					t.Errorf("%s was restored without its value", e.Key)
+				}
 			}
 		})
 	}

@@ -18,7 +18,7 @@ export function overview(page, context) {
       fill(trouble, problem(e.message));
       return;
     }
-    fill(trouble);
+    fill(trouble, s.trouble ? problem(`This master was elected and could not lead: ${s.trouble}`) : []);
     fill(head, state(s.leadership), ` · Mezzo ${s.version || ""} · leads since `, s.elected ? since(s.elected) : "—");
     const a = s.agents || {}, f = s.frameworks || {}, t = s.tasks || {};
     fill(counts,
