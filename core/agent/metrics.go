@@ -10,6 +10,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/core/agent/state"
 	"github.com/mezzo-os/mezzo/core/metric"
+	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
@@ -28,7 +29,11 @@ type metrics struct {
 	cleanups prometheus.Counter       // that did not work
 	waiting  prometheus.Gauge         // sandboxes
 	age      prometheus.Gauge         // of sandboxes, in seconds
+	own      *metric.Own              // of plugins, by their own word
 }
+
+// all is the registry's and what plugins tell of themselves.
+func (m *metrics) all() prometheus.Gatherer { return m.own.Beside(m.registry) }
 
 func newMetrics(a *Agent) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
@@ -63,6 +68,13 @@ func newMetrics(a *Agent) *metrics {
 		}
 		return a.options.Plugins()
 	}
+	m.own = metric.NewOwn(func() []pluginhost.Numbers {
+		if a.options.Numbers == nil {
+			return nil
+		}
+		return a.options.Numbers()
+	})
+	m.own.Register(m.registry)
 	m.registry.MustRegister(metric.NewPlugins(plugins), m.fetches, m.removals, m.pulls, m.pulled, m.pulling, m.cleanups, m.waiting, m.age, &gauges{agent: a},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -194,6 +206,6 @@ func (a *Agent) GetMetrics(ctx context.Context, _ *operatorv1.GetMetricsRequest)
 	if err := a.authorize(ctx, rpc.ViewCluster, rpc.Object{}); err != nil {
 		return nil, err
 	}
-	list, err := metric.Messages(a.metrics.registry)
+	list, err := metric.Messages(a.metrics.all())
 	return &operatorv1.GetMetricsResponse{Metrics: list}, err
 }

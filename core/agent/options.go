@@ -9,6 +9,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/core/agent/fetcher"
 	"github.com/mezzo-os/mezzo/core/agent/state"
+	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	"github.com/mezzo-os/mezzo/core/trace"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
@@ -73,6 +74,8 @@ type Options struct {
 
 	// Plugins is what GetState says of the plugins; nil: nothing.
 	Plugins func() []*operatorv1.Plugin
+	// Numbers are the metrics that plugins give of themselves; nil: none.
+	Numbers func() []pluginhost.Numbers
 	// Authorizer is asked about every read of a sandbox and of the state; nil:
 	// everything is allowed.
 	Authorizer rpc.Authorizer

@@ -166,7 +166,7 @@ func (s *Service) listen() (err error) {
 	}
 	s.http, err = http.Listen(http.Options{
 		Title: "Mezzo agent", Address: c.HTTP, TLS: files, Insecure: c.Insecure, Logger: httpLogger,
-		Metrics: prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return s.agent.metrics.registry.Gather() }),
+		Metrics: prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return s.agent.metrics.all().Gather() }),
 		Healthy: s.healthy, Ready: s.checks, Queries: map[string]http.Query{"state": {One: s.queryState}},
 	})
 	return err
@@ -260,7 +260,7 @@ func (s *Service) newAgent(hostname string, isolators []Isolator) (*Agent, error
 		RPCAddress: s.rpc.Address(), HTTPAddress: s.http.Address(), Masters: c.Masters, Leaders: leaders, Dial: dial,
 		Resources: resources.ToProto(), Attributes: attributes(c.Attributes), Domain: c.Domain.Proto(), Isolators: isolators, Revive: s.revive,
 		Retire: s.retire, Adapters: blockNames(c.Frameworks),
-		Plugins: s.listPlugins, Authorizer: s.o.Authorizer, RegistrationBackoff: c.RegistrationBackoff, PingTimeout: c.PingTimeout,
+		Plugins: s.listPlugins, Numbers: s.host.Numbers, Authorizer: s.o.Authorizer, RegistrationBackoff: c.RegistrationBackoff, PingTimeout: c.PingTimeout,
 		Detected: c.Resources == "", Reconfiguration: state.Reconfiguration(c.ReconfigurationPolicy), Forget: s.o.Forget,
 		ExecutorRegistrationTimeout: c.ExecutorRegistrationTimeout, ExecutorReregistrationTimeout: c.ExecutorReregistrationTimeout,
 		ExecutorShutdownGrace: c.ExecutorShutdownGrace, RecoveryTimeout: c.RecoveryTimeout,

@@ -14,7 +14,7 @@ import (
 // A framework's numbers are there while it lives, and go with it.
 func TestFrameworksAreCountedWhileTheyLive(t *testing.T) {
 	m := newMirror()
-	x := newMetrics(m, func() int { return 0 }, func() bool { return true }, func() bool { return false })
+	x := newMetrics(m, func() int { return 0 }, func() bool { return true }, func() bool { return false }, nil)
 	numbers := func() map[string]float64 {
 		t.Helper()
 		list, err := metric.Messages(x.registry)

@@ -141,7 +141,8 @@ func New(o Options) (m *Master, err error) {
 			return t.inbox.waiting()
 		}
 		return 0
-	}, func() bool { return m.term.Load() != nil }, func() bool { return m.failed.Load().damaged() })
+	}, func() bool { return m.term.Load() != nil }, func() bool { return m.failed.Load().damaged() },
+		func() []pluginhost.Numbers { return m.host.Numbers() })
 	m.config.Store(&o.Config)
 	defer func() {
 		if err != nil {
@@ -213,7 +214,7 @@ func (m *Master) listen() (err error) {
 	m.ui = m.newUI(operator, tls)
 	m.http, err = http.Listen(http.Options{
 		Title: "Mezzo master", Address: c.HTTP, TLS: tls, Insecure: c.Insecure, Logger: httpLogger,
-		Metrics: m.metrics.registry, Healthy: m.healthy, Ready: m.readiness, Queries: queries(operator), Elsewhere: m.leadersHTTP, Handlers: m.ui.Handlers(),
+		Metrics: m.metrics.all(), Healthy: m.healthy, Ready: m.readiness, Queries: queries(operator), Elsewhere: m.leadersHTTP, Handlers: m.ui.Handlers(),
 	})
 	return err
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/core/metric"
+	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/resource"
 )
@@ -28,9 +29,13 @@ type metrics struct {
 	revoked  *prometheus.CounterVec
 	traffic  *traffic
 	calls    *metric.Calls // of plugins
+	own      *metric.Own   // of plugins, by their own word
 }
 
-func newMetrics(m *mirror, waiting func() int, leading, damaged func() bool) *metrics {
+// all is the registry's and what plugins tell of themselves.
+func (m *metrics) all() prometheus.Gatherer { return m.own.Beside(m.registry) }
+
+func newMetrics(m *mirror, waiting func() int, leading, damaged func() bool, numbers func() []pluginhost.Numbers) *metrics {
 	histogram := func(name, help string) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(1e-5, 2, 21)})
 	}
@@ -59,6 +64,8 @@ func newMetrics(m *mirror, waiting func() int, leading, damaged func() bool) *me
 	}
 	out.traffic, out.calls = newTraffic(out.registry), metric.NewCalls()
 	out.calls.Register(out.registry)
+	out.own = metric.NewOwn(numbers)
+	out.own.Register(out.registry)
 	inbox := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mezzo_master_loop_queue_bytes", Help: "What waits for the event loop."},
 		func() float64 { return float64(waiting()) })
 	whether := func(name, help string, is func() bool) prometheus.Collector {

@@ -12,7 +12,7 @@ import (
 // TestMetricsAreDocumented is that docs/metrics.md has every metric of a master,
 // and no other.
 func TestMetricsAreDocumented(t *testing.T) {
-	m := newMetrics(newMirror(), func() int { return 0 }, func() bool { return false }, func() bool { return false })
+	m := newMetrics(newMirror(), func() int { return 0 }, func() bool { return false }, func() bool { return false }, nil)
 	tracer, err := trace.New(trace.Options{Config: config.Tracing{Endpoint: "http://127.0.0.1:1", Protocol: "grpc", QueueSize: 1}})
 	if err != nil {
 		t.Fatal(err)

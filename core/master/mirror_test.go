@@ -144,7 +144,7 @@ func TestProgressNoticesAnAllocatorThatTakesNothingIn(t *testing.T) {
 func TestSupersededMasterStopsLeading(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	m := &Master{registry: superseded{}, metrics: newMetrics(newMirror(), func() int { return 0 }, func() bool { return true }, func() bool { return false })}
+	m := &Master{registry: superseded{}, metrics: newMetrics(newMirror(), func() int { return 0 }, func() bool { return true }, func() bool { return false }, nil)}
 	term := &term{master: m, inbox: newInbox(), writes: make(chan state.RegistryWrite, 1)}
 	term.writes <- state.RegistryWrite{ID: 1, Entries: []state.Entry{{Key: "k", Value: []byte("v")}}}
 	close(term.writes)

@@ -124,7 +124,7 @@ func (s *operatorService) GetMetrics(ctx context.Context, _ *operatorv1.GetMetri
 	if err := s.view(ctx); err != nil {
 		return nil, err
 	}
-	list, err := metric.Messages(s.master.metrics.registry)
+	list, err := metric.Messages(s.master.metrics.all())
 	return &operatorv1.GetMetricsResponse{Metrics: list}, err
 }
 

@@ -17,7 +17,7 @@ import (
 // is told; what schedulers and agents say is counted by its type.
 func TestWhatHappenedIsCounted(t *testing.T) {
 	m := newMirror()
-	x := newMetrics(m, func() int { return 0 }, func() bool { return true }, func() bool { return false })
+	x := newMetrics(m, func() int { return 0 }, func() bool { return true }, func() bool { return false }, nil)
 	task := func(id string, s mezzov1.TaskState, reason *mezzov1.TaskStatus_Reason, launched time.Time) {
 		m.apply(&change{publish: state.Publish{Tasks: []*state.TaskView{{
 			TaskKey: state.TaskKey{FrameworkID: "f", TaskID: id}, State: s, Launched: launched,

@@ -51,7 +51,7 @@ func TestForeignPlugin(t *testing.T) {
 }
 
 // runForeign is a plugin's main by the text of the guide alone.
-func runForeign() {
+func runForeign(metrics string) {
 	if os.Getenv("MEZZO_PLUGIN_COOKIE") != "f1c4b0d6e7a24f0c9f0b7a1c53d2e8a9" {
 		foreignFails("not started by mezzo")
 	}
@@ -76,7 +76,7 @@ func runForeign() {
 		foreignFails(err)
 	}
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(config)), grpc.MaxRecvMsgSize(plugin.MaxMessageSize))
-	pluginv1.RegisterPluginServer(server, &foreign{ended: func() { go os.Exit(0) }})
+	pluginv1.RegisterPluginServer(server, &foreign{metrics: metrics, ended: func() { go os.Exit(0) }})
 	fmt.Printf("1|1|unix|%s|grpc|%s\n", socket, base64.RawStdEncoding.EncodeToString(der))
 	server.Serve(listener)
 }
@@ -115,12 +115,18 @@ func foreignTLS(host string) (*tls.Config, []byte, error) {
 // foreign serves no more than the base contract asks.
 type foreign struct {
 	pluginv1.UnimplementedPluginServer
-	ended func()
+	metrics string // what it tells; empty: it serves none
+	ended   func()
 }
 
-func (*foreign) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1.Description, error) {
+func (f *foreign) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1.Description, error) {
+	kind, name := plugin.Allocator, "test"
+	if part := strings.Split(f.metrics, "/"); len(part) > 1 {
+		kind, _ = plugin.KindOf(part[0])
+		name = part[1]
+	}
 	return &pluginv1.Description{
-		Name: "test", Version: "foreign", Kind: pluginv1.Kind_KIND_ALLOCATOR, ContractVersions: []uint32{1},
+		Name: name, Version: "foreign", Kind: kind, ContractVersions: []uint32{1},
 		Schema: &pluginv1.Schema{Attributes: []*pluginv1.Attribute{{Name: "greeting", Type: pluginv1.Type_TYPE_STRING}}},
 	}, nil
 }

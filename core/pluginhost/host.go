@@ -38,6 +38,7 @@ type Options struct {
 	ShutdownGrace    time.Duration // from asking a plugin to end to killing it; 5 s
 	PingInterval     time.Duration // between pings; 5 s
 	PingTimeout      time.Duration // a ping unanswered for this long ends the process; 10 s
+	MetricsTimeout   time.Duration // for Metrics; 1 s
 	BackoffMin       time.Duration // first pause before a restart; 0.5 s
 	BackoffMax       time.Duration // longest pause; 1 min
 	StableAfter      time.Duration // a process that lived this long ends a series of crashes; 1 min
@@ -58,6 +59,7 @@ func (o Options) withDefaults() Options {
 	set(&o.ShutdownGrace, 5*time.Second)
 	set(&o.PingInterval, 5*time.Second)
 	set(&o.PingTimeout, 10*time.Second)
+	set(&o.MetricsTimeout, time.Second)
 	set(&o.BackoffMin, 500*time.Millisecond)
 	set(&o.BackoffMax, time.Minute)
 	set(&o.StableAfter, time.Minute)

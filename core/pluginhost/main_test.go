@@ -64,7 +64,10 @@ func runPlugin(mode string) {
 	switch mode {
 	case "good":
 	case "foreign": // without go-plugin and the SDK
-		runForeign()
+		runForeign("")
+		return
+	case "metrics": // of its own, right or wrong
+		runForeign(argument)
 		return
 	case "garbage": // and then silence
 		fmt.Println("Welcome to the wrong program!")

@@ -154,6 +154,7 @@ type Generation struct {
 	process *process
 	ctx     context.Context
 	fail    func(error)
+	numbers numbers // its own metrics
 }
 
 // Context ends when the process is gone or is being stopped.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/mezzo-os/mezzo/sdk/allocator/engine"
+	"github.com/mezzo-os/mezzo/sdk/metric"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 )
@@ -52,6 +53,9 @@ type Definition struct {
 	// what NewConfig returned; nil when never. It may be nil itself. The engine
 	// chooses the tasks by the policy's ranks: see engine.Preempt.
 	Preempt func(config any) *Preempt
+	// Metrics are the policy's own; those of the engine are there without them.
+	// See sdk/metric. Nil: it has none.
+	Metrics *metric.Set
 }
 
 // Serve runs the plugin and returns when the host has ended it; main returns
@@ -61,7 +65,7 @@ func Serve(def Definition) { plugin.Serve(def.Plugin()) }
 // Plugin returns the definition as sdk/plugin knows it: for tests, which serve
 // it by plugin.StartLocal.
 func (d Definition) Plugin() plugin.Definition {
-	s := &server{definition: d, logger: hclog.NewNullLogger()}
+	s := &server{definition: d, logger: hclog.NewNullLogger(), stats: &stats{}}
 	// What the engine does of the contract's optional parts.
 	capabilities := []string{"headroom", "constraints", "shared", "inverse-offers"}
 	if d.Preempt != nil {
@@ -72,6 +76,7 @@ func (d Definition) Plugin() plugin.Definition {
 		Capabilities: capabilities,
 		NewConfig:    d.NewConfig,
 		Configure:    s.configure,
+		Metrics:      metric.Join(d.Metrics, s.stats.metrics()),
 		Register:     func(r grpc.ServiceRegistrar) { allocatorv1.RegisterAllocatorServer(r, s) },
 	}
 }
@@ -80,6 +85,7 @@ func (d Definition) Plugin() plugin.Definition {
 type server struct {
 	allocatorv1.UnimplementedAllocatorServer
 	definition Definition
+	stats      *stats
 
 	mu      sync.Mutex
 	config  any
@@ -102,9 +108,11 @@ func (s *server) configure(_ context.Context, config any, env plugin.Environment
 type session struct {
 	number uint64
 	start  time.Time
+	stats  *stats
 
 	mu     sync.Mutex
 	engine *engine.Engine
+	told   engine.Stats // to stats, last
 }
 
 func (s *session) now() time.Duration { return time.Since(s.start) }
@@ -131,7 +139,7 @@ func (s *server) Allocate(stream grpc.BidiStreamingServer[allocatorv1.FromCore, 
 			mirror.Preempt(engine.Preempt{After: p.After, GracePeriod: p.GracePeriod})
 		}
 	}
-	begun := &session{number: first.GetSession(), start: time.Now(), engine: mirror}
+	begun := &session{number: first.GetSession(), start: time.Now(), engine: mirror, stats: s.stats}
 	s.mu.Lock()
 	s.current = begun
 	s.mu.Unlock()
@@ -143,6 +151,8 @@ func (s *server) Allocate(stream grpc.BidiStreamingServer[allocatorv1.FromCore, 
 		s.mu.Unlock()
 	}()
 	logger.Debug("session begins", "session", begun.number)
+	s.stats.begin(begun)
+	defer s.stats.end(begun)
 	err = begun.serve(stream, first.GetBatch())
 	if err != nil && stream.Context().Err() == nil {
 		logger.Error("session failed", "session", begun.number, "error", err)
@@ -186,6 +196,7 @@ func (s *session) serve(stream grpc.BidiStreamingServer[allocatorv1.FromCore, al
 				pending[0].Ready, ready = true, true
 			}
 			acknowledged = seen
+			s.told = s.stats.take(s, s.told, s.engine.Stats())
 			if at, ok := s.engine.Next(); ok {
 				wake.Reset(max(0, at-s.now()))
 			} else {

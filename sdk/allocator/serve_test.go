@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/sdk/allocator"
 	"github.com/mezzo-os/mezzo/sdk/allocator/engine"
+	"github.com/mezzo-os/mezzo/sdk/metric"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 	allocatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/allocator/v1"
 	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
@@ -247,4 +249,64 @@ func TestServeExplains(t *testing.T) {
 	if answer, err = client.Explain(t.Context(), &allocatorv1.ExplainRequest{FrameworkId: "nobody"}); err != nil || answer.GetKnown() {
 		t.Errorf("an unknown framework: %v, %v", answer, err)
 	}
+}
+
+// What the engine counts is told, from the first session on and over all of
+// them; how it is now is told while there is one.
+func TestMetrics(t *testing.T) {
+	own := metric.NewSet()
+	own.Counter("own_total", "The policy's own.").Inc()
+	def := drf()
+	def.Metrics = own
+	local, err := plugin.StartLocal(def.Plugin(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(local.Close)
+	base := pluginv1.NewPluginClient(local.Conn)
+	if _, err := base.Configure(t.Context(), &pluginv1.ConfigureRequest{ContractVersion: 1}); err != nil {
+		t.Fatal(err)
+	}
+	values := func() map[string]float64 {
+		t.Helper()
+		answer, err := base.Metrics(t.Context(), &pluginv1.MetricsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, problems := metric.Sift(answer.GetFamilies()); len(problems) > 0 {
+			t.Fatalf("they break the contract: %v", problems)
+		}
+		out := map[string]float64{}
+		for _, f := range answer.GetFamilies() {
+			for _, x := range f.GetSamples() {
+				out[strings.Join(append([]string{f.GetName()}, x.GetLabelValues()...), " ")] = x.GetValue()
+			}
+		}
+		return out
+	}
+	want := func(got map[string]float64, want map[string]float64) {
+		t.Helper()
+		for name, v := range want {
+			if x, there := got[name]; !there || x != v {
+				t.Errorf("%s is %v (%v), want %v", name, x, there, v)
+			}
+		}
+	}
+	want(values(), map[string]float64{"own_total": 1, "sessions_total": 0, "decisions_total offer": 0})
+	if _, there := values()["agents_idle"]; there {
+		t.Error("without a session there is something idle")
+	}
+	events := []allocator.Event{
+		&allocator.FrameworkUpdated{ID: "f", Roles: []string{"r"}, Active: true},
+		&allocator.AgentUpdated{ID: "a", Hostname: "a", Active: true, Total: parse(t, "cpus:1;mem:100"), HoldingsSet: true},
+	}
+	client := allocatorv1.NewAllocatorClient(local.Conn)
+	first := open(t, client, allocator.Begin{}, events...)
+	first.cycle()
+	want(values(), map[string]float64{
+		"sessions_total": 1, "events_total": 2, "decisions_total offer": 1, "decisions_total revoke": 0, "decisions_unanswered": 1,
+		"agents_considered_total": 1, "agents_idle": 0, "agents_waiting": 0, "candidates_wanting": 1, "filters": 0, "revocations": 0,
+	})
+	open(t, client, allocator.Begin{}, events...).cycle()
+	want(values(), map[string]float64{"sessions_total": 2, "events_total": 4, "decisions_total offer": 2, "decisions_unanswered": 1})
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mezzo-os/mezzo/sdk/metric"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 	frameworkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/framework/v1"
 )
@@ -27,6 +28,8 @@ type Definition struct {
 	// is called once, and opens nothing: that is for Adapter.Serve. With an error
 	// among the diagnostics the plugin is not used.
 	New func(config any, env plugin.Environment) (Adapter, []plugin.Diagnostic)
+	// Metrics are the plugin's own; see sdk/metric. Nil: it has none.
+	Metrics *metric.Set
 }
 
 // Serve runs the plugin and returns when the host has ended it; main returns
@@ -42,6 +45,7 @@ func (d Definition) Plugin() plugin.Definition {
 		Name: d.Name, Version: d.Version, Summary: d.Summary, Kind: plugin.Framework,
 		NewConfig: d.NewConfig,
 		Configure: s.configure,
+		Metrics:   d.Metrics,
 		Register:  func(r grpc.ServiceRegistrar) { frameworkv1.RegisterFrameworkServer(r, s) },
 		Shutdown:  s.shutdown,
 	}

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/mezzo-os/mezzo/sdk/metric"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
@@ -25,6 +26,8 @@ type Definition struct {
 	// Configure is called once, before any container. With an error among the
 	// diagnostics the plugin is not used.
 	Configure func(ctx context.Context, config any, env plugin.Environment) []plugin.Diagnostic
+	// Metrics are the plugin's own; see sdk/metric. Nil: it has none.
+	Metrics *metric.Set
 	// Shutdown is called when the host ends the plugin in good order.
 	// Containers live on.
 	Shutdown func(ctx context.Context)
@@ -43,6 +46,7 @@ func Plugin(d Definition, i Isolator) plugin.Definition {
 		Capabilities:     capabilities,
 		NewConfig:        d.NewConfig,
 		Configure:        d.Configure,
+		Metrics:          d.Metrics,
 		Shutdown:         d.Shutdown,
 		Register: func(s grpc.ServiceRegistrar) {
 			isolatorv1.RegisterIsolatorServer(s, NewServer(d.Name, i))

@@ -17,6 +17,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/mezzo-os/mezzo/sdk/metric"
 	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
 )
 
@@ -65,6 +66,27 @@ func TestDescribe(t *testing.T) {
 	}
 	if d.GetName() != "test" || d.GetKind() != Isolator || d.GetContractVersions()[0] != 1 || len(d.GetSchema().GetAttributes()) != 2 {
 		t.Errorf("description: %v", d)
+	}
+}
+
+// A plugin's own metrics are there from the beginning; without any the call is
+// not served, and wrong ones are found before anything is.
+func TestMetrics(t *testing.T) {
+	def := testDefinition()
+	_, client := startLocal(t, def)
+	if _, err := client.Metrics(callContext(t), &pluginv1.MetricsRequest{}); status.Code(err) != codes.Unimplemented {
+		t.Errorf("without metrics: %v", err)
+	}
+	def.Metrics = metric.NewSet()
+	def.Metrics.Counter("walls_total", "Walls.").Inc()
+	_, client = startLocal(t, def)
+	answer, err := client.Metrics(callContext(t), &pluginv1.MetricsRequest{})
+	if err != nil || len(answer.GetFamilies()) != 1 || answer.GetFamilies()[0].GetSamples()[0].GetValue() != 1 {
+		t.Errorf("metrics: %v %v", answer, err)
+	}
+	def.Metrics.Counter("walls", "Walls.")
+	if _, err := StartLocal(def, nil); err == nil || !strings.Contains(err.Error(), `plugin definition "test": metric "walls" is a counter`) {
+		t.Errorf("with a wrong one: %v", err)
 	}
 }
 

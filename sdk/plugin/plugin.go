@@ -42,6 +42,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/mezzo-os/mezzo/sdk/metric"
 	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
 )
 
@@ -82,6 +83,9 @@ type Definition struct {
 	// Register registers the services of the plugin's kind. It is called once,
 	// before Configure; the services are called only after it. Required.
 	Register func(s grpc.ServiceRegistrar)
+	// Metrics are the plugin's own numbers, which the host shows with its own; see
+	// sdk/metric. Nil: it has none.
+	Metrics *metric.Set
 	// Shutdown finishes what was begun, within ctx. Nil: nothing is to be done.
 	// It is not called when the process is killed or loses its host.
 	Shutdown func(ctx context.Context)
@@ -154,6 +158,11 @@ func (d Definition) describe() (*pluginv1.Description, error) {
 	for _, c := range d.Capabilities {
 		if n, ok := strings.CutPrefix(c, CompanionPrefix); ok && (n == "" || strings.ContainsAny(n, "/\\,= ") || strings.HasPrefix(n, ".")) {
 			return nil, fmt.Errorf("plugin definition %q: companion %q: want the bare name of a file beside the plugin", d.Name, n)
+		}
+	}
+	if d.Metrics != nil {
+		if err := d.Metrics.Err(); err != nil {
+			return nil, fmt.Errorf("plugin definition %q: %w", d.Name, err)
 		}
 	}
 	out := &pluginv1.Description{

@@ -99,6 +99,13 @@ func (s *service) Ping(context.Context, *pluginv1.PingRequest) (*pluginv1.PingRe
 	return &pluginv1.PingResponse{}, nil
 }
 
+func (s *service) Metrics(ctx context.Context, r *pluginv1.MetricsRequest) (*pluginv1.MetricsResponse, error) {
+	if s.def.Metrics == nil {
+		return s.UnimplementedPluginServer.Metrics(ctx, r)
+	}
+	return &pluginv1.MetricsResponse{Families: s.def.Metrics.Families()}, nil
+}
+
 func (s *service) Configure(ctx context.Context, req *pluginv1.ConfigureRequest) (*pluginv1.ConfigureResponse, error) {
 	if !slices.Contains(s.def.versions(), req.GetContractVersion()) {
 		return nil, status.Errorf(codes.FailedPrecondition, "plugin %s %q serves contract versions %v, not %d",

@@ -35,6 +35,7 @@ func baseRules() []rule {
 		{"serves", "It serves the contract of the kind that it says it is of.", playServes},
 		{"health", "Health tells a state at once: healthy, or another and why.", playHealth},
 		{"ping", "Ping is answered at once, before and after Configure, and many times.", playPing},
+		{"metrics", "Metrics, where they are served, keep the contract's names and bounds, come at once, and at every call have the same families; what is counted never goes back.", playMetrics},
 		{"shutdown", "Shutdown is answered, and the process ends within 5 seconds.", playShutdown},
 		{"host-death", "The process ends by itself when its host is gone.", playHostDeath},
 	}
@@ -239,8 +240,14 @@ func playRejects(c *scenario) {
 }
 
 func playServes(c *scenario) {
-	p := c.ready()
-	var err error
+	err := c.use(c.ready())
+	if status.Code(err) == codes.Unimplemented {
+		c.failf("it says that it is an %s, and does not serve that contract: %v", plugin.KindName(c.suite.description.GetKind()), err)
+	}
+}
+
+// use makes a first call of the kind's contract, with nothing in it.
+func (c *scenario) use(p *Plugin) (err error) {
 	switch c.suite.description.GetKind() {
 	case plugin.Allocator:
 		var stream grpc.BidiStreamingClient[allocatorv1.FromCore, allocatorv1.FromAllocator]
@@ -253,9 +260,7 @@ func playServes(c *scenario) {
 	case plugin.Framework:
 		_, err = frameworkv1.NewFrameworkClient(p.Conn).Serve(c.call(), &frameworkv1.ServeRequest{})
 	}
-	if status.Code(err) == codes.Unimplemented {
-		c.failf("it says that it is an %s, and does not serve that contract: %v", plugin.KindName(c.suite.description.GetKind()), err)
-	}
+	return err
 }
 
 // ready is a configured instance of the scenario's own.

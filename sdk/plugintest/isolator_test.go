@@ -61,8 +61,8 @@ func TestBrokenIsolators(t *testing.T) {
 	for fault, report := range reports {
 		t.Run(fault, func(t *testing.T) {
 			wantFailed(t, report, tests[fault])
-			if n := report.Count(plugintest.Skipped); fault == "none" && n != 1 {
-				t.Errorf("%d checks are skipped, want host-death alone", n)
+			if n := report.Count(plugintest.Skipped); fault == "none" && n != 2 {
+				t.Errorf("%d checks are skipped, want host-death and metrics", n)
 			}
 		})
 	}

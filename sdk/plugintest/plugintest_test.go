@@ -43,6 +43,10 @@ func TestBrokenBase(t *testing.T) {
 		"silent-health":        {"health"},
 		"mute-sickness":        {"health"},
 		"no-health":            {"health"},
+		"unlabelled-metrics":   {"metrics"},
+		"changing-metrics":     {"metrics"},
+		"falling-counter":      {"metrics"},
+		"passing-counter":      {"metrics"},
 		"never-pings":          {"ping"},
 		"never-ends":           {"shutdown"},
 	}

@@ -78,6 +78,7 @@ type Engine struct {
 	paused   time.Duration // no cycle before
 	out      []*allocatorv1.Decision
 	slab     []decisionSlab
+	counted  Stats // only its counters
 }
 
 // amount is some of a scalar by its name's index.
@@ -200,6 +201,7 @@ func (e *Engine) Run(now time.Duration) ([]*allocatorv1.Decision, Report) {
 	}
 	out := e.out
 	e.out = nil
+	e.tally(out, report.Agents)
 	return out, report
 }
 
@@ -235,6 +237,7 @@ func (e *Engine) Apply(now time.Duration, b *allocatorv1.Batch) error {
 			return fmt.Errorf("event %d: %w", b.GetFirstEvent()+uint64(i), err)
 		}
 	}
+	e.counted.Events += uint64(len(b.GetEvents()))
 	if !b.GetSnapshot() && len(b.GetEvents()) > 0 {
 		e.applied = b.GetFirstEvent() + uint64(len(b.GetEvents())) - 1
 	}

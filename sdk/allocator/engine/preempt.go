@@ -43,6 +43,7 @@ type preemption struct {
 	next     time.Duration // when it is looked at who is starved
 	checked  bool          // it was, in this session
 	check    uint64        // counts the looks
+	starved  int           // clients, as of the last
 	refused  backOff       // when the core refused what concerns all
 	underWay []revocation
 	now      time.Duration   // of the last look that planned
@@ -135,6 +136,7 @@ func (e *Engine) look(now time.Duration) {
 	p.check++
 	e.findRichest()
 	var hungry []*client
+	p.starved = 0
 	e.root.walk(func(c *client) bool {
 		h := &c.hunger
 		switch starved := e.starved(c); {
@@ -148,6 +150,9 @@ func (e *Engine) look(now time.Duration) {
 			if !p.checked {
 				h.since -= c.role.starvedMs()
 			}
+		}
+		if h.starved {
+			p.starved++
 		}
 		if h.starved && now >= h.since+p.After<<h.vain {
 			hungry = append(hungry, c)

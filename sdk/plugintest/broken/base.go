@@ -3,6 +3,7 @@ package broken
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -73,6 +74,7 @@ type base struct {
 	mu        sync.Mutex
 	described int
 	validated int
+	measured  int
 }
 
 // baseFault is one way to be wrong. Each function may be nil.
@@ -80,6 +82,7 @@ type baseFault struct {
 	describe  func(d *pluginv1.Description, n int)
 	configure func(r *pluginv1.ConfigureRequest, n int) (*pluginv1.ConfigureResponse, error) // both nil: as it should be
 	health    func(stream grpc.ServerStreamingServer[pluginv1.HealthStatus]) error
+	metrics   func(r *pluginv1.MetricsResponse, n int)
 	// A call that hangs is never answered.
 	hangsHealth, hangsPing, hangsShutdown bool
 	// alone serves no kind's contract.
@@ -137,6 +140,18 @@ func (b *base) Health(r *pluginv1.HealthRequest, stream grpc.ServerStreamingServ
 	return err
 }
 
+func (b *base) Metrics(ctx context.Context, r *pluginv1.MetricsRequest) (*pluginv1.MetricsResponse, error) {
+	answer, err := b.inner.Metrics(ctx, r)
+	if err != nil || b.fault.metrics == nil {
+		return answer, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.measured++
+	b.fault.metrics(answer, b.measured)
+	return answer, nil
+}
+
 func (b *base) Ping(ctx context.Context, r *pluginv1.PingRequest) (*pluginv1.PingResponse, error) {
 	if b.fault.hangsPing {
 		return nil, b.hang(ctx)
@@ -173,6 +188,17 @@ func attribute(a *pluginv1.Attribute) baseFault {
 		return nil, err
 	}
 	return out
+}
+
+// measured is a fault of one counter.
+func measured(change func(f *pluginv1.MetricFamily, n int)) baseFault {
+	return baseFault{metrics: func(r *pluginv1.MetricsResponse, n int) {
+		f := &pluginv1.MetricFamily{
+			Name: "flaw_total", Help: "It is wrong.", Type: pluginv1.MetricType_METRIC_TYPE_COUNTER, Samples: []*pluginv1.MetricSample{{Value: 1}},
+		}
+		change(f, n)
+		r.Families = append(r.Families, f)
+	}}
 }
 
 var unwanted = &pluginv1.Diagnostic{Severity: pluginv1.Severity_SEVERITY_ERROR, Summary: "no"}
@@ -219,6 +245,10 @@ var baseFaults = map[string]baseFault{
 	"no-health": {health: func(stream grpc.ServerStreamingServer[pluginv1.HealthStatus]) error {
 		return stream.Send(&pluginv1.HealthStatus{})
 	}},
-	"never-pings": {hangsPing: true},
-	"never-ends":  {hangsShutdown: true},
+	"unlabelled-metrics": measured(func(f *pluginv1.MetricFamily, _ int) { f.Labels = []string{"kind"} }),
+	"changing-metrics":   measured(func(f *pluginv1.MetricFamily, n int) { f.Name = fmt.Sprintf("flaw_%d_total", n) }),
+	"falling-counter":    measured(func(f *pluginv1.MetricFamily, n int) { f.Samples[0].Value = 10 / float64(n) }),
+	"passing-counter":    measured(func(f *pluginv1.MetricFamily, n int) { f.Samples = f.Samples[:n%2] }),
+	"never-pings":        {hangsPing: true},
+	"never-ends":         {hangsShutdown: true},
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mezzo-os/mezzo/sdk/metric"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
@@ -20,7 +21,10 @@ import (
 //
 // Calls for different containers run at the same time. Nothing here changes after
 // configure, so no lock is needed.
-type environment struct{ settings *settings }
+type environment struct {
+	settings *settings
+	amended  *metric.Counter
+}
 
 func (e *environment) configure(_ context.Context, config any, _ plugin.Environment) []plugin.Diagnostic {
 	e.settings = config.(*settings)
@@ -67,6 +71,9 @@ func (e *environment) Prepare(_ context.Context, r *isolatorv1.PrepareRequest) (
 		return nil, err
 	}
 	out, err := json.Marshal(spec)
+	if err == nil {
+		e.amended.Inc()
+	}
 	return &isolatorv1.PrepareResponse{Spec: out}, err
 }
 

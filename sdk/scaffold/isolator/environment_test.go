@@ -9,7 +9,7 @@ import (
 )
 
 func TestPrepareAddsVariablesAndKeepsTheRest(t *testing.T) {
-	e := &environment{&settings{Variables: map[string]string{"SITE": "lisbon", "RACK": "r7"}}}
+	e := &environment{settings: &settings{Variables: map[string]string{"SITE": "lisbon", "RACK": "r7"}}}
 	spec := `{"process":{"args":["env"],"env":["PATH=/bin","RACK=mine"],"rlimits":[{"type":"RLIMIT_CORE","hard":18446744073709551615}]},"unknown":{"kept":true}}`
 	prepared, err := e.Prepare(t.Context(), &isolatorv1.PrepareRequest{Container: "c", Spec: []byte(spec)})
 	if err != nil {
@@ -28,14 +28,14 @@ func TestPrepareAddsVariablesAndKeepsTheRest(t *testing.T) {
 }
 
 func TestOverride(t *testing.T) {
-	e := &environment{&settings{Variables: map[string]string{"RACK": "r7"}, Override: true}}
+	e := &environment{settings: &settings{Variables: map[string]string{"RACK": "r7"}, Override: true}}
 	if got, want := e.amend([]string{"RACK=mine", "RACKS=2"}), []string{"RACKS=2", "RACK=r7"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
 func TestClaim(t *testing.T) {
-	full, empty := &environment{&settings{Variables: map[string]string{"RACK": "r7"}}}, &environment{&settings{}}
+	full, empty := &environment{settings: &settings{Variables: map[string]string{"RACK": "r7"}}}, &environment{settings: &settings{}}
 	for _, test := range []struct {
 		name string
 		e    *environment

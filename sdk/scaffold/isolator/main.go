@@ -4,6 +4,7 @@ package main
 
 import (
 	"github.com/mezzo-os/mezzo/sdk/isolator"
+	"github.com/mezzo-os/mezzo/sdk/metric"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
 
@@ -14,11 +15,13 @@ func main() { plugin.Serve(definition()) }
 
 // definition is all that Mezzo knows of the plugin. The tests use it too.
 func definition() plugin.Definition {
-	i := &environment{}
+	metrics := metric.NewSet()
+	i := &environment{amended: metrics.Counter("containers_amended_total", "Containers that were given the site's variables.")}
 	return isolator.Plugin(isolator.Definition{
 		Name: "plugin-name", Version: version,
 		Summary:   "Gives every container environment variables of the site's.",
 		NewConfig: func() any { return new(settings) },
 		Configure: i.configure,
+		Metrics:   metrics,
 	}, i)
 }

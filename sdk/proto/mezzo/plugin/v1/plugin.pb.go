@@ -202,6 +202,62 @@ func (Severity) EnumDescriptor() ([]byte, []int) {
 	return file_mezzo_plugin_v1_plugin_proto_rawDescGZIP(), []int{2}
 }
 
+type MetricType int32
+
+const (
+	MetricType_METRIC_TYPE_UNSPECIFIED MetricType = 0
+	// How much it was since the process began: it never goes back while the
+	// process lives, and begins again with the next.
+	MetricType_METRIC_TYPE_COUNTER MetricType = 1
+	// How much it is now.
+	MetricType_METRIC_TYPE_GAUGE MetricType = 2
+	// How often it was how much, since the process began.
+	MetricType_METRIC_TYPE_HISTOGRAM MetricType = 3
+)
+
+// Enum value maps for MetricType.
+var (
+	MetricType_name = map[int32]string{
+		0: "METRIC_TYPE_UNSPECIFIED",
+		1: "METRIC_TYPE_COUNTER",
+		2: "METRIC_TYPE_GAUGE",
+		3: "METRIC_TYPE_HISTOGRAM",
+	}
+	MetricType_value = map[string]int32{
+		"METRIC_TYPE_UNSPECIFIED": 0,
+		"METRIC_TYPE_COUNTER":     1,
+		"METRIC_TYPE_GAUGE":       2,
+		"METRIC_TYPE_HISTOGRAM":   3,
+	}
+)
+
+func (x MetricType) Enum() *MetricType {
+	p := new(MetricType)
+	*p = x
+	return p
+}
+
+func (x MetricType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MetricType) Descriptor() protoreflect.EnumDescriptor {
+	return file_mezzo_plugin_v1_plugin_proto_enumTypes[3].Descriptor()
+}
+
+func (MetricType) Type() protoreflect.EnumType {
+	return &file_mezzo_plugin_v1_plugin_proto_enumTypes[3]
+}
+
+func (x MetricType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MetricType.Descriptor instead.
+func (MetricType) EnumDescriptor() ([]byte, []int) {
+	return file_mezzo_plugin_v1_plugin_proto_rawDescGZIP(), []int{3}
+}
+
 type HealthStatus_State int32
 
 const (
@@ -238,11 +294,11 @@ func (x HealthStatus_State) String() string {
 }
 
 func (HealthStatus_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_mezzo_plugin_v1_plugin_proto_enumTypes[3].Descriptor()
+	return file_mezzo_plugin_v1_plugin_proto_enumTypes[4].Descriptor()
 }
 
 func (HealthStatus_State) Type() protoreflect.EnumType {
-	return &file_mezzo_plugin_v1_plugin_proto_enumTypes[3]
+	return &file_mezzo_plugin_v1_plugin_proto_enumTypes[4]
 }
 
 func (x HealthStatus_State) Number() protoreflect.EnumNumber {
@@ -1048,6 +1104,263 @@ func (*ShutdownResponse) Descriptor() ([]byte, []int) {
 	return file_mezzo_plugin_v1_plugin_proto_rawDescGZIP(), []int{13}
 }
 
+type MetricsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricsRequest) Reset() {
+	*x = MetricsRequest{}
+	mi := &file_mezzo_plugin_v1_plugin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricsRequest) ProtoMessage() {}
+
+func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_plugin_v1_plugin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
+func (*MetricsRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_plugin_v1_plugin_proto_rawDescGZIP(), []int{14}
+}
+
+type MetricsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All that the plugin can tell, those without a sample too. The same at every
+	// call but for the samples: what there is to know does not come and go. At
+	// most 200, with 2000 series in all: a sample of a histogram is one series for
+	// each bound and 3 more, any other sample is one.
+	Families      []*MetricFamily `protobuf:"bytes,1,rep,name=families,proto3" json:"families,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricsResponse) Reset() {
+	*x = MetricsResponse{}
+	mi := &file_mezzo_plugin_v1_plugin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricsResponse) ProtoMessage() {}
+
+func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_plugin_v1_plugin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
+func (*MetricsResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_plugin_v1_plugin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *MetricsResponse) GetFamilies() []*MetricFamily {
+	if x != nil {
+		return x.Families
+	}
+	return nil
+}
+
+// MetricFamily is one thing that is measured, by the conventions of Prometheus.
+type MetricFamily struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "launches_total": lower-case letters, digits and single underscores between
+	// them, a letter first; at most 100 bytes; unique in the answer. Without the
+	// plugin's kind and without mezzo. A counter's ends in _total, no other's does;
+	// none ends in _count, _sum, _bucket or _created. Quantities are in base units,
+	// and their names say so: seconds, bytes.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it is, in a sentence or two: 1 to 500 bytes.
+	Help string     `protobuf:"bytes,2,opt,name=help,proto3" json:"help,omitempty"`
+	Type MetricType `protobuf:"varint,3,opt,name=type,proto3,enum=mezzo.plugin.v1.MetricType" json:"type,omitempty"`
+	// The unit, with which the name ends (before _total): "seconds". Empty: it is a
+	// number of things.
+	Unit string `protobuf:"bytes,4,opt,name=unit,proto3" json:"unit,omitempty"`
+	// What its samples are told apart by: at most 6 different names, each as name
+	// is. The host's own are not for plugins: plugin, job, instance, le, quantile.
+	// Values must be few and known beforehand, such as outcomes; never ids of
+	// tasks, containers or frameworks.
+	Labels []string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty"`
+	// Only of a histogram: the upper bounds of all its buckets but the last, which
+	// has none. 1 to 50, finite, ascending.
+	Bounds        []float64       `protobuf:"fixed64,6,rep,packed,name=bounds,proto3" json:"bounds,omitempty"`
+	Samples       []*MetricSample `protobuf:"bytes,7,rep,name=samples,proto3" json:"samples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricFamily) Reset() {
+	*x = MetricFamily{}
+	mi := &file_mezzo_plugin_v1_plugin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricFamily) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricFamily) ProtoMessage() {}
+
+func (x *MetricFamily) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_plugin_v1_plugin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricFamily.ProtoReflect.Descriptor instead.
+func (*MetricFamily) Descriptor() ([]byte, []int) {
+	return file_mezzo_plugin_v1_plugin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *MetricFamily) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MetricFamily) GetHelp() string {
+	if x != nil {
+		return x.Help
+	}
+	return ""
+}
+
+func (x *MetricFamily) GetType() MetricType {
+	if x != nil {
+		return x.Type
+	}
+	return MetricType_METRIC_TYPE_UNSPECIFIED
+}
+
+func (x *MetricFamily) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *MetricFamily) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *MetricFamily) GetBounds() []float64 {
+	if x != nil {
+		return x.Bounds
+	}
+	return nil
+}
+
+func (x *MetricFamily) GetSamples() []*MetricSample {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
+}
+
+type MetricSample struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each of the family's labels, in their order; at most 128 bytes each.
+	// No two samples of a family have the same.
+	LabelValues []string `protobuf:"bytes,1,rep,name=label_values,json=labelValues,proto3" json:"label_values,omitempty"`
+	// Of a counter: 0 or more. Of a histogram: the sum of what was observed.
+	// Finite; what is not known now has no sample.
+	Value float64 `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Only of a histogram: how many were observed in each bucket, those of the
+	// buckets below not in it; one more than the family has bounds.
+	Counts        []uint64 `protobuf:"varint,3,rep,packed,name=counts,proto3" json:"counts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricSample) Reset() {
+	*x = MetricSample{}
+	mi := &file_mezzo_plugin_v1_plugin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricSample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricSample) ProtoMessage() {}
+
+func (x *MetricSample) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_plugin_v1_plugin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricSample.ProtoReflect.Descriptor instead.
+func (*MetricSample) Descriptor() ([]byte, []int) {
+	return file_mezzo_plugin_v1_plugin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *MetricSample) GetLabelValues() []string {
+	if x != nil {
+		return x.LabelValues
+	}
+	return nil
+}
+
+func (x *MetricSample) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *MetricSample) GetCounts() []uint64 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
 var File_mezzo_plugin_v1_plugin_proto protoreflect.FileDescriptor
 
 const file_mezzo_plugin_v1_plugin_proto_rawDesc = "" +
@@ -1107,7 +1420,22 @@ const file_mezzo_plugin_v1_plugin_proto_rawDesc = "" +
 	"\vPingRequest\"\x0e\n" +
 	"\fPingResponse\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
-	"\x10ShutdownResponse*W\n" +
+	"\x10ShutdownResponse\"\x10\n" +
+	"\x0eMetricsRequest\"L\n" +
+	"\x0fMetricsResponse\x129\n" +
+	"\bfamilies\x18\x01 \x03(\v2\x1d.mezzo.plugin.v1.MetricFamilyR\bfamilies\"\xe4\x01\n" +
+	"\fMetricFamily\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04help\x18\x02 \x01(\tR\x04help\x12/\n" +
+	"\x04type\x18\x03 \x01(\x0e2\x1b.mezzo.plugin.v1.MetricTypeR\x04type\x12\x12\n" +
+	"\x04unit\x18\x04 \x01(\tR\x04unit\x12\x16\n" +
+	"\x06labels\x18\x05 \x03(\tR\x06labels\x12\x16\n" +
+	"\x06bounds\x18\x06 \x03(\x01R\x06bounds\x127\n" +
+	"\asamples\x18\a \x03(\v2\x1d.mezzo.plugin.v1.MetricSampleR\asamples\"_\n" +
+	"\fMetricSample\x12!\n" +
+	"\flabel_values\x18\x01 \x03(\tR\vlabelValues\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value\x12\x16\n" +
+	"\x06counts\x18\x03 \x03(\x04R\x06counts*W\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eKIND_ALLOCATOR\x10\x01\x12\x11\n" +
@@ -1126,13 +1454,20 @@ const file_mezzo_plugin_v1_plugin_proto_rawDesc = "" +
 	"\bSeverity\x12\x18\n" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSEVERITY_ERROR\x10\x01\x12\x14\n" +
-	"\x10SEVERITY_WARNING\x10\x022\x89\x03\n" +
+	"\x10SEVERITY_WARNING\x10\x02*t\n" +
+	"\n" +
+	"MetricType\x12\x1b\n" +
+	"\x17METRIC_TYPE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13METRIC_TYPE_COUNTER\x10\x01\x12\x15\n" +
+	"\x11METRIC_TYPE_GAUGE\x10\x02\x12\x19\n" +
+	"\x15METRIC_TYPE_HISTOGRAM\x10\x032\xd7\x03\n" +
 	"\x06Plugin\x12J\n" +
 	"\bDescribe\x12 .mezzo.plugin.v1.DescribeRequest\x1a\x1c.mezzo.plugin.v1.Description\x12R\n" +
 	"\tConfigure\x12!.mezzo.plugin.v1.ConfigureRequest\x1a\".mezzo.plugin.v1.ConfigureResponse\x12I\n" +
 	"\x06Health\x12\x1e.mezzo.plugin.v1.HealthRequest\x1a\x1d.mezzo.plugin.v1.HealthStatus0\x01\x12C\n" +
 	"\x04Ping\x12\x1c.mezzo.plugin.v1.PingRequest\x1a\x1d.mezzo.plugin.v1.PingResponse\x12O\n" +
-	"\bShutdown\x12 .mezzo.plugin.v1.ShutdownRequest\x1a!.mezzo.plugin.v1.ShutdownResponseB>Z<github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1;pluginv1b\x06proto3"
+	"\bShutdown\x12 .mezzo.plugin.v1.ShutdownRequest\x1a!.mezzo.plugin.v1.ShutdownResponse\x12L\n" +
+	"\aMetrics\x12\x1f.mezzo.plugin.v1.MetricsRequest\x1a .mezzo.plugin.v1.MetricsResponseB>Z<github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1;pluginv1b\x06proto3"
 
 var (
 	file_mezzo_plugin_v1_plugin_proto_rawDescOnce sync.Once
@@ -1146,55 +1481,65 @@ func file_mezzo_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 	return file_mezzo_plugin_v1_plugin_proto_rawDescData
 }
 
-var file_mezzo_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_mezzo_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_mezzo_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_mezzo_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_mezzo_plugin_v1_plugin_proto_goTypes = []any{
 	(Kind)(0),                     // 0: mezzo.plugin.v1.Kind
 	(Type)(0),                     // 1: mezzo.plugin.v1.Type
 	(Severity)(0),                 // 2: mezzo.plugin.v1.Severity
-	(HealthStatus_State)(0),       // 3: mezzo.plugin.v1.HealthStatus.State
-	(*DescribeRequest)(nil),       // 4: mezzo.plugin.v1.DescribeRequest
-	(*Description)(nil),           // 5: mezzo.plugin.v1.Description
-	(*Schema)(nil),                // 6: mezzo.plugin.v1.Schema
-	(*Attribute)(nil),             // 7: mezzo.plugin.v1.Attribute
-	(*Block)(nil),                 // 8: mezzo.plugin.v1.Block
-	(*ConfigureRequest)(nil),      // 9: mezzo.plugin.v1.ConfigureRequest
-	(*ConfigureResponse)(nil),     // 10: mezzo.plugin.v1.ConfigureResponse
-	(*Diagnostic)(nil),            // 11: mezzo.plugin.v1.Diagnostic
-	(*HealthRequest)(nil),         // 12: mezzo.plugin.v1.HealthRequest
-	(*HealthStatus)(nil),          // 13: mezzo.plugin.v1.HealthStatus
-	(*PingRequest)(nil),           // 14: mezzo.plugin.v1.PingRequest
-	(*PingResponse)(nil),          // 15: mezzo.plugin.v1.PingResponse
-	(*ShutdownRequest)(nil),       // 16: mezzo.plugin.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 17: mezzo.plugin.v1.ShutdownResponse
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(MetricType)(0),               // 3: mezzo.plugin.v1.MetricType
+	(HealthStatus_State)(0),       // 4: mezzo.plugin.v1.HealthStatus.State
+	(*DescribeRequest)(nil),       // 5: mezzo.plugin.v1.DescribeRequest
+	(*Description)(nil),           // 6: mezzo.plugin.v1.Description
+	(*Schema)(nil),                // 7: mezzo.plugin.v1.Schema
+	(*Attribute)(nil),             // 8: mezzo.plugin.v1.Attribute
+	(*Block)(nil),                 // 9: mezzo.plugin.v1.Block
+	(*ConfigureRequest)(nil),      // 10: mezzo.plugin.v1.ConfigureRequest
+	(*ConfigureResponse)(nil),     // 11: mezzo.plugin.v1.ConfigureResponse
+	(*Diagnostic)(nil),            // 12: mezzo.plugin.v1.Diagnostic
+	(*HealthRequest)(nil),         // 13: mezzo.plugin.v1.HealthRequest
+	(*HealthStatus)(nil),          // 14: mezzo.plugin.v1.HealthStatus
+	(*PingRequest)(nil),           // 15: mezzo.plugin.v1.PingRequest
+	(*PingResponse)(nil),          // 16: mezzo.plugin.v1.PingResponse
+	(*ShutdownRequest)(nil),       // 17: mezzo.plugin.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 18: mezzo.plugin.v1.ShutdownResponse
+	(*MetricsRequest)(nil),        // 19: mezzo.plugin.v1.MetricsRequest
+	(*MetricsResponse)(nil),       // 20: mezzo.plugin.v1.MetricsResponse
+	(*MetricFamily)(nil),          // 21: mezzo.plugin.v1.MetricFamily
+	(*MetricSample)(nil),          // 22: mezzo.plugin.v1.MetricSample
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_mezzo_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,  // 0: mezzo.plugin.v1.Description.kind:type_name -> mezzo.plugin.v1.Kind
-	6,  // 1: mezzo.plugin.v1.Description.schema:type_name -> mezzo.plugin.v1.Schema
-	7,  // 2: mezzo.plugin.v1.Schema.attributes:type_name -> mezzo.plugin.v1.Attribute
-	8,  // 3: mezzo.plugin.v1.Schema.blocks:type_name -> mezzo.plugin.v1.Block
+	7,  // 1: mezzo.plugin.v1.Description.schema:type_name -> mezzo.plugin.v1.Schema
+	8,  // 2: mezzo.plugin.v1.Schema.attributes:type_name -> mezzo.plugin.v1.Attribute
+	9,  // 3: mezzo.plugin.v1.Schema.blocks:type_name -> mezzo.plugin.v1.Block
 	1,  // 4: mezzo.plugin.v1.Attribute.type:type_name -> mezzo.plugin.v1.Type
-	6,  // 5: mezzo.plugin.v1.Block.schema:type_name -> mezzo.plugin.v1.Schema
-	11, // 6: mezzo.plugin.v1.ConfigureResponse.diagnostics:type_name -> mezzo.plugin.v1.Diagnostic
+	7,  // 5: mezzo.plugin.v1.Block.schema:type_name -> mezzo.plugin.v1.Schema
+	12, // 6: mezzo.plugin.v1.ConfigureResponse.diagnostics:type_name -> mezzo.plugin.v1.Diagnostic
 	2,  // 7: mezzo.plugin.v1.Diagnostic.severity:type_name -> mezzo.plugin.v1.Severity
-	3,  // 8: mezzo.plugin.v1.HealthStatus.state:type_name -> mezzo.plugin.v1.HealthStatus.State
-	18, // 9: mezzo.plugin.v1.HealthStatus.since:type_name -> google.protobuf.Timestamp
-	4,  // 10: mezzo.plugin.v1.Plugin.Describe:input_type -> mezzo.plugin.v1.DescribeRequest
-	9,  // 11: mezzo.plugin.v1.Plugin.Configure:input_type -> mezzo.plugin.v1.ConfigureRequest
-	12, // 12: mezzo.plugin.v1.Plugin.Health:input_type -> mezzo.plugin.v1.HealthRequest
-	14, // 13: mezzo.plugin.v1.Plugin.Ping:input_type -> mezzo.plugin.v1.PingRequest
-	16, // 14: mezzo.plugin.v1.Plugin.Shutdown:input_type -> mezzo.plugin.v1.ShutdownRequest
-	5,  // 15: mezzo.plugin.v1.Plugin.Describe:output_type -> mezzo.plugin.v1.Description
-	10, // 16: mezzo.plugin.v1.Plugin.Configure:output_type -> mezzo.plugin.v1.ConfigureResponse
-	13, // 17: mezzo.plugin.v1.Plugin.Health:output_type -> mezzo.plugin.v1.HealthStatus
-	15, // 18: mezzo.plugin.v1.Plugin.Ping:output_type -> mezzo.plugin.v1.PingResponse
-	17, // 19: mezzo.plugin.v1.Plugin.Shutdown:output_type -> mezzo.plugin.v1.ShutdownResponse
-	15, // [15:20] is the sub-list for method output_type
-	10, // [10:15] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	4,  // 8: mezzo.plugin.v1.HealthStatus.state:type_name -> mezzo.plugin.v1.HealthStatus.State
+	23, // 9: mezzo.plugin.v1.HealthStatus.since:type_name -> google.protobuf.Timestamp
+	21, // 10: mezzo.plugin.v1.MetricsResponse.families:type_name -> mezzo.plugin.v1.MetricFamily
+	3,  // 11: mezzo.plugin.v1.MetricFamily.type:type_name -> mezzo.plugin.v1.MetricType
+	22, // 12: mezzo.plugin.v1.MetricFamily.samples:type_name -> mezzo.plugin.v1.MetricSample
+	5,  // 13: mezzo.plugin.v1.Plugin.Describe:input_type -> mezzo.plugin.v1.DescribeRequest
+	10, // 14: mezzo.plugin.v1.Plugin.Configure:input_type -> mezzo.plugin.v1.ConfigureRequest
+	13, // 15: mezzo.plugin.v1.Plugin.Health:input_type -> mezzo.plugin.v1.HealthRequest
+	15, // 16: mezzo.plugin.v1.Plugin.Ping:input_type -> mezzo.plugin.v1.PingRequest
+	17, // 17: mezzo.plugin.v1.Plugin.Shutdown:input_type -> mezzo.plugin.v1.ShutdownRequest
+	19, // 18: mezzo.plugin.v1.Plugin.Metrics:input_type -> mezzo.plugin.v1.MetricsRequest
+	6,  // 19: mezzo.plugin.v1.Plugin.Describe:output_type -> mezzo.plugin.v1.Description
+	11, // 20: mezzo.plugin.v1.Plugin.Configure:output_type -> mezzo.plugin.v1.ConfigureResponse
+	14, // 21: mezzo.plugin.v1.Plugin.Health:output_type -> mezzo.plugin.v1.HealthStatus
+	16, // 22: mezzo.plugin.v1.Plugin.Ping:output_type -> mezzo.plugin.v1.PingResponse
+	18, // 23: mezzo.plugin.v1.Plugin.Shutdown:output_type -> mezzo.plugin.v1.ShutdownResponse
+	20, // 24: mezzo.plugin.v1.Plugin.Metrics:output_type -> mezzo.plugin.v1.MetricsResponse
+	19, // [19:25] is the sub-list for method output_type
+	13, // [13:19] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_mezzo_plugin_v1_plugin_proto_init() }
@@ -1207,8 +1552,8 @@ func file_mezzo_plugin_v1_plugin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_plugin_v1_plugin_proto_rawDesc), len(file_mezzo_plugin_v1_plugin_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   14,
+			NumEnums:      5,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,6 +33,7 @@ const (
 	Plugin_Health_FullMethodName    = "/mezzo.plugin.v1.Plugin/Health"
 	Plugin_Ping_FullMethodName      = "/mezzo.plugin.v1.Plugin/Ping"
 	Plugin_Shutdown_FullMethodName  = "/mezzo.plugin.v1.Plugin/Shutdown"
+	Plugin_Metrics_FullMethodName   = "/mezzo.plugin.v1.Plugin/Metrics"
 )
 
 // PluginClient is the client API for Plugin service.
@@ -53,6 +54,34 @@ type PluginClient interface {
 	Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error)
 	// Shutdown asks the plugin to finish what it has begun and exit.
 	Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error)
+	// Metrics gives the plugin's own numbers, as they are now; it is optional. A
+	// plugin that does not serve it answers UNIMPLEMENTED, and this process is not
+	// asked again.
+	//
+	// The host asks whenever its own metrics are asked for, by nobody knows how
+	// many and how often, and at any time after Describe, also before Configure.
+	// So an answer must be cheap (read what was counted; ask nobody, wait for no
+	// lock that is held while work is done), must have no effect, and must not
+	// call the core, which may be waiting for it. One call at a time is made of a
+	// process. It has 1 second: what is not there by then, or fails, is left out
+	// of that scrape, with nothing in its place. The metrics of the host and of
+	// other plugins are never kept back for longer, nor lost.
+	//
+	// The host serves a family as mezzo_<kind>_<name>, and gives each sample the
+	// label plugin, "<kind>/<name of the plugin>". So no plugin can be taken for
+	// another, nor for the core; and plugins of one kind may have families of one
+	// name, with the same meaning, which are then one family with a sample of
+	// each. Where they do not agree on the type, the plugin that is first by name
+	// has it, and the other's is dropped.
+	//
+	// What breaks a rule below is dropped, and the rest is served: a family whose
+	// own fields are wrong, whole; otherwise the samples that are. What is above a
+	// bound of number is dropped from the end. The host counts all that it drops,
+	// by plugin and reason, and says it in its log, each reason once a process. An
+	// answer of more than 1 MiB, or with text that is not UTF-8, is dropped whole.
+	// Of two processes of one plugin, one about to replace the other, the host
+	// asks the one that is in use.
+	Metrics(ctx context.Context, in *MetricsRequest, opts ...grpc.CallOption) (*MetricsResponse, error)
 }
 
 type pluginClient struct {
@@ -122,6 +151,16 @@ func (c *pluginClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts .
 	return out, nil
 }
 
+func (c *pluginClient) Metrics(ctx context.Context, in *MetricsRequest, opts ...grpc.CallOption) (*MetricsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MetricsResponse)
+	err := c.cc.Invoke(ctx, Plugin_Metrics_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PluginServer is the server API for Plugin service.
 // All implementations must embed UnimplementedPluginServer
 // for forward compatibility.
@@ -140,6 +179,34 @@ type PluginServer interface {
 	Ping(context.Context, *PingRequest) (*PingResponse, error)
 	// Shutdown asks the plugin to finish what it has begun and exit.
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error)
+	// Metrics gives the plugin's own numbers, as they are now; it is optional. A
+	// plugin that does not serve it answers UNIMPLEMENTED, and this process is not
+	// asked again.
+	//
+	// The host asks whenever its own metrics are asked for, by nobody knows how
+	// many and how often, and at any time after Describe, also before Configure.
+	// So an answer must be cheap (read what was counted; ask nobody, wait for no
+	// lock that is held while work is done), must have no effect, and must not
+	// call the core, which may be waiting for it. One call at a time is made of a
+	// process. It has 1 second: what is not there by then, or fails, is left out
+	// of that scrape, with nothing in its place. The metrics of the host and of
+	// other plugins are never kept back for longer, nor lost.
+	//
+	// The host serves a family as mezzo_<kind>_<name>, and gives each sample the
+	// label plugin, "<kind>/<name of the plugin>". So no plugin can be taken for
+	// another, nor for the core; and plugins of one kind may have families of one
+	// name, with the same meaning, which are then one family with a sample of
+	// each. Where they do not agree on the type, the plugin that is first by name
+	// has it, and the other's is dropped.
+	//
+	// What breaks a rule below is dropped, and the rest is served: a family whose
+	// own fields are wrong, whole; otherwise the samples that are. What is above a
+	// bound of number is dropped from the end. The host counts all that it drops,
+	// by plugin and reason, and says it in its log, each reason once a process. An
+	// answer of more than 1 MiB, or with text that is not UTF-8, is dropped whole.
+	// Of two processes of one plugin, one about to replace the other, the host
+	// asks the one that is in use.
+	Metrics(context.Context, *MetricsRequest) (*MetricsResponse, error)
 	mustEmbedUnimplementedPluginServer()
 }
 
@@ -164,6 +231,9 @@ func (UnimplementedPluginServer) Ping(context.Context, *PingRequest) (*PingRespo
 }
 func (UnimplementedPluginServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Shutdown not implemented")
+}
+func (UnimplementedPluginServer) Metrics(context.Context, *MetricsRequest) (*MetricsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Metrics not implemented")
 }
 func (UnimplementedPluginServer) mustEmbedUnimplementedPluginServer() {}
 func (UnimplementedPluginServer) testEmbeddedByValue()                {}
@@ -269,6 +339,24 @@ func _Plugin_Shutdown_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Plugin_Metrics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MetricsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PluginServer).Metrics(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Plugin_Metrics_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PluginServer).Metrics(ctx, req.(*MetricsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Plugin_ServiceDesc is the grpc.ServiceDesc for Plugin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -291,6 +379,10 @@ var Plugin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Shutdown",
 			Handler:    _Plugin_Shutdown_Handler,
+		},
+		{
+			MethodName: "Metrics",
+			Handler:    _Plugin_Metrics_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
