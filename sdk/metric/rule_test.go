@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
@@ -88,7 +89,7 @@ func TestSift(t *testing.T) {
 				}
 			} else if len(problems) != 1 || problems[0].Reason != test.reason || problems[0].Dropped != test.dropped {
 				t.Errorf("problems: %+v, want one, %s, with %d dropped", problems, test.reason, test.dropped)
-			} else if len(problems[0].Text) > 300 || strings.ContainsAny(problems[0].Text, "\n\xff") {
+			} else if len(problems[0].Text) > 300 || (strings.Contains(problems[0].Text, "\n") || !utf8.ValidString(problems[0].Text)) {
 				t.Errorf("the text is not for a log: %s", problems[0].Text)
 			}
 			if diff := cmp.Diff(beside, kept[len(kept)-1], protocmp.Transform()); diff != "" {
