@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os/user"
 	"slices"
 	"strings"
 	"sync"
@@ -36,29 +35,7 @@ type runner struct {
 func newRunner(t *testing.T, master string) *runner {
 	t.Helper()
 	r := &runner{t: t, heard: map[string][]*mezzov1.TaskStatus{}, fails: map[string][]*schedulerv1.Event_Failure{}}
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := framework.New(framework.Options{
-		Masters:   []string{master},
-		Info:      &mezzov1.FrameworkInfo{User: proto.String(me.Username), Name: proto.String(t.Name())},
-		Callbacks: framework.Callbacks{Offers: r.offers, Update: r.update, Failure: r.failure},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.s = s
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = s.Run(ctx)
-	}()
-	t.Cleanup(func() {
-		stop()
-		<-ended
-	})
+	r.s = runScheduler(t, master, &mezzov1.FrameworkInfo{}, framework.Callbacks{Offers: r.offers, Update: r.update, Failure: r.failure})
 	return r
 }
 

@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/mezzo-os/mezzo/sdk/framework"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	"github.com/mezzo-os/mezzo/sdk/resource"
@@ -93,17 +91,7 @@ func TestContainerdFigures(t *testing.T) {
 	resources := smallAgent
 	c := startContainerdWith(t, strings.Replace(strings.Replace(resources, "cpus:4", "cpus:1000", 1), "mem:2048", "mem:100000", 1))
 	s := &stopwatch{at: map[string]time.Time{}, ended: map[string]bool{}}
-	f, err := framework.New(framework.Options{
-		Masters: []string{c.fields["rpc"]}, Info: &mezzov1.FrameworkInfo{User: proto.String("root"), Name: proto.String("bench")},
-		Callbacks: framework.Callbacks{Offers: s.offers, Update: s.update},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	finished := make(chan struct{})
-	go func() { defer close(finished); _ = f.Run(ctx) }()
-	defer func() { stop(); <-finished }()
+	runScheduler(t, c.fields["rpc"], &mezzov1.FrameworkInfo{}, framework.Callbacks{Offers: s.offers, Update: s.update})
 	took := map[string][]time.Duration{}
 	for i := range *benchLaunches {
 		n := strconv.Itoa(i)

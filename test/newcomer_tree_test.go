@@ -37,21 +37,13 @@ func TestNewcomer(t *testing.T) {
 		t.Fatalf("git clone: %v\n%s", err, out)
 	}
 	for _, path := range []string{"../README.md", "../docs/tutorial.md"} {
-		name := filepath.Base(path)
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		page, err := doctest.Parse(name, string(text))
-		if err != nil {
-			t.Fatal(err)
-		}
+		page := readPage(t, path)
 		// He waits for everything but the tests: those are for who changes something.
 		tests := slices.DeleteFunc(slices.Clone(notRun), func(x exception) bool { return !strings.HasPrefix(x.command, "make test") })
 		for i := range page.Blocks {
-			page.Blocks[i].Text, tests = runnable(name, page.Blocks[i].Text, tests)
+			page.Blocks[i].Text, tests = runnable(page.Name, page.Blocks[i].Text, tests)
 		}
-		t.Run(strings.TrimSuffix(name, ".md"), func(t *testing.T) {
+		t.Run(strings.TrimSuffix(page.Name, ".md"), func(t *testing.T) {
 			dir, err := os.MkdirTemp(filepath.Join(*newcomerTree, "home"), "newcomer-")
 			if err != nil {
 				t.Fatal(err)

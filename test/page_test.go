@@ -75,20 +75,11 @@ func TestDocumentation(t *testing.T) {
 	}
 	left := slices.Clone(notRun)
 	for _, path := range append(pages, "../README.md") {
-		name := filepath.Base(path)
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		page, err := doctest.Parse(name, string(text))
-		if err != nil {
-			t.Error(err)
-			continue
-		}
+		page := readPage(t, path)
 		var blocks []doctest.Block
 		commands := 0
 		for _, b := range page.Blocks {
-			b.Text, left = runnable(name, b.Text, left)
+			b.Text, left = runnable(page.Name, b.Text, left)
 			if b.Text != "" {
 				commands++
 			}
@@ -100,9 +91,9 @@ func TestDocumentation(t *testing.T) {
 		switch {
 		case commands == 0:
 		case len(page.Needs) == 0:
-			t.Errorf("%s has commands and does not say what they need: write <!-- commands: WORDS --> below its title, with %s", name, strings.Join(needsKnown(), ", "))
+			t.Errorf("%s has commands and does not say what they need: write <!-- commands: WORDS --> below its title, with %s", page.Name, strings.Join(needsKnown(), ", "))
 		default:
-			t.Run(strings.TrimSuffix(name, ".md"), func(t *testing.T) {
+			t.Run(strings.TrimSuffix(page.Name, ".md"), func(t *testing.T) {
 				t.Parallel()
 				runPage(t, page)
 			})
@@ -118,6 +109,19 @@ func TestDocumentation(t *testing.T) {
 	for _, x := range left {
 		t.Errorf("%s has no command any more that is written so: %s", x.page, x.command)
 	}
+}
+
+func readPage(t *testing.T, path string) doctest.Page {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := doctest.Parse(filepath.Base(path), string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return page
 }
 
 // tests is the source of this package's tests, and of the core's.

@@ -120,27 +120,24 @@ func TestRunSecrets(t *testing.T) {
 func body(t *testing.T, url string) string {
 	t.Helper()
 	answer, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	text, _ := io.ReadAll(answer.Body)
-	if answer.StatusCode != http.StatusOK {
-		t.Errorf("%s: %s: %s", url, answer.Status, text)
-	}
-	return string(text)
+	return bodyOf(t, answer, err)
 }
 
 func mesosCall(t *testing.T, address, kind string) string {
 	t.Helper()
 	answer, err := http.Post("http://"+address+"/api/v1", "application/json", strings.NewReader(`{"type":"`+kind+`"}`))
+	return bodyOf(t, answer, err)
+}
+
+func bodyOf(t *testing.T, answer *http.Response, err error) string {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer answer.Body.Close()
 	text, _ := io.ReadAll(answer.Body)
 	if answer.StatusCode != http.StatusOK {
-		t.Errorf("%s: %s: %s", kind, answer.Status, text)
+		t.Errorf("%s: %s: %s", answer.Request.URL, answer.Status, text)
 	}
 	return string(text)
 }

@@ -121,31 +121,8 @@ func (c *swapCluster) audit() {
 // scheduler runs a framework until the test ends.
 func (c *swapCluster) scheduler(name, role string, callbacks framework.Callbacks, can ...mezzov1.FrameworkInfo_Capability_Type) *framework.Scheduler {
 	c.t.Helper()
-	var capabilities []*mezzov1.FrameworkInfo_Capability
-	for _, capability := range append(can, mezzov1.FrameworkInfo_Capability_MULTI_ROLE) {
-		capabilities = append(capabilities, &mezzov1.FrameworkInfo_Capability{Type: capability.Enum()})
-	}
-	s, err := framework.New(framework.Options{
-		Masters: []string{c.rpc}, Callbacks: callbacks,
-		Info: &mezzov1.FrameworkInfo{
-			User: proto.String("root"), Name: proto.String(name), Roles: []string{role},
-			Capabilities: capabilities,
-		},
-	})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = s.Run(ctx)
-	}()
-	c.t.Cleanup(func() {
-		stop()
-		<-ended
-	})
-	return s
+	info := &mezzov1.FrameworkInfo{User: proto.String("root"), Name: proto.String(name), Roles: []string{role}}
+	return runScheduler(c.t, c.rpc, info, callbacks, append(can, mezzov1.FrameworkInfo_Capability_MULTI_ROLE)...)
 }
 
 func sleepTask(id string, agent *mezzov1.AgentID, role string, command ...string) *mezzov1.TaskInfo {

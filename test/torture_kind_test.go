@@ -3,7 +3,6 @@ package test
 import (
 	"context"
 	"fmt"
-	"os/user"
 	"path/filepath"
 	"testing"
 	"time"
@@ -143,33 +142,12 @@ type crowd struct {
 
 func newCrowd(t *testing.T, master string, data *stores) *crowd {
 	t.Helper()
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := &crowd{
 		runner: &runner{t: t, heard: map[string][]*mezzov1.TaskStatus{}, fails: map[string][]*schedulerv1.Event_Failure{}}, data: data,
 	}
-	info := &mezzov1.FrameworkInfo{User: proto.String(me.Username), Name: proto.String(t.Name()), Roles: []string{"*", "db"}}
-	for _, capability := range []mezzov1.FrameworkInfo_Capability_Type{
-		mezzov1.FrameworkInfo_Capability_MULTI_ROLE, mezzov1.FrameworkInfo_Capability_RESERVATION_REFINEMENT,
-	} {
-		info.Capabilities = append(info.Capabilities, &mezzov1.FrameworkInfo_Capability{Type: capability.Enum()})
-	}
-	c.s, err = framework.New(framework.Options{
-		Masters: []string{master}, Info: info,
-		Callbacks: framework.Callbacks{Offers: c.offers, Update: c.update, Failure: c.failure, OperationUpdate: c.operated},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = c.s.Run(ctx)
-	}()
-	t.Cleanup(func() { stop(); <-ended })
+	c.s = runScheduler(t, master, &mezzov1.FrameworkInfo{Roles: []string{"*", "db"}},
+		framework.Callbacks{Offers: c.offers, Update: c.update, Failure: c.failure, OperationUpdate: c.operated},
+		mezzov1.FrameworkInfo_Capability_MULTI_ROLE, mezzov1.FrameworkInfo_Capability_RESERVATION_REFINEMENT)
 	return c
 }
 

@@ -199,9 +199,10 @@ func (x *torture) endStores() {
 	served := 0
 	for _, s := range x.stores.all {
 		served += s.served
-		if _, err := os.Stat(x.stores.path(s)); !os.IsNotExist(err) {
-			t.Errorf("the directory of volume %s is still there, or not to be seen: %v", s.id, err)
-		}
+		eventually(t, "the directory of volume "+s.id+" to be gone", func() bool {
+			_, err := os.Stat(x.stores.path(s))
+			return os.IsNotExist(err)
+		})
 	}
 	t.Logf("%d tasks found on their volumes all that was written before", served)
 	if r := x.mezzo("volume", "list"); r.code != 0 || !strings.Contains(r.stdout, "no persistent volumes") {

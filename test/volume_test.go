@@ -45,25 +45,8 @@ func newDatabaseAs(t *testing.T, master string, uid int) *database {
 	info := &mezzov1.FrameworkInfo{
 		User: proto.String(me.Username), Name: proto.String("database"), Roles: []string{"db"}, FailoverTimeout: proto.Float64(3600),
 	}
-	for _, c := range []mezzov1.FrameworkInfo_Capability_Type{
-		mezzov1.FrameworkInfo_Capability_MULTI_ROLE, mezzov1.FrameworkInfo_Capability_SHARED_RESOURCES, mezzov1.FrameworkInfo_Capability_RESERVATION_REFINEMENT,
-	} {
-		info.Capabilities = append(info.Capabilities, &mezzov1.FrameworkInfo_Capability{Type: c.Enum()})
-	}
-	d.s, err = framework.New(framework.Options{
-		Masters: []string{master}, Info: info,
-		Callbacks: framework.Callbacks{Offers: d.offers, Update: d.update, OperationUpdate: d.operated},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = d.s.Run(ctx)
-	}()
-	t.Cleanup(func() { stop(); <-ended })
+	d.s = runScheduler(t, master, info, framework.Callbacks{Offers: d.offers, Update: d.update, OperationUpdate: d.operated},
+		mezzov1.FrameworkInfo_Capability_MULTI_ROLE, mezzov1.FrameworkInfo_Capability_SHARED_RESOURCES, mezzov1.FrameworkInfo_Capability_RESERVATION_REFINEMENT)
 	return d
 }
 
@@ -138,17 +121,14 @@ func (d *database) reaches(id string, state mezzov1.TaskState) {
 	})
 }
 
-// told waits for what comes of an operation.
-func (d *database) told(id string, state mezzov1.OperationState) *mezzov1.OperationStatus {
+// finishes waits for an operation to be done.
+func (d *database) finishes(id string) {
 	d.t.Helper()
-	var last *mezzov1.OperationStatus
-	eventually(d.t, "operation "+id+" to be "+state.String(), func() bool {
+	eventually(d.t, "operation "+id+" to be done", func() bool {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		last = d.operations[id]
-		return last.GetState() == state
+		return d.operations[id].GetState() == mezzov1.OperationState_OPERATION_FINISHED
 	})
-	return last
 }
 
 // dbTask is a task on a volume, with 0.1 CPUs.
@@ -169,8 +149,8 @@ func TestRunDatabaseOnItsVolume(t *testing.T) {
 	write := "echo precious >> data/rows && cat data/rows && sleep 600"
 	d.with(needs("cpus:0.1;mem:16;disk:64"),
 		framework.Reserve("reserve-1", disk...), framework.CreateVolumes("create-1", volume), framework.LaunchTasks(dbTask("db-1", write, volume)))
-	d.told("reserve-1", mezzov1.OperationState_OPERATION_FINISHED)
-	d.told("create-1", mezzov1.OperationState_OPERATION_FINISHED)
+	d.finishes("reserve-1")
+	d.finishes("create-1")
 	d.reaches("db-1", mezzov1.TaskState_TASK_RUNNING)
 
 	if r := c.mezzo("volume", "list"); r.code != 0 || !strings.Contains(r.stdout, "data") || !strings.Contains(r.stdout, "db-1") {
@@ -209,8 +189,8 @@ func TestRunDatabaseOnItsVolume(t *testing.T) {
 	d.reaches("db-3", mezzov1.TaskState_TASK_FINISHED)
 
 	d.with([]*mezzov1.Resource{volume}, framework.DestroyVolumes("destroy-1", volume), framework.Unreserve("unreserve-1", disk...))
-	d.told("destroy-1", mezzov1.OperationState_OPERATION_FINISHED)
-	d.told("unreserve-1", mezzov1.OperationState_OPERATION_FINISHED)
+	d.finishes("destroy-1")
+	d.finishes("unreserve-1")
 	if r := c.mezzo("volume", "list"); !strings.Contains(r.stdout, "no persistent volumes") {
 		t.Errorf("after DESTROY: %+v", r)
 	}

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -31,7 +28,7 @@ func newOutside(t *testing.T) (*outside, map[string]any) {
 	return &outside{t, o}, map[string]any{"cni_bin_dirs": []string{o.BinDir}, "bridge": o.Bridge, "bridge_subnet": "10.92.0.0/24", "cni_conf_dir": t.TempDir()}
 }
 
-// fetch asks a web server, which may need a moment to begin, from outside.
+// fetch asks a web server from outside.
 func (o *outside) fetch(address string) string {
 	o.t.Helper()
 	answer := make(chan string)
@@ -46,34 +43,14 @@ func (o *outside) fetch(address string) string {
 			if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
 				return err.Error()
 			}
-			for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-				text, err := ask(address)
-				if err == nil {
-					return text
-				}
-				if time.Now().After(deadline) {
-					return err.Error()
-				}
+			text, err := containerdtest.Fetch(address)
+			if err != nil {
+				return err.Error()
 			}
+			return text
 		}()
 	}()
 	return <-answer
-}
-
-func ask(address string) (string, error) {
-	c, err := net.DialTimeout("tcp", address, 20*time.Second)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		return "", err
-	}
-	if _, err := c.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
-		return "", err
-	}
-	text, err := io.ReadAll(c)
-	return string(text), err
 }
 
 func bridged(host, container uint32) *isolatorv1.Network {

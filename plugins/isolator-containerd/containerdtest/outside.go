@@ -2,12 +2,15 @@ package containerdtest
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // Outside is a network namespace that CNI plugins take for the host's, so that
@@ -66,4 +69,30 @@ func (o *Outside) Left() (left []string) {
 		left = append(left, "link "+strings.TrimSpace(line))
 	}
 	return left
+}
+
+// Fetch asks a web server, which may need a moment to begin, from the network that
+// the caller's thread is in.
+func Fetch(address string) (answer string, err error) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		if answer, err = ask(address); err == nil || time.Now().After(deadline) {
+			return answer, err
+		}
+	}
+}
+
+func ask(address string) (string, error) {
+	c, err := net.DialTimeout("tcp", address, 20*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		return "", err
+	}
+	if _, err := c.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
+		return "", err
+	}
+	answer, err := io.ReadAll(c)
+	return string(answer), err
 }

@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,10 +12,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/containerdtest"
 	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/network"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -94,34 +92,12 @@ func TestHostAndNone(t *testing.T) {
 	h.clean()
 }
 
-// fetch asks a web server, which may need a moment to begin, from the network that
-// this goroutine's thread is in.
 func fetch(t *testing.T, address string) string {
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		got, err := ask(address)
-		if err == nil || time.Now().After(deadline) {
-			if err != nil {
-				t.Error(err)
-			}
-			return got
-		}
-	}
-}
-
-func ask(address string) (string, error) {
-	c, err := net.DialTimeout("tcp", address, 20*time.Second)
+	got, err := containerdtest.Fetch(address)
 	if err != nil {
-		return "", err
+		t.Error(err)
 	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		return "", err
-	}
-	if _, err := c.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
-		return "", err
-	}
-	answer, err := io.ReadAll(c)
-	return string(answer), err
+	return got
 }
 
 // TestBridge: containers reach each other and the host, the host's mapped ports
