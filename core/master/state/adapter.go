@@ -13,6 +13,11 @@ const (
 	// through an adapter that serves again, whatever its failover timeout: it may
 	// be in a pause of its own between two attempts.
 	resubscribeGrace = 2 * time.Minute
+
+	// A failover clock that runs is noted in the registry after an eighth of the
+	// timeout each, within these bounds; that of a timeout below them is not.
+	failoverNoteLeast = time.Minute
+	failoverNoteMost  = 10 * time.Minute
 )
 
 // adapterUp lets the failover clocks of an adapter's frameworks start.
@@ -72,13 +77,41 @@ func (m *Machine) awaitAdapter(f *framework) {
 // their time to come back.
 func (m *Machine) startFailover(f *framework, least time.Duration) {
 	f.held = false
-	timeout := max(m.failoverTimeout(f), least)
+	timeout := max(m.failoverTimeout(f)-f.waited, least)
 	if f.recovered {
 		timeout = max(timeout, m.began.Add(m.cfg.AgentReregisterTimeout).Sub(m.now))
 	}
 	if timeout <= 0 {
-		m.removeFramework(f, "its scheduler disconnected and it has no failover timeout", nil)
+		why := "its scheduler disconnected and it has no failover timeout"
+		if f.waited > 0 {
+			why = "its failover timeout ran out"
+		}
+		m.removeFramework(f, why, nil)
 		return
 	}
-	m.after(&f.clock, timeout)
+	f.ends = m.now.Add(timeout)
+	m.runFailover(f)
+}
+
+// noteFailover writes how long the failover clock has run. While the registry
+// cannot be written, one note waits, and no more.
+func (m *Machine) noteFailover(f *framework) {
+	f.waited += m.now.Sub(f.counted)
+	if !f.noting {
+		f.noting = true
+		m.writeFramework(f, func() { f.noting = false })
+	}
+}
+
+// runFailover lets the failover clock run until it is noted the next time, or has
+// run out. The notes are for the next leader: without them a framework whose
+// scheduler is gone would live for as long as masters change more often than its
+// timeout runs out. A change of masters gives it what was not noted, and no more.
+func (m *Machine) runFailover(f *framework) {
+	f.counted = m.now
+	left := f.ends.Sub(m.now)
+	if timeout := m.failoverTimeout(f); timeout > failoverNoteLeast {
+		left = min(left, max(timeout/8, failoverNoteLeast), failoverNoteMost)
+	}
+	m.after(&f.clock, left)
 }

@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sort"
@@ -75,6 +76,10 @@ func standing(e state.Entry) string {
 		if strings.Contains(string(e.Value), `"standing":"`+s+`"`) {
 			return s + service(string(e.Value))
 		}
+	}
+	var record struct{ Waited time.Duration }
+	if json.Unmarshal(e.Value, &record) == nil && record.Waited > 0 {
+		return "written waited=" + record.Waited.String()
 	}
 	return "written"
 }

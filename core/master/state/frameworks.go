@@ -47,6 +47,11 @@ type framework struct {
 	adapter string
 	// held: the failover clock does not run, since its adapter does not serve.
 	held bool
+	// The failover clock runs out at ends, and has run since counted, besides waited,
+	// which is what the registry knows, or will when noting is over.
+	ends, counted time.Time
+	waited        time.Duration
+	noting        bool
 	// recovered: it has not subscribed since this master began to lead.
 	recovered bool
 	// removing: the registry is being told that it is removed.
@@ -131,17 +136,17 @@ func (m *Machine) failoverTimeout(f *framework) time.Duration {
 	return max(d, 0)
 }
 
-// recoverFramework takes a framework from the registry. Its clock starts now,
-// and does not run out before the agents had their time to come back: until
-// then nobody knows what it has.
-func (m *Machine) recoverFramework(id, adapter string, info *mezzov1.FrameworkInfo, registered time.Time) {
+// recoverFramework takes a framework from the registry. Its clock goes on where
+// the last leader has noted it, and does not run out before the agents had their
+// time to come back: until then nobody knows what it has.
+func (m *Machine) recoverFramework(id string, info *mezzov1.FrameworkInfo, rec frameworkRecord) {
 	f := m.newFramework(id, info)
-	f.phase, f.registered, f.disconnected, f.recovered = frameworkLive, registered, m.now, true
-	f.adapter = adapter
+	f.phase, f.registered, f.disconnected, f.recovered = frameworkLive, rec.Registered, m.now, true
+	f.adapter, f.waited = rec.Adapter, max(rec.Waited, 0)
 	m.frameworks[id] = f
 	m.joinRoles(f)
 	m.booksSetFramework(f)
-	if adapter != "" {
+	if f.adapter != "" {
 		m.awaitAdapter(f)
 	} else {
 		m.startFailover(f, 0)
@@ -199,7 +204,7 @@ func (m *Machine) subscribe(in Subscribe) {
 // scheduler brought it from another cluster, from before the registry was lost,
 // or made it up, as frameworks with a configured id do.
 func (m *Machine) presentedFramework(id, adapter string, info *mezzov1.FrameworkInfo) *framework {
-	m.recoverFramework(id, adapter, proto.Clone(info).(*mezzov1.FrameworkInfo), m.now)
+	m.recoverFramework(id, proto.Clone(info).(*mezzov1.FrameworkInfo), frameworkRecord{Adapter: adapter, Registered: m.now})
 	f := m.frameworks[id]
 	m.writeFramework(f, nil)
 	m.logf(Info, "framework taken up by the id that it presented", "framework_id", id, "name", info.GetName())
@@ -258,8 +263,9 @@ func (m *Machine) resubscribe(f *framework, in Subscribe, info *mezzov1.Framewor
 	m.dropFrameworkFilters(f, nil)
 	m.streams[in.Stream] = f
 	f.stream = in.Stream
-	moved := f.adapter != in.Adapter
-	f.adapter = in.Adapter
+	// What the registry has to know besides the info.
+	moved := f.adapter != in.Adapter || f.waited > 0
+	f.adapter, f.waited = in.Adapter, 0
 	if !m.changeInfo(f, info) && moved {
 		m.writeFramework(f, nil)
 	}
@@ -380,6 +386,11 @@ func (m *Machine) frameworkDeadline(f *framework) {
 	}
 	if f.held {
 		m.startFailover(f, 0)
+		return
+	}
+	if m.now.Before(f.ends) {
+		m.noteFailover(f)
+		m.runFailover(f)
 		return
 	}
 	m.removeFramework(f, "its failover timeout ran out", nil)

@@ -59,6 +59,9 @@ type frameworkRecord struct {
 	Info       []byte    `json:"info"` // a serialised mezzo.v1.FrameworkInfo
 	Registered time.Time `json:"registered"`
 	Adapter    string    `json:"adapter,omitempty"` // see framework.adapter
+	// Waited is how long its scheduler has been away, nanoseconds, as leaders have
+	// counted it: their clocks need not agree, so no moment is written.
+	Waited time.Duration `json:"waited,omitempty"`
 }
 
 // roleRecord is what an operator has set for a role.
@@ -193,7 +196,7 @@ func (m *Machine) writeFramework(f *framework, done func()) {
 		panic("state: a framework's info does not encode: " + err.Error())
 	}
 	m.write(frameworkPrefix+f.id, encodeRecord(frameworkRecord{
-		Version: recordVersion, Info: info, Registered: f.registered.UTC(), Adapter: f.adapter,
+		Version: recordVersion, Info: info, Registered: f.registered.UTC(), Adapter: f.adapter, Waited: f.waited,
 	}), done)
 }
 
@@ -257,7 +260,7 @@ func (m *Machine) recoverEntry(e Entry) error {
 		if err := proto.Unmarshal(rec.Info, info); err != nil {
 			return fmt.Errorf("registry entry %q cannot be read: %w; restore the registry from a backup", e.Key, err)
 		}
-		m.recoverFramework(e.Key[len(frameworkPrefix):], rec.Adapter, info, rec.Registered)
+		m.recoverFramework(e.Key[len(frameworkPrefix):], info, rec)
 		return nil
 	case e.Key == scheduleKey:
 		var rec scheduleRecord

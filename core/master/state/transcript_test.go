@@ -209,6 +209,13 @@ func (s *script) run(line string) string {
 		outs = w.advance(s.duration(a.words[0]))
 		s.checkMirror()
 		return head + withoutPulse(lines(outs))
+	case "pongs": // time passes, and the agent that registered last answers
+		for left := s.duration(a.words[0]); left > 0; left -= time.Minute {
+			outs = append(outs, w.advance(min(left, time.Minute))...)
+			outs = append(outs, w.step(state.LinkMessage{Link: link(), Message: &linkv1.AgentMessage{Message: &linkv1.AgentMessage_Pong{Pong: &linkv1.Pong{}}}})...)
+		}
+		s.checkMirror()
+		return head + withoutPulse(lines(outs))
 	case "open":
 		outs = w.step(state.LinkOpened{Link: link(), Peer: "peer"})
 	case "register":
