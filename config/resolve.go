@@ -108,9 +108,11 @@ func (f *File) NoDataDir() *hcl.Diagnostic {
 	diag := &hcl.Diagnostic{
 		Severity: hcl.DiagError,
 		Summary:  "No data_dir",
-		Detail:   `Nothing says where state is kept. Write data_dir = "/var/lib/mezzo", or another directory, at the top of the configuration.`,
+		Detail:   `Nothing says where state is kept. Write data_dir = "/var/lib/mezzo", or another directory, at the top of the configuration, or give --data-dir.`,
 	}
-	if len(f.paths) > 0 {
+	if len(f.paths) == 0 {
+		diag.Detail = "Nothing says where state is kept: give a configuration with --config, or a directory with --data-dir."
+	} else {
 		start := hcl.Range{Filename: f.paths[0], Start: hcl.InitialPos, End: hcl.InitialPos}
 		diag.Subject = &start
 	}

@@ -3,6 +3,7 @@ package test
 import (
 	"flag"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -53,5 +54,27 @@ func TestManualPluginTables(t *testing.T) {
 		}
 	default:
 		t.Errorf("%s is not what the plugins say; make generate writes it:\n%s", page, cmp.Diff(string(src), text))
+	}
+}
+
+// Tab completes in bash, also where the package bash-completion is not installed.
+func TestCompletionInBash(t *testing.T) {
+	t.Parallel()
+	script := `set -u; PATH=$1:$PATH; source <(mezzo completion bash)
+COMP_LINE=$2; COMP_POINT=${#COMP_LINE}; COMP_TYPE=9; COMP_WORDS=(); COMP_CWORD=0
+__start_mezzo && printf '%s\n' "${COMPREPLY[@]}"`
+	for typed, want := range map[string]string{
+		"mezzo agent dra":             "drain",
+		"mezzo help agent dra":        "drain",
+		"mezzo top --by ":             "agents",
+		"mezzo run --instan":          "--instances",
+		"mezzo completion b":          "bash",
+		"mezzo plugin new --kind all": "allocator",
+	} {
+		cmd := exec.Command("bash", "--norc", "-c", script, "bash", bin, typed)
+		text, err := cmd.Output() // beside it, that it is not really completing
+		if first, _, _ := strings.Cut(string(text), "\n"); err != nil || strings.TrimSpace(first) != want {
+			t.Errorf("%q is completed with %s, %v; want %s", typed, text, err, want)
+		}
 	}
 }

@@ -140,8 +140,10 @@ func (c *cli) dial(ctx context.Context) (*grpc.ClientConn, error) {
 	if err != nil {
 		hint := "is it running? mezzo dev starts a cluster; --address or MEZZO_ADDRESS says where one is"
 		switch text := err.Error(); {
-		case strings.Contains(text, "not a Mezzo master"), strings.Contains(text, "not host:port"), strings.Contains(text, "cannot be dialed"):
+		case strings.Contains(text, "not a Mezzo master"), strings.Contains(text, "serves HTTP"), strings.Contains(text, "not host:port"), strings.Contains(text, "cannot be dialed"):
 			hint = "--address and MEZZO_ADDRESS take the rpc address of a master, host:port, or zk://HOST:PORT/PATH; not that of an agent, or for http"
+		case options.TLS != nil && strings.Contains(text, "TLS"):
+			hint = "--tls-ca, --tls-cert and --tls-key, or MEZZO_TLS_CA, MEZZO_TLS_CERT and MEZZO_TLS_KEY, name them"
 		case options.TLS == nil && strings.Contains(text, "TLS"):
 			hint = "--tls-ca, --tls-cert and --tls-key, or MEZZO_TLS_CA, MEZZO_TLS_CERT and MEZZO_TLS_KEY, give yours"
 		}
@@ -170,6 +172,15 @@ func (c *cli) withOperator(ctx context.Context, do func(context.Context, operato
 	return plain(do(ctx, operatorv1.NewOperatorClient(conn)))
 }
 
+// unanswered is the plain error of a call to a process at an address that was
+// given, and what may be wrong with that.
+func unanswered(err error) error {
+	if status.Code(err) == codes.Unavailable {
+		return fmt.Errorf("%w (is it running? --address and MEZZO_ADDRESS take the rpc address of a master or an agent)", plain(err))
+	}
+	return plain(err)
+}
+
 // plain turns a gRPC error into the sentence that it carries.
 func plain(err error) error {
 	var exit *exitError
@@ -185,6 +196,8 @@ func plain(err error) error {
 		return fmt.Errorf("no answer in time: %s", s.Message())
 	case codes.Canceled:
 		return context.Canceled
+	case codes.Unavailable:
+		return errors.New(client.Reason(err))
 	}
 	return errors.New(s.Message())
 }

@@ -59,7 +59,6 @@ func (c *cli) configCheck(ctx context.Context, paths []string, dataDir string) e
 		}
 		if diag := file.NoDataDir(); diag != nil && dataDir == "" {
 			diag.Severity = hcl.DiagWarning
-			diag.Detail += " Or start it with --data-dir, as mezzo dev does."
 			diags = append(diags, diag)
 			defaults.DataDir = "." // for the rest of the check; nothing is written
 		}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/sdk/resource"
 )
 
 // devOptions are the flags of `mezzo dev`.
@@ -83,6 +84,9 @@ type dev struct {
 func (c *cli) dev(ctx context.Context, o devOptions) (err error) {
 	if o.agents < 1 || o.agents > 100 {
 		return usage("--agents %d: give a number from 1 to 100", o.agents)
+	}
+	if _, err := resource.Parse(o.resources); o.resources != "" && err != nil {
+		return usage("--resources: %v", err)
 	}
 	// Shims of tasks leave their session and lose their parents. As a subreaper
 	// this process becomes their parent, so that none is out of its reach.

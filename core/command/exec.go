@@ -250,7 +250,7 @@ func (s *execSession) output(task string) error {
 			return fmt.Errorf("the connection to task %s ended", task)
 		}
 		if err != nil {
-			return plain(err)
+			return fmt.Errorf("task %s: %w", task, plain(err))
 		}
 		if _, err := s.cli.out.Write(r.GetStdout()); err != nil {
 			return err

@@ -1,43 +1,44 @@
 package command
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 )
 
-const (
-	// helpWidth is how wide a help text may be.
-	helpWidth = 84
-	// broken is the length above which a line of a help text was broken only for
-	// its length, and goes on in the next.
-	broken = 100
-)
+// helpWidth is how wide a help text may be.
+const helpWidth = 84
 
-// fitHelp breaks the help texts of a verb, and of those below it, for a terminal.
+// fitHelp breaks the help texts of a verb, and of those below it, for a terminal:
+// paragraphs that have a line which is too long. What is indented has a layout of
+// its own.
 func fitHelp(cmd *cobra.Command) {
 	for _, child := range cmd.Commands() {
 		fitHelp(child)
 	}
-	var out []string
-	lines := strings.Split(cmd.Long, "\n")
-	for i := 0; i < len(lines); i++ {
-		line := lines[i]
-		for utf8.RuneCountInString(lines[i]) > broken && i+1 < len(lines) && lines[i+1] != "" && lines[i+1][0] != ' ' {
-			i++
-			line += " " + lines[i]
+	var out, paragraph []string
+	end := func() {
+		if slices.ContainsFunc(paragraph, func(line string) bool { return utf8.RuneCountInString(line) > helpWidth }) {
+			paragraph = wrapped(strings.Join(paragraph, " "))
 		}
-		out = append(out, wrapped(line)...)
+		out, paragraph = append(out, paragraph...), nil
 	}
+	for _, line := range strings.Split(cmd.Long, "\n") {
+		if line == "" || line[0] == ' ' {
+			end()
+			out = append(out, line)
+		} else {
+			paragraph = append(paragraph, line)
+		}
+	}
+	end()
 	cmd.Long = strings.Join(out, "\n")
 }
 
-// wrapped breaks a line between words; not one with a layout of its own.
+// wrapped breaks a text between words.
 func wrapped(line string) []string {
-	if utf8.RuneCountInString(line) <= helpWidth || strings.HasPrefix(line, " ") {
-		return []string{line}
-	}
 	var out []string
 	now := ""
 	for _, word := range strings.Fields(line) {

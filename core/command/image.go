@@ -215,7 +215,7 @@ func (c *cli) atAgents(agents []imageAgent, together int, do func(imageAgent, op
 		err := errs[i]
 		if status.Code(err) == codes.Unimplemented && !agent.named {
 			if without++; without == len(agents) {
-				return nil, fmt.Errorf("no agent keeps images: %w", plain(err))
+				return nil, errors.New("no agent keeps images: none has an isolator that does, such as containerd (mezzo plugins lists what they have)")
 			}
 			continue
 		}

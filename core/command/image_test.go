@@ -56,7 +56,7 @@ func TestImageListNowhere(t *testing.T) {
 	n.setImages(status.Error(codes.Unimplemented, "its isolators keep none"))
 	m.agents = []*operatorv1.Agent{{Id: "m-S0", RpcAddress: address}}
 	for _, more := range []string{"--json", "--watch"} {
-		if _, errOut, code := invoke(t, "image", "list", more, "--address", m.address); code != 1 || !strings.Contains(errOut, "no agent keeps images: its isolators keep none") {
+		if _, errOut, code := invoke(t, "image", "list", more, "--address", m.address); code != 1 || !strings.Contains(errOut, "no agent keeps images: none has an isolator that does") {
 			t.Errorf("%s: %d, %s", more, code, errOut)
 		}
 	}

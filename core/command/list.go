@@ -35,6 +35,8 @@ type list[T proto.Message] struct {
 	key func(T) string
 	// empty is said when there is nothing to list.
 	empty string
+	// none is said instead when there were arguments, of which %s is the first.
+	none string
 	// kind is of what kind the items are in a master's watch. Without it --watch
 	// asks again whenever something changes.
 	kind string
@@ -65,6 +67,9 @@ func listCommand[T proto.Message](c *cli, l list[T]) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: l.use, Aliases: l.aliases, Short: l.short, Long: l.long, Example: l.example, Args: l.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 && l.none != "" {
+				l.empty = fmt.Sprintf(l.none, args[0])
+			}
 			var items []T
 			err := c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) (err error) {
 				items, err = l.fetch(ctx, client, args)
@@ -219,6 +224,7 @@ func (c *cli) tasksCommand() *cobra.Command {
 			}
 		},
 		empty: "No tasks. (Those that have ended: mezzo tasks --all)",
+		none:  "No task is called %s, nor begins so, that the master remembers.",
 		kind:  kindTask, key: (*operatorv1.Task).GetId, compare: byLaunch,
 		keep: func(t *operatorv1.Task) bool {
 			return (request.TaskId == "" || request.TaskId == t.Id) && (request.FrameworkId == "" || request.FrameworkId == t.FrameworkId) &&

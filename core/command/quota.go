@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/mezzo-os/mezzo/config"
@@ -52,7 +51,7 @@ func (c *cli) quotaSetCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.quotaDone(answer.Warnings, answer, "quota of %s is set", args[0])
+				return c.quotaDone(answer.Warnings, "quota of %s is set", args[0])
 			})
 		},
 	}
@@ -60,7 +59,7 @@ func (c *cli) quotaSetCommand() *cobra.Command {
 	cmd.Flags().StringVar(&limit, "limit", "", `the most that the role may have, such as "cpus:64;gpus:0", or "none"`)
 	cmd.Flags().BoolVar(&request.Force, "force", false, "set the limit although the role uses more")
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd, shapeOf(jsonOne, (*operatorv1.SetQuotaResponse)(nil)))
+	c.addJSONFlag(cmd, shapeOfValue(jsonOne, quotaOrder{}))
 	return cmd
 }
 
@@ -83,12 +82,19 @@ func quotaFlag(cmd *cobra.Command, name, text string) (*structpb.Struct, error) 
 	return out, nil
 }
 
+// quotaOrder is an order that was carried out, in JSON.
+type quotaOrder struct {
+	Done     string   `json:"done"`
+	Warnings []string `json:"warnings,omitempty"`
+}
+
 // quotaDone says that an order was carried out, with its warnings.
-func (c *cli) quotaDone(warnings []string, answer proto.Message, format string, args ...any) error {
+func (c *cli) quotaDone(warnings []string, format string, args ...any) error {
+	done := fmt.Sprintf(format, args...)
 	if c.json {
-		return c.writeJSON(answer)
+		return c.printValue(quotaOrder{done, warnings})
 	}
-	fmt.Fprintf(c.out, format+"\n", args...)
+	fmt.Fprintln(c.out, done)
 	for _, w := range warnings {
 		fmt.Fprintf(c.err, "mezzo: warning: %s\n", w)
 	}
@@ -128,11 +134,11 @@ func (c *cli) quotaRemoveCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.quotaDone(answer.Warnings, answer, "quota of %s is removed", args[0])
+				return c.quotaDone(answer.Warnings, "quota of %s is removed", args[0])
 			})
 		},
 	}
 	c.addClientFlags(cmd)
-	c.addJSONFlag(cmd, shapeOf(jsonOne, (*operatorv1.SetQuotaResponse)(nil)))
+	c.addJSONFlag(cmd, shapeOfValue(jsonOne, quotaOrder{}))
 	return cmd
 }

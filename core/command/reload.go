@@ -80,7 +80,7 @@ func (c *cli) eachProcess(ctx context.Context, agent, what string, do func(proce
 			conn.Close()
 		}
 		if err != nil {
-			return fmt.Errorf("%s %s: %w", what, address, plain(err))
+			return fmt.Errorf("%s %s: %w", what, address, unanswered(err))
 		}
 	}
 	return nil

@@ -135,7 +135,11 @@ func (j *job) run(ctx context.Context) (int, error) {
 			return exitInterrupted, nil
 		case <-timeout:
 			j.clearProgress()
-			fmt.Fprintf(j.c.err, "mezzo: not ended within %s; ending it\n", j.o.timeout)
+			if why := j.unlaunched(); why != "" {
+				fmt.Fprintf(j.c.err, "mezzo: not launched within %s, giving up: %s\n", j.o.timeout, why)
+			} else {
+				fmt.Fprintf(j.c.err, "mezzo: not ended within %s; ending it\n", j.o.timeout)
+			}
 			j.stop(background)
 			return exitTimeout, nil
 		case <-complain.C:
@@ -352,7 +356,6 @@ func (j *job) code() int {
 	return 0
 }
 
-// fail ends the job; the first reason counts.
 // clearProgress takes the line about the pull away, before another.
 func (j *job) clearProgress() {
 	j.mu.Lock()
@@ -360,6 +363,7 @@ func (j *job) clearProgress() {
 	j.progress.clear()
 }
 
+// fail ends the job; the first reason counts.
 func (j *job) fail(err error) {
 	select {
 	case j.fatal <- err:
@@ -369,17 +373,25 @@ func (j *job) fail(err error) {
 
 // complain says why nothing runs. It says whether there was reason to.
 func (j *job) complain() bool {
+	why := j.unlaunched()
+	if why != "" {
+		fmt.Fprintf(j.c.err, "mezzo: %s; still waiting\n", why)
+	}
+	return why != ""
+}
+
+// unlaunched says why nothing is launched; empty: something is, and the rest will
+// have its turn.
+func (j *job) unlaunched() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if len(j.waiting) == 0 || len(j.waiting)+j.ended < len(j.instances) {
-		return false // something runs: the rest will have its turn
+	switch {
+	case len(j.waiting) == 0 || len(j.waiting)+j.ended < len(j.instances):
+		return ""
+	case j.largest.IsEmpty():
+		return fmt.Sprintf("no offer has come; a task needs %s (mezzo status, mezzo agents and mezzo roles show what there is)", j.o.resources)
 	}
-	if j.largest.IsEmpty() {
-		fmt.Fprintf(j.c.err, "mezzo: no offer has come yet; a task needs %s (mezzo status, mezzo agents and mezzo roles show what there is)\n", j.o.resources)
-	} else {
-		fmt.Fprintf(j.c.err, "mezzo: no offer is large enough: a task needs %s, and the largest offer was %s on %s; still waiting\n", j.o.resources, j.largest, j.largestAt)
-	}
-	return true
+	return fmt.Sprintf("no offer is large enough: a task needs %s, and the largest offer was %s on %s", j.o.resources, j.largest, j.largestAt)
 }
 
 // stop asks every task to end, waits within bounds, and ends the framework.

@@ -1,8 +1,12 @@
 package command
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/mezzo-os/mezzo/core/rpc/rpctest"
 )
 
 // What is wrong with a command line is said with what would be right, and tried by
@@ -30,6 +34,9 @@ func TestUsage(t *testing.T) {
 		"--color pink status":    "--color pink: give auto, always or never",
 		"log-level loud":         `LEVEL "loud": give one of trace, debug, info, warn, error, or config`,
 		"top --interval 1ms":     "--interval 1ms: give 500ms at least",
+		"completion":             "mezzo completion: it is called as mezzo completion SHELL",
+		"completion tcsh":        "completion tcsh: there are bash, zsh, fish",
+		"dev --resources cpus":   `--resources: resources "cpus", character 5: the ":" and the value of "cpus" are missing`,
 		"tasks --tls-ca x":       "--tls-ca, --tls-cert and --tls-key go together",
 	} {
 		if _, errOut, code := invoke(t, strings.Fields(args)...); code != 2 || !strings.Contains(errOut, want) || !strings.Contains(errOut, "\nmezzo: see mezzo") {
@@ -52,8 +59,39 @@ func TestNoMaster(t *testing.T) {
 			t.Errorf("%s: %d, %s; want %q", address, code, errOut, want)
 		}
 	}
+	for _, verb := range []string{"reload", "log-level"} {
+		if _, errOut, code := invoke(t, verb, "--address", "127.0.0.1:1"); code != 1 || strings.Contains(errOut, "desc =") || !strings.Contains(errOut, "127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused (is it running? --address") {
+			t.Errorf("%s: %d, %s", verb, code, errOut)
+		}
+	}
 	if _, errOut, code := invoke(t, "tasks", "--tls-ca", "/nope", "--tls-cert", "/nope", "--tls-key", "/nope"); code != 1 || !strings.Contains(errOut, "(--tls-ca, --tls-cert and --tls-key, or MEZZO_TLS_CA") {
 		t.Errorf("TLS files that are not there: %d, %s", code, errOut)
+	}
+}
+
+// A port of another kind, and TLS where there is none, are told from a master that
+// is not there.
+func TestNoMasterThere(t *testing.T) {
+	web := httptest.NewServer(http.NotFoundHandler())
+	defer web.Close()
+	_, errOut, code := invoke(t, "tasks", "--address", web.Listener.Addr().String())
+	if code != 1 || strings.Contains(errOut, "desc =") || !strings.Contains(errOut, "it serves HTTP, not rpc (--address and MEZZO_ADDRESS take the rpc address") {
+		t.Errorf("HTTP: %d, %s", code, errOut)
+	}
+	m, files := newMaster(t), rpctest.NewAuthority(t).Issue("me")
+	_, errOut, code = invoke(t, "tasks", "--address", m.address, "--tls-ca", files.CA, "--tls-cert", files.Cert, "--tls-key", files.Key)
+	if code != 1 || strings.Contains(errOut, "desc =") || !strings.Contains(errOut, "it speaks no TLS, or hung up on this certificate") || !strings.Contains(errOut, "MEZZO_TLS_KEY, name them)") {
+		t.Errorf("TLS: %d, %s", code, errOut)
+	}
+}
+
+// A list with nothing in it says of what.
+func TestNoSuchTask(t *testing.T) {
+	m := newMaster(t)
+	for args, want := range map[string]string{"tasks": "No tasks. (Those that have ended", "tasks web.1": "No task is called web.1, nor begins so"} {
+		if out, errOut, code := invoke(t, append(strings.Fields(args), "--address", m.address)...); code != 0 || !strings.Contains(out, want) {
+			t.Errorf("%s: %d, %s%s", args, code, out, errOut)
+		}
 	}
 }
 

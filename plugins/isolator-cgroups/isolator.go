@@ -113,6 +113,9 @@ func (p *cgroups) Create(ctx context.Context, r *isolatorv1.CreateRequest) (*iso
 }
 
 func (p *cgroups) create(ctx context.Context, c *holder.Container, r *isolatorv1.CreateRequest, s *specs.Spec) (netns string, err error) {
+	if err := hasNetwork(r.GetTask(), s); err != nil {
+		return "", err
+	}
 	if s.Linux.Resources == nil {
 		s.Linux.Resources = &specs.LinuxResources{}
 	}

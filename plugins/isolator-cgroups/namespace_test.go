@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
@@ -261,4 +262,26 @@ func TestSandboxVolumes(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.wait("root")
+}
+
+// A task that asks for a network which nobody makes does not run in the host's.
+func TestNetworkOfNobody(t *testing.T) {
+	n := newNode(t, nil)
+	for id, network := range map[string]*isolatorv1.Network{
+		"named":  {Mode: isolatorv1.Network_MODE_NAMED, Networks: []*v1.NetworkInfo{{Name: proto.String("blue")}}},
+		"bridge": {Mode: isolatorv1.Network_MODE_BRIDGE, Networks: []*v1.NetworkInfo{{}}},
+		"none":   {Mode: isolatorv1.Network_MODE_NONE},
+	} {
+		b := n.shell(id, "true")
+		b.task.Network = network
+		if _, err := n.create(b); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "makes no networks") {
+			t.Errorf("%s: %v", id, err)
+		}
+		b = n.shell(id+"-made", "ls /sys/class/net")
+		b.task.Network = network
+		b.spec.Linux = &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}}}
+		if _, err := n.create(b); err != nil && n.user == 0 {
+			t.Errorf("%s, when another isolator has made it: %v", id, err)
+		}
+	}
 }

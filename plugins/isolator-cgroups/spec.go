@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -120,6 +121,30 @@ func addGroups(t *isolatorv1.Task, process *specs.Process) {
 			process.User.AdditionalGids = append(process.User.AdditionalGids, uint32(n))
 		}
 	}
+}
+
+// hasNetwork refuses a task that asks for a network which nobody has given its
+// container: in the host's it would reach more, and be reached by more, than was
+// asked for.
+func hasNetwork(task *isolatorv1.Task, s *specs.Spec) error {
+	var asked string
+	switch network := task.GetNetwork(); network.GetMode() {
+	case isolatorv1.Network_MODE_NONE:
+		asked = "no network"
+	case isolatorv1.Network_MODE_BRIDGE:
+		asked = "a bridge"
+	case isolatorv1.Network_MODE_NAMED:
+		asked = "a network"
+		for _, n := range network.GetNetworks() {
+			asked += " " + strconv.Quote(n.GetName())
+		}
+	default:
+		return nil
+	}
+	if slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace }) {
+		return nil
+	}
+	return status.Errorf(codes.FailedPrecondition, "the task asks for %s: isolator cgroups makes no networks, and no isolator beside it has made one; run it in an image, where the agent has an isolator that does, such as containerd, or without", asked)
 }
 
 // namespaceRecord says which namespaces are new and which are joined.

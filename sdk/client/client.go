@@ -114,19 +114,28 @@ func check(address string) error {
 }
 
 // dialing is what gRPC says around the error of a connection that did not come
-// about.
-var dialing = regexp.MustCompile(`^connection error: desc = "transport: Error while dialing: (.*)"$`)
+// about, handshaking around that of TLS.
+var (
+	dialing     = regexp.MustCompile(`^connection error: desc = "transport: Error while dialing: (.*)"$`)
+	handshaking = regexp.MustCompile(`^connection error: desc = "transport: authentication handshake failed: (.*)"$`)
+)
 
 // Reason is an error of a call in words for people, without gRPC's wrapping.
 // TLS 1.3 and gRPC say little of a peer that hangs up, as one does that demands
-// TLS or a certificate: then this is said.
+// TLS or a certificate, or knows none: then this is said.
 func Reason(err error) string {
 	s, ok := status.FromError(err)
 	if !ok {
 		return err.Error()
 	}
 	message := dialing.ReplaceAllString(s.Message(), "$1")
-	switch {
+	switch shake := handshaking.FindStringSubmatch(message); {
+	case shake != nil && (strings.HasSuffix(shake[1], "connection reset by peer") || strings.HasSuffix(shake[1], "EOF") || strings.Contains(shake[1], "does not look like a TLS handshake")):
+		return "it speaks no TLS, or hung up on this certificate: leave the certificates out, or give one that its authority has signed (" + shake[1] + ")"
+	case shake != nil:
+		return shake[1]
+	case strings.Contains(message, "looked like an HTTP/1.1 header"):
+		return "it serves HTTP, not rpc"
 	case strings.Contains(message, "tls:"):
 	case strings.Contains(message, "error reading server preface"), strings.HasSuffix(message, "write: broken pipe"), strings.HasSuffix(message, "connection reset by peer"):
 		return "it closed the connection: it may demand TLS and a certificate of its authority, or have ended (" + message + ")"
