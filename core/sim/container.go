@@ -21,6 +21,7 @@ type container struct {
 	id       string
 	parent   string
 	task     taskKey // its id is empty for the root of a group
+	volumes  []*volume
 	use      resource.Resources
 	state    isolatorv1.Recovered_State
 	pid      int64
@@ -58,6 +59,9 @@ func (h *host) plan(o *op) {
 	at := max(h.w.now, h.busy[o.container]) + h.w.weather.work(h.w)
 	if h.w.now < h.slowUntil {
 		at += h.w.between(0, 4*time.Second)
+	}
+	if len(o.isolators) == 0 && h.slowDisk { // what is to be done to a volume
+		at += h.w.between(0, 3*time.Second)
 	}
 	h.busy[o.container] = at
 	life := h.life
@@ -138,13 +142,14 @@ func (h *host) carryOutWork(output agentstate.Output) {
 	case agentstate.Start:
 		h.start(out)
 	case agentstate.Update:
-		h.submit(&op{
+		o := &op{
 			container: out.Plan.Container, isolators: namesOf(out.Plan.Chain),
-			run: func() agentstate.Input { return agentstate.Updated{Container: out.Plan.Container} },
 			broken: func() agentstate.Input {
 				return agentstate.Updated{Container: out.Plan.Container, Err: "the isolator is gone"}
 			},
-		})
+		}
+		o.run = h.onceVolumes(o, out.Plan.Volumes, func() agentstate.Input { return agentstate.Updated{Container: out.Plan.Container} })
+		h.submit(o)
 	case agentstate.Wait:
 		h.submit(&op{container: out.Container, isolators: []string{out.Launcher}, run: func() agentstate.Input { return h.wait(out.Container) }})
 	case agentstate.Kill:
@@ -188,18 +193,19 @@ func (h *host) claim(out agentstate.ClaimContainers) {
 func (h *host) launch(p *agentstate.Plan) {
 	w := h.w
 	fails := !w.healed && w.chance(0.02)
-	h.submit(&op{
+	o := &op{
 		container: p.Container, isolators: namesOf(p.Chain),
-		run: func() agentstate.Input {
-			if fails {
-				return agentstate.LaunchFailed{Container: p.Container, Message: "no room"}
-			}
-			return h.created(p)
-		},
 		broken: func() agentstate.Input {
 			return agentstate.LaunchFailed{Container: p.Container, Message: "the isolator is gone"}
 		},
+	}
+	o.run = h.onceVolumes(o, p.Volumes, func() agentstate.Input {
+		if fails {
+			return agentstate.LaunchFailed{Container: p.Container, Message: "no room"}
+		}
+		return h.created(p)
 	})
+	h.submit(o)
 }
 
 func (h *host) created(p *agentstate.Plan) agentstate.Input {
@@ -212,7 +218,8 @@ func (h *host) created(p *agentstate.Plan) agentstate.Input {
 	if err != nil {
 		w.fail([]string{h.name, c.task.id}, "%s: container %s has resources that cannot be read: %v", h.name, short(c.id), err)
 	}
-	c.use = use.Unallocate()
+	c.use = occupies(use)
+	h.give(c, p.Volumes)
 	if p.Task.GetSandboxOnly() {
 		c.task.id = ""
 	} else {

@@ -74,6 +74,8 @@ func tasksOf(msg *linkv1.MasterMessage) []string {
 		add(x.Reconcile.GetTasks()...)
 	case *linkv1.MasterMessage_Registered:
 		add(x.Registered.GetKilled()...)
+	case *linkv1.MasterMessage_Operation:
+		out = append(out, x.Operation.GetInfo().GetId().GetValue())
 	}
 	return out
 }
@@ -92,6 +94,10 @@ func describeMaster(msg *linkv1.MasterMessage) string {
 		return fmt.Sprintf("ACK %s %s", x.Acknowledge.GetTask().GetTaskId(), shortUUID(x.Acknowledge.GetUuid()))
 	case *linkv1.MasterMessage_ShutdownFramework:
 		return "SHUTDOWN FRAMEWORK " + x.ShutdownFramework.GetFrameworkId()
+	case *linkv1.MasterMessage_Operation:
+		return fmt.Sprintf("OPERATION %s %s %s", x.Operation.GetInfo().GetId().GetValue(), shortUUID(x.Operation.GetUuid()), x.Operation.GetInfo().GetType())
+	case *linkv1.MasterMessage_AcknowledgeOperation:
+		return "ACK OPERATION " + shortUUID(x.AcknowledgeOperation.GetOperationUuid())
 	case *linkv1.MasterMessage_Reconcile:
 		return "RECONCILE " + refs(x.Reconcile.GetTasks())
 	}
@@ -108,6 +114,11 @@ func tasksIn(msg *linkv1.AgentMessage) []string {
 		for _, t := range x.Register.GetTasks() {
 			out = append(out, t.GetId())
 		}
+		for _, o := range x.Register.GetOperations() {
+			out = append(out, o.GetOperationId())
+		}
+	case *linkv1.AgentMessage_Operation:
+		out = append(out, x.Operation.GetStatus().GetOperationId().GetValue())
 	}
 	return out
 }
@@ -123,13 +134,22 @@ func describeAgent(msg *linkv1.AgentMessage) string {
 			}
 			tasks = append(tasks, s)
 		}
+		for _, o := range x.Register.GetOperations() {
+			tasks = append(tasks, o.GetOperationId()+":"+o.GetLatestStatus().GetState().String())
+		}
 		return fmt.Sprintf("REGISTER %q tasks=%v withheld=%q more=%v", x.Register.GetAgent().GetId(), tasks, x.Register.GetAgent().GetWithheld(), x.Register.GetMore())
 	case *linkv1.AgentMessage_Update:
 		return "UPDATE " + describeStatus(x.Update.GetStatus()) + " latest=" + stateName(x.Update.GetLatestState())
 	case *linkv1.AgentMessage_State:
-		return fmt.Sprintf("STATE withheld=%q", x.State.GetAgent().GetWithheld())
+		return fmt.Sprintf("STATE withheld=%q operations=%d", x.State.GetAgent().GetWithheld(), x.State.GetOperations())
+	case *linkv1.AgentMessage_Operation:
+		return fmt.Sprintf("UPDATE OPERATION %s %s", shortUUID(x.Operation.GetOperationUuid()), describeOperation(x.Operation.GetStatus()))
 	}
 	return strings.TrimPrefix(fmt.Sprintf("%T", msg.GetMessage()), "*linkv1.AgentMessage_")
+}
+
+func describeOperation(s *mezzov1.OperationStatus) string {
+	return fmt.Sprintf("%s %s %s %q", s.GetOperationId().GetValue(), s.GetState(), shortUUID(s.GetUuid().GetValue()), s.GetMessage())
 }
 
 func stateName(s mezzov1.TaskState) string { return strings.TrimPrefix(s.String(), "TASK_") }

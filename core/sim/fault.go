@@ -45,6 +45,7 @@ const (
 	OperatorGone      Fault = "operator gone"     // marks an agent gone, dead or alive
 	OperatorSchedule  Fault = "operator schedule" // plans maintenance of machines, or none
 	OperatorMachine   Fault = "operator machine"  // takes a machine down for maintenance, or up again
+	OperatorConvert   Fault = "operator convert"  // reserves, makes volumes, and undoes that
 )
 
 type weighted struct {
@@ -57,7 +58,7 @@ var faultWeights = []weighted{
 	{AgentCrash, 12}, {HostReboot, 3}, {DiskLoss, 1}, {SlowDisk, 4}, {IsolatorCrash, 8}, {LinkCut, 8}, {Partition, 6}, {PartitionUp, 4}, {PartitionDown, 4},
 	{MasterCrash, 5}, {MasterFailover, 3}, {MasterStop, 3}, {StandbyCrash, 1}, {ElectionStorm, 2}, {RegistryFailure, 3}, {AllocatorCrash, 5}, {RogueAllocator, 2}, {SessionCut, 3}, {SchedulerCut, 6}, {SchedulerFailover, 5},
 	{SlowNetwork, 2}, {OperatorKill, 3}, {OperatorTeardown, 1}, {OperatorRole, 2},
-	{OperatorService, 4}, {OperatorGone, 1}, {OperatorSchedule, 2}, {OperatorMachine, 2},
+	{OperatorService, 4}, {OperatorGone, 1}, {OperatorSchedule, 2}, {OperatorMachine, 2}, {OperatorConvert, 3},
 	{Duplicates, 2}, {SlowIsolators, 2}, {SlowAllocator, 2}, {DiskFull, 2}, {ClockJump, 3},
 }
 
@@ -233,6 +234,8 @@ func (w *world) strikeMaster(f Fault, s *scheduler) {
 		m.service(f)
 	case OperatorSchedule, OperatorMachine:
 		m.maintain(f)
+	case OperatorConvert:
+		m.convert()
 	case OperatorTeardown:
 		if s.id != "" {
 			w.note([]string{s.name, s.id}, "an operator tears %s down", s.id)

@@ -19,6 +19,9 @@ type host struct {
 	w     *world
 	name  string
 	total resource.Resources
+	// made is what operations have made of total, as far as the disk has it.
+	made  resource.Resources
+	taken []*taken
 	boots int
 
 	disk       map[string]map[string][]byte
@@ -26,6 +29,8 @@ type host struct {
 	lastWrite  time.Duration
 	slowDisk   bool
 	containers map[string]*container
+	volumes    map[agentstate.VolumePlace]*volume
+	removed    map[string]bool // chores by which a volume was removed
 	isolators  []*isolator
 	streams    uint64 // of custom executors, so far
 	ops        []*op  // that isolators are doing, or that wait for one
@@ -55,14 +60,24 @@ func (h *host) now() time.Time { return h.w.time().Add(h.skew) }
 
 func (w *world) addHost(i int) {
 	h := &host{
+		volumes: map[agentstate.VolumePlace]*volume{}, removed: map[string]bool{},
 		w: w, name: fmt.Sprintf("host%d", i), disk: map[string]map[string][]byte{}, containers: map[string]*container{}, busy: map[string]time.Duration{}, fences: map[uint64]uint64{},
 		total: resource.MustParse(fmt.Sprintf("cpus:%d;mem:%d;disk:10240;ports:[31000-31019]", 2+w.pick(7), 1024*(2+w.pick(7)))),
 	}
+	h.made = h.given()
 	h.isolators = []*isolator{{host: h, name: "cgroups", up: true}}
 	if w.chance(0.5) {
 		h.isolators = append(h.isolators, &isolator{host: h, name: "network", up: true})
 	}
 	w.hosts = append(w.hosts, h)
+}
+
+// given is what the agent's configuration says that it has.
+func (h *host) given() resource.Resources {
+	if h.w.cfg.plant == plantGenerousAgent {
+		return h.total.Add(h.total.Filter(func(k resource.Kind) bool { return k.Name() == "cpus" }))
+	}
+	return h.total
 }
 
 // itself are the subjects of what happens to the host as a whole, which matters
@@ -82,13 +97,10 @@ func (h *host) boot() {
 	clear(h.fences)
 	cfg := agentstate.Config{
 		Hostname: h.name, Version: "1.0.0", RPCAddress: h.name + ":5063", HTTPAddress: h.name + ":5062", BootID: fmt.Sprintf("%s-boot-%d", h.name, h.boots),
-		Resources: h.total.ToProto(), User: "root", Root: true, Backoff: 100 * time.Millisecond, MaxBackoff: w.tempo.agentBackoffMax,
+		Resources: h.given().ToProto(), User: "root", Root: true, Backoff: 100 * time.Millisecond, MaxBackoff: w.tempo.agentBackoffMax,
 		ConnectTimeout: w.tempo.agentConnectTimeout, PingTimeout: w.tempo.pingInterval * pingTimeouts, Retry: w.tempo.retry, MaxRetry: w.tempo.retryMax,
 		ExecutorRegistrationTimeout: 10 * time.Second, ExecutorReregistrationTimeout: 5 * time.Second, RecoveryTimeout: 20 * time.Second,
 		ExecutorShutdownGrace: 3 * time.Second, Grace: 2 * time.Second, MaxCompleted: 5, MaxRegister: 500 + w.pick(4000),
-	}
-	if w.cfg.plant == plantGenerousAgent {
-		cfg.Resources = h.total.Add(h.total.Filter(func(k resource.Kind) bool { return k.Name() == "cpus" })).ToProto()
 	}
 	for i := range cfg.Seed {
 		cfg.Seed[i] = byte(w.rng.Uint32())
@@ -109,6 +121,7 @@ func (h *host) boot() {
 	if h.m == nil {
 		return
 	}
+	h.checkMade("when it starts")
 	h.epoch = max(h.m.View().Epoch, h.fence)
 	for _, i := range h.isolators {
 		i.start(w.between(0, 300*time.Millisecond))
@@ -161,7 +174,7 @@ func (h *host) carryOut(output agentstate.Output) {
 				w.note(append(l.subjects(), tasksIn(out.Message)...), "%s -> %s: %s", h.name, l.master.name, describeAgent(out.Message))
 			}
 			l.up.send(w.wire(w.cfg.plant.changes(w, out.Message)))
-			if out.Message.GetUpdate() != nil && w.weather.twice(w) {
+			if (out.Message.GetUpdate() != nil || out.Message.GetOperation().GetStatus().GetUuid() != nil) && w.weather.twice(w) {
 				l.up.send(w.wire(out.Message))
 			}
 		}
@@ -175,7 +188,7 @@ func (h *host) carryOut(output agentstate.Output) {
 			w.note(append([]string{h.name}, subjectsOf(out.Fields)...), "%s: %s %v", h.name, out.Message, out.Fields)
 		}
 	default:
-		if !h.carryOutExecutor(output) {
+		if !h.carryOutExecutor(output) && !h.carryOutVolume(output) {
 			h.carryOutWork(output)
 		}
 	}
@@ -192,6 +205,7 @@ func (h *host) checkpoint(c agentstate.Checkpoint) {
 	}
 	h.writes = append(h.writes, c)
 	h.fences[c.Sequence] = h.epoch
+	h.asked(c.Sequence)
 	took := w.weather.work(w)
 	if h.slowDisk {
 		took += w.between(0, 2*time.Second)
@@ -206,15 +220,20 @@ func (h *host) checkpoint(c agentstate.Checkpoint) {
 		if w.cfg.plant != plantLostCheckpoint || !w.chance(0.03) {
 			h.write(c)
 		}
+		h.wrote(c.Sequence)
 		h.step(agentstate.Written{Sequence: c.Sequence})
 	})
 }
 
 func (h *host) write(c agentstate.Checkpoint) {
+	w := h.w
 	if slices.ContainsFunc(c.Records, isSelf) {
 		h.fence = max(h.fence, h.fences[c.Sequence])
 	}
 	for _, r := range c.Records {
+		if w.cfg.plant == plantForgetOperation && r.Bucket == "resources" && w.chance(0.1) {
+			continue
+		}
 		if h.disk[r.Bucket] == nil {
 			h.disk[r.Bucket] = map[string][]byte{}
 		}
@@ -287,6 +306,10 @@ func (h *host) hear(l *link, msg *linkv1.MasterMessage) {
 		return
 	}
 	h.epoch = msg.GetEpoch()
+	if msg.GetOperation() != nil {
+		h.takeIn(l.session, msg)
+		return
+	}
 	h.step(agentstate.LinkMessage{Session: l.session, Message: msg})
 }
 
@@ -335,8 +358,9 @@ func (h *host) crash(why string) {
 	done := w.pick(len(h.writes) + 1)
 	for _, c := range h.writes[:done] {
 		h.write(c)
+		h.wrote(c.Sequence)
 	}
-	h.writes = nil
+	h.writes, h.taken = nil, nil
 	h.m = nil
 	for _, i := range h.isolators {
 		i.up, i.ready = false, false
@@ -377,7 +401,9 @@ func (h *host) loseDisk() {
 		c.orphan = true
 	}
 	clear(h.disk)
-	h.fence = 0
+	clear(h.volumes)
+	clear(h.removed)
+	h.fence, h.made = 0, h.given()
 }
 
 // tearOps decides what became of operations that were cut off: each is done

@@ -89,20 +89,31 @@ func (w *world) checkViews(m *master) {
 	}
 	for _, id := range sorted(m.views.offers) {
 		o := m.views.offers[id]
-		add(o.AgentID, "offer "+id, o.Resources)
+		add(o.AgentID, "offer "+id, o.Resources.NonShared())
 	}
 	for _, key := range m.sortedTasks() {
 		t := m.views.tasks[key]
 		if a := m.views.agents[t.AgentID]; a == nil || a.State == state.AgentUnreachable || t.Completed || !t.Finished.IsZero() || nowhere(t.State) || t.State == mezzov1.TaskState_TASK_UNREACHABLE {
 			continue
 		}
-		add(t.AgentID, "task "+key.TaskID, t.Resources)
+		add(t.AgentID, "task "+key.TaskID, t.Resources.NonShared())
 	}
 	for _, id := range sorted(m.views.agents) {
-		if a := m.views.agents[id]; a.State != state.AgentUnreachable && !a.Total.Contains(sum[id]) {
+		a := m.views.agents[id]
+		if a.State == state.AgentUnreachable || m.lacks(a) {
+			continue
+		}
+		if !a.Total.Contains(sum[id]) {
 			w.fail([]string{m.name, id}, "%s: offers and tasks of agent %s are %s, it has %s", m.name, id, sum[id], a.Total)
 		}
 	}
+}
+
+// lacks is whether an agent does not have what tasks on it are held to use, since
+// the operation that was to make it never reached the agent, or was refused. Such
+// tasks do not run, which the agent is about to say.
+func (m *master) lacks(a *state.AgentView) bool {
+	return !a.Total.Contains(a.Used.Unallocate().NonShared().Reserved())
 }
 
 // patience is how long an agent's resources may be free, while somebody wants
@@ -113,18 +124,20 @@ const patience = 12 * time.Second
 // wants offers.
 func (w *world) checkOffered() {
 	m := w.leader
-	wanted := false
+	var wanting []*scheduler
 	for _, s := range w.schedulers {
-		wanted = wanted || s.subscribed && !s.suppressed && s.cur.master == m
+		if s.subscribed && !s.suppressed && s.cur.master == m {
+			wanting = append(wanting, s)
+		}
 	}
-	if !w.healed || w.closing || !wanted {
+	if !w.healed || w.closing || len(wanting) == 0 {
 		clear(w.free)
 		return
 	}
-	least := resource.MustParse("cpus:0.1;mem:64")
 	for _, id := range sorted(m.views.agents) {
 		a := m.views.agents[id]
-		if a.State != state.AgentActive || !a.Offered.IsEmpty() || !a.Total.Minus(a.Used.Unallocate()).Contains(least) {
+		left := a.Total.Minus(a.Used.Unallocate())
+		if a.State != state.AgentActive || !a.Offered.IsEmpty() || !slices.ContainsFunc(wanting, func(s *scheduler) bool { return s.wants(left) }) {
 			delete(w.free, id)
 			continue
 		}
@@ -132,9 +145,20 @@ func (w *world) checkOffered() {
 		if !known {
 			w.free[id] = w.now
 		} else if w.now-since > patience {
-			w.fail([]string{m.name, id}, "%s of agent %s are free since %v and not offered, and there are frameworks that want offers", a.Total.Minus(a.Used.Unallocate()), id, since)
+			w.fail([]string{m.name, id}, "%s of agent %s are free since %v and not offered, and there are frameworks that want offers", left, id, since)
 		}
 	}
+}
+
+// least is what is worth an offer.
+var least = resource.MustParse("cpus:0.1;mem:64").Quantities()
+
+// wants is whether the framework may have enough of what is left of an agent, in
+// one of its roles.
+func (s *scheduler) wants(left resource.Resources) bool {
+	refined := s.can(mezzov1.FrameworkInfo_Capability_RESERVATION_REFINEMENT)
+	left = left.Filter(func(k resource.Kind) bool { return !k.Shared() && (refined || !k.IsRefined()) })
+	return slices.ContainsFunc(s.info.GetRoles(), func(role string) bool { return left.AllocatableTo(role).Quantities().Contains(least) })
 }
 
 func (m *master) sortedTasks() []state.TaskKey {
@@ -256,6 +280,7 @@ func (w *world) checkAgreement() {
 		}
 	}
 	remembered := w.remembered()
+	w.checkDeeds(remembered)
 	for _, key := range w.order {
 		w.checkTask(w.lives[key], running[key], remembered)
 	}
@@ -344,7 +369,7 @@ func (w *world) checkNothingLeft() {
 		for _, id := range sorted(h.containers) {
 			w.fail([]string{h.name, h.containers[id].task.id}, "%s: container %s of task %q is left behind", h.name, short(id), h.containers[id].task.id)
 		}
-		for _, bucket := range []string{"tasks", "taskinfos", "containers", "executors", "frameworks"} {
+		for _, bucket := range []string{"tasks", "taskinfos", "containers", "executors", "frameworks", "operations", "chores"} {
 			if left := sorted(h.disk[bucket]); len(left) > 0 {
 				w.fail([]string{h.name}, "%s: records are left in %s: %q", h.name, bucket, left)
 			}

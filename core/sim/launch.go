@@ -89,10 +89,18 @@ func (s *scheduler) answer(id string) {
 		pool = pool.Add(res.Unallocate())
 	}
 	refuse := &mezzov1.Filters{RefuseSeconds: proto.Float64(float64(w.pick(int(w.tempo.refuse / time.Second))))}
-	var operations []*mezzov1.Offer_Operation
-	if !w.closing && s.wanted > 0 && w.chance(s.traits.accepts) {
-		operations = s.launchFrom(o, pool)
+	var operations, late []*mezzov1.Offer_Operation
+	if !w.closing && !w.cfg.Large && w.chance(s.traits.converts) {
+		if w.chance(0.2) { // of what a task may have taken by then
+			late, _ = s.convert(o, pool)
+		} else {
+			operations, pool = s.convert(o, pool)
+		}
 	}
+	if !w.closing && s.wanted > 0 && w.chance(s.traits.accepts) {
+		operations = append(operations, s.launchFrom(o, pool)...)
+	}
+	operations = append(operations, late...)
 	if w.cfg.Large && s.wanted <= 0 && !s.suppressed {
 		s.suppress()
 	}
@@ -192,6 +200,12 @@ func (s *scheduler) newTask(agent string, pool resource.Resources) (*mezzov1.Tas
 	use := resource.MustParse(fmt.Sprintf("cpus:%d.%03d;mem:%d", cpus/1000, cpus%1000, mem))
 	if ports := pool.RangesOf("ports"); len(ports) > 0 && w.chance(0.3) {
 		use = use.Add(resource.MustParse(fmt.Sprintf("ports:[%d-%d]", ports[0].Begin, ports[0].Begin)))
+	}
+	if found, ok := plain(pool.Reserved()).Find(use); ok && !greedy && w.chance(0.5) {
+		use = found
+	}
+	if volumes := pool.Filter(isVolume); len(volumes) > 0 && w.chance(0.7) {
+		use = use.Add(w.part(volumes, true))
 	}
 	if !greedy && !pool.Contains(use) {
 		return nil, nil

@@ -62,6 +62,11 @@ func (w *world) watch() {
 			w.checkMirror(m)
 		}
 		w.checkOffered()
+		for _, h := range w.hosts {
+			if !w.cfg.Large {
+				h.checkMade("now")
+			}
+		}
 		w.watch()
 	})
 }

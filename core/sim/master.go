@@ -40,6 +40,7 @@ type views struct {
 	offers     map[string]*state.OfferView
 	roles      map[string]*state.RoleView
 	executors  map[state.ExecutorKey]*state.ExecutorView
+	operations map[string]*state.OperationView // by the master's names
 	schedule   *state.ScheduleView
 }
 
@@ -48,7 +49,7 @@ func (w *world) startMaster(c *candidate, r *handle, epoch uint64, entries []sta
 	m := &master{
 		w: w, candidate: c, registry: r, name: fmt.Sprintf("M%d", epoch), epoch: epoch, alive: true, skew: c.skew,
 		links: map[state.Link]*link{}, streams: map[state.Stream]*stream{}, orders: map[state.Request]func(error){},
-		views: views{map[string]*state.AgentView{}, map[string]*state.FrameworkView{}, map[state.TaskKey]*state.TaskView{}, map[string]*state.OfferView{}, map[string]*state.RoleView{}, map[state.ExecutorKey]*state.ExecutorView{}, nil},
+		views: views{map[string]*state.AgentView{}, map[string]*state.FrameworkView{}, map[state.TaskKey]*state.TaskView{}, map[string]*state.OfferView{}, map[string]*state.RoleView{}, map[state.ExecutorKey]*state.ExecutorView{}, map[string]*state.OperationView{}, nil},
 	}
 	cfg := state.Config{
 		MasterID: m.name, Epoch: epoch, Seed: w.rng.Uint64(), MasterInfo: &mezzov1.MasterInfo{
@@ -215,6 +216,7 @@ func (m *master) publish(p state.Publish) {
 		delete(v.tasks, k)
 	}
 	m.checkService(p.Offers)
+	m.checkReserved(p.Offers)
 	for _, o := range p.Offers {
 		v.offers[o.ID] = o
 		delete(m.w.free, o.AgentID)
@@ -233,6 +235,12 @@ func (m *master) publish(p state.Publish) {
 	}
 	for _, key := range p.ExecutorsRemoved {
 		delete(v.executors, key)
+	}
+	for _, o := range p.Operations {
+		v.operations[o.UUID] = o
+	}
+	for _, uuid := range p.OperationsRemoved {
+		delete(v.operations, uuid)
 	}
 	if p.Schedule != nil {
 		v.schedule = p.Schedule
@@ -316,11 +324,12 @@ func (l *link) toAgent(msg *linkv1.MasterMessage) {
 	if l.w.cfg.plant == plantDoubleRun && msg.GetRun() != nil && l.w.chance(0.3) {
 		l.w.after(l.w.between(time.Second, 30*time.Second), func() { l.down.send(l.w.wire(msg)) })
 	}
+	l.w.cfg.plant.repeats(l, msg)
 	if _, ping := msg.Message.(*linkv1.MasterMessage_Ping); !ping {
 		l.w.note(append(l.subjects(), tasksOf(msg)...), "%s -> %s: %s", l.master.name, l.host.name, describeMaster(msg))
 	}
 	l.down.send(l.w.wire(msg))
-	if (msg.GetAcknowledge() != nil || msg.GetKill() != nil) && l.w.weather.twice(l.w) {
+	if (msg.GetAcknowledge() != nil || msg.GetKill() != nil || msg.GetAcknowledgeOperation() != nil) && l.w.weather.twice(l.w) {
 		l.down.send(l.w.wire(msg))
 	}
 }

@@ -58,13 +58,24 @@ const (
 	// plantDeafWriter: a leader goes on as if it had written when the registry
 	// refuses it.
 	plantDeafWriter
+	// plantForgetOperation: what an operation made is not written to an agent's disk,
+	// now and then.
+	plantForgetOperation
+	// plantStaleOperation: an operation comes a second time, much later, by whoever
+	// leads then.
+	plantStaleOperation
+	// plantDropOperationAcks: acknowledgements of operations never reach the agent.
+	plantDropOperationAcks
+	// plantForgetConversion: the allocator is not told what resources have become.
+	plantForgetConversion
 	plantCount
 )
 
 func (p plant) String() string {
 	return [...]string{"none", "drop acks", "drop kills", "early written", "double run", "lost checkpoint", "stale epoch",
 		"swallow update", "new uuid", "forget release", "generous agent", "forgotten container", "drop drains", "forget gone",
-		"skip write", "stale writer", "stale load", "forget fence", "deaf writer"}[p]
+		"skip write", "stale writer", "stale load", "forget fence", "deaf writer",
+		"forget operation", "stale operation", "drop operation acks", "forget conversion"}[p]
 }
 
 // provoked are the faults that make a bug show soon: a leader of the past that is
@@ -92,6 +103,8 @@ func (p plant) drops(w *world, msg *linkv1.MasterMessage) bool {
 		h := fnv.New32a()
 		h.Write([]byte(msg.GetAcknowledge().GetTask().GetTaskId()))
 		return h.Sum32()%5 == 0
+	case p == plantDropOperationAcks && msg.GetAcknowledgeOperation() != nil:
+		return true
 	case p == plantDropKills && msg.GetKill() != nil:
 		return true
 	case p == plantDropDrains && msg.GetDrain() != nil && !msg.GetDrain().GetOver():
@@ -150,7 +163,15 @@ func (p plant) changes(w *world, msg *linkv1.AgentMessage) *linkv1.AgentMessage 
 
 // forgets leaves out that something is free again, now and then.
 func (p plant) forgets(w *world, b allocator.Batch) allocator.Batch {
-	if p != plantForgetRelease {
+	switch p {
+	case plantForgetConversion:
+		b.Events = slices.DeleteFunc(slices.Clone(b.Events), func(e allocator.Event) bool {
+			_, is := e.(*allocator.Converted)
+			return is && w.chance(0.05)
+		})
+		return b
+	case plantForgetRelease:
+	default:
 		return b
 	}
 	b.Events = slices.Clone(b.Events)
@@ -172,4 +193,20 @@ func (p plant) reads(r agentstate.Record) agentstate.Record {
 		r.Value = epochField.ReplaceAll(r.Value, []byte(`"epoch":0`))
 	}
 	return r
+}
+
+// repeats has an operation come again.
+func (p plant) repeats(l *link, msg *linkv1.MasterMessage) {
+	if p != plantStaleOperation || msg.GetOperation() == nil {
+		return
+	}
+	h, w := l.host, l.w
+	w.after(w.between(time.Second, 30*time.Second), func() {
+		if h.link == nil || h.link.master == l.master {
+			return
+		}
+		again := proto.Clone(msg).(*linkv1.MasterMessage)
+		again.Epoch = h.link.master.epoch
+		h.link.down.send(again)
+	})
 }

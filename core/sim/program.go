@@ -171,7 +171,8 @@ func (p *program) launch(t *mezzov1.TaskInfo) {
 	if err != nil {
 		w.fail([]string{h.name, key.id}, "%s: task %s has resources that cannot be read: %v", h.name, key.id, err)
 	}
-	task := &container{host: h, id: "in " + p.c.id + " " + key.id, task: key, use: use.Unallocate(), state: isolatorv1.Recovered_STATE_CREATED, within: p}
+	task := &container{host: h, id: "in " + p.c.id + " " + key.id, task: key, use: occupies(use), state: isolatorv1.Recovered_STATE_CREATED, within: p}
+	h.give(task, agentstate.VolumesOf(t.GetResources()))
 	p.tasks[key.id] = task
 	p.unacked = append(p.unacked, t)
 	p.idle++

@@ -27,11 +27,14 @@ type scheduler struct {
 	subscribed bool
 	wanted     int // tasks that it still wants to launch
 	launches   int
-	tasks      map[string]*record
-	order      []*record
-	offers     map[string]*mezzov1.Offer // that it holds
-	held       []string                  // their ids, oldest first
-	suppressed bool
+	deeds      []*deed // with an id
+	// conversions are how many operations it has asked for.
+	conversions int
+	tasks       map[string]*record
+	order       []*record
+	offers      map[string]*mezzov1.Offer // that it holds
+	held        []string                  // their ids, oldest first
+	suppressed  bool
 	// torn: an operator has ended the framework. led is when it was last subscribed
 	// with the leader.
 	torn bool
@@ -46,6 +49,7 @@ type traits struct {
 	groups   float64 // launches as a task group
 	forgets  float64 // does not acknowledge, until it is told again
 	services float64 // a task that never ends by itself
+	converts float64 // reserves, makes volumes, and undoes that
 	thinks   time.Duration
 	aware    bool
 }
@@ -86,7 +90,7 @@ func (w *world) addScheduler(i int) {
 	}
 	s.traits = traits{
 		accepts: 0.3 + 0.7*w.rng.Float64(), ignores: odd(0.2, 0.3), kills: odd(0.4, 0.4), groups: odd(0.4, 0.6), forgets: odd(0.5, 0.3),
-		services: odd(0.6, 0.2), thinks: time.Duration(1+w.pick(400)) * time.Millisecond, aware: w.chance(0.5),
+		services: odd(0.6, 0.2), converts: odd(0.5, 0.3), thinks: time.Duration(1+w.pick(400)) * time.Millisecond, aware: w.chance(0.5),
 	}
 	if w.chance(0.08) {
 		s.traits.ignores = 1
@@ -102,7 +106,7 @@ func (s *scheduler) begin() {
 	w := s.w
 	s.serial++
 	s.id, s.wanted, s.torn, s.led = "", 10+w.pick(40), false, w.now
-	s.tasks, s.order = map[string]*record{}, nil
+	s.tasks, s.order, s.deeds = map[string]*record{}, nil, nil
 	s.offers, s.held = map[string]*mezzov1.Offer{}, nil
 	timeout := 40.0
 	switch {
@@ -124,6 +128,12 @@ func (s *scheduler) begin() {
 	if w.chance(0.5) {
 		add(mezzov1.FrameworkInfo_Capability_TASK_KILLING_STATE)
 	}
+	if w.chance(0.5) {
+		add(mezzov1.FrameworkInfo_Capability_RESERVATION_REFINEMENT)
+	}
+	if w.chance(0.5) {
+		add(mezzov1.FrameworkInfo_Capability_SHARED_RESOURCES)
+	}
 	s.info.Roles = w.someRoles()
 }
 
@@ -143,9 +153,11 @@ func (s *scheduler) live() {
 			s.revive()
 		}
 		s.reconcile(true)
+		s.reconcileOperations(true)
 		s.killAgain()
 	case w.chance(0.15):
 		s.reconcile(w.chance(0.5))
+		s.reconcileOperations(w.chance(0.5))
 	case w.chance(0.1):
 		s.suppress()
 	case s.suppressed && w.chance(0.5) || w.chance(0.05):
@@ -391,6 +403,8 @@ func (x *stream) atScheduler(content any) {
 		s.asked(e.GetInverseOffers().GetInverseOffers())
 	case schedulerv1.Event_UPDATE:
 		s.update(e.GetUpdate().GetStatus())
+	case schedulerv1.Event_UPDATE_OPERATION_STATUS:
+		s.operationTold(e.GetUpdateOperationStatus().GetStatus())
 	case schedulerv1.Event_ERROR:
 		s.w.note([]string{s.name, s.id}, "%s: ERROR %s", s.name, e.GetError().GetMessage())
 		if slices.Contains([]string{"Framework has been removed", "Framework was torn down by an operator"}, e.GetError().GetMessage()) {
@@ -420,6 +434,9 @@ func (s *scheduler) removed() {
 	s.checkRemoval()
 	for _, r := range s.order {
 		w.lives[r.key].abandoned = true
+	}
+	for _, d := range s.deeds {
+		d.abandoned = true
 	}
 	s.cur.hangUp()
 	s.cur, s.subscribed = nil, false

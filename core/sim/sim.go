@@ -67,6 +67,9 @@ type Report struct {
 	// Launched counts tasks that schedulers asked for; Started those whose
 	// process ran; Refused those that were turned down or lost before that.
 	Launched, Started, Ended, Refused int
+	// Operations counts changes of resources that were asked for, Applied those that
+	// an agent carried out.
+	Operations, Applied int
 	// Faults counts what went wrong, by name.
 	Faults map[Fault]int
 
@@ -145,6 +148,8 @@ type world struct {
 	schedulers []*scheduler
 	lives      map[taskKey]*life
 	order      []taskKey // of lives, by launch
+	deeds      map[deedKey]*deed
+	deedOrder  []deedKey
 	// healed: no fault happens any more. closing: nothing is launched either.
 	healed, closing bool
 	free            map[string]time.Duration // agents with something free, and since when
@@ -157,7 +162,7 @@ var began = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newWorld(cfg Config) *world {
 	w := &world{
-		cfg: cfg, tempo: tempoOf(cfg), rng: chanceOf(cfg.Seed, cfg.Roll<<32), lives: map[taskKey]*life{}, free: map[string]time.Duration{},
+		cfg: cfg, tempo: tempoOf(cfg), rng: chanceOf(cfg.Seed, cfg.Roll<<32), lives: map[taskKey]*life{}, deeds: map[deedKey]*deed{}, free: map[string]time.Duration{},
 		promises: map[string]*promise{}, downs: map[string]bool{},
 		report: Report{Seed: cfg.Seed, Faults: map[Fault]int{}},
 	}

@@ -20,7 +20,7 @@ var (
 	budget = flag.Duration("shrink", time.Minute, "how long TestSeeds looks for a smaller run that fails as well")
 	within = flag.Int("within", 100, "within how many seeds TestPlantedBugs must find each")
 	every  = flag.Bool("every-fault", false, "TestSeeds has every kind of fault in every seed")
-	audit  = flag.Int("audit", 1, "after how many steps of a master TestSeeds has its books audited")
+	audit  = flag.Int("audit", 3, "after how many steps of a master its books are audited")
 	most   = flag.Uint64("failures", 5, "after how many failing seeds TestSeeds stops")
 )
 
@@ -67,7 +67,7 @@ func TestSeeds(t *testing.T) {
 		t.Logf("%+v", report)
 		return
 	}
-	var next, steps, launched, started, ended, refused, failed atomic.Uint64
+	var next, steps, launched, started, ended, refused, operations, applied, failed atomic.Uint64
 	next.Store(*first)
 	var mu sync.Mutex
 	var shrinking sync.Once // the first failure is enough to begin with
@@ -91,6 +91,8 @@ func TestSeeds(t *testing.T) {
 				started.Add(uint64(report.Started))
 				ended.Add(uint64(report.Ended))
 				refused.Add(uint64(report.Refused))
+				operations.Add(uint64(report.Operations))
+				applied.Add(uint64(report.Applied))
 				mu.Lock()
 				for f, n := range report.Faults {
 					faults[f] += n
@@ -100,10 +102,13 @@ func TestSeeds(t *testing.T) {
 		})
 	}
 	workers.Wait()
-	t.Logf("%d seeds: %d steps; %d tasks launched, %d started, %d ended, %d refused or lost before they started; faults: %v",
-		*seeds, steps.Load(), launched.Load(), started.Load(), ended.Load(), refused.Load(), faults)
+	t.Logf("%d seeds: %d steps; %d tasks launched, %d started, %d ended, %d refused or lost before they started; %d operations asked for, %d carried out; faults: %v",
+		*seeds, steps.Load(), launched.Load(), started.Load(), ended.Load(), refused.Load(), operations.Load(), applied.Load(), faults)
 	if failed.Load() == 0 && (started.Load() < uint64(10**seeds) || started.Load() < launched.Load()/2) {
 		t.Errorf("only %d of %d tasks were started: the simulator hardly tries anything", started.Load(), launched.Load())
+	}
+	if failed.Load() == 0 && applied.Load() < uint64(5**seeds) {
+		t.Errorf("only %d of %d operations were carried out: the simulator hardly tries any", applied.Load(), operations.Load())
 	}
 }
 

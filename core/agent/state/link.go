@@ -274,6 +274,9 @@ func (m *Machine) gone(reason string) {
 			m.forgetTask(t)
 		}
 	}
+	for _, p := range m.sortedOperations() {
+		m.forgetOperation(p) // it has ended with the agent; what it changed stays
+	}
 	m.endSilently(reason, fmt.Errorf("agent %s was marked gone (%s): it has ended its tasks and forgotten its id; start it again to have it register as a new agent", m.id, reason))
 	m.ending.forget = true
 }

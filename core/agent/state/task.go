@@ -310,12 +310,14 @@ func (m *Machine) unknownTask(ref *linkv1.TaskRef, reason mezzov1.TaskStatus_Rea
 	}
 	s := m.newStatus(t, lost(t.framework, mezzov1.TaskState_TASK_DROPPED), fromAgent)
 	because(s, reason, message)
-	// It may have ended and been acknowledged, and the master has forgotten that.
+	// It may have ended and been acknowledged, and the master has not heard that: it
+	// is told the same update again, by which the scheduler knows it.
 	for _, c := range m.completed {
 		if c.framework == key.framework && c.id == key.id {
 			uuid := s.Uuid
-			s = proto.Clone(c.status).(*mezzov1.TaskStatus)
-			s.Uuid = uuid
+			if s = proto.Clone(c.status).(*mezzov1.TaskStatus); len(s.Uuid) == 0 {
+				s.Uuid = uuid
+			}
 			t.executorID = c.executor
 		}
 	}

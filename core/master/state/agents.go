@@ -80,8 +80,10 @@ type agent struct {
 	operations map[string]*pendingOperation
 	sent       uint64
 	flights    []flight
-	filters    map[filterKey]*filter
-	live       int // tasks that have not ended
+	// missing are those that the agent does not know by its last registration.
+	missing []*pendingOperation
+	filters map[filterKey]*filter
+	live    int // tasks that have not ended
 
 	// record is what the registry has of it, or is to have; see writeRecord.
 	record agentRecord
@@ -205,7 +207,7 @@ func (m *Machine) disconnectAgent(a *agent, reason string) {
 	a.link = nil
 	m.logf(Info, "agent disconnected", "agent_id", a.id, "hostname", a.hostname, "reason", reason)
 	m.rescindAgent(a, "agent disconnected")
-	a.flights = nil // what it took in it says when it is back
+	a.flights, a.missing = nil, nil // what it took in it says when it is back
 	m.operatorsLose(a, reason)
 	m.agentChanged(a)
 }

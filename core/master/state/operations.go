@@ -35,6 +35,8 @@ type pendingOperation struct {
 	// status is the newest that the agent told; pending before the first.
 	status *mezzov1.OperationStatus
 	lost   bool // its agent is unreachable
+	// told: the agent has told of it. Then the agent has it until it is acknowledged.
+	told bool
 
 	dirty, shown bool // see publish
 }
@@ -329,6 +331,7 @@ func (m *Machine) operationUpdate(a *agent, u *linkv1.OperationUpdate) {
 	}
 	st := proto.CloneOf(u.GetStatus())
 	st.AgentId = a.pid
+	p.told = true
 	m.setOperationStatus(p, st)
 	m.touchOperation(p)
 	if p.framework == nil {
@@ -440,10 +443,13 @@ func (m *Machine) ownOperationStatus(p *pendingOperation, state mezzov1.Operatio
 	}
 }
 
-// adoptOperations takes up what an agent tells of operations when it registers,
-// and gives up those that it does not know.
+// adoptOperations takes up what an agent tells of operations when it registers.
+// Those that it does not know are missing: what never reached it is given up when
+// it has answered on this link, since a registration may come late, from before an
+// operation arrived, of a process that is dead. What it has told of before has been
+// acknowledged meanwhile.
 func (m *Machine) adoptOperations(a *agent, reg *registration) {
-	a.flights, a.sent = nil, 0
+	a.flights, a.sent, a.missing = nil, 0, nil
 	seen := map[string]bool{}
 	for _, o := range reg.operations {
 		uuid := string(o.GetUuid())
@@ -463,14 +469,39 @@ func (m *Machine) adoptOperations(a *agent, reg *registration) {
 			st = &mezzov1.OperationStatus{State: mezzov1.OperationState_OPERATION_PENDING.Enum()}
 		}
 		st.AgentId = a.pid
+		p.told = true
 		m.setOperationStatus(p, st)
 		m.touchOperation(p)
 	}
 	for _, uuid := range sortedKeys(a.operations) {
-		if p := a.operations[uuid]; !seen[uuid] {
+		switch p := a.operations[uuid]; {
+		case seen[uuid]:
+		case p.framework == nil:
+			m.giveUpOperation(p, 0, "it registered again")
+		case p.told:
+			m.forgetOperation(p)
+		default:
+			a.missing = append(a.missing, p)
+		}
+	}
+}
+
+// askForMissing has an agent answer on its new link, when something is missing.
+func (m *Machine) askForMissing(a *agent) {
+	if len(a.missing) > 0 {
+		m.send(a.link, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Ping{Ping: &linkv1.Ping{}}})
+	}
+}
+
+// dropMissing gives up what never reached an agent, which has answered on its new
+// link.
+func (m *Machine) dropMissing(a *agent) {
+	for _, p := range a.missing {
+		if a.operations[p.uuid] == p && !p.told {
 			m.giveUpOperation(p, mezzov1.OperationState_OPERATION_DROPPED, "it never reached the agent")
 		}
 	}
+	a.missing = nil
 }
 
 // giveUpOperation ends an operation of which nothing more will be heard.

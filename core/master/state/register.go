@@ -67,6 +67,7 @@ func (m *Machine) linkMessage(in LinkMessage) {
 	}
 	switch msg := in.Message.GetMessage().(type) {
 	case *linkv1.AgentMessage_Pong:
+		m.dropMissing(a)
 	case *linkv1.AgentMessage_Update:
 		m.statusUpdate(a, msg.Update)
 	case *linkv1.AgentMessage_ExecutorExited:
@@ -338,6 +339,7 @@ func (m *Machine) arrive(a *agent, l *link, reg *registration) {
 		m.retireExecutor(e) // one that was reported after its last task ended
 	}
 	m.send(l, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Registered{Registered: answer}})
+	m.askForMissing(a)
 	for _, k := range found.kills {
 		m.send(l, &linkv1.MasterMessage{Message: &linkv1.MasterMessage_Kill{Kill: k}})
 	}
