@@ -146,11 +146,6 @@ func (m *Master) MinAllocatableQuantities() (sets []resource.Quantities) {
 	return sets
 }
 
-// AgentPingTimeout is how long an agent may be silent before it is unreachable.
-func (m *Master) AgentPingTimeout() time.Duration {
-	return m.AgentPingInterval * time.Duration(m.AgentPingTimeouts)
-}
-
 // Revocation bounds what an allocator may take back from running work.
 type Revocation struct {
 	Enabled bool

@@ -98,9 +98,6 @@ func TestLoadNothing(t *testing.T) {
 	if got := master.Allocator.Binary(master.PluginDir); got != "/opt/bin/plugins/mezzo-allocator-drf" {
 		t.Errorf("allocator is %s", got)
 	}
-	if got := master.AgentPingTimeout().String(); got != "1m15s" {
-		t.Errorf("an agent is unreachable after %s", got)
-	}
 	if _, diags := file.ForAgent(Defaults{}); !diags.HasErrors() {
 		t.Error("no data directory, and no error")
 	}

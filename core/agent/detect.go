@@ -19,12 +19,12 @@ import (
 
 const mebibyte = 1 << 20
 
-// Detect finds what the machine has to give: its processors, its memory and the
+// detect finds what the machine has to give: its processors, its memory and the
 // disk of dir less a reserve for the system (1 GiB and 5 GiB; half of it on a
 // small machine), ports that the kernel does not give to outgoing connections,
 // and GPUs where there are any. An agent that is itself in a cgroup with limits
 // has no more processors and memory to give than those.
-func Detect(dir string) (resource.Resources, error) {
+func detect(dir string) (resource.Resources, error) {
 	m := machine{root: "/", processors: runtime.NumCPU()}
 	memory, err := m.memory()
 	if err != nil {

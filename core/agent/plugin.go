@@ -40,10 +40,10 @@ type launchSpec struct {
 	Config   json.RawMessage `json:"config,omitempty"`
 }
 
-// StartPlugin starts an isolator's plugin in the host, which stops it. The
+// startPlugin starts an isolator's plugin in the host, which stops it. The
 // errors are the host's. OnUp, OnDown and OnStatus of the spec are called
 // besides.
-func StartPlugin(ctx context.Context, host *pluginhost.Host, spec pluginhost.Spec) (*Plugin, error) {
+func startPlugin(ctx context.Context, host *pluginhost.Host, spec pluginhost.Spec) (*Plugin, error) {
 	p := &Plugin{name: spec.Name, host: host, changed: make(chan struct{})}
 	p.active = &incarnation{spec: spec, state: IsolatorState{Reason: "has not started yet"}}
 	p.publish()
@@ -160,9 +160,9 @@ func (p *Plugin) setLogLevel(level string) {
 	instance.SetLogLevel(level)
 }
 
-// RevivePlugin starts an isolator from what StartPlugin reported as its Spec
+// revivePlugin starts an isolator from what startPlugin reported as its Spec
 // once.
-func RevivePlugin(ctx context.Context, host *pluginhost.Host, name string, spec []byte) (*Plugin, error) {
+func revivePlugin(ctx context.Context, host *pluginhost.Host, name string, spec []byte) (*Plugin, error) {
 	var launch launchSpec
 	if err := json.Unmarshal(spec, &launch); err != nil {
 		return nil, fmt.Errorf("isolator %s: how it was launched is not what an agent wrote: %w", name, err)
@@ -170,7 +170,7 @@ func RevivePlugin(ctx context.Context, host *pluginhost.Host, name string, spec 
 	if launch.Version != 1 {
 		return nil, fmt.Errorf("isolator %s: how it was launched is written in form %d, this agent reads form 1", name, launch.Version)
 	}
-	return StartPlugin(ctx, host, pluginhost.Spec{
+	return startPlugin(ctx, host, pluginhost.Spec{
 		Kind: pluginv1.Kind_KIND_ISOLATOR, Name: name, Path: launch.Path, Checksum: launch.Checksum, Place: "the agent's checkpoint",
 		Configure: func(*pluginv1.Schema) ([]byte, error) {
 			if len(launch.Config) == 0 {

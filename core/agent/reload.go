@@ -128,7 +128,7 @@ func (s *Service) prepareIsolators(ctx context.Context, next *config.Agent) (add
 		spec := pluginhost.FromConfig(block, next.PluginDir)
 		plugin := s.plugin(block.Name)
 		if plugin == nil {
-			if plugin, err = StartPlugin(ctx, s.host, spec); err != nil {
+			if plugin, err = startPlugin(ctx, s.host, spec); err != nil {
 				break
 			}
 			s.mu.Lock()

@@ -128,7 +128,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 	s.adapters = s.newAdapters(hostname)
 	var isolators []Isolator
 	for _, block := range s.o.Config.Isolators {
-		p, err := StartPlugin(ctx, s.host, pluginhost.FromConfig(block, s.o.Config.PluginDir))
+		p, err := startPlugin(ctx, s.host, pluginhost.FromConfig(block, s.o.Config.PluginDir))
 		if err != nil {
 			return err
 		}
@@ -309,7 +309,7 @@ func (s *Service) dialer() (func(string) (*grpc.ClientConn, error), error) {
 func (s *Service) revive(name string, spec []byte) (Isolator, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	p, err := RevivePlugin(ctx, s.host, name, spec)
+	p, err := revivePlugin(ctx, s.host, name, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -339,7 +339,7 @@ func (s *Service) resources() (resource.Resources, error) {
 	if dir == "" {
 		dir = c.DataDir
 	}
-	all, err := Detect(dir)
+	all, err := detect(dir)
 	if err != nil || s.o.ResourcesShare <= 1 {
 		return all, err
 	}

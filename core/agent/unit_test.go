@@ -77,7 +77,7 @@ func TestResourceLimitTypes(t *testing.T) {
 }
 
 func TestDetect(t *testing.T) {
-	r, err := Detect(filepath.Join(t.TempDir(), "not", "made", "yet"))
+	r, err := detect(filepath.Join(t.TempDir(), "not", "made", "yet"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -137,10 +137,6 @@ func Isolator(t *testing.T, open Open) { test(t, plugin.Isolator, open) }
 //	})
 func Framework(t *testing.T, open Open) { test(t, plugin.Framework, open) }
 
-// Base runs the suite that a plugin of whatever kind must pass, each check a
-// subtest.
-func Base(t *testing.T, open Open) { test(t, pluginv1.Kind_KIND_UNSPECIFIED, open) }
-
 // testPatience is for machines that run other tests at the same time.
 const testPatience = time.Minute
 

@@ -159,8 +159,8 @@ func TestFormsRoundTrip(t *testing.T) {
 		list := a.ToProto()
 		back, err := resource.FromProto(list)
 		check(t, err == nil && back.Equal(a), "v1 form is read back as %v: %v", back, err)
-		check(t, resource.ValidateAll(list) == nil, "invalid: %v", resource.ValidateAll(list))
 		for i, r := range list {
+			check(t, resource.Validate(r) == nil, "resource %d is invalid: %v", i, resource.Validate(r))
 			raw, err := proto.Marshal(r)
 			check(t, err == nil, "resource %d does not encode: %v", i, err)
 			again := new(mezzov1.Resource)

@@ -26,16 +26,6 @@ func Validate(r *mezzov1.Resource) error {
 	return nil
 }
 
-// ValidateAll checks each of them; the error says which it was.
-func ValidateAll(list []*mezzov1.Resource) error {
-	for i, r := range list {
-		if err := Validate(r); err != nil {
-			return fmt.Errorf("resource %d of %d: %w", i+1, len(list), err)
-		}
-	}
-	return nil
-}
-
 func validateKind(r *mezzov1.Resource) error {
 	if r.GetName() == "" {
 		return errors.New("a resource has no name")

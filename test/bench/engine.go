@@ -87,7 +87,7 @@ type measured struct {
 func (b *bench) measureEngine(name string, v workload.Variant, s size, rounds int) (measured, error) {
 	var m measured
 	before := heap()
-	w, err := workload.NewVariant(name, v, s.agents, s.frameworks, workload.Meter{Cycle: func(run func()) {
+	w, err := workload.New(name, v, s.agents, s.frameworks, workload.Meter{Cycle: func(run func()) {
 		var first, last runtime.MemStats
 		runtime.ReadMemStats(&first)
 		began := time.Now()

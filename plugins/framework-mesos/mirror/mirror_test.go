@@ -50,6 +50,21 @@ func task(id string, state mezzov1.TaskState) *operatorv1.WatchEvent {
 	}}}}
 }
 
+// next waits for changes.
+func next(t *testing.T, s *mirror.Subscription) ([]*mirror.Change, error) {
+	ctx := patient(t)
+	for {
+		if changes, err := s.Take(); len(changes) > 0 || err != nil {
+			return changes, err
+		}
+		select {
+		case <-s.Ready():
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
 func patient(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), mirrortest.Patience)
 	t.Cleanup(cancel)
@@ -114,7 +129,7 @@ func TestSubscriptionIsWhole(t *testing.T) {
 		}
 		seen := len(s.Snapshot.Framework("f").Tasks)
 		for seen < tasks {
-			changes, err := s.Next(patient(t))
+			changes, err := next(t, s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -147,7 +162,7 @@ func TestBrokenFeed(t *testing.T) {
 				t.Fatal(err)
 			}
 			master.Break(status.Error(c.code, "broken"))
-			if _, err := s.Next(patient(t)); !errors.Is(err, mirror.ErrNotReady) {
+			if _, err := next(t, s); !errors.Is(err, mirror.ErrNotReady) {
 				t.Errorf("the subscription ended with %v", err)
 			}
 			if c.kept {
@@ -190,13 +205,13 @@ func TestSlowSubscriber(t *testing.T) {
 		master.Tell(agent(fmt.Sprint("agent-with-a-long-name-", i)))
 	}
 	for seen := 0; seen < 100; {
-		changes, err := quick.Next(patient(t))
+		changes, err := next(t, quick)
 		if err != nil {
 			t.Fatal(err)
 		}
 		seen += len(changes)
 	}
-	if _, err := slow.Next(patient(t)); !errors.Is(err, mirror.ErrTooSlow) {
+	if _, err := next(t, slow); !errors.Is(err, mirror.ErrTooSlow) {
 		t.Errorf("the slow one ended with %v", err)
 	}
 }

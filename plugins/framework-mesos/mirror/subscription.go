@@ -100,20 +100,6 @@ func (s *Subscription) Take() ([]*Change, error) {
 	return changes, nil
 }
 
-// Next waits for changes.
-func (s *Subscription) Next(ctx context.Context) ([]*Change, error) {
-	for {
-		if changes, err := s.Take(); len(changes) > 0 || err != nil {
-			return changes, err
-		}
-		select {
-		case <-s.ready:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
 // Close ends the subscription.
 func (s *Subscription) Close() {
 	s.mirror.mu.Lock()

@@ -30,7 +30,7 @@ func cycles(b *testing.B, name string, v workload.Variant, agents, frameworks in
 	var applied time.Duration
 	var events int
 	base := heapBytes()
-	w, err := workload.NewVariant(name, v, agents, frameworks, workload.Meter{
+	w, err := workload.New(name, v, agents, frameworks, workload.Meter{
 		Cycle: func(run func()) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
@@ -129,7 +129,7 @@ func TestWorkloads(t *testing.T) {
 		for _, name := range workload.Names() {
 			for _, frameworks := range []int{max(1, v.Roles), 7} {
 				measured := 0
-				w, err := workload.NewVariant(name, v, 100, frameworks, workload.Meter{Cycle: func(run func()) { run(); measured++ }})
+				w, err := workload.New(name, v, 100, frameworks, workload.Meter{Cycle: func(run func()) { run(); measured++ }})
 				if err != nil {
 					t.Fatalf("%s, %+v, %d frameworks: %v", name, v, frameworks, err)
 				}

@@ -3,7 +3,7 @@
 // other: agents of 24 cpus, 4096 mem, 4096 disk and ports 31000-32000,
 // frameworks in the one role "*", no quota. It is pure: the caller measures.
 //
-//	w, err := workload.New("d", 10_000, 200, workload.Meter{Cycle: timed})
+//	w, err := workload.New("d", workload.Variant{}, 10_000, 200, workload.Meter{Cycle: timed})
 //	for range 9 {
 //		err = w.Round()
 //	}
@@ -107,12 +107,7 @@ type Workload struct {
 }
 
 // New sets a workload up. Its Apply is metered in rounds only.
-func New(name string, agents, frameworks int, meter Meter) (*Workload, error) {
-	return NewVariant(name, Variant{}, agents, frameworks, meter)
-}
-
-// NewVariant is New for a variant.
-func NewVariant(name string, v Variant, agents, frameworks int, meter Meter) (*Workload, error) {
+func New(name string, v Variant, agents, frameworks int, meter Meter) (*Workload, error) {
 	if !slices.Contains(Names(), name) {
 		return nil, fmt.Errorf("workload %q: want one of %v", name, Names())
 	}
