@@ -174,12 +174,13 @@ func TestChecks(t *testing.T) {
 	byHTTP.HealthCheck = every(&mezzov1.HealthCheck{
 		Type: mezzov1.HealthCheck_HTTP.Enum(), Http: &mezzov1.HealthCheck_HTTPCheckInfo{Port: port, Path: proto.String("/moved")},
 	})
-	byCommand := shellTask("command", "touch fine; sleep 1; rm fine; "+wait)
+	byCommand := shellTask("command", "touch fine; "+wait)
 	byCommand.HealthCheck = every(&mezzov1.HealthCheck{Command: &mezzov1.CommandInfo{Value: proto.String("test -e fine")}})
+	byCommand.HealthCheck.GracePeriodSeconds = proto.Float64(60) // until it has begun
 	slow := shellTask("slow", wait)
 	slow.HealthCheck = every(&mezzov1.HealthCheck{Command: &mezzov1.CommandInfo{Value: proto.String("sleep 1000")}})
 	slow.HealthCheck.TimeoutSeconds = proto.Float64(0.5)
-	looked := shellTask("looked", "sleep 1; touch late; "+wait)
+	looked := shellTask("looked", wait)
 	looked.Check = &mezzov1.CheckInfo{
 		Type: mezzov1.CheckInfo_COMMAND.Enum(), Command: &mezzov1.CheckInfo_Command{Command: &mezzov1.CommandInfo{Value: proto.String("test -e late || exit 7")}},
 		DelaySeconds: proto.Float64(0), IntervalSeconds: proto.Float64(0.1),
@@ -195,10 +196,18 @@ func TestChecks(t *testing.T) {
 	r.until("looked", "exit code 7", func(s *mezzov1.TaskStatus) bool {
 		return s.GetCheckStatus().GetCommand().ExitCode != nil && s.GetCheckStatus().GetCommand().GetExitCode() == 7
 	})
+	in := func(task string, command ...string) {
+		t.Helper()
+		if got := c.mezzo(append([]string{"exec", task, "--"}, command...)...); got.code != 0 {
+			t.Errorf("%v in %s: %+v", command, task, got)
+		}
+	}
+	in("looked", "touch", "late")
 	r.until("looked", "exit code 0", func(s *mezzov1.TaskStatus) bool {
 		return s.GetCheckStatus().GetCommand().ExitCode != nil && s.GetCheckStatus().GetCommand().GetExitCode() == 0
 	})
 	r.until("command", "healthy", healthy)
+	in("command", "rm", "fine")
 	for id, want := range map[string]string{"command": "exited with status 1", "slow": "no answer within 500ms"} {
 		s := r.until(id, "killed", ended)
 		if s.Healthy == nil || s.GetHealthy() || !strings.Contains(s.GetMessage(), want) {

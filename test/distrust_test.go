@@ -29,7 +29,8 @@ func TestMasterDistrustsItsAllocator(t *testing.T) {
 		{"spams", []string{"not_free"}, nil},
 		{"talks-nonsense", []string{"malformed"}, nil},
 		{"offers-dead-frameworks", []string{"unknown_framework", "framework_inactive"}, loseAFramework},
-		{"offers-lost-agents", []string{"unknown_agent"}, loseAnAgent},
+		// An allocator that was told once that the agent is inactive knows it.
+		{"offers-lost-agents", []string{"unknown_agent", "agent_inactive"}, loseAnAgent},
 	} {
 		t.Run(test.fault, func(t *testing.T) {
 			t.Parallel()
@@ -80,7 +81,15 @@ func TestMasterCutsAnAllocatorThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	c, _ := startBroken(t, "reads-nothing")
 	b := c.start("run", "--name", "late", "--", "sh", "-c", "echo up; exit 6")
-	if r := b.wait(); r.code != 6 { // by the snapshot of a later session
+	eventuallyWithin(t, 3*patience, "the session to be cut, and the task to run by the snapshot of a later one", func() bool {
+		select {
+		case <-b.ended:
+			return true
+		default:
+			return false
+		}
+	})
+	if r := b.wait(); r.code != 6 {
 		t.Errorf("got %+v, want exit 6", r)
 	}
 	if log := c.stderr.String(); !strings.Contains(log, "it has taken in nothing for") {
@@ -94,18 +103,20 @@ func TestMasterCutsAnAllocatorThatDoesNotRead(t *testing.T) {
 func startBroken(t *testing.T, fault string) (*cluster, string) {
 	t.Helper()
 	file := filepath.Join(tempDir(t), "master.hcl")
+	pings := ""
+	if fault == "offers-lost-agents" { // one that is lost is given up soon
+		pings = "  agent_ping_interval = \"1s\"\n  agent_ping_timeouts = 6\n"
+	}
 	text := fmt.Sprintf(`
 master {
-  agent_ping_interval = "500ms"
-  agent_ping_timeouts = 4
-}
+%s}
 
 allocator "broken" {
   config {
     fault = %q
   }
 }
-`, fault)
+`, pings, fault)
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -155,13 +166,7 @@ func (c *cluster) audit() {
 // restartAllocator kills the allocator's process, and waits for the next.
 func (c *cluster) restartAllocator() {
 	c.t.Helper()
-	pid, _ := c.plugin("allocator/broken")["pid"].(float64)
-	if pid == 0 {
-		c.t.Fatal("the allocator does not run")
-	}
-	if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
-		c.t.Fatal(err)
-	}
+	pid := float64(c.kill("allocator/broken"))
 	eventually(c.t, "the allocator to be back", func() bool {
 		now, _ := c.plugin("allocator/broken")["pid"].(float64)
 		return now > 0 && now != pid
@@ -205,14 +210,9 @@ func loseAnAgent(t *testing.T, c *cluster) {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
+		// Only then is it lost, and the work that follows is what is decided about.
 		eventually(t, "the agent to be given up", func() bool {
-			active := 0
-			for _, agent := range c.list("agents") {
-				if agent["state"] == "active" {
-					active++
-				}
-			}
-			return active == 1
+			return slices.ContainsFunc(c.list("agents"), func(agent map[string]any) bool { return agent["state"] == "unreachable" })
 		})
 		return
 	}

@@ -106,13 +106,16 @@ func TestAllocatorThatMisbehaves(t *testing.T) {
 	m := start(t, o)
 	a := newAgent(t, "h1", "cpus:4;mem:4096")
 
-	first := make(chan uint64)
+	first, fall := make(chan uint64), make(chan struct{})
 	s.streams <- func(p *scripted) error {
 		first <- p.session
+		<-fall
 		return status.Error(codes.Internal, "it fell over")
 	}
 	before := await(t, "the first session", first)
 	a.connect(m.Addresses()["rpc"])
+	awaitStatus(t, m.operator(t), func(s *operatorv1.Status) bool { return s.Agents.GetActive() == 1 })
+	close(fall)
 
 	second := make(chan *scripted)
 	s.streams <- func(p *scripted) error {
