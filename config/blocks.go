@@ -46,7 +46,7 @@ type agentBlock struct {
 var logLevels = []string{"trace", "debug", "info", "warn", "error"}
 
 var rootSchema = schema(topAttributes,
-	"master", "agent", "tls", "telemetry", "election *", "registry *", "role *",
+	"master", "agent", "tls", "authorization", "telemetry", "election *", "registry *", "role *",
 	"allocator *", "isolator *", "framework *")
 
 // decode reads the whole of a configuration.
@@ -69,6 +69,9 @@ func (f *File) decode(d *decoder, body hcl.Body) {
 	}
 	if block := d.single(blocks, "tls"); block != nil {
 		f.explicitTLS = d.tls(block)
+	}
+	if block := d.single(blocks, "authorization"); block != nil {
+		f.authorization = d.authorization(block)
 	}
 	if block := d.single(blocks, "telemetry"); block != nil {
 		f.tracing = d.telemetry(block)

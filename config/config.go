@@ -108,9 +108,11 @@ type Master struct {
 	TLS        *TLS // nil: plain text
 	// Insecure allows listeners beyond loopback without TLS.
 	Insecure bool
-	Election Election
-	Registry Registry
-	Roles    []Role // in file order
+	// Authorization is who may do what; nil: everybody everything.
+	Authorization *Authorization
+	Election      Election
+	Registry      Registry
+	Roles         []Role // in file order
 
 	Allocator  *Plugin  // never nil
 	Frameworks []Plugin // in file order
@@ -293,9 +295,11 @@ type Agent struct {
 
 	TLS      *TLS
 	Insecure bool
-	LogLevel string
-	LogJSON  bool
-	Tracing  *Tracing // nil: none
+	// Authorization is who may do what; nil: everybody everything.
+	Authorization *Authorization
+	LogLevel      string
+	LogJSON       bool
+	Tracing       *Tracing // nil: none
 }
 
 // Fetcher is how an agent fetches what tasks' URIs name.

@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/mezzo-os/mezzo/core/authorization"
 )
 
 // manual is docs/configuration.md by heading.
@@ -87,13 +89,18 @@ func names(s ...*hcl.BodySchema) (attributes []string) {
 	return attributes
 }
 
+// union is a section's words where it describes a block and one within it.
+func union(outer, inner *hcl.BodySchema) *hcl.BodySchema {
+	return &hcl.BodySchema{Attributes: slices.Concat(outer.Attributes, inner.Attributes), Blocks: slices.Concat(outer.Blocks, inner.Blocks)}
+}
+
 // TestManualKnowsEveryWord is that the manual has every attribute and block, and
 // no other.
 func TestManualKnowsEveryWord(t *testing.T) {
 	m := readManual(t)
 	for heading, s := range map[string]*hcl.BodySchema{
 		"Top level": rootSchema, "master": masterSchema, "revocation": revocationSchema, "domain": domainSchema, "agent": agentSchema, "fetcher": fetcherSchema,
-		"tls": tlsSchema, "telemetry": tracingSchema, "role": roleSchema, "Plugin blocks": pluginSchema, "The lock file": lockSchema,
+		"tls": tlsSchema, "authorization": union(authorizationSchema, ruleSchema), "telemetry": tracingSchema, "role": roleSchema, "Plugin blocks": pluginSchema, "The lock file": lockSchema,
 	} {
 		m.check(t, heading, names(s))
 		for _, block := range s.Blocks {
@@ -138,6 +145,7 @@ func TestManualTables(t *testing.T) {
 		{"fetcher", [][]attribute{fetcherAttributes}},
 		{"secrets", [][]attribute{secretsAttributes}},
 		{"tls", [][]attribute{tlsAttributes}},
+		{"authorization", [][]attribute{authorizationAttributes, ruleAttributes}},
 		{"telemetry", [][]attribute{tracingAttributes}},
 		{"election", [][]attribute{zookeeperAttributes}},
 		{"registry", [][]attribute{bboltAttributes, registryZookeeperAttributes}},
@@ -170,6 +178,7 @@ func TestManualTables(t *testing.T) {
 			text += "\n## " + after
 		}
 	}
+	text = withActions(text)
 	switch {
 	case *update:
 		if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
@@ -178,6 +187,27 @@ func TestManualTables(t *testing.T) {
 	case text != string(src):
 		t.Errorf("%s is not what the schema says; go test ./config -run TestManualTables -update writes it:\n%s", page, cmp.Diff(string(src), text))
 	}
+}
+
+// withActions is the manual with the table of actions that there are.
+func withActions(manual string) string {
+	const head = "| Allows to | Action | Has |\n|---|---|---|\n"
+	before, rest, _ := strings.Cut(manual, head)
+	_, after, _ := strings.Cut(rest, "\n\n")
+	var rows strings.Builder
+	for _, a := range authorization.Actions {
+		var has []string
+		for _, part := range []struct {
+			name string
+			has  bool
+		}{{"role", a.Role}, {"user", a.User}, {"owner", a.Owner}} {
+			if part.has {
+				has = append(has, part.name)
+			}
+		}
+		fmt.Fprintf(&rows, "| %s | `%s` | %s |\n", a.Meaning, a.Name, strings.Join(has, ", "))
+	}
+	return before + head + rows.String() + "\n" + after
 }
 
 // TestManualShowsPluginSettings is that an example sets every setting of the plugins

@@ -33,18 +33,19 @@ type File struct {
 	paths   []string // the files, in the order read
 	sources map[string]*hcl.File
 
-	base        base
-	master      masterBlock
-	agent       agentBlock
-	roles       []Role
-	election    *Election
-	registry    *Registry
-	allocator   *Plugin
-	isolators   []Plugin
-	frameworks  []Plugin // at the top: for every process of this file
-	explicitTLS *TLS
-	tracing     *Tracing
-	pinned      map[string]LockEntry // by plugin id
+	base          base
+	master        masterBlock
+	agent         agentBlock
+	roles         []Role
+	election      *Election
+	registry      *Registry
+	allocator     *Plugin
+	isolators     []Plugin
+	frameworks    []Plugin // at the top: for every process of this file
+	explicitTLS   *TLS
+	tracing       *Tracing
+	authorization *Authorization
+	pinned        map[string]LockEntry // by plugin id
 }
 
 // Load reads configuration files: each path is a file, or a directory whose

@@ -93,6 +93,19 @@ var tlsAttributes = []attribute{
 	{name: "key", required: true, kind: "path", standard: "none; must be written", meaning: "Its private key (PEM)"},
 }
 
+var authorizationAttributes = []attribute{
+	{name: "default", kind: "`deny` or `allow`", standard: "`\"deny\"`", meaning: "What holds where no rule matches"},
+}
+
+var ruleAttributes = []attribute{
+	{name: "effect", kind: "`allow` or `deny`", standard: "`\"allow\"`", meaning: "What the rule does when it matches"},
+	{name: "principals", required: true, kind: "list of patterns", standard: "none; must be written", meaning: "Who asks. `nobody` is a caller without certificate and credential; the `*` of a rule that allows does not mean it"},
+	{name: "actions", required: true, kind: "list of actions", standard: "none; must be written", meaning: "What is asked for; `\"*\"` is everything"},
+	{name: "roles", kind: "list of patterns", standard: "not looked at", meaning: "In which role. What has none is not matched"},
+	{name: "users", kind: "list of patterns", standard: "not looked at", meaning: "As which user of the operating system. What has none is not matched"},
+	{name: "owners", kind: "list of patterns", standard: "not looked at", meaning: "Whose it is: the principal of the framework, or of who reserved or created. `self` is who asks"},
+}
+
 var tracingAttributes = []attribute{
 	{name: "endpoint", required: true, kind: "text", standard: "none; must be written", meaning: "The collector: `http://host:port`, or `https://host:port` for TLS. Plain text goes to this machine only, unless `insecure` is written"},
 	{name: "protocol", kind: "text", standard: "`\"grpc\"`", meaning: "`grpc` (OTLP over gRPC, port 4317 as a rule) or `http/protobuf` (OTLP over HTTP, port 4318)"},

@@ -20,6 +20,8 @@ func (f *File) ForMaster(defaults Defaults) (*Master, hcl.Diagnostics) {
 	m.DataDir, m.PluginDir = f.directories(d, defaults)
 	m.TLS, m.Insecure = f.explicitTLS, m.Insecure || f.base.insecure
 	m.LogLevel, m.LogJSON, m.Tracing = f.base.logLevel, f.base.logJSON, f.tracing
+	m.Authorization = f.authorization
+	d.strangers(m.Authorization, m.TLS)
 	d.checkListeners(f.master.listeners, m.TLS != nil || m.Insecure)
 
 	m.Election = Election{Kind: standalone}
@@ -66,6 +68,8 @@ func (f *File) ForAgent(defaults Defaults) (*Agent, hcl.Diagnostics) {
 	}
 	a.TLS, a.Insecure = f.explicitTLS, a.Insecure || f.base.insecure
 	a.LogLevel, a.LogJSON, a.Tracing = f.base.logLevel, f.base.logJSON, f.tracing
+	a.Authorization = f.authorization
+	d.strangers(a.Authorization, a.TLS)
 	d.checkListeners(f.agent.listeners, a.TLS != nil || a.Insecure)
 
 	a.Masters = slices.Clone(a.Masters)

@@ -117,10 +117,14 @@ func (a *Agent) target(ctx context.Context, start *operatorv1.ExecStart) (*state
 			return nil, err
 		}
 		container, name = t.Container, "task "+t.ID
-		object = rpc.Object{ID: t.ID, FrameworkID: t.FrameworkID, Role: t.Role}
+		object = objectOf(t)
 	}
 	var plan *state.Plan
-	if err := a.query(ctx, func(m *state.Machine) { plan = m.Running(container) }); err != nil {
+	if err := a.query(ctx, func(m *state.Machine) {
+		if plan = m.Running(container); plan != nil {
+			object.Owner = m.Owner(plan.Task.GetFrameworkId())
+		}
+	}); err != nil {
 		return nil, err
 	}
 	if plan != nil {

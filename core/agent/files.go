@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/core/agent/state"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -82,7 +83,12 @@ func (a *Agent) openIn(ctx context.Context, name string) (*os.File, fs.FileInfo,
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := a.authorize(ctx, rpc.ReadSandbox, rpc.Object{ID: p.executor, FrameworkID: p.framework}); err != nil {
+	var holder state.Holder
+	if err := a.query(ctx, func(m *state.Machine) { holder = m.Holder(p.framework, p.executor) }); err != nil {
+		return nil, nil, edge(err)
+	}
+	object := rpc.Object{ID: p.executor, FrameworkID: p.framework, Role: holder.Role, User: holder.User, Owner: holder.Owner}
+	if err := a.authorize(ctx, rpc.ReadSandbox, object); err != nil {
 		return nil, nil, err
 	}
 	root, err := a.work.open(p.sandbox)

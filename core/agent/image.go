@@ -94,7 +94,7 @@ func (a *Agent) ListImages(ctx context.Context, r *operatorv1.ListImagesRequest)
 
 // RemoveImage has the first isolator that has an image forget it.
 func (a *Agent) RemoveImage(ctx context.Context, r *operatorv1.RemoveImageRequest) (*operatorv1.RemoveImageResponse, error) {
-	if err := a.authorize(ctx, rpc.Administer, rpc.Object{ID: "image"}); err != nil {
+	if err := a.authorize(ctx, rpc.ManageImage, rpc.Object{ID: "image"}); err != nil {
 		return nil, err
 	}
 	if r.GetName() == "" {
@@ -119,7 +119,7 @@ func (a *Agent) RemoveImage(ctx context.Context, r *operatorv1.RemoveImageReques
 // PruneImages has isolators forget the images that nobody uses and nobody wants
 // to be kept.
 func (a *Agent) PruneImages(ctx context.Context, r *operatorv1.PruneImagesRequest) (*operatorv1.PruneImagesResponse, error) {
-	if err := a.authorize(ctx, rpc.Administer, rpc.Object{ID: "image"}); err != nil {
+	if err := a.authorize(ctx, rpc.ManageImage, rpc.Object{ID: "image"}); err != nil {
 		return nil, err
 	}
 	shelves, err := a.imageShelves(ctx, r.GetIsolator())
@@ -172,7 +172,7 @@ func (a *Agent) ImportImage(stream grpc.ClientStreamingServer[operatorv1.ImportI
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(a.life, cancel)()
-	if err := a.authorize(ctx, rpc.Administer, rpc.Object{ID: "image"}); err != nil {
+	if err := a.authorize(ctx, rpc.ManageImage, rpc.Object{ID: "image"}); err != nil {
 		return err
 	}
 	first, err := stream.Recv()

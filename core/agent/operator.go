@@ -43,6 +43,11 @@ func (a *Agent) authorize(ctx context.Context, action rpc.Action, object rpc.Obj
 	return edge(a.options.Authorizer.Authorize(ctx, rpc.PrincipalFrom(ctx), action, object))
 }
 
+// objectOf is a task, for who decides about access to it.
+func objectOf(t state.TaskView) rpc.Object {
+	return rpc.Object{ID: t.ID, FrameworkID: t.FrameworkID, Role: t.Role, User: t.User, Owner: t.Owner}
+}
+
 // GetState serves what the agent shows of itself.
 func (a *Agent) GetState(ctx context.Context, q *operatorv1.GetAgentStateRequest) (*operatorv1.AgentStateResponse, error) {
 	if err := a.authorize(ctx, rpc.ViewCluster, rpc.Object{}); err != nil {
@@ -159,7 +164,7 @@ func (a *Agent) Logs(r *operatorv1.LogsRequest, stream grpc.ServerStreamingServe
 	if err != nil {
 		return err
 	}
-	if err := a.authorize(ctx, rpc.ReadSandbox, rpc.Object{ID: t.ID, FrameworkID: t.FrameworkID, Role: t.Role}); err != nil {
+	if err := a.authorize(ctx, rpc.ReadSandbox, objectOf(t)); err != nil {
 		return err
 	}
 	name := "stdout"

@@ -65,6 +65,10 @@ func (s *Service) ReloadOn(ctx context.Context, signals <-chan os.Signal) {
 func (s *Service) apply(ctx context.Context, next *config.Agent, out *operatorv1.ReloadResponse) error {
 	now := &s.config
 	changes := (*reload.Changes)(&out.Changes)
+	policy, err := next.Authorization.Policy()
+	if err != nil {
+		return fmt.Errorf("authorization: %w", err)
+	}
 	adapters, err := s.adapters.Prepare(ctx, next.Frameworks, next.PluginDir)
 	if err != nil {
 		return err
@@ -96,6 +100,9 @@ func (s *Service) apply(ctx context.Context, next *config.Agent, out *operatorv1
 	for _, block := range next.Isolators {
 		s.plugin(block.Name).setLogLevel(block.LogLevel)
 	}
+	reload.Authorization(changes, now.Authorization, next.Authorization)
+	s.policy.Set(policy)
+	now.Authorization = next.Authorization
 	if now.LogLevel != next.LogLevel {
 		changes.Add("log_level", now.LogLevel, next.LogLevel)
 		s.logLevel.Configure(next.LogLevel)

@@ -24,6 +24,7 @@ import (
 	"github.com/mezzo-os/mezzo/core/adapter"
 	"github.com/mezzo-os/mezzo/core/agent/fetcher"
 	"github.com/mezzo-os/mezzo/core/agent/state"
+	"github.com/mezzo-os/mezzo/core/authorization"
 	elect "github.com/mezzo-os/mezzo/core/election/zookeeper"
 	"github.com/mezzo-os/mezzo/core/http"
 	"github.com/mezzo-os/mezzo/core/loglevel"
@@ -58,7 +59,7 @@ type ServiceOptions struct {
 	// Reread reads the configuration again, for Reload. The settings are nil when
 	// there is an error; the file is never nil. Nil: there is none to read.
 	Reread func() (*config.Agent, *config.File, hcl.Diagnostics)
-	// Authorizer decides who may do what; nil: rpc.AllowAll.
+	// Authorizer decides who may do what; nil: the configuration's rules.
 	Authorizer rpc.Authorizer
 	// EndTasks ends all tasks when the agent is stopped. Otherwise they run on,
 	// for the next agent to recover.
@@ -87,6 +88,7 @@ type Service struct {
 	reloader *reload.Reloader[config.Agent]
 	config   config.Agent // what counts now; changed by a reload alone
 	logLevel *loglevel.Switch
+	policy   *authorization.Switch // the configuration's
 
 	mu      sync.Mutex
 	plugins map[string]*Plugin // isolators by name, retired ones too
@@ -98,10 +100,15 @@ func NewService(ctx context.Context, o ServiceOptions) (*Service, error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
-	if o.Authorizer == nil {
-		o.Authorizer = rpc.AllowAll{}
+	policy, err := o.Config.Authorization.Policy()
+	if err != nil {
+		return nil, fmt.Errorf("agent: authorization: %w", err)
 	}
-	s := &Service{o: o, calls: metric.NewCalls(), ready: make(chan struct{}), config: o.Config, plugins: map[string]*Plugin{}}
+	rules := authorization.NewSwitch(policy)
+	if o.Authorizer == nil {
+		o.Authorizer = rules
+	}
+	s := &Service{o: o, policy: rules, calls: metric.NewCalls(), ready: make(chan struct{}), config: o.Config, plugins: map[string]*Plugin{}}
 	s.reloader = &reload.Reloader[config.Agent]{Logger: o.Logger, Reread: o.Reread, Ready: s.readiness, Apply: s.apply}
 	if err := s.open(ctx); err != nil {
 		s.close()
@@ -167,6 +174,9 @@ func (s *Service) listen() (err error) {
 	s.http, err = http.Listen(http.Options{
 		Title: "Mezzo agent", Address: c.HTTP, TLS: files, Insecure: c.Insecure, Logger: httpLogger,
 		Metrics: prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return s.agent.metrics.all().Gather() }),
+		View: func(ctx context.Context) error {
+			return s.o.Authorizer.Authorize(ctx, rpc.PrincipalFrom(ctx), rpc.ViewCluster, rpc.Object{})
+		},
 		Healthy: s.healthy, Ready: s.checks, Queries: map[string]http.Query{"state": {One: s.queryState}},
 	})
 	return err
@@ -232,7 +242,8 @@ func (s *Service) queryState(ctx context.Context, _ url.Values) (proto.Message, 
 	if err := s.readiness(); err != nil {
 		return nil, err
 	}
-	return s.agent.GetState(ctx, &operatorv1.GetAgentStateRequest{})
+	v, err := s.agent.GetState(ctx, &operatorv1.GetAgentStateRequest{})
+	return v, rpc.FromStatus(err)
 }
 
 func (s *Service) newAgent(hostname string, isolators []Isolator) (*Agent, error) {

@@ -75,9 +75,21 @@ func (a *Agent) ask(ctx context.Context, id string, input func(request uint64) s
 	}
 }
 
+// authorizeContainer asks whether the caller may run, or remove, such a container
+// of that user; empty: of the one of the container named of, or of nobody in
+// particular.
+func (a *Agent) authorizeContainer(ctx context.Context, id, user, of string) error {
+	if user == "" {
+		if err := a.query(ctx, func(m *state.Machine) { user = m.StandaloneUser(of) }); err != nil {
+			return edge(err)
+		}
+	}
+	return a.authorize(ctx, rpc.RunContainer, rpc.Object{ID: id, User: user})
+}
+
 // LaunchContainer runs an operator's command in a container of its own.
 func (a *Agent) LaunchContainer(ctx context.Context, q *operatorv1.LaunchContainerRequest) (*operatorv1.LaunchContainerResponse, error) {
-	if err := a.authorize(ctx, rpc.RunTask, rpc.Object{ID: q.GetContainerId(), User: q.GetCommand().GetUser()}); err != nil {
+	if err := a.authorizeContainer(ctx, q.GetContainerId(), q.GetCommand().GetUser(), ""); err != nil {
 		return nil, err
 	}
 	answer, err := a.ask(ctx, q.GetContainerId(), func(request uint64) state.Input {
@@ -111,7 +123,7 @@ func (a *Agent) WaitContainer(ctx context.Context, q *operatorv1.WaitContainerRe
 
 // RemoveContainer removes what is left of such a container.
 func (a *Agent) RemoveContainer(ctx context.Context, q *operatorv1.RemoveContainerRequest) (*operatorv1.RemoveContainerResponse, error) {
-	if err := a.authorize(ctx, rpc.RunCommand, rpc.Object{ID: q.GetContainerId()}); err != nil {
+	if err := a.authorizeContainer(ctx, q.GetContainerId(), "", q.GetContainerId()); err != nil {
 		return nil, err
 	}
 	_, err := a.ask(ctx, q.GetContainerId(), func(request uint64) state.Input {

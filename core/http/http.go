@@ -84,6 +84,8 @@ type Options struct {
 	Logger   hclog.Logger
 	// Metrics are served at /metrics; nil: none.
 	Metrics prometheus.Gatherer
+	// View says why a caller may not see the metrics; nil: all may.
+	View func(context.Context) error
 	// Healthy says why the process does not work, so that nothing but its end helps;
 	// nil: it always does.
 	Healthy func(context.Context) error
@@ -182,7 +184,16 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /healthz", s.healthy)
 	mux.HandleFunc("GET /readyz", s.ready)
 	if s.options.Metrics != nil {
-		mux.Handle("GET /metrics", promhttp.HandlerFor(s.options.Metrics, promhttp.HandlerOpts{Timeout: queryTimeout}))
+		metrics := promhttp.HandlerFor(s.options.Metrics, promhttp.HandlerOpts{Timeout: queryTimeout})
+		mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+			if s.options.View != nil {
+				if err := s.options.View(r.Context()); err != nil {
+					Error(w, err)
+					return
+				}
+			}
+			metrics.ServeHTTP(w, r)
+		})
 	}
 	for name, query := range s.options.Queries {
 		mux.HandleFunc("GET /v1/"+name, func(w http.ResponseWriter, r *http.Request) { s.query(w, r, query) })

@@ -139,13 +139,13 @@ func (p *probeAdapter) put(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, err)
 }
 
-// ask asks the core for its status as somebody.
+// ask asks the core for its plugins as somebody.
 func (p *probeAdapter) ask(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	if who := r.FormValue("principal"); who != "" {
 		ctx = framework.WithPrincipal(ctx, who)
 	}
-	_, err := p.core.Operator().GetStatus(ctx, &operatorv1.GetStatusRequest{})
+	_, err := p.core.Operator().ListPlugins(ctx, &operatorv1.ListPluginsRequest{})
 	fmt.Fprintln(w, err)
 }
 
@@ -477,7 +477,7 @@ func TestPrincipalIsBelievedOfAdaptersOnly(t *testing.T) {
 		}
 	}
 	ctx := metadata.AppendToOutgoingContext(t.Context(), framework.PrincipalKey, "ann")
-	if _, err := m.operator(t).GetStatus(ctx, &operatorv1.GetStatusRequest{}); err == nil || !strings.Contains(err.Error(), "PermissionDenied") {
+	if _, err := m.operator(t).ListPlugins(ctx, &operatorv1.ListPluginsRequest{}); err == nil || !strings.Contains(err.Error(), "PermissionDenied") {
 		t.Errorf("somebody who says by himself that he is ann: %v", err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 // DrainAgent takes an agent out of service and ends its tasks.
 func (s *operatorService) DrainAgent(ctx context.Context, q *operatorv1.DrainAgentRequest) (*operatorv1.DrainAgentResponse, error) {
-	if err := s.master.authorize(ctx, rpc.Administer, rpc.Object{ID: "agent drain"}); err != nil {
+	if err := s.master.authorize(ctx, rpc.ManageAgent, rpc.Object{ID: "agent drain"}); err != nil {
 		return nil, err
 	}
 	var grace *time.Duration
@@ -34,7 +34,7 @@ func (s *operatorService) DrainAgent(ctx context.Context, q *operatorv1.DrainAge
 
 // DeactivateAgent has an agent not offered any more.
 func (s *operatorService) DeactivateAgent(ctx context.Context, q *operatorv1.DeactivateAgentRequest) (*operatorv1.DeactivateAgentResponse, error) {
-	if err := s.master.authorize(ctx, rpc.Administer, rpc.Object{ID: "agent deactivate"}); err != nil {
+	if err := s.master.authorize(ctx, rpc.ManageAgent, rpc.Object{ID: "agent deactivate"}); err != nil {
 		return nil, err
 	}
 	_, err := s.carryOut(ctx, func(r state.Request) state.Input { return state.DeactivateAgent{Request: r, AgentID: q.AgentId} })
@@ -43,7 +43,7 @@ func (s *operatorService) DeactivateAgent(ctx context.Context, q *operatorv1.Dea
 
 // ReactivateAgent puts an agent back into service.
 func (s *operatorService) ReactivateAgent(ctx context.Context, q *operatorv1.ReactivateAgentRequest) (*operatorv1.ReactivateAgentResponse, error) {
-	if err := s.master.authorize(ctx, rpc.Administer, rpc.Object{ID: "agent activate"}); err != nil {
+	if err := s.master.authorize(ctx, rpc.ManageAgent, rpc.Object{ID: "agent activate"}); err != nil {
 		return nil, err
 	}
 	_, err := s.carryOut(ctx, func(r state.Request) state.Input { return state.ReactivateAgent{Request: r, AgentID: q.AgentId} })
@@ -52,7 +52,7 @@ func (s *operatorService) ReactivateAgent(ctx context.Context, q *operatorv1.Rea
 
 // MarkAgentGone gives an agent up for good.
 func (s *operatorService) MarkAgentGone(ctx context.Context, q *operatorv1.MarkAgentGoneRequest) (*operatorv1.MarkAgentGoneResponse, error) {
-	if err := s.master.authorize(ctx, rpc.Administer, rpc.Object{ID: "agent gone"}); err != nil {
+	if err := s.master.authorize(ctx, rpc.ManageAgent, rpc.Object{ID: "agent gone"}); err != nil {
 		return nil, err
 	}
 	_, err := s.carryOut(ctx, func(r state.Request) state.Input { return state.MarkAgentGone{Request: r, AgentID: q.AgentId} })
@@ -87,7 +87,7 @@ func (s *operatorService) GetMaintenance(ctx context.Context, _ *operatorv1.GetM
 
 // SetMaintenanceSchedule replaces the whole schedule.
 func (s *operatorService) SetMaintenanceSchedule(ctx context.Context, q *operatorv1.SetMaintenanceScheduleRequest) (*operatorv1.SetMaintenanceScheduleResponse, error) {
-	if err := s.master.authorize(ctx, rpc.Administer, rpc.Object{ID: "maintenance schedule"}); err != nil {
+	if err := s.master.authorize(ctx, rpc.ManageAgent, rpc.Object{ID: "maintenance schedule"}); err != nil {
 		return nil, err
 	}
 	windows := make([]state.Window, len(q.Windows))
@@ -121,7 +121,7 @@ func (s *operatorService) StopMaintenance(ctx context.Context, q *operatorv1.Sto
 }
 
 func (s *operatorService) setMaintenance(ctx context.Context, verb string, list []*operatorv1.Machine, down bool) error {
-	if err := s.master.authorize(ctx, rpc.Administer, rpc.Object{ID: verb}); err != nil {
+	if err := s.master.authorize(ctx, rpc.ManageAgent, rpc.Object{ID: verb}); err != nil {
 		return err
 	}
 	machines, err := machineIDs(list)

@@ -28,6 +28,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/config"
 	"github.com/mezzo-os/mezzo/core/adapter"
+	"github.com/mezzo-os/mezzo/core/authorization"
 	"github.com/mezzo-os/mezzo/core/election"
 	"github.com/mezzo-os/mezzo/core/http"
 	"github.com/mezzo-os/mezzo/core/http/ui"
@@ -59,7 +60,7 @@ type Options struct {
 	Logger hclog.Logger
 	// Version is told to agents, schedulers and operators.
 	Version string
-	// Authorizer decides who may do what; nil: rpc.AllowAll.
+	// Authorizer decides who may do what; nil: the configuration's rules.
 	Authorizer rpc.Authorizer
 	// Allocator, when set, is used instead of a plugin's process: for tests
 	// and benchmarks.
@@ -85,6 +86,7 @@ type Master struct {
 	options    Options
 	logger     hclog.Logger
 	authorizer rpc.Authorizer
+	policy     *authorization.Switch // the configuration's
 	started    time.Time
 	mirror     *mirror
 	metrics    *metrics
@@ -132,9 +134,6 @@ func New(o Options) (m *Master, err error) {
 	if m.logger == nil {
 		m.logger = hclog.NewNullLogger()
 	}
-	if m.authorizer == nil {
-		m.authorizer = rpc.AllowAll{}
-	}
 	m.reloader = &reload.Reloader[config.Master]{Logger: m.logger, Reread: o.Reread, Ready: m.hasStarted, Apply: m.apply}
 	m.metrics = newMetrics(m.mirror, func() int {
 		if t := m.term.Load(); t != nil {
@@ -152,6 +151,14 @@ func New(o Options) (m *Master, err error) {
 	}()
 	if diags := o.Config.Check(); diags.HasErrors() {
 		return m, diags
+	}
+	policy, err := o.Config.Authorization.Policy()
+	if err != nil {
+		return m, fmt.Errorf("authorization: %w", err)
+	}
+	m.policy = authorization.NewSwitch(policy)
+	if m.authorizer == nil {
+		m.authorizer = m.policy
 	}
 	if err := os.MkdirAll(o.Config.DataDir, 0o755); err != nil {
 		return m, fmt.Errorf("data directory: %w", err)
@@ -214,7 +221,7 @@ func (m *Master) listen() (err error) {
 	m.ui = m.newUI(operator, tls)
 	m.http, err = http.Listen(http.Options{
 		Title: "Mezzo master", Address: c.HTTP, TLS: tls, Insecure: c.Insecure, Logger: httpLogger,
-		Metrics: m.metrics.all(), Healthy: m.healthy, Ready: m.readiness, Queries: queries(operator), Elsewhere: m.leadersHTTP, Handlers: m.ui.Handlers(),
+		Metrics: m.metrics.all(), Healthy: m.healthy, Ready: m.readiness, Queries: queries(operator), View: operator.view, Elsewhere: m.leadersHTTP, Handlers: m.ui.Handlers(),
 	})
 	return err
 }
@@ -384,10 +391,6 @@ func (m *Master) awaitTerm(ctx context.Context) (*term, error) {
 			return nil, ctx.Err()
 		}
 	}
-}
-
-func (m *Master) authorize(ctx context.Context, action rpc.Action, object rpc.Object) error {
-	return m.authorizer.Authorize(ctx, rpc.PrincipalFrom(ctx), action, object)
 }
 
 func unavailable(message string) error { return fmt.Errorf("%w: %s", rpc.ErrUnavailable, message) }

@@ -407,15 +407,25 @@ func (m *mirror) listPlugins() []*operatorv1.Plugin {
 	return listed(m, &m.plugins, nil, func(a, b *operatorv1.Plugin) int { return cmp.Compare(a.Id, b.Id) })
 }
 
-// frameworkUser is the user that a framework's tasks run as; empty when the
-// framework is not known.
-func (m *mirror) frameworkUser(id string) string {
+// framework is one framework; nil: it is not known.
+func (m *mirror) framework(id string) *state.FrameworkView {
 	m.view.RLock()
 	defer m.view.RUnlock()
-	if f := m.frameworks[id]; f != nil {
-		return f.Info.GetUser()
-	}
-	return ""
+	return m.frameworks[id]
+}
+
+// executor is one executor; nil: it is not known.
+func (m *mirror) executor(key state.ExecutorKey) *state.ExecutorView {
+	m.view.RLock()
+	defer m.view.RUnlock()
+	return m.executors[key]
+}
+
+// offer is one offer; nil: it is not known.
+func (m *mirror) offer(id string) *state.OfferView {
+	m.view.RLock()
+	defer m.view.RUnlock()
+	return m.offers[id]
 }
 
 // totals are sums over all agents that can be reached.

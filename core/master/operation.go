@@ -40,20 +40,45 @@ func (m *Master) authorizeOperation(ctx context.Context, framework string, op *m
 		return nil
 	}
 	asked := map[rpc.Object]bool{}
+	owners := operationOwners(op.GetType(), change)
 	for _, r := range slices.Concat(change.From, change.To) {
 		if !r.Kind.IsReserved() {
 			continue
 		}
 		object := rpc.Object{ID: cmp.Or(r.Kind.PersistenceID(), r.Kind.Name()), FrameworkID: framework, Role: r.Kind.Role()}
-		if asked[object] {
-			continue
-		}
-		asked[object] = true
-		if err := m.authorize(ctx, action, object); err != nil {
-			return err
+		for _, object.Owner = range owners {
+			if asked[object] {
+				continue
+			}
+			asked[object] = true
+			if err := m.authorize(ctx, action, object); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// operationOwners are the principals whose reservations or volumes an operation
+// changes, one at least: empty where it makes one, or its maker is not known.
+func operationOwners(kind mezzov1.Offer_Operation_Type, change operation.Change) []string {
+	var owners []string
+	for _, r := range change.From {
+		switch stack := r.Kind.Reservations(); kind {
+		case mezzov1.Offer_Operation_UNRESERVE:
+			if len(stack) > 0 {
+				owners = append(owners, stack[len(stack)-1].Principal)
+			}
+		case mezzov1.Offer_Operation_DESTROY, mezzov1.Offer_Operation_GROW_VOLUME, mezzov1.Offer_Operation_SHRINK_VOLUME:
+			if r.Kind.PersistenceID() != "" {
+				owners = append(owners, r.Kind.Disk().GetPersistence().GetPrincipal())
+			}
+		}
+	}
+	if len(owners) == 0 {
+		return []string{""}
+	}
+	return slices.Compact(slices.Sorted(slices.Values(owners)))
 }
 
 // deniedOperations asks for the operations of an ACCEPT, and gives why those are

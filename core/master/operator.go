@@ -26,14 +26,11 @@ func (s *operatorService) view(ctx context.Context) error {
 	return s.master.authorize(ctx, rpc.ViewCluster, rpc.Object{})
 }
 
-// GetStatus answers on standbys too: it is how the leader is found.
+// GetStatus answers on standbys too: it is how the leader is found. So who may
+// not see the cluster is told that, and no more.
 func (s *operatorService) GetStatus(ctx context.Context, _ *operatorv1.GetStatusRequest) (*operatorv1.Status, error) {
-	if err := s.view(ctx); err != nil {
-		return nil, err
-	}
 	m := s.master
-	s.catchUp(ctx)
-	out := &operatorv1.Status{Version: m.options.Version, Leadership: "standby", Plugins: m.mirror.listPlugins(), Started: timestamp(m.started)}
+	out := &operatorv1.Status{Version: m.options.Version, Leadership: "standby", Started: timestamp(m.started)}
 	if m.recovering() {
 		out.Leadership = "recovering"
 	}
@@ -47,6 +44,11 @@ func (s *operatorService) GetStatus(ctx context.Context, _ *operatorv1.GetStatus
 	if leader := m.leader.Load(); leader != nil {
 		out.Leader = endpointMessages(leader.Endpoints)
 	}
+	if s.view(ctx) != nil {
+		return out, nil
+	}
+	s.catchUp(ctx)
+	out.Plugins = m.mirror.listPlugins()
 	m.mirror.counts(out)
 	return out, nil
 }
@@ -130,7 +132,7 @@ func (s *operatorService) GetMetrics(ctx context.Context, _ *operatorv1.GetMetri
 
 // SetLogLevel answers on standbys too.
 func (s *operatorService) SetLogLevel(ctx context.Context, q *operatorv1.SetLogLevelRequest) (*operatorv1.LogLevel, error) {
-	if err := s.administer(ctx, "log_level", ""); err != nil {
+	if err := s.master.authorize(ctx, rpc.Administer, rpc.Object{ID: "log_level"}); err != nil {
 		return nil, err
 	}
 	answer, err := s.master.logLevel.Answer(q)
@@ -230,7 +232,7 @@ func orderError(e *state.OrderError) error {
 
 // KillTask asks a task to end, as its framework could.
 func (s *operatorService) KillTask(ctx context.Context, q *operatorv1.KillTaskRequest) (*operatorv1.KillTaskResponse, error) {
-	if err := s.master.authorize(ctx, rpc.KillTask, rpc.Object{ID: q.TaskId, FrameworkID: q.FrameworkId}); err != nil {
+	if err := s.master.authorizeAll(ctx, rpc.KillTask, s.master.taskObjects(ctx, q.FrameworkId, q.TaskId)); err != nil {
 		return nil, err
 	}
 	_, err := s.carryOut(ctx, func(r state.Request) state.Input {
@@ -244,7 +246,8 @@ func (s *operatorService) KillTask(ctx context.Context, q *operatorv1.KillTaskRe
 
 // Teardown ends a framework and all its tasks.
 func (s *operatorService) Teardown(ctx context.Context, q *operatorv1.TeardownRequest) (*operatorv1.TeardownResponse, error) {
-	if err := s.master.authorize(ctx, rpc.TeardownFramework, rpc.Object{ID: q.FrameworkId, FrameworkID: q.FrameworkId}); err != nil {
+	framework := s.master.knownFramework(ctx, q.FrameworkId)
+	if err := s.master.authorizeAll(ctx, rpc.TeardownFramework, frameworkObjects(framework, q.FrameworkId, q.FrameworkId)); err != nil {
 		return nil, err
 	}
 	_, err := s.carryOut(ctx, func(r state.Request) state.Input { return state.Teardown{Request: r, FrameworkID: q.FrameworkId} })

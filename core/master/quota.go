@@ -17,7 +17,7 @@ import (
 
 // SetQuota sets a role's guarantee, limit or both.
 func (s *operatorService) SetQuota(ctx context.Context, q *operatorv1.SetQuotaRequest) (*operatorv1.SetQuotaResponse, error) {
-	if err := s.administer(ctx, "quota set", q.Role); err != nil {
+	if err := s.master.authorize(ctx, rpc.UpdateQuota, rpc.Object{ID: "quota set", Role: q.Role}); err != nil {
 		return nil, err
 	}
 	guarantee, err := quantities("guarantee", q.Guarantee)
@@ -63,7 +63,7 @@ func (s *operatorService) GetQuota(ctx context.Context, q *operatorv1.GetQuotaRe
 
 // RemoveQuota forgets what operators have set of a role's quota.
 func (s *operatorService) RemoveQuota(ctx context.Context, q *operatorv1.RemoveQuotaRequest) (*operatorv1.RemoveQuotaResponse, error) {
-	if err := s.administer(ctx, "quota remove", q.Role); err != nil {
+	if err := s.master.authorize(ctx, rpc.UpdateQuota, rpc.Object{ID: "quota remove", Role: q.Role}); err != nil {
 		return nil, err
 	}
 	reply, err := s.carryOut(ctx, func(r state.Request) state.Input { return state.RemoveQuota{Request: r, Role: q.Role} })
@@ -77,7 +77,7 @@ func (s *operatorService) RemoveQuota(ctx context.Context, q *operatorv1.RemoveQ
 func (s *operatorService) SetWeights(ctx context.Context, q *operatorv1.SetWeightsRequest) (*operatorv1.SetWeightsResponse, error) {
 	weights := make([]state.RoleWeight, len(q.Weights))
 	for i, w := range q.Weights {
-		if err := s.administer(ctx, "weights set", w.Role); err != nil {
+		if err := s.master.authorize(ctx, rpc.UpdateWeight, rpc.Object{ID: "weights set", Role: w.Role}); err != nil {
 			return nil, err
 		}
 		if math.IsNaN(w.Weight) || w.Weight < 0 || w.Weight > 0 && w.Weight < 0.001 || w.Weight > 1e6 {
@@ -89,10 +89,6 @@ func (s *operatorService) SetWeights(ctx context.Context, q *operatorv1.SetWeigh
 		return nil, err
 	}
 	return &operatorv1.SetWeightsResponse{}, nil
-}
-
-func (s *operatorService) administer(ctx context.Context, verb, role string) error {
-	return s.master.authorize(ctx, rpc.Administer, rpc.Object{ID: verb, Role: role})
 }
 
 // quantities reads the amounts of a quota, zeros included; nil when unset.

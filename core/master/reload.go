@@ -42,6 +42,10 @@ func (m *Master) apply(ctx context.Context, next *config.Master, out *operatorv1
 		return err
 	}
 	now := m.config.Load()
+	policy, err := next.Authorization.Policy()
+	if err != nil {
+		return fmt.Errorf("authorization: %w", err)
+	}
 	live, session, restart := compare(now, next)
 	roles := compareRoles(now.Roles, next.Roles, m.setRoles())
 	applied := merge(now, next)
@@ -59,6 +63,7 @@ func (m *Master) apply(ctx context.Context, next *config.Master, out *operatorv1
 	}
 	out.Changes, out.Restart = changes, restart
 	m.config.Store(applied)
+	m.policy.Set(policy)
 	if now.LogLevel != applied.LogLevel {
 		m.logLevel.Configure(applied.LogLevel)
 	}
@@ -114,7 +119,7 @@ func merge(now, next *config.Master) *config.Master {
 	out.Revocation, out.Roles = next.Revocation, next.Roles
 	out.Allocator, out.PluginDir, out.LogLevel = next.Allocator, next.PluginDir, next.LogLevel
 	out.Frameworks = next.Frameworks
-	out.Files = next.Files
+	out.Authorization, out.Files = next.Authorization, next.Files
 	return &out
 }
 
@@ -130,6 +135,7 @@ func compare(now, next *config.Master) (live, session, restart reload.Changes) {
 	live.Compare("revocation enabled", now.Revocation.Enabled, next.Revocation.Enabled)
 	live.Compare("revocation min_grace", now.Revocation.MinGrace, next.Revocation.MinGrace)
 	live.Compare("revocation max_per_minute", now.Revocation.MaxPerMinute, next.Revocation.MaxPerMinute)
+	reload.Authorization(&live, now.Authorization, next.Authorization)
 	live.Compare("log_level", now.LogLevel, next.LogLevel)
 	live.Compare("plugin_dir", now.PluginDir, next.PluginDir)
 

@@ -1,7 +1,6 @@
 package master
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -139,11 +138,7 @@ func (s *schedulerService) authorizeSubscribe(ctx context.Context, call *schedul
 	if info == nil {
 		return fmt.Errorf("%w: SUBSCRIBE has no framework_info", rpc.ErrInvalid)
 	}
-	roles := info.GetRoles()
-	if len(roles) == 0 {
-		roles = []string{info.GetRole()}
-	}
-	for _, role := range roles {
+	for _, role := range frameworkRoles(info) {
 		object := rpc.Object{ID: info.GetName(), FrameworkID: info.GetId().GetValue(), Role: role, User: info.GetUser()}
 		if err := s.master.authorize(ctx, rpc.RegisterFramework, object); err != nil {
 			return err
@@ -213,9 +208,14 @@ func (s *schedulerService) authorizeCall(ctx context.Context, call *schedulerv1.
 	framework := call.GetFrameworkId().GetValue()
 	switch call.GetType() {
 	case schedulerv1.Call_TEARDOWN:
-		return s.master.authorize(ctx, rpc.TeardownFramework, rpc.Object{ID: framework, FrameworkID: framework})
+		return s.master.authorizeAll(ctx, rpc.TeardownFramework, frameworkObjects(s.master.knownFramework(ctx, framework), framework, framework))
 	case schedulerv1.Call_KILL:
-		return s.master.authorize(ctx, rpc.KillTask, rpc.Object{ID: call.GetKill().GetTaskId().GetValue(), FrameworkID: framework})
+		return s.master.authorizeAll(ctx, rpc.KillTask, s.master.taskObjects(ctx, framework, call.GetKill().GetTaskId().GetValue()))
+	case schedulerv1.Call_SHUTDOWN:
+		key := state.ExecutorKey{
+			FrameworkID: framework, ExecutorID: call.GetShutdown().GetExecutorId().GetValue(), AgentID: call.GetShutdown().GetAgentId().GetValue(),
+		}
+		return s.master.authorizeAll(ctx, rpc.KillTask, s.master.executorObjects(ctx, key))
 	case schedulerv1.Call_UPDATE_FRAMEWORK:
 		return s.authorizeSubscribe(ctx, &schedulerv1.Call_Subscribe{FrameworkInfo: call.GetUpdateFramework().GetFrameworkInfo()})
 	}
@@ -230,36 +230,35 @@ func (s *schedulerService) deniedTasks(ctx context.Context, call *schedulerv1.Ca
 	}
 	var denied map[string]string
 	framework := call.GetFrameworkId().GetValue()
+	launch := s.master.launchOf(ctx, framework, call.GetAccept().GetOfferIds())
 	for _, operation := range call.GetAccept().GetOperations() {
 		tasks, executor := operation.GetLaunch().GetTaskInfos(), (*mezzov1.ExecutorInfo)(nil)
 		if group := operation.GetLaunchGroup(); group != nil {
 			tasks, executor = group.GetTaskGroup().GetTasks(), group.GetExecutor()
 		}
 		for _, task := range tasks {
-			for _, user := range s.usersOf(framework, task, executor) {
-				object := rpc.Object{ID: task.GetTaskId().GetValue(), FrameworkID: framework, User: user}
-				if err := s.master.authorize(ctx, rpc.RunTask, object); err != nil {
-					if denied == nil {
-						denied = map[string]string{}
-					}
-					denied[object.ID] = fmt.Sprintf("Not authorized to launch as user '%s': %s", user, err)
+			id := task.GetTaskId().GetValue()
+			if why := s.denied(ctx, launch, framework, task, executor); why != "" {
+				if denied == nil {
+					denied = map[string]string{}
 				}
+				denied[id] = why
 			}
 		}
 	}
 	return denied
 }
 
-// usersOf are those as whom a task would run: the most particular that is named
-// for it, and if it brings an executor, for that.
-func (s *schedulerService) usersOf(framework string, task *mezzov1.TaskInfo, executor *mezzov1.ExecutorInfo) []string {
-	if executor == nil {
-		executor = task.GetExecutor()
+// denied says why a task may not be launched; empty: it may.
+func (s *schedulerService) denied(ctx context.Context, l launch, framework string, task *mezzov1.TaskInfo, executor *mezzov1.ExecutorInfo) string {
+	object := rpc.Object{ID: task.GetTaskId().GetValue(), FrameworkID: framework, Owner: l.owner()}
+	for _, user := range l.users(task, executor) {
+		for _, role := range l.roles(task) {
+			object.User, object.Role = user, role
+			if err := s.master.authorize(ctx, rpc.RunTask, object); err != nil {
+				return fmt.Sprintf("Not authorized to launch as user '%s': %s", user, err)
+			}
+		}
 	}
-	user := cmp.Or(executor.GetCommand().GetUser(), s.master.mirror.frameworkUser(framework))
-	own := cmp.Or(task.GetCommand().GetUser(), user)
-	if executor == nil || own == user {
-		return []string{own}
-	}
-	return []string{own, user}
+	return ""
 }

@@ -18,7 +18,7 @@ import (
 // Agents are dialled with the master's own certificate.
 func (m *Master) newUI(operator *operatorService, files *client.Files) *ui.UI {
 	return ui.New(ui.Options{
-		Operator: operator, Agent: operator.agentAddress, Authorize: m.authorize, Settings: m.settings,
+		Operator: operator, Agent: operator.agentAddress, View: operator.view, Read: m.authorizeSandbox, Settings: m.settings,
 		Dial: func(address string) (*grpc.ClientConn, error) {
 			var options client.Options
 			if files != nil {

@@ -135,6 +135,15 @@ func (c *Changes) Compare(what string, from, to any) {
 	}
 }
 
+// Authorization adds a change when who may do what is not written alike.
+func Authorization(c *Changes, from, to *config.Authorization) {
+	if from.Text() == to.Text() && !from.Same(to) {
+		c.Add("authorization", from.Text(), "the same rules, changed")
+		return
+	}
+	c.Compare("authorization", from.Text(), to.Text())
+}
+
 // TLS writes the files of a TLS configuration.
 func TLS(t *config.TLS) string {
 	if t == nil {

@@ -13,6 +13,9 @@ import (
 // an unknown caller, as all are without TLS.
 type Principal struct {
 	Name string
+	// Adapter: a framework adapter of this process asks for itself, and for no
+	// client of its own.
+	Adapter bool
 }
 
 type principalKey struct{}
@@ -54,16 +57,24 @@ func Certified(c *x509.Certificate) Principal {
 type Action string
 
 // The actions that an Authorizer is asked about, and what Object.ID is there.
+// Which of them have a role, a user and an owner is in package authorization.
 const (
 	RegisterAgent     Action = "register_agent"     // the agent's host name
 	RegisterFramework Action = "register_framework" // the framework's name; Role is each of its roles
-	TeardownFramework Action = "teardown_framework" // the framework's id
+	TeardownFramework Action = "teardown_framework" // the framework's id; Role is each of its roles
 	RunTask           Action = "run_task"           // the task's id; User is who it runs as
-	KillTask          Action = "kill_task"          // the task's id
+	KillTask          Action = "kill_task"          // the task's or executor's id
 	ViewCluster       Action = "view_cluster"       // nothing
-	ReadSandbox       Action = "read_sandbox"       // the container's or task's id
+	ReadSandbox       Action = "read_sandbox"       // the container's, executor's or task's id
 	RunCommand        Action = "run_command"        // exec and attach: the container's or task's id
-	Administer        Action = "administer"         // reload, log level, drain…: the verb
+	RunContainer      Action = "run_container"      // the container's id; it belongs to no framework
+	ManageAgent       Action = "manage_agent"       // the verb: drain, maintenance…
+	ManageImage       Action = "manage_image"       // the verb
+	Administer        Action = "administer"         // the verb: reload, log level
+
+	// What is done to a role, which is in Role.
+	UpdateQuota  Action = "update_quota"  // the verb
+	UpdateWeight Action = "update_weight" // the verb
 
 	// What is done to resources; Role is each role that they are reserved to,
 	// before or after.
@@ -74,13 +85,16 @@ const (
 	ResizeVolume       Action = "resize_volume"       // the persistence id
 )
 
-// Object is what an action is done to.
+// Object is what an action is done to. What is empty is not known, or the action
+// has no such thing.
 type Object struct {
 	ID          string
 	FrameworkID string
 	Role        string
 	// User is the operating system's user that a task runs as.
 	User string
+	// Owner is the principal whose framework, reservation or volume it is.
+	Owner string
 }
 
 // Authorizer decides who may do what. It is asked at every call that changes

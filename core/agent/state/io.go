@@ -471,6 +471,8 @@ type TaskView struct {
 	Name        string
 	ExecutorID  string
 	Role        string
+	User        string              // who it runs as; empty: not known
+	Owner       string              // its framework's principal; empty: none, or not known
 	Status      *mezzov1.TaskStatus // the newest; never nil
 	Resources   []*mezzov1.Resource
 	Launched    time.Time

@@ -325,6 +325,8 @@ type completed struct {
 	name      string
 	executor  string
 	role      string
+	user      string // empty: an older agent remembered it
+	owner     string // likewise, or its framework has no principal
 	container string
 	sandbox   string
 	launched  time.Time
@@ -341,6 +343,8 @@ type completedRecord struct {
 	Name      string    `json:"name,omitempty"`
 	Executor  string    `json:"executor,omitempty"`
 	Role      string    `json:"role,omitempty"`
+	User      string    `json:"user,omitempty"`
+	Owner     string    `json:"owner,omitempty"`
 	Container string    `json:"container,omitempty"`
 	Sandbox   string    `json:"sandbox,omitempty"`
 	Launched  time.Time `json:"launched,omitzero"`
@@ -352,7 +356,7 @@ type completedRecord struct {
 
 func (c *completed) records() []Record {
 	r := completedRecord{
-		Version: recordVersion, Framework: c.framework, ID: c.id, Name: c.name, Executor: c.executor, Role: c.role, Container: c.container,
+		Version: recordVersion, Framework: c.framework, ID: c.id, Name: c.name, Executor: c.executor, Role: c.role, User: c.user, Owner: c.owner, Container: c.container,
 		Sandbox: c.sandbox, Launched: c.launched, Started: c.started, Finished: c.finished, Status: wire(c.status),
 	}
 	for _, res := range c.resources {
@@ -567,7 +571,7 @@ func (m *Machine) readCompleted(d *decoder) {
 	var r completedRecord
 	d.json(&r, &r.Version)
 	c := &completed{
-		stored: stored{known: true}, framework: r.Framework, id: r.ID, name: r.Name, executor: r.Executor, role: r.Role, container: r.Container, sandbox: r.Sandbox,
+		stored: stored{known: true}, framework: r.Framework, id: r.ID, name: r.Name, executor: r.Executor, role: r.Role, user: r.User, owner: r.Owner, container: r.Container, sandbox: r.Sandbox,
 		launched: r.Launched, started: r.Started, finished: r.Finished, status: &mezzov1.TaskStatus{},
 	}
 	if _, err := fmt.Sscanf(d.record.Key, "%d", &c.number); err != nil {

@@ -275,6 +275,7 @@ func (m *Machine) forgetTask(t *task) {
 func (m *Machine) remember(t *task) {
 	c := &completed{
 		framework: t.key.framework, id: t.key.id, name: t.info.GetName(), executor: t.executorID, role: t.role, container: t.container,
+		user: userOf(t), owner: t.framework.info.GetPrincipal(),
 		sandbox: t.sandbox, launched: t.launched, started: t.started, finished: t.finished, status: t.status, resources: t.info.GetResources(),
 	}
 	if n := len(m.completed); n > 0 {

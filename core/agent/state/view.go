@@ -1,6 +1,10 @@
 package state
 
-import "slices"
+import (
+	"slices"
+
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
+)
 
 // View is what the agent shows of itself now. It costs as much as the agent has
 // tasks, and shares no memory with the machine but messages, which nobody
@@ -48,6 +52,7 @@ func (m *Machine) View() View {
 func (m *Machine) taskView(t *task) TaskView {
 	return TaskView{
 		FrameworkID: t.key.framework, ID: t.key.id, Name: t.info.GetName(), ExecutorID: t.executorID, Role: t.role, Status: t.status,
+		User: userOf(t), Owner: t.framework.info.GetPrincipal(),
 		Resources: t.info.GetResources(), Launched: t.launched, Started: t.started, Finished: t.finished,
 		Container: t.container, Sandbox: t.sandbox, Exited: t.ended(),
 	}
@@ -57,6 +62,7 @@ func (c *completed) view() TaskView {
 	return TaskView{
 		FrameworkID: c.framework, ID: c.id, Name: c.name, ExecutorID: c.executor, Role: c.role, Status: c.status, Resources: c.resources,
 		Launched: c.launched, Started: c.started, Finished: c.finished, Container: c.container, Sandbox: c.sandbox, Exited: true,
+		User: c.user, Owner: c.owner,
 	}
 }
 
@@ -90,6 +96,51 @@ func (m *Machine) Running(container string) *Plan {
 		p.Environment = slices.DeleteFunc(p.Environment, func(v Variable) bool { return v.Value == token })
 	}
 	return p
+}
+
+// Holder is whose something is, for who decides about access to it. What is empty
+// is not known.
+type Holder struct{ Role, User, Owner string }
+
+// Holder says whose the sandboxes of an executor are: of one that the agent has,
+// else of the one of that id that ended last.
+func (m *Machine) Holder(framework, executor string) Holder {
+	for _, run := range sortedStrings(m.executors) {
+		if e := m.executors[run]; e.framework.id == framework && e.id == executor {
+			h := Holder{Role: e.role, Owner: e.framework.info.GetPrincipal()}
+			switch {
+			case e.info != nil:
+				h.User = commandUser(e.framework, e.info.GetCommand())
+			case len(e.tasks) > 0:
+				h.User = userOf(e.tasks[0])
+			}
+			return h
+		}
+	}
+	for i := len(m.completed) - 1; i >= 0; i-- {
+		if c := m.completed[i]; c.framework == framework && c.executor == executor {
+			return Holder{c.role, c.user, c.owner}
+		}
+	}
+	return Holder{Owner: m.Owner(framework)}
+}
+
+// Owner is a framework's principal; empty: it has none, or nothing is known of it.
+func (m *Machine) Owner(framework string) string {
+	if f := m.frameworks[framework]; f != nil {
+		return f.info.GetPrincipal()
+	}
+	return ""
+}
+
+// StandaloneUser is as whom a command runs in a container of an operator's; for
+// one that is not known, as whom one runs that names nobody.
+func (m *Machine) StandaloneUser(id string) string {
+	var command *mezzov1.CommandInfo
+	if s := m.standalone[id]; s != nil {
+		command = s.spec.Command
+	}
+	return commandUser(m.operators(), command)
 }
 
 // Find returns the tasks of that id, of that framework or of any when it is

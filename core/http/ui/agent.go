@@ -127,7 +127,7 @@ func (u *UI) agentUsage(_ http.ResponseWriter, r *http.Request) (proto.Message, 
 
 func (u *UI) agentFiles(_ http.ResponseWriter, r *http.Request) (proto.Message, error) {
 	path := r.URL.Query().Get("path")
-	if err := u.options.Authorize(r.Context(), rpc.ReadSandbox, rpc.Object{ID: path}); err != nil {
+	if err := u.options.Read(r.Context(), path); err != nil {
 		return nil, err
 	}
 	return asked(u, r, func(ctx context.Context, a operatorv1.AgentOperatorClient) (*operatorv1.ListFilesResponse, error) {
@@ -159,7 +159,7 @@ func (u *UI) agentRead(w http.ResponseWriter, r *http.Request) {
 
 func (u *UI) readFile(r *http.Request, offset, length uint64) (*operatorv1.ReadFileResponse, error) {
 	path := r.URL.Query().Get("path")
-	if err := u.options.Authorize(r.Context(), rpc.ReadSandbox, rpc.Object{ID: path}); err != nil {
+	if err := u.options.Read(r.Context(), path); err != nil {
 		return nil, err
 	}
 	agent, done, err := u.agent(r)

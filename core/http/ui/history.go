@@ -7,7 +7,6 @@ import (
 	"time"
 
 	mezzohttp "github.com/mezzo-os/mezzo/core/http"
-	"github.com/mezzo-os/mezzo/core/rpc"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
 
@@ -76,7 +75,7 @@ func (u *UI) Run(ctx context.Context, ask func() *operatorv1.Status) {
 }
 
 func (u *UI) pastHour(w http.ResponseWriter, r *http.Request) {
-	if err := u.options.Authorize(r.Context(), rpc.ViewCluster, rpc.Object{}); err != nil {
+	if err := u.options.View(r.Context()); err != nil {
 		mezzohttp.Error(w, err)
 		return
 	}

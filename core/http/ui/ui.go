@@ -16,7 +16,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	mezzohttp "github.com/mezzo-os/mezzo/core/http"
-	"github.com/mezzo-os/mezzo/core/rpc"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	"github.com/mezzo-os/mezzo/sdk/wirejson"
 )
@@ -32,8 +31,10 @@ type Options struct {
 	// Agent is the rpc address of an agent; rpc.ErrNotFound, or rpc.ErrUnavailable
 	// when it has none.
 	Agent func(ctx context.Context, id string) (address string, err error)
-	// Authorize asks whether the caller may do what Operator does not ask for.
-	Authorize func(context.Context, rpc.Action, rpc.Object) error
+	// View asks whether the caller may see the cluster, Read whether he may read
+	// at a path in a sandbox: what Operator does not ask for.
+	View func(context.Context) error
+	Read func(ctx context.Context, path string) error
 	// Dial connects to an agent's rpc address.
 	Dial func(address string) (*grpc.ClientConn, error)
 	// Settings are what the process was configured with, as text.
@@ -121,7 +122,7 @@ func (u *UI) answer(within time.Duration, ask func(http.ResponseWriter, *http.Re
 const callTimeout = 30 * time.Second
 
 func (u *UI) settings(w http.ResponseWriter, r *http.Request) {
-	if err := u.options.Authorize(r.Context(), rpc.ViewCluster, rpc.Object{}); err != nil {
+	if err := u.options.View(r.Context()); err != nil {
 		mezzohttp.Error(w, err)
 		return
 	}

@@ -85,6 +85,13 @@ type rig struct {
 	denied rpc.Action
 }
 
+func (r *rig) ask(action rpc.Action, id string) error {
+	if action == r.denied {
+		return rpc.Denied(rpc.Principal{Name: "eve"}, action, rpc.Object{ID: id})
+	}
+	return nil
+}
+
 func newRig(t *testing.T, file []byte) *rig {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -109,12 +116,8 @@ func newRig(t *testing.T, file []byte) *rig {
 			}
 			return "", fmt.Errorf("%w: there is no agent %s", rpc.ErrNotFound, id)
 		},
-		Authorize: func(_ context.Context, action rpc.Action, object rpc.Object) error {
-			if action == r.denied {
-				return rpc.Denied(rpc.Principal{Name: "eve"}, action, object)
-			}
-			return nil
-		},
+		View: func(context.Context) error { return r.ask(rpc.ViewCluster, "") },
+		Read: func(_ context.Context, path string) error { return r.ask(rpc.ReadSandbox, path) },
 		Dial: func(address string) (*grpc.ClientConn, error) {
 			return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		},

@@ -1,0 +1,5 @@
+data_dir = "/d"
+
+master {}
+
+authorization {}
