@@ -27,6 +27,9 @@ func (a *Authorization) Policy() (*authorization.Policy, error) {
 	return authorization.Compile(a.Default == "allow", a.Rules)
 }
 
+// Authorization is the block of who may do what; nil: there is none.
+func (f *File) Authorization() *Authorization { return f.authorization }
+
 // Same is whether the other says the same, wherever it was written.
 func (a *Authorization) Same(other *Authorization) bool {
 	if a == nil || other == nil {

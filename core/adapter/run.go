@@ -150,6 +150,7 @@ func (r *run) serve(ctx context.Context, g *pluginhost.Generation, source *Sourc
 	o := &r.set.options
 	id, err := g.Offer(func(s grpc.ServiceRegistrar) {
 		o.Register(s, source)
+		frameworkv1.RegisterAuthorizationServer(s, &authorizationService{authorizer: o.Authorizer})
 		frameworkv1.RegisterStoreServer(s, StoreServer(source.Name, o.Shelf))
 	}, rpc.BrokerOptions(o.Logger)...)
 	if err != nil {

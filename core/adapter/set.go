@@ -11,6 +11,7 @@ import (
 
 	"github.com/mezzo-os/mezzo/config"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
+	"github.com/mezzo-os/mezzo/core/rpc"
 	"github.com/mezzo-os/mezzo/sdk/framework"
 	frameworkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/framework/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
@@ -30,8 +31,10 @@ type Options struct {
 	PluginHost string
 	// Reserved are names of the process's own that no endpoint may have.
 	Reserved []string
+	// Authorizer is what adapters ask for their clients; nil: rpc.AllowAll.
+	Authorizer rpc.Authorizer
 	// Register registers what the core offers to one process of an adapter, but
-	// for Store.
+	// for Store and Authorization.
 	Register func(s grpc.ServiceRegistrar, from *Source)
 	// Shelf is where adapters store, or an error: there is no place now.
 	Shelf func() (*Shelf, error)
@@ -58,6 +61,9 @@ type Set struct {
 func New(o Options) *Set {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
+	}
+	if o.Authorizer == nil {
+		o.Authorizer = rpc.AllowAll{}
 	}
 	return &Set{options: o}
 }

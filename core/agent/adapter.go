@@ -25,7 +25,7 @@ func (a *Agent) SetAdapters(names []string) { a.post(a.life, state.SetAdapters{A
 func (s *Service) newAdapters(hostname string) *adapter.Set {
 	return adapter.New(adapter.Options{
 		Host: s.host, Logger: s.o.Logger.Named("adapters"), Side: framework.Agent,
-		Hostname: hostname, Version: s.o.Version, PluginHost: "agent", AgentID: s.agentID,
+		Hostname: hostname, Version: s.o.Version, PluginHost: "agent", AgentID: s.agentID, Authorizer: s.o.Authorizer,
 		Register: s.registerForAdapter,
 		Shelf:    func() (*adapter.Shelf, error) { return s.agent.shelf, nil },
 		Up:       s.adapterUp,

@@ -283,7 +283,7 @@ func Command(principal string, action rpc.Action, object rpc.Object) string {
 			words = append(words, "--"+part.name, quote(part.value))
 		}
 	}
-	return strings.Join(words, " ")
+	return strings.Join(append(words, "--config", "FILE"), " ")
 }
 
 // quote makes a word safe for a shell.

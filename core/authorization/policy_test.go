@@ -91,13 +91,13 @@ func TestErrorsSayWhoWhatAndWhy(t *testing.T) {
 	}{
 		{"web", rpc.RunTask, rpc.Object{ID: "t1", FrameworkID: "f", Role: "*", User: "root", Owner: "web"},
 			`denied: "web" may not run_task "t1" (role "*", user "root", owner "web"): no rule of the authorization block allows it; ` +
-				`who operates the cluster can write one, and try it with: mezzo auth can web run_task --role '*' --user root --owner web`},
+				`who operates the cluster can write one, and try it with: mezzo auth can web run_task --role '*' --user root --owner web --config FILE`},
 		{"", rpc.ViewCluster, rpc.Object{}, `denied: nobody (who shows no certificate and no credential) may not view_cluster: no rule of the authorization ` +
-			`block allows it; who operates the cluster can write one, and try it with: mezzo auth can nobody view_cluster`},
+			`block allows it; who operates the cluster can write one, and try it with: mezzo auth can nobody view_cluster --config FILE`},
 		{"it's me", rpc.ReadSandbox, rpc.Object{ID: "t1", Role: "vault", User: "root"},
 			`denied: "it's me" may not read_sandbox "t1" (role "vault", user "root", unknown owner): rule "no-secrets" of the authorization block denies it`},
 		{"it's me", rpc.Administer, rpc.Object{ID: "reload"}, `denied: "it's me" may not administer "reload": no rule of the authorization block allows it; ` +
-			`who operates the cluster can write one, and try it with: mezzo auth can 'it'\''s me' administer`},
+			`who operates the cluster can write one, and try it with: mezzo auth can 'it'\''s me' administer --config FILE`},
 	} {
 		err := p.Authorize(t.Context(), rpc.Principal{Name: test.principal}, test.action, test.object)
 		if !errors.Is(err, rpc.ErrDenied) || err.Error() != test.want {

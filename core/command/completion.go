@@ -245,7 +245,7 @@ func (c *cli) argumentChoices(verb string) map[string]cobra.CompletionFunc {
 	out := map[string]cobra.CompletionFunc{
 		"AGENT": c.complete(agentChoices), "FRAMEWORK": c.complete(frameworkChoices), "TASK": c.complete(tasks), "ROLE": c.complete(roles),
 		"ROLE=WEIGHT": c.complete(weightChoices), "ID": c.complete(ids), "MACHINE": c.complete(machineChoices), "LEVEL": fixed(append(logLevels, "config")...),
-		"FILE": files, "BINARY": files, "DIR": files,
+		"ACTION": actionChoices(), "FILE": files, "BINARY": files, "DIR": files,
 	}
 	if strings.HasPrefix(verb, "mezzo image ") {
 		out["NAME"] = c.complete(c.imageChoices)

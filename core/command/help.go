@@ -96,7 +96,7 @@ func topics() []*cobra.Command {
 			Long: `  0    It was done. Of a list: also when there is nothing in it.
   1    It was not done, or not all of it; standard error says why, and what to do.
        config check: there are errors. reload: nothing, or not all, was changed.
-       plugin verify: a check failed.
+       plugin verify: a check failed. auth can: it is denied.
   2    The command line makes no sense; nothing was tried.
   130  Ctrl-C, or SIGTERM, ended it. What a master was asked to do goes on there.
        Verbs that only show, such as events and --watch, end so with 0.

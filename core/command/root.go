@@ -153,7 +153,7 @@ mezzo dev starts one. See also mezzo help names, json and exit-codes.`,
 	add("serve", c.devCommand(), c.masterCommand(), c.agentCommand())
 	add("work", c.runCommand(), c.logsCommand(), c.execCommand(), c.attachCommand(), c.killCommand(), c.teardownCommand())
 	add("look", c.statusCommand(), c.topCommand(), c.agentsCommand(), c.frameworksCommand(), c.tasksCommand(), c.offersCommand(), c.rolesCommand(), c.pluginsCommand(), c.whyCommand(), c.eventsCommand())
-	add("operate", c.maintenanceCommand(), c.reserveCommand(), c.unreserveCommand(), c.volumeCommand(), c.quotaCommand(), c.weightsCommand(), c.imageCommand(), c.reloadCommand(), c.logLevelCommand(), c.registryCommand(), c.configCommand(), c.pluginCommand())
+	add("operate", c.maintenanceCommand(), c.reserveCommand(), c.unreserveCommand(), c.volumeCommand(), c.quotaCommand(), c.weightsCommand(), c.imageCommand(), c.reloadCommand(), c.logLevelCommand(), c.registryCommand(), c.configCommand(), c.authCommand(), c.pluginCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(c.versionCommand(), c.manCommand(), c.completionCommand(), c.fetchWorkerCommand())
 	root.AddCommand(topics()...)

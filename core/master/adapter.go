@@ -29,7 +29,7 @@ const shelfPrefix = "adapters/"
 func (m *Master) newAdapters() *adapter.Set {
 	return adapter.New(adapter.Options{
 		Host: m.host, Logger: m.logger.Named("adapters"), Side: framework.Master,
-		Hostname: m.hostname(), Version: m.options.Version, PluginHost: "master", Reserved: []string{"rpc", "http"},
+		Hostname: m.hostname(), Version: m.options.Version, PluginHost: "master", Authorizer: m.authorizer, Reserved: []string{"rpc", "http"},
 		Register: func(s grpc.ServiceRegistrar, from *adapter.Source) {
 			schedulerv1.RegisterSchedulerServer(s, &schedulerService{master: m, from: from})
 			operatorv1.RegisterOperatorServer(s, &operatorService{master: m})

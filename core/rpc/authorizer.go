@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/mezzo-os/mezzo/sdk/framework"
 )
 
 // Principal is who asks. Over mutual TLS it is what the client's certificate
@@ -40,18 +42,7 @@ func PrincipalFrom(ctx context.Context) Principal {
 }
 
 // Certified returns who a verified certificate names.
-func Certified(c *x509.Certificate) Principal {
-	switch {
-	case c.Subject.CommonName != "":
-		return Principal{Name: c.Subject.CommonName}
-	case len(c.DNSNames) > 0:
-		return Principal{Name: c.DNSNames[0]}
-	case len(c.URIs) > 0:
-		return Principal{Name: c.URIs[0].String()}
-	default:
-		return Principal{Name: c.SerialNumber.String()}
-	}
-}
+func Certified(c *x509.Certificate) Principal { return Principal{Name: framework.CertifiedName(c)} }
 
 // Action is what somebody wants to do.
 type Action string

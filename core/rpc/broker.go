@@ -35,9 +35,11 @@ func BrokerOptions(logger hclog.Logger) []grpc.ServerOption {
 func believed(ctx context.Context) context.Context {
 	var p Principal
 	if in, ok := metadata.FromIncomingContext(ctx); ok {
-		if names := in.Get(framework.PrincipalKey); len(names) > 0 {
+		names := in.Get(framework.PrincipalKey)
+		if len(names) > 0 {
 			p.Name = names[len(names)-1]
 		}
+		p.Adapter = len(names) == 0 && len(in.Get(framework.OwnKey)) > 0
 	}
 	return WithPrincipal(ctx, p)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/mirror"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	"github.com/mezzo-os/mezzo/sdk/framework"
+	frameworkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/framework/v1"
 )
 
 // endpoint is the name under which adapters of this kind are found.
@@ -82,7 +83,7 @@ func (a *adapter) open(listener net.Listener, side transport.Side, leadership *t
 	}
 	server, err := transport.Listen(transport.Options{
 		Side: side, Listener: listener, TLS: security, Logger: a.log, Authenticators: a.settings.authenticators(),
-		Leadership: leadership, Limits: a.settings.limits(),
+		View: a.mayView, Leadership: leadership, Limits: a.settings.limits(),
 	})
 	if err != nil {
 		return err
@@ -90,6 +91,17 @@ func (a *adapter) open(listener net.Listener, side transport.Side, leadership *t
 	a.server = server
 	return nil
 }
+
+// mayView asks the core whether the principal of a context may see the cluster.
+func (a *adapter) mayView(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, viewPatience)
+	defer cancel()
+	_, err := a.core.Authorization().Check(ctx, &frameworkv1.CheckRequest{Action: "view_cluster"})
+	return err
+}
+
+// viewPatience is how long the core may take to say who may see the cluster.
+const viewPatience = 10 * time.Second
 
 // about is what the side tells of itself.
 func (a *adapter) about() transport.About {

@@ -22,11 +22,11 @@ func (a *adapter) serveAgent(_ context.Context, listener net.Listener) error {
 	}
 	about := a.about()
 	a.server.HandleBasics(about)
-	numbers, level := &metric.Agent{Agent: a.core.AgentOperator()}, operator.NewVerbosity(a.core.AgentOperator(), a.core.Logger)
+	numbers, level := &metric.Agent{Agent: a.core.Own().AgentOperator()}, operator.NewVerbosity(a.core.AgentOperator(), a.core.Logger)
 	a.ended = append(a.ended, level.Close)
 	shown := &files.Files{Agent: a.core.AgentOperator()}
 	api := agentapi.New(agentapi.Options{
-		Agent: a.core.AgentOperator(), Files: shown, Port: a.at.port, PID: a.at.pid("slave(1)"), About: about, Verbosity: level,
+		Agent: a.core.AgentOperator(), Own: a.core.Own().AgentOperator(), Files: shown, Port: a.at.port, PID: a.at.pid("slave(1)"), About: about, Verbosity: level,
 		Metrics: func(ctx context.Context) []*mezzov1.Metric { return metric.List(ctx, numbers) },
 	})
 	a.ended = append(a.ended, api.Close)

@@ -37,8 +37,8 @@ func (a *adapter) serveMaster(ctx context.Context, listener net.Listener) error 
 	})
 	a.ended = append(a.ended, schedulers.Close)
 	schedulers.Register(a.server)
-	copied := mirror.New(a.core.Operator(), a.log)
-	numbers := &metric.Master{Operator: a.core.Operator(), Mirror: copied}
+	copied := mirror.New(a.core.Own().Operator(), a.log)
+	numbers := &metric.Master{Operator: a.core.Own().Operator(), Mirror: copied}
 	level := operator.NewVerbosity(a.core.Operator(), a.core.Logger)
 	a.ended = append(a.ended, level.Close)
 	operators := operator.New(operator.Options{

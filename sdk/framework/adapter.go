@@ -2,6 +2,7 @@ package framework
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -141,6 +142,32 @@ func (c *Core) AgentOperator() operatorv1.AgentOperatorClient {
 	return operatorv1.NewAgentOperatorClient(c.Conn)
 }
 
+// Authorization says whether a caller may see what the adapter has seen for
+// itself. A core of before it answers UNIMPLEMENTED, and has no rules.
+func (c *Core) Authorization() frameworkv1.AuthorizationClient {
+	return frameworkv1.NewAuthorizationClient(c.Conn)
+}
+
+// Own is the same core for calls that the adapter makes for itself, and for no
+// client: it may see the cluster, whatever the operator's rules say, and nothing
+// else. A call with a principal stays that principal's.
+func (c *Core) Own() *Core {
+	own := *c
+	own.Conn = ownConn{c.Conn}
+	return &own
+}
+
+// ownConn marks calls as the adapter's own.
+type ownConn struct{ grpc.ClientConnInterface }
+
+func (c ownConn) Invoke(ctx context.Context, method string, args, reply any, options ...grpc.CallOption) error {
+	return c.ClientConnInterface.Invoke(metadata.AppendToOutgoingContext(ctx, OwnKey, "true"), method, args, reply, options...)
+}
+
+func (c ownConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, options ...grpc.CallOption) (grpc.ClientStream, error) {
+	return c.ClientConnInterface.NewStream(metadata.AppendToOutgoingContext(ctx, OwnKey, "true"), desc, method, options...)
+}
+
 // Store is the adapter's own small durable map: at a master for all masters
 // together, at an agent for that agent.
 func (c *Core) Store() frameworkv1.StoreClient { return frameworkv1.NewStoreClient(c.Conn) }
@@ -148,6 +175,24 @@ func (c *Core) Store() frameworkv1.StoreClient { return frameworkv1.NewStoreClie
 // PrincipalKey is the metadata by which an adapter tells the core for whom it
 // makes a call. The core believes its adapters, and nobody else.
 const PrincipalKey = "mezzo-principal"
+
+// CertifiedName is the principal that a verified certificate names: its common
+// name, or else its first DNS name or URI, or else its serial number.
+func CertifiedName(c *x509.Certificate) string {
+	switch {
+	case c.Subject.CommonName != "":
+		return c.Subject.CommonName
+	case len(c.DNSNames) > 0:
+		return c.DNSNames[0]
+	case len(c.URIs) > 0:
+		return c.URIs[0].String()
+	default:
+		return c.SerialNumber.String()
+	}
+}
+
+// OwnKey is the metadata of calls that an adapter makes for itself; see Core.Own.
+const OwnKey = "mezzo-own"
 
 // WithPrincipal returns a context in which calls to the core are made for this
 // principal, which the adapter has authenticated. Without it they are those of

@@ -63,6 +63,7 @@ func (a *adapterCore) now() (*frameworkv1.LeadershipState, <-chan struct{}) {
 
 func (a *adapterCore) register(r grpc.ServiceRegistrar, side frameworkv1.Side) {
 	frameworkv1.RegisterStoreServer(gate{r, a, side}, a)
+	frameworkv1.RegisterAuthorizationServer(r, anybody{})
 	if side == frameworkv1.Side_SIDE_AGENT {
 		executorv1.RegisterExecutorServer(r, executorv1.UnimplementedExecutorServer{})
 		operatorv1.RegisterAgentOperatorServer(r, operatorv1.UnimplementedAgentOperatorServer{})
@@ -137,6 +138,15 @@ func (a *adapterCore) Watch(_ *operatorv1.WatchRequest, stream grpc.ServerStream
 	case <-stream.Context().Done():
 		return stream.Context().Err()
 	}
+}
+
+// anybody may do everything.
+type anybody struct {
+	frameworkv1.UnimplementedAuthorizationServer
+}
+
+func (anybody) Check(context.Context, *frameworkv1.CheckRequest) (*frameworkv1.CheckResponse, error) {
+	return &frameworkv1.CheckResponse{}, nil
 }
 
 // leadership is the adapterCore as frameworkv1.LeadershipServer.

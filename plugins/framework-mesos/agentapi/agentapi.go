@@ -26,6 +26,8 @@ import (
 // Options of a Handler.
 type Options struct {
 	Agent operatorv1.AgentOperatorClient
+	// Own is the same agent, for what the adapter has to know itself.
+	Own   operatorv1.AgentOperatorClient
 	Files *files.Files
 	// Port and PID are how clients know the agent: "slave(1)@10.0.0.2:5051".
 	Port  int
@@ -97,16 +99,20 @@ func recovering() *transport.Error {
 
 // recovered lets a request pass once the agent has recovered.
 func (h *Handler) recovered(r *http.Request) *transport.Error {
-	state, err := h.options.Agent.GetState(r.Context(), &operatorv1.GetAgentStateRequest{})
+	state, err := h.options.Own.GetState(r.Context(), &operatorv1.GetAgentStateRequest{})
 	if err != nil || state.GetState() == "recovering" {
 		return recovering()
 	}
 	return nil
 }
 
-// detail asks the agent for all that it knows.
+// detail asks the agent for all that it shows to a client.
 func (h *Handler) detail(ctx context.Context) (*operatorv1.AgentStateResponse, *transport.Error) {
-	state, err := h.options.Agent.GetState(ctx, &operatorv1.GetAgentStateRequest{Detail: true})
+	return h.detailFrom(ctx, h.options.Agent)
+}
+
+func (h *Handler) detailFrom(ctx context.Context, agent operatorv1.AgentOperatorClient) (*operatorv1.AgentStateResponse, *transport.Error) {
+	state, err := agent.GetState(ctx, &operatorv1.GetAgentStateRequest{Detail: true})
 	if err != nil {
 		return nil, files.Failed(err)
 	}
@@ -234,10 +240,16 @@ func (h *Handler) own(q *request) *transport.Error {
 	ctx := transport.CallContext(q.r)
 	switch q.call.GetType() {
 	case agentv1.Call_GET_FLAGS:
+		if failure := transport.MayView(q.r); failure != nil {
+			return failure
+		}
 		return q.respond(agentv1.Response_GET_FLAGS, &agentv1.Response{GetFlags: &agentv1.Response_GetFlags{Flags: operator.Flags(h.options.About)}})
 	case agentv1.Call_GET_VERSION:
 		return q.respond(agentv1.Response_GET_VERSION, &agentv1.Response{GetVersion: &agentv1.Response_GetVersion{VersionInfo: operator.VersionInfo(h.options.About)}})
 	case agentv1.Call_GET_METRICS:
+		if failure := transport.MayView(q.r); failure != nil {
+			return failure
+		}
 		ctx, cancel, failure := operator.MetricsContext(ctx, q.call.GetGetMetrics().GetTimeout())
 		if failure != nil {
 			return failure

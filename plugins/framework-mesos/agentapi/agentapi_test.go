@@ -220,7 +220,7 @@ func serve(t *testing.T, agent operatorv1.AgentOperatorClient, c *core, limits t
 	f.Register(server)
 	metric.Register(server, numbers)
 	api := agentapi.New(agentapi.Options{
-		Agent: agent, Files: f, Port: 5051, PID: "slave(1)@10.0.0.1:5051", Verbosity: operator.NewVerbosity(&mirrortest.LogLevels{}, nil), Heartbeat: beat,
+		Agent: agent, Own: agent, Files: f, Port: 5051, PID: "slave(1)@10.0.0.1:5051", Verbosity: operator.NewVerbosity(&mirrortest.LogLevels{}, nil), Heartbeat: beat,
 		About:   transport.About{Flags: func() map[string]string { return map[string]string{"port": "5051"} }},
 		Metrics: func(ctx context.Context) []*mezzov1.Metric { return metric.List(ctx, numbers) },
 	})

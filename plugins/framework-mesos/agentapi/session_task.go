@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"time"
 
+	"google.golang.org/grpc/metadata"
+
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -14,7 +16,9 @@ import (
 
 // known finds a container of a task or an executor.
 func (h *Handler) known(ctx context.Context, id *mezzov1.ContainerID) (*operatorv1.AgentStateResponse, *transport.Error) {
-	state, failure := h.detail(ctx)
+	// It is the adapter that has to know: what the client may do with a container
+	// the agent is asked for then.
+	state, failure := h.detailFrom(metadata.NewOutgoingContext(ctx, nil), h.options.Own)
 	if failure != nil {
 		return nil, failure
 	}
@@ -99,6 +103,9 @@ func (h *Handler) waitTask(r *http.Request, id *mezzov1.ContainerID) (*agentv1.R
 		return nil, failure
 	}
 	defer leave()
+	if failure := transport.MayView(r); failure != nil {
+		return nil, failure
+	}
 	ctx := transport.CallContext(r)
 	for pause := waitMin; ; pause = min(2*pause, waitMax) {
 		state, failure := h.known(ctx, id)

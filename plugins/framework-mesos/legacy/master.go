@@ -54,6 +54,10 @@ func (m *Master) Register(s *transport.Server) {
 
 // read answers from the mirror.
 func (m *Master) read(w http.ResponseWriter, r *http.Request, write func(*JSON, *mirror.Snapshot, url.Values)) {
+	if failure := transport.MayView(r); failure != nil {
+		failure.Write(w)
+		return
+	}
 	now, err := m.Mirror.Read(r.Context())
 	if err != nil {
 		operator.ReadFailed(err).Write(w)
@@ -166,6 +170,9 @@ func bodyError(err error) *transport.Error {
 
 func (m *Master) weights(w http.ResponseWriter, r *http.Request) *transport.Error {
 	if r.Method == http.MethodGet {
+		if failure := transport.MayView(r); failure != nil {
+			return failure
+		}
 		now, err := m.Mirror.Read(r.Context())
 		if err != nil {
 			return operator.ReadFailed(err)
@@ -201,6 +208,9 @@ func (m *Master) quota(w http.ResponseWriter, r *http.Request) *transport.Error 
 	var failure *transport.Error
 	switch r.Method {
 	case http.MethodGet:
+		if failure := transport.MayView(r); failure != nil {
+			return failure
+		}
 		now, err := m.Mirror.Read(r.Context())
 		if err != nil {
 			return operator.ReadFailed(err)

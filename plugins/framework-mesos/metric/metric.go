@@ -44,6 +44,10 @@ func List(ctx context.Context, from Source) []*mezzov1.Metric {
 // Register has a server tell the numbers at /metrics/snapshot.
 func Register(s *transport.Server, from Source) {
 	s.Handle("metrics", "/snapshot", transport.Endpoint{Realm: transport.ReadOnly, Serve: func(w http.ResponseWriter, r *http.Request) {
+		if failure := transport.MayView(r); failure != nil {
+			failure.Write(w)
+			return
+		}
 		timeout := defaultTimeout
 		if text := r.URL.Query().Get("timeout"); text != "" {
 			var err error

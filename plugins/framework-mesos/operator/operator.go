@@ -156,10 +156,16 @@ func (h *Handler) carryOut(q *request) *transport.Error {
 func (h *Handler) own(q *request) *transport.Error {
 	switch q.call.GetType() {
 	case masterv1.Call_GET_FLAGS:
+		if failure := transport.MayView(q.r); failure != nil {
+			return failure
+		}
 		return q.answer(masterv1.Response_GET_FLAGS, &masterv1.Response{GetFlags: &masterv1.Response_GetFlags{Flags: Flags(h.options.About)}})
 	case masterv1.Call_GET_VERSION:
 		return q.answer(masterv1.Response_GET_VERSION, &masterv1.Response{GetVersion: &masterv1.Response_GetVersion{VersionInfo: VersionInfo(h.options.About)}})
 	case masterv1.Call_GET_METRICS:
+		if failure := transport.MayView(q.r); failure != nil {
+			return failure
+		}
 		ctx, cancel, failure := MetricsContext(q.r.Context(), q.call.GetGetMetrics().GetTimeout())
 		if failure != nil {
 			return failure

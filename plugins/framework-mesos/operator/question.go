@@ -18,6 +18,9 @@ import (
 
 // question answers what is asked of the cluster.
 func (h *Handler) question(q *request) *transport.Error {
+	if failure := transport.MayView(q.r); failure != nil {
+		return failure
+	}
 	now, err := h.options.Mirror.Read(q.r.Context())
 	if err != nil {
 		return ReadFailed(err)

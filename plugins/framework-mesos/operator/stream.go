@@ -26,6 +26,9 @@ type stream struct {
 
 // subscribe answers SUBSCRIBE: the whole state, then what changes.
 func (h *Handler) subscribe(q *request) *transport.Error {
+	if failure := transport.MayView(q.r); failure != nil {
+		return failure
+	}
 	changes, err := h.options.Mirror.Subscribe(q.r.Context(), h.options.Queue)
 	if err != nil {
 		return ReadFailed(err)

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
+	sdk "github.com/mezzo-os/mezzo/sdk/framework"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 )
@@ -45,7 +45,7 @@ type framework struct {
 
 func principalOf(ctx context.Context) string {
 	md, _ := metadata.FromIncomingContext(ctx)
-	if v := md.Get(transport.PrincipalMetadata); len(v) > 0 {
+	if v := md.Get(sdk.PrincipalKey); len(v) > 0 {
 		return v[0]
 	}
 	return ""

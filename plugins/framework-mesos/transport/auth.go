@@ -7,7 +7,10 @@ import (
 	"net/http"
 	"strings"
 
-	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mezzo-os/mezzo/sdk/framework"
 )
 
 // Realm is what credentials count for.
@@ -114,10 +117,6 @@ func PrincipalName(r *http.Request) string {
 	return ""
 }
 
-// PrincipalMetadata is the name under which a core is told on whose behalf an
-// adapter calls.
-const PrincipalMetadata = "mezzo-principal"
-
 // CallContext returns the context for calls to the core on the request's behalf:
 // it ends with the request and says who asks.
 func CallContext(r *http.Request) context.Context {
@@ -129,14 +128,31 @@ func WithPrincipal(ctx context.Context, p *Principal) context.Context {
 	if p == nil || p.Value == "" {
 		return ctx
 	}
-	return metadata.AppendToOutgoingContext(ctx, PrincipalMetadata, p.Value)
+	return framework.WithPrincipal(ctx, p.Value)
+}
+
+// MayView asks whether the client may see what the adapter has seen for itself;
+// nil: it may.
+func MayView(r *http.Request) *Error {
+	s := serverOf(r)
+	if s == nil || s.options.View == nil {
+		return nil
+	}
+	switch err := s.options.View(CallContext(r)); status.Code(err) {
+	case codes.OK, codes.Unimplemented: // a core of before has no rules
+		return nil
+	case codes.PermissionDenied:
+		return Failed(http.StatusForbidden, status.Convert(err).Message())
+	default:
+		return Failed(http.StatusServiceUnavailable, "It is not known whether this may be seen: "+status.Convert(err).Message())
+	}
 }
 
 // authenticate finds out who sends the request.
 func (s *Server) authenticate(realm Realm, r *http.Request) (*http.Request, *Error) {
 	list := s.options.Authenticators[realm]
 	if realm == Open || len(list) == 0 {
-		return r, nil
+		return certified(realm, r), nil
 	}
 	var challenges []string
 	for _, a := range list {
@@ -151,4 +167,14 @@ func (s *Server) authenticate(realm Realm, r *http.Request) (*http.Request, *Err
 		return r.WithContext(context.WithValue(r.Context(), principalKey{}, p)), nil
 	}
 	return r, &Error{Code: http.StatusUnauthorized, Header: http.Header{"Www-Authenticate": {strings.Join(challenges, ",")}}}
+}
+
+// certified recognises a client by its certificate, where no credential is asked
+// for. Executors have tokens.
+func certified(realm Realm, r *http.Request) *http.Request {
+	if realm == Open || realm == Executor || r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return r
+	}
+	p := &Principal{Value: framework.CertifiedName(r.TLS.VerifiedChains[0][0])}
+	return r.WithContext(context.WithValue(r.Context(), principalKey{}, p))
 }

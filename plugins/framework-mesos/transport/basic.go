@@ -34,6 +34,10 @@ func (s *Server) HandleBasics(about About) {
 	s.Handle("", "/health", Endpoint{Serve: func(w http.ResponseWriter, _ *http.Request) { Empty(w, http.StatusOK) }})
 	s.Handle("version", "", Endpoint{Serve: func(w http.ResponseWriter, r *http.Request) { legacyJSON(w, r, about.version()) }})
 	s.Handle("", "/flags", Endpoint{Realm: ReadOnly, Methods: []string{"GET", "POST", "DELETE"}, Serve: func(w http.ResponseWriter, r *http.Request) {
+		if failure := MayView(r); failure != nil {
+			failure.Write(w)
+			return
+		}
 		flags := map[string]string{}
 		if about.Flags != nil {
 			flags = about.Flags()

@@ -106,6 +106,9 @@ type Options struct {
 	// Authenticators recognise clients, by realm; the first that does counts. A
 	// realm with none lets everybody in.
 	Authenticators map[Realm][]Authenticator
+	// View says why the principal of a context for the core may not see the
+	// cluster, as an error of gRPC; nil: everybody may.
+	View func(context.Context) error
 	// Leadership is needed at a master.
 	Leadership *Leadership
 	Limits     Limits

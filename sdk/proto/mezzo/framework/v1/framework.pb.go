@@ -5,7 +5,7 @@
 // broker, at the ids that Serve gets, the adapter reaches the core's services:
 // mezzo.v1.scheduler.Scheduler, mezzo.operator.v1.Operator and Leadership at a
 // master; mezzo.v1.executor.Executor and mezzo.operator.v1.AgentOperator at an
-// agent; and Store at both. Serve returns once the adapter listens; an error is
+// agent; and Store and Authorization at both. Serve returns once the adapter listens; an error is
 // for the operator to read, and the adapter is started again. Losing an adapter
 // is not losing its schedulers: the core starts their failover clocks only when
 // the adapter serves again (ten minutes at most), and the same goes for
@@ -13,7 +13,10 @@
 //
 // Principals. A call with the metadata "mezzo-principal" is made for that
 // principal, whom the adapter has authenticated; one without, for an unknown
-// caller. The core believes it of its adapters only.
+// caller. One with "mezzo-own" (of any value) is the adapter's own: it may see the
+// cluster, whatever the operator's rules are, and do nothing else. What it then
+// shows to a client it shows after it has asked Authorization. The core believes
+// all that of its adapters only.
 //
 // While a master does not lead, all but Leadership, GetStatus and ListPlugins
 // fails with UNAVAILABLE there.
@@ -503,6 +506,129 @@ func (x *LeadershipState) GetEndpoints() []*Endpoint {
 	return nil
 }
 
+type CheckRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in the operator's rules: "view_cluster".
+	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	// What it is done to, as far as it is known.
+	Id          string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	FrameworkId string `protobuf:"bytes,3,opt,name=framework_id,json=frameworkId,proto3" json:"framework_id,omitempty"`
+	Role        string `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
+	User        string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	// The principal whose framework, reservation or volume it is.
+	Owner         string `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRequest) Reset() {
+	*x = CheckRequest{}
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRequest) ProtoMessage() {}
+
+func (x *CheckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
+func (*CheckRequest) Descriptor() ([]byte, []int) {
+	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CheckRequest) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *CheckRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CheckRequest) GetFrameworkId() string {
+	if x != nil {
+		return x.FrameworkId
+	}
+	return ""
+}
+
+func (x *CheckRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *CheckRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *CheckRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+type CheckResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckResponse) Reset() {
+	*x = CheckResponse{}
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckResponse) ProtoMessage() {}
+
+func (x *CheckResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
+func (*CheckResponse) Descriptor() ([]byte, []int) {
+	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{7}
+}
+
 type GetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -512,7 +638,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[6]
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +650,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[6]
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +663,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{6}
+	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetRequest) GetKey() string {
@@ -557,7 +683,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[7]
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +695,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[7]
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +708,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{7}
+	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetResponse) GetValue() []byte {
@@ -611,7 +737,7 @@ type PutRequest struct {
 
 func (x *PutRequest) Reset() {
 	*x = PutRequest{}
-	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[8]
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +749,7 @@ func (x *PutRequest) String() string {
 func (*PutRequest) ProtoMessage() {}
 
 func (x *PutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[8]
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +762,7 @@ func (x *PutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRequest.ProtoReflect.Descriptor instead.
 func (*PutRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{8}
+	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutRequest) GetKey() string {
@@ -670,7 +796,7 @@ type PutResponse struct {
 
 func (x *PutResponse) Reset() {
 	*x = PutResponse{}
-	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[9]
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +808,7 @@ func (x *PutResponse) String() string {
 func (*PutResponse) ProtoMessage() {}
 
 func (x *PutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[9]
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +821,7 @@ func (x *PutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutResponse.ProtoReflect.Descriptor instead.
 func (*PutResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{9}
+	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PutResponse) GetVersion() uint64 {
@@ -714,7 +840,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[10]
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +852,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[10]
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +865,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{10}
+	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListRequest) GetPrefix() string {
@@ -759,7 +885,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[11]
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +897,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[11]
+	mi := &file_mezzo_framework_v1_framework_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +910,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{11}
+	return file_mezzo_framework_v1_framework_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListResponse) GetKeys() []string {
@@ -825,7 +951,15 @@ const file_mezzo_framework_v1_framework_proto_rawDesc = "" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_STANDBY\x10\x01\x12\x14\n" +
 	"\x10STATE_RECOVERING\x10\x02\x12\x11\n" +
-	"\rSTATE_LEADING\x10\x03\"\x1e\n" +
+	"\rSTATE_LEADING\x10\x03\"\x97\x01\n" +
+	"\fCheckRequest\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12!\n" +
+	"\fframework_id\x18\x03 \x01(\tR\vframeworkId\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\x12\x14\n" +
+	"\x05owner\x18\x06 \x01(\tR\x05owner\"\x0f\n" +
+	"\rCheckResponse\"\x1e\n" +
 	"\n" +
 	"GetRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\"=\n" +
@@ -852,7 +986,9 @@ const file_mezzo_framework_v1_framework_proto_rawDesc = "" +
 	"\x05Serve\x12 .mezzo.framework.v1.ServeRequest\x1a!.mezzo.framework.v1.ServeResponse2h\n" +
 	"\n" +
 	"Leadership\x12Z\n" +
-	"\x05Watch\x12*.mezzo.framework.v1.WatchLeadershipRequest\x1a#.mezzo.framework.v1.LeadershipState0\x012\xe2\x01\n" +
+	"\x05Watch\x12*.mezzo.framework.v1.WatchLeadershipRequest\x1a#.mezzo.framework.v1.LeadershipState0\x012]\n" +
+	"\rAuthorization\x12L\n" +
+	"\x05Check\x12 .mezzo.framework.v1.CheckRequest\x1a!.mezzo.framework.v1.CheckResponse2\xe2\x01\n" +
 	"\x05Store\x12F\n" +
 	"\x03Get\x12\x1e.mezzo.framework.v1.GetRequest\x1a\x1f.mezzo.framework.v1.GetResponse\x12F\n" +
 	"\x03Put\x12\x1e.mezzo.framework.v1.PutRequest\x1a\x1f.mezzo.framework.v1.PutResponse\x12I\n" +
@@ -871,7 +1007,7 @@ func file_mezzo_framework_v1_framework_proto_rawDescGZIP() []byte {
 }
 
 var file_mezzo_framework_v1_framework_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_mezzo_framework_v1_framework_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_mezzo_framework_v1_framework_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_mezzo_framework_v1_framework_proto_goTypes = []any{
 	(Side)(0),                      // 0: mezzo.framework.v1.Side
 	(LeadershipState_State)(0),     // 1: mezzo.framework.v1.LeadershipState.State
@@ -881,12 +1017,14 @@ var file_mezzo_framework_v1_framework_proto_goTypes = []any{
 	(*EnvironmentVariable)(nil),    // 5: mezzo.framework.v1.EnvironmentVariable
 	(*WatchLeadershipRequest)(nil), // 6: mezzo.framework.v1.WatchLeadershipRequest
 	(*LeadershipState)(nil),        // 7: mezzo.framework.v1.LeadershipState
-	(*GetRequest)(nil),             // 8: mezzo.framework.v1.GetRequest
-	(*GetResponse)(nil),            // 9: mezzo.framework.v1.GetResponse
-	(*PutRequest)(nil),             // 10: mezzo.framework.v1.PutRequest
-	(*PutResponse)(nil),            // 11: mezzo.framework.v1.PutResponse
-	(*ListRequest)(nil),            // 12: mezzo.framework.v1.ListRequest
-	(*ListResponse)(nil),           // 13: mezzo.framework.v1.ListResponse
+	(*CheckRequest)(nil),           // 8: mezzo.framework.v1.CheckRequest
+	(*CheckResponse)(nil),          // 9: mezzo.framework.v1.CheckResponse
+	(*GetRequest)(nil),             // 10: mezzo.framework.v1.GetRequest
+	(*GetResponse)(nil),            // 11: mezzo.framework.v1.GetResponse
+	(*PutRequest)(nil),             // 12: mezzo.framework.v1.PutRequest
+	(*PutResponse)(nil),            // 13: mezzo.framework.v1.PutResponse
+	(*ListRequest)(nil),            // 14: mezzo.framework.v1.ListRequest
+	(*ListResponse)(nil),           // 15: mezzo.framework.v1.ListResponse
 }
 var file_mezzo_framework_v1_framework_proto_depIdxs = []int32{
 	0,  // 0: mezzo.framework.v1.ServeRequest.side:type_name -> mezzo.framework.v1.Side
@@ -896,16 +1034,18 @@ var file_mezzo_framework_v1_framework_proto_depIdxs = []int32{
 	4,  // 4: mezzo.framework.v1.LeadershipState.endpoints:type_name -> mezzo.framework.v1.Endpoint
 	2,  // 5: mezzo.framework.v1.Framework.Serve:input_type -> mezzo.framework.v1.ServeRequest
 	6,  // 6: mezzo.framework.v1.Leadership.Watch:input_type -> mezzo.framework.v1.WatchLeadershipRequest
-	8,  // 7: mezzo.framework.v1.Store.Get:input_type -> mezzo.framework.v1.GetRequest
-	10, // 8: mezzo.framework.v1.Store.Put:input_type -> mezzo.framework.v1.PutRequest
-	12, // 9: mezzo.framework.v1.Store.List:input_type -> mezzo.framework.v1.ListRequest
-	3,  // 10: mezzo.framework.v1.Framework.Serve:output_type -> mezzo.framework.v1.ServeResponse
-	7,  // 11: mezzo.framework.v1.Leadership.Watch:output_type -> mezzo.framework.v1.LeadershipState
-	9,  // 12: mezzo.framework.v1.Store.Get:output_type -> mezzo.framework.v1.GetResponse
-	11, // 13: mezzo.framework.v1.Store.Put:output_type -> mezzo.framework.v1.PutResponse
-	13, // 14: mezzo.framework.v1.Store.List:output_type -> mezzo.framework.v1.ListResponse
-	10, // [10:15] is the sub-list for method output_type
-	5,  // [5:10] is the sub-list for method input_type
+	8,  // 7: mezzo.framework.v1.Authorization.Check:input_type -> mezzo.framework.v1.CheckRequest
+	10, // 8: mezzo.framework.v1.Store.Get:input_type -> mezzo.framework.v1.GetRequest
+	12, // 9: mezzo.framework.v1.Store.Put:input_type -> mezzo.framework.v1.PutRequest
+	14, // 10: mezzo.framework.v1.Store.List:input_type -> mezzo.framework.v1.ListRequest
+	3,  // 11: mezzo.framework.v1.Framework.Serve:output_type -> mezzo.framework.v1.ServeResponse
+	7,  // 12: mezzo.framework.v1.Leadership.Watch:output_type -> mezzo.framework.v1.LeadershipState
+	9,  // 13: mezzo.framework.v1.Authorization.Check:output_type -> mezzo.framework.v1.CheckResponse
+	11, // 14: mezzo.framework.v1.Store.Get:output_type -> mezzo.framework.v1.GetResponse
+	13, // 15: mezzo.framework.v1.Store.Put:output_type -> mezzo.framework.v1.PutResponse
+	15, // 16: mezzo.framework.v1.Store.List:output_type -> mezzo.framework.v1.ListResponse
+	11, // [11:17] is the sub-list for method output_type
+	5,  // [5:11] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
 	5,  // [5:5] is the sub-list for extension extendee
 	0,  // [0:5] is the sub-list for field type_name
@@ -922,9 +1062,9 @@ func file_mezzo_framework_v1_framework_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mezzo_framework_v1_framework_proto_rawDesc), len(file_mezzo_framework_v1_framework_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
-			NumServices:   3,
+			NumServices:   4,
 		},
 		GoTypes:           file_mezzo_framework_v1_framework_proto_goTypes,
 		DependencyIndexes: file_mezzo_framework_v1_framework_proto_depIdxs,

@@ -5,7 +5,7 @@
 // broker, at the ids that Serve gets, the adapter reaches the core's services:
 // mezzo.v1.scheduler.Scheduler, mezzo.operator.v1.Operator and Leadership at a
 // master; mezzo.v1.executor.Executor and mezzo.operator.v1.AgentOperator at an
-// agent; and Store at both. Serve returns once the adapter listens; an error is
+// agent; and Store and Authorization at both. Serve returns once the adapter listens; an error is
 // for the operator to read, and the adapter is started again. Losing an adapter
 // is not losing its schedulers: the core starts their failover clocks only when
 // the adapter serves again (ten minutes at most), and the same goes for
@@ -13,7 +13,10 @@
 //
 // Principals. A call with the metadata "mezzo-principal" is made for that
 // principal, whom the adapter has authenticated; one without, for an unknown
-// caller. The core believes it of its adapters only.
+// caller. One with "mezzo-own" (of any value) is the adapter's own: it may see the
+// cluster, whatever the operator's rules are, and do nothing else. What it then
+// shows to a client it shows after it has asked Authorization. The core believes
+// all that of its adapters only.
 //
 // While a master does not lead, all but Leadership, GetStatus and ListPlugins
 // fails with UNAVAILABLE there.
@@ -250,6 +253,118 @@ var Leadership_ServiceDesc = grpc.ServiceDesc{
 			ServerStreams: true,
 		},
 	},
+	Metadata: "mezzo/framework/v1/framework.proto",
+}
+
+const (
+	Authorization_Check_FullMethodName = "/mezzo.framework.v1.Authorization/Check"
+)
+
+// AuthorizationClient is the client API for Authorization service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Authorization says whether somebody may do what the adapter does without a call
+// to the core: show what it has seen for itself.
+type AuthorizationClient interface {
+	// Fails with PERMISSION_DENIED, and why, when the call's principal may not. An
+	// answer holds for that moment: the rules may change while the core runs.
+	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
+}
+
+type authorizationClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewAuthorizationClient(cc grpc.ClientConnInterface) AuthorizationClient {
+	return &authorizationClient{cc}
+}
+
+func (c *authorizationClient) Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckResponse)
+	err := c.cc.Invoke(ctx, Authorization_Check_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// AuthorizationServer is the server API for Authorization service.
+// All implementations must embed UnimplementedAuthorizationServer
+// for forward compatibility.
+//
+// Authorization says whether somebody may do what the adapter does without a call
+// to the core: show what it has seen for itself.
+type AuthorizationServer interface {
+	// Fails with PERMISSION_DENIED, and why, when the call's principal may not. An
+	// answer holds for that moment: the rules may change while the core runs.
+	Check(context.Context, *CheckRequest) (*CheckResponse, error)
+	mustEmbedUnimplementedAuthorizationServer()
+}
+
+// UnimplementedAuthorizationServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedAuthorizationServer struct{}
+
+func (UnimplementedAuthorizationServer) Check(context.Context, *CheckRequest) (*CheckResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Check not implemented")
+}
+func (UnimplementedAuthorizationServer) mustEmbedUnimplementedAuthorizationServer() {}
+func (UnimplementedAuthorizationServer) testEmbeddedByValue()                       {}
+
+// UnsafeAuthorizationServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to AuthorizationServer will
+// result in compilation errors.
+type UnsafeAuthorizationServer interface {
+	mustEmbedUnimplementedAuthorizationServer()
+}
+
+func RegisterAuthorizationServer(s grpc.ServiceRegistrar, srv AuthorizationServer) {
+	// If the following call panics, it indicates UnimplementedAuthorizationServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Authorization_ServiceDesc, srv)
+}
+
+func _Authorization_Check_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuthorizationServer).Check(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Authorization_Check_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuthorizationServer).Check(ctx, req.(*CheckRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Authorization_ServiceDesc is the grpc.ServiceDesc for Authorization service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Authorization_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "mezzo.framework.v1.Authorization",
+	HandlerType: (*AuthorizationServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Check",
+			Handler:    _Authorization_Check_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
 	Metadata: "mezzo/framework/v1/framework.proto",
 }
 
