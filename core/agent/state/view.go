@@ -106,15 +106,15 @@ type Holder struct{ Role, User, Owner string }
 // else of the one of that id that ended last.
 func (m *Machine) Holder(framework, executor string) Holder {
 	for _, run := range sortedStrings(m.executors) {
-		if e := m.executors[run]; e.framework.id == framework && e.id == executor {
-			h := Holder{Role: e.role, Owner: e.framework.info.GetPrincipal()}
-			switch {
-			case e.info != nil:
-				h.User = commandUser(e.framework, e.info.GetCommand())
-			case len(e.tasks) > 0:
-				h.User = userOf(e.tasks[0])
-			}
-			return h
+		if e := m.executors[run]; e.framework.id == framework && e.id == executor && e.info != nil {
+			return Holder{e.role, commandUser(e.framework, e.info.GetCommand()), e.framework.info.GetPrincipal()}
+		}
+	}
+	// A task without one has the agent's own, of its name, which may be gone before
+	// the end of the task is acknowledged.
+	for _, t := range m.sortedTasks() {
+		if t.key.framework == framework && t.executorID == executor && t.info != nil {
+			return Holder{t.role, userOf(t), t.framework.info.GetPrincipal()}
 		}
 	}
 	for i := len(m.completed) - 1; i >= 0; i-- {
