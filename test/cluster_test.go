@@ -1,13 +1,9 @@
 package test
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,15 +72,15 @@ func buildAndRun(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
-// cluster is one `mezzo dev`.
+// cluster is one `mezzo dev`, or what a master that was started leads.
 type cluster struct {
-	t      *testing.T
-	cmd    *exec.Cmd
-	fields map[string]string
-	stderr *syncBuffer
-	ended  chan struct{}
-	err    error
-	dir    string
+	*server
+	dir string
+}
+
+// clusterAt is the cluster of a master at an address.
+func clusterAt(t *testing.T, address string) *cluster {
+	return &cluster{server: &server{t: t, fields: map[string]string{"rpc": address}}}
 }
 
 type syncBuffer struct {
@@ -109,45 +105,13 @@ const smallAgent = "cpus:4;mem:2048;disk:4096;ports:[31000-31999]"
 // startDev starts a cluster on free ports and stops it when the test ends.
 func startDev(t *testing.T, args ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, stderr: &syncBuffer{}, ended: make(chan struct{}), dir: filepath.Join(tempDir(t), "cluster")}
-	all := append([]string{"dev", "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--dir", c.dir}, args...)
+	dir := filepath.Join(tempDir(t), "cluster")
+	all := append([]string{"dev", "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--dir", dir}, args...)
 	if !strings.Contains(strings.Join(args, " "), "--resources") {
 		all = append(all, "--resources", smallAgent)
 	}
-	c.cmd = exec.Command(filepath.Join(bin, "mezzo"), all...)
-	c.cmd.Stderr = c.stderr
-	stdout, err := c.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ready := make(chan map[string]string, 1)
-	go func() {
-		lines := bufio.NewScanner(stdout)
-		for lines.Scan() {
-			if words := strings.Fields(lines.Text()); len(words) > 0 && words[0] == "ready" {
-				fields := map[string]string{}
-				for _, w := range words[1:] {
-					k, v, _ := strings.Cut(w, "=")
-					fields[k] = v
-				}
-				ready <- fields
-			}
-		}
-		_, _ = io.Copy(io.Discard, stdout)
-		c.err = c.cmd.Wait()
-		close(c.ended)
-	}()
-	t.Cleanup(func() { c.stop() })
-	select {
-	case c.fields = <-ready:
-	case <-c.ended:
-		t.Fatalf("mezzo dev ended: %v\n%s", c.err, c.stderr)
-	case <-time.After(patience):
-		t.Fatalf("mezzo dev was not ready\n%s", c.stderr)
-	}
+	c := &cluster{server: serve(t, nil, all...), dir: dir}
+	t.Cleanup(c.stop)
 	return c
 }
 
@@ -172,21 +136,7 @@ func tempDir(t *testing.T) string {
 // stop is Ctrl-C. It may be called again.
 func (c *cluster) stop() {
 	c.t.Helper()
-	select {
-	case <-c.ended:
-		return
-	default:
-	}
-	_ = c.cmd.Process.Signal(syscall.SIGINT)
-	select {
-	case <-c.ended:
-	case <-time.After(patience):
-		_ = c.cmd.Process.Kill()
-		c.t.Errorf("mezzo dev did not end on Ctrl-C\n%s", c.stderr)
-	}
-	if c.t.Failed() {
-		c.t.Logf("what the cluster logged:\n%s", c.stderr)
-	}
+	c.server.stop(syscall.SIGINT)
 }
 
 // result is what a command left.
@@ -203,21 +153,7 @@ func (c *cluster) mezzo(args ...string) result {
 
 func mezzo(t *testing.T, env []string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "mezzo"), args...)
-	cmd.Env = append(os.Environ(), env...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatalf("mezzo %v: %v", args, err)
-	}
-	if ctx.Err() != nil {
-		t.Fatalf("mezzo %v did not end\nstdout: %s\nstderr: %s", args, stdout.String(), stderr.String())
-	}
-	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+	return mezzoAs(t, func(cmd *exec.Cmd) { cmd.Env = append(os.Environ(), env...) }, args...)
 }
 
 // start runs a command line in the background.

@@ -74,7 +74,7 @@ func startContainerdAs(t *testing.T, daemon *containerdtest.Daemon, resources, f
 	file := writeFile(t, filepath.Join(dir, "agent.hcl"), forAgent)
 	ports := []string{"--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0"}
 	master := serve(t, nil, append([]string{"master", "--config", writeFile(t, filepath.Join(dir, "master.hcl"), forMaster), "--data-dir", filepath.Join(dir, "m")}, ports...)...)
-	c := &containerd{cluster: &cluster{t: t, fields: master.fields}, daemon: daemon, dir: filepath.Join(dir, "a"), args: append([]string{
+	c := &containerd{cluster: &cluster{server: master}, daemon: daemon, dir: filepath.Join(dir, "a"), args: append([]string{
 		"agent", "--config", file, "--data-dir", filepath.Join(dir, "a"), "--master", master.fields["rpc"], "--resources", resources,
 	}, ports...)}
 	c.agent = serve(t, nil, c.args...)

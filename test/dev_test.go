@@ -106,7 +106,7 @@ func TestHangUpDev(t *testing.T) {
 	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, fields: s.fields}
+	c := &cluster{server: s}
 	eventually(t, "the new weight", func() bool {
 		for _, r := range c.list("roles") {
 			if r["name"] == "ads" {

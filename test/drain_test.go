@@ -26,7 +26,7 @@ func startYard(t *testing.T, settings string) *yard {
 	config := writeFile(t, filepath.Join(dir, "master.hcl"), "master {\n  min_refuse = \"10ms\"\n"+settings+"}\n")
 	m := serve(t, nil, "master", "--config", config, "--data-dir", filepath.Join(dir, "master"), "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0")
 	return &yard{
-		cluster: &cluster{t: t, fields: m.fields}, swap: &swapCluster{t: t, rpc: m.fields["rpc"]}, dirs: map[string]string{},
+		cluster: &cluster{server: m}, swap: &swapCluster{t: t, rpc: m.fields["rpc"]}, dirs: map[string]string{},
 	}
 }
 

@@ -317,7 +317,7 @@ func (x *haCluster) leader(above uint64) int {
 func (x *haCluster) startTasks() (run *background, stop string) {
 	stop = filepath.Join(x.dir, "stop")
 	notes := filepath.Join(x.dir, "notes")
-	c := &cluster{t: x.t, fields: map[string]string{"rpc": x.address}}
+	c := clusterAt(x.t, x.address)
 	run = c.start("run", "--name", "long", "--instances", fmt.Sprint(haTasks), "--cpus", "0.1", "--mem", "32", "--",
 		"sh", "-c", fmt.Sprintf("echo begin >> %s; while [ ! -e %s ]; do sleep 0.2; done; echo end >> %s", notes, stop, notes))
 	eventually(x.t, "the tasks to run", func() bool { return x.notes("begin") == haTasks })

@@ -160,7 +160,7 @@ func TestAgentStartsBeforeContainerd(t *testing.T) {
 	file := writeFile(t, filepath.Join(dir, "agent.hcl"), containerdConfig(daemon))
 	ports := []string{"--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0"}
 	m := serve(t, nil, append([]string{"master", "--data-dir", filepath.Join(dir, "m")}, ports...)...)
-	c := &cluster{t: t, fields: m.fields}
+	c := &cluster{server: m}
 	serve(t, nil, append([]string{"agent", "--config", file, "--data-dir", filepath.Join(dir, "a"), "--master", m.fields["rpc"], "--resources", smallAgent}, ports...)...)
 	eventually(t, "the agent to say why nothing of it is offered", func() bool {
 		agents := c.list("agents")

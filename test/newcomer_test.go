@@ -88,8 +88,8 @@ func TestCtrlCEndsEverything(t *testing.T) {
 		t.Fatalf("only %d processes below mezzo dev: %v", len(pids), pids)
 	}
 	c.stop()
-	if c.err != nil {
-		t.Errorf("mezzo dev ended with %v", c.err)
+	if !c.cmd.ProcessState.Success() {
+		t.Errorf("mezzo dev ended with %v", c.cmd.ProcessState)
 	}
 	for _, pid := range pids {
 		if alive(pid) {

@@ -53,7 +53,7 @@ func TestReloadMaster(t *testing.T) {
 	}
 	weights := func() string {
 		out := map[string]any{}
-		for _, role := range (&cluster{t: t, fields: m.fields}).list("roles") {
+		for _, role := range (&cluster{server: m}).list("roles") {
 			out[fmt.Sprint(role["name"])] = role["weight"]
 		}
 		return fmt.Sprint(out["ads"], " ", out["web"])
@@ -89,7 +89,7 @@ func TestReloadAgent(t *testing.T) {
 	m := serve(t, nil, "master", "--data-dir", filepath.Join(dir, "m"), "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0")
 	a := serve(t, nil, "agent", "--config", file, "--master", m.fields["rpc"], "--data-dir", filepath.Join(dir, "a"), "--rpc", "127.0.0.1:0",
 		"--http", "127.0.0.1:0", "--resources", smallAgent, "--end-tasks")
-	c := &cluster{t: t, fields: m.fields, dir: dir}
+	c := &cluster{server: m, dir: dir}
 	b := c.start("run", "--name", "survivor", "--", "sh", "-c", "echo up; while [ ! -e "+filepath.Join(dir, "go")+" ]; do sleep 0.05; done; exit 7")
 	eventually(t, "the task", func() bool { return b.stdout.String() == "up\n" })
 	pid := c.plugin("isolator/cgroups")["pid"]

@@ -46,7 +46,7 @@ func TestRunSecrets(t *testing.T) {
 	master := serve(t, nil, append([]string{"master", "--data-dir", filepath.Join(dir, "m")}, ports...)...)
 	args := append([]string{"agent", "--config", file, "--data-dir", filepath.Join(dir, "a"), "--master", master.fields["rpc"], "--resources", smallAgent}, ports...)
 	agent := serve(t, nil, args...)
-	c := &cluster{t: t, fields: master.fields}
+	c := &cluster{server: master}
 	r := newRunner(t, master.fields["rpc"])
 
 	good := shellTask("good", `fail() { echo "$1"; exit 1; }; [ "$GIVEN" = `+quiet+` ] || fail value; [ "$NAMED" = `+named+` ] || fail name

@@ -95,7 +95,7 @@ func (c *swapCluster) reload() result {
 
 func (c *swapCluster) list(verb string) []map[string]any {
 	c.t.Helper()
-	return (&cluster{t: c.t, fields: map[string]string{"rpc": c.rpc}}).list(verb)
+	return clusterAt(c.t, c.rpc).list(verb)
 }
 
 // allocator is the plugin that runs now.

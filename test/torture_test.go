@@ -76,7 +76,7 @@ func newTorture(t *testing.T, kinds []kind, config string, volumes ...string) *t
 	master := serve(t, nil, append([]string{"master", "--data-dir", filepath.Join(dir, "m")}, ports...)...)
 	file := writeFile(t, filepath.Join(dir, "agent.hcl"), config)
 	x := &torture{
-		cluster: &cluster{t: t, fields: master.fields}, chance: rand.New(rand.NewPCG(seed, 1)), of: map[string]member{}, kinds: kinds,
+		cluster: &cluster{server: master}, chance: rand.New(rand.NewPCG(seed, 1)), of: map[string]member{}, kinds: kinds,
 		dir: filepath.Join(dir, "a"),
 		agentArgs: append([]string{
 			"agent", "--log-level", "debug", "--config", file, "--data-dir", filepath.Join(dir, "a"), "--master", master.fields["rpc"],

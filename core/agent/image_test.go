@@ -19,7 +19,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -334,14 +333,7 @@ func TestImagesOfAnAgent(t *testing.T) {
 		host, _ := pair(t)
 		o.Isolators = append([]agent.Isolator{host}, o.Isolators...)
 	})
-	address, stop := serve(t, func(s *grpc.Server) { operatorv1.RegisterAgentOperatorServer(s, p) })
-	t.Cleanup(stop)
-	conn, err := dial(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	c, ctx := operatorv1.NewAgentOperatorClient(conn), within(t)
+	c, ctx := operatorClient(t, p), within(t)
 	send := func(parts ...string) (*operatorv1.ImportImageResponse, error) {
 		stream, err := c.ImportImage(ctx)
 		if err != nil {
@@ -451,14 +443,7 @@ func TestImageOfAnArchiveThatIsNotThere(t *testing.T) {
 // What nobody uses, has pinned or wants to be kept is removed, and nothing else.
 func TestImagesArePruned(t *testing.T) {
 	_, oci, p := imageAgent(t, nil)
-	address, stop := serve(t, func(s *grpc.Server) { operatorv1.RegisterAgentOperatorServer(s, p) })
-	t.Cleanup(stop)
-	conn, err := dial(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	c, ctx := operatorv1.NewAgentOperatorClient(conn), within(t)
+	c, ctx := operatorClient(t, p), within(t)
 	kept := map[string]string{
 		"docker.io/library/busybox:latest": "x", "docker.io/team/app:1": "x", "reg.example/app:2": "x",
 		"reg.example/used:1": "used", "reg.example/pinned:1": "pinned", "reg.example/wanted:1": "wanted",

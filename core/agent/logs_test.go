@@ -65,18 +65,12 @@ type logRig struct {
 func newLogRig(t *testing.T) *logRig {
 	k, m := newKernel(), newMaster(t)
 	p := start(t, options(t, m, newIsolator(t, k).up()))
-	address, stop := serve(t, func(s *grpc.Server) { operatorv1.RegisterAgentOperatorServer(s, p) })
-	t.Cleanup(stop)
-	conn, err := dial(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
+	client := operatorClient(t, p)
 	m.ready()
 	m.run(task("t1"))
 	id := m.update(mezzov1.TaskState_TASK_RUNNING).GetContainerStatus().GetContainerId().GetValue()
 	return &logRig{
-		t: t, kernel: k, master: m, id: id, client: operatorv1.NewAgentOperatorClient(conn),
+		t: t, kernel: k, master: m, id: id, client: client,
 		out: &output{t: t, path: filepath.Join(k.get(id).sandbox, "stdout"), keep: 3},
 	}
 }

@@ -237,16 +237,24 @@ func (u *unpacker) parent(name string) error {
 	return nil
 }
 
+// vacate makes the directory that a link comes into, and removes what has its name.
+func (u *unpacker) vacate(name string) error {
+	if err := u.parent(name); err != nil {
+		return err
+	}
+	if err := u.sandbox.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // symlink refuses what points out of the sandbox. That would do the agent no
 // harm, which follows no link out of there either; but it is never meant well.
 func (u *unpacker) symlink(name, target string) error {
 	if path.IsAbs(target) || escapes(path.Join(path.Dir(name), target)) {
 		return fmt.Errorf("it is a link to %q, outside the sandbox", target)
 	}
-	if err := u.parent(name); err != nil {
-		return err
-	}
-	if err := u.sandbox.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := u.vacate(name); err != nil {
 		return err
 	}
 	return u.sandbox.Symlink(target, name)
@@ -256,10 +264,7 @@ func (u *unpacker) hardlink(name, target string) error {
 	if path.IsAbs(target) || escapes(target) {
 		return fmt.Errorf("it is a link to %q, outside the sandbox", target)
 	}
-	if err := u.parent(name); err != nil {
-		return err
-	}
-	if err := u.sandbox.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := u.vacate(name); err != nil {
 		return err
 	}
 	return u.sandbox.Link(path.Join(u.dir, target), name)
