@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -193,7 +194,9 @@ func (c *cli) confirm(format string, args ...any) error {
 	}
 	fmt.Fprintf(c.err, format+" [y/N] ", args...)
 	var answer string
-	_, _ = fmt.Fscanln(c.in, &answer) // no answer is no
+	if _, err := fmt.Fscanln(c.in, &answer); errors.Is(err, io.EOF) { // no answer is no
+		fmt.Fprintln(c.err)
+	}
 	switch strings.ToLower(answer) {
 	case "y", "yes":
 		return nil

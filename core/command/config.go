@@ -90,6 +90,9 @@ func (c *cli) configCheck(ctx context.Context, paths []string, dataDir string) e
 		c.diagnose(file, diags)
 	}
 	complaints := checkPlugins(ctx, plugins)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	for _, complaint := range complaints {
 		if !c.json {
 			c.complain(file, complaint.err)

@@ -1,6 +1,8 @@
 package command
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -45,5 +47,19 @@ func TestConfigCheckJSON(t *testing.T) {
 	found, code = check("master {\n}\nallocator \"drf\" {\n}\n")
 	if len(found) != 2 || code != 1 || found[0].Severity != "warning" || found[1].Line != 3 || !strings.Contains(found[1].Summary, `allocator "drf"`) || !strings.Contains(found[1].Detail, "mezzo-allocator-drf") {
 		t.Errorf("%d, %+v", code, found)
+	}
+}
+
+// Ctrl-C is no complaint about the configuration.
+func TestConfigCheckInterrupted(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "master.hcl")
+	if err := os.WriteFile(file, []byte("data_dir = \"/d\"\nmaster {\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, errOut bytes.Buffer
+	if code := run(ctx, []string{"config", "check", "--json", file}, strings.NewReader(""), &out, &errOut); code != exitInterrupted || out.String() != "" || errOut.String() != "mezzo: interrupted\n" {
+		t.Errorf("%d, %s%s", code, &out, &errOut)
 	}
 }

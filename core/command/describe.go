@@ -66,6 +66,8 @@ func (m *mirror) describeTask(old, t *operatorv1.Task, gone bool) string {
 	switch {
 	case gone && taskEnded(t):
 		return "" // it ended long ago, and is forgotten
+	case gone && m.isAway(t.AgentId):
+		return "not known until " + m.agentName(t.AgentId) + " comes back"
 	case gone:
 		return "removed"
 	case old == nil:
@@ -84,6 +86,13 @@ func (m *mirror) describeTask(old, t *operatorv1.Task, gone bool) string {
 	return ""
 }
 
+// isAway reports whether a master waits for an agent: when it has taken over, it
+// knows no tasks of it.
+func (m *mirror) isAway(agent string) bool {
+	a, known := m.objects[objectKey{kind: kindAgent, id: agent}].(*operatorv1.Agent)
+	return known && a.GetState() == "disconnected"
+}
+
 // taskEnded reports a state after which no other comes.
 func taskEnded(t *operatorv1.Task) bool { return t.GetState().Terminal() }
 
@@ -97,12 +106,12 @@ func describeAgent(old, a *operatorv1.Agent, gone bool) string {
 		return because(a.Hostname+" "+arrow(old.State, a.State), a.Reason)
 	case old.Reason != a.Reason && a.Reason != "":
 		return because(a.Hostname+" "+a.State, a.Reason)
+	case !proto.Equal(old.Drain, a.Drain) && a.Drain != nil:
+		return a.Hostname + " " + a.Drain.State
 	case old.Deactivated != a.Deactivated && a.Deactivated:
 		return a.Hostname + " deactivated"
 	case old.Deactivated != a.Deactivated:
 		return a.Hostname + " back in service"
-	case !proto.Equal(old.Drain, a.Drain) && a.Drain != nil:
-		return a.Hostname + " " + a.Drain.State
 	case !proto.Equal(old.Resources, a.Resources):
 		return a.Hostname + " has " + arrow(amounts(old.Resources), amounts(a.Resources))
 	case old.RpcAddress != a.RpcAddress:

@@ -116,6 +116,7 @@ func TestEventsRefused(t *testing.T) {
 func TestDescribe(t *testing.T) {
 	m := &mirror{objects: map[objectKey]proto.Message{
 		{kind: kindAgent, id: "m-S0"}:       &operatorv1.Agent{Id: "m-S0", Hostname: "alpha"},
+		{kind: kindAgent, id: "m-S1"}:       &operatorv1.Agent{Id: "m-S1", Hostname: "beta", State: "disconnected"},
 		{kind: kindFramework, id: "m-0001"}: &operatorv1.Framework{Id: "m-0001", Name: "spark"},
 	}}
 	task := func(state mezzov1.TaskState, change func(*operatorv1.Task)) *operatorv1.Task {
@@ -145,6 +146,7 @@ func TestDescribe(t *testing.T) {
 		{running, task(mezzov1.TaskState_TASK_RUNNING, func(x *operatorv1.Task) { x.Healthy = proto.Bool(false) }), "unhealthy"},
 		{webTask(mezzov1.TaskState_TASK_FINISHED, ""), nil, ""},
 		{running, nil, "removed"},
+		{task(mezzov1.TaskState_TASK_RUNNING, func(x *operatorv1.Task) { x.AgentId = "m-S1" }), nil, "not known until beta comes back"},
 		{running, running, ""},
 		{agent(func(*operatorv1.Agent) {}), agent(func(a *operatorv1.Agent) { a.Allocated = quantities(map[string]float64{"cpus": 1}) }), ""},
 		{agent(func(*operatorv1.Agent) {}), agent(func(a *operatorv1.Agent) { a.Drain = &operatorv1.AgentDrain{State: "draining"} }), "alpha draining"},

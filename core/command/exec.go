@@ -90,11 +90,11 @@ func (c *cli) execSession(cmd *cobra.Command, o execOptions, task string, comman
 	if !cmd.Flags().Changed("tty") {
 		o.tty = terminal && o.stdin
 	}
-	found, address, err := c.findTask(cmd.Context(), task, o.framework)
+	found, agent, err := c.findTask(cmd.Context(), task, o.framework)
 	if err != nil {
 		return err
 	}
-	conn, err := c.dialAddress(address)
+	conn, err := c.dialAddress(agent.RpcAddress)
 	if err != nil {
 		return err
 	}
@@ -109,9 +109,9 @@ func (c *cli) execSession(cmd *cobra.Command, o execOptions, task string, comman
 	}
 	stream, err := call(ctx)
 	if err != nil {
-		return plain(err)
+		return fmt.Errorf("task %s: %w", found.Id, silent(err, agent))
 	}
-	s := &execSession{cli: c, stream: stream}
+	s := &execSession{cli: c, stream: stream, agent: agent}
 	if command == nil && o.tty {
 		s.detach = cancel
 	}
@@ -130,7 +130,7 @@ func (c *cli) execSession(cmd *cobra.Command, o execOptions, task string, comman
 	if o.stdin {
 		go s.input(c.in)
 	}
-	if err := s.output(task); err != nil && (command != nil || ctx.Err() == nil) {
+	if err := s.output(found.Id); err != nil && (command != nil || ctx.Err() == nil) {
 		return err
 	}
 	return nil
@@ -167,6 +167,7 @@ func windowSize(in *os.File) *operatorv1.WindowSize {
 type execSession struct {
 	cli     *cli
 	stream  grpc.BidiStreamingClient[operatorv1.ExecRequest, operatorv1.ExecResponse]
+	agent   *operatorv1.Agent // at whose other end it is
 	sending sync.Mutex
 	detach  func() // leaves a task to itself; nil for a command
 	keys    detachKeys
@@ -250,7 +251,7 @@ func (s *execSession) output(task string) error {
 			return fmt.Errorf("the connection to task %s ended", task)
 		}
 		if err != nil {
-			return fmt.Errorf("task %s: %w", task, plain(err))
+			return fmt.Errorf("task %s: %w", task, silent(err, s.agent))
 		}
 		if _, err := s.cli.out.Write(r.GetStdout()); err != nil {
 			return err

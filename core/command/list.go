@@ -31,6 +31,9 @@ type list[T proto.Message] struct {
 	fetch  func(ctx context.Context, client operatorv1.OperatorClient, args []string) ([]T, error)
 	header []string
 	row    func(T) []string
+	// partial says why there may be more items than the master knows; empty: there
+	// are not. Nil: it knows all of them.
+	partial func(ctx context.Context, client operatorv1.OperatorClient) string
 	// key is what an item is known by.
 	key func(T) string
 	// empty is said when there is nothing to list.
@@ -73,6 +76,11 @@ func listCommand[T proto.Message](c *cli, l list[T]) *cobra.Command {
 			var items []T
 			err := c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) (err error) {
 				items, err = l.fetch(ctx, client, args)
+				if err == nil && l.partial != nil && !watch {
+					if why := l.partial(ctx, client); why != "" {
+						fmt.Fprintf(c.err, "mezzo: %s\n", why)
+					}
+				}
 				return err
 			})
 			switch {
@@ -223,9 +231,10 @@ func (c *cli) tasksCommand() *cobra.Command {
 				t.Id, t.Name, taskState(t), amount(t.Resources, "cpus"), amount(t.Resources, "mem"), t.Role, t.AgentId, age(t.Launched), oneLine(taskReason(t)),
 			}
 		},
-		empty: "No tasks. (Those that have ended: mezzo tasks --all)",
-		none:  "No task is called %s, nor begins so, that the master remembers.",
-		kind:  kindTask, key: (*operatorv1.Task).GetId, compare: byLaunch,
+		empty:   "No tasks. (Those that have ended: mezzo tasks --all)",
+		partial: awaited,
+		none:    "No task is called %s, nor begins so, that the master remembers.",
+		kind:    kindTask, key: (*operatorv1.Task).GetId, compare: byLaunch,
 		keep: func(t *operatorv1.Task) bool {
 			return (request.TaskId == "" || request.TaskId == t.Id) && (request.FrameworkId == "" || request.FrameworkId == t.FrameworkId) &&
 				(request.AgentId == "" || request.AgentId == t.AgentId) && strings.HasPrefix(t.Id, beginning)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
@@ -31,17 +33,17 @@ func (c *cli) logsCommand() *cobra.Command {
 			if cmd.Flags().Changed("tail") {
 				request.TailLines = proto.Uint32(tail)
 			}
-			task, address, err := c.findTask(cmd.Context(), args[0], framework)
+			task, agent, err := c.findTask(cmd.Context(), args[0], framework)
 			if err != nil {
 				return err
 			}
 			request.TaskId, request.FrameworkId = task.Id, task.FrameworkId
-			conn, err := c.dialAddress(address)
+			conn, err := c.dialAddress(agent.RpcAddress)
 			if err != nil {
 				return err
 			}
 			defer conn.Close()
-			if err := copyLogs(cmd.Context(), conn, request, c.out); err != nil && !errors.Is(err, context.Canceled) {
+			if err := silent(copyLogs(cmd.Context(), conn, request, c.out), agent); err != nil && !errors.Is(err, context.Canceled) {
 				return fmt.Errorf("logs of %s: %w", request.TaskId, err)
 			}
 			return nil
@@ -56,36 +58,46 @@ func (c *cli) logsCommand() *cobra.Command {
 	return cmd
 }
 
-// findTask returns a task, and the rpc address of the agent that has it.
-func (c *cli) findTask(ctx context.Context, name, framework string) (task *operatorv1.Task, address string, err error) {
+// silent is the plain error of a call to an agent; of one that does not answer it
+// says what that means for its tasks.
+func silent(err error, agent *operatorv1.Agent) error {
+	if status.Code(err) == codes.Unavailable {
+		return fmt.Errorf("agent %s (%s) does not answer: %w (mezzo agents shows how it is; its tasks may run on)", agent.GetId(), agent.GetHostname(), plain(err))
+	}
+	return plain(err)
+}
+
+// findTask returns a task, and the agent that has it.
+func (c *cli) findTask(ctx context.Context, name, framework string) (task *operatorv1.Task, agent *operatorv1.Agent, err error) {
 	err = c.withOperator(ctx, func(ctx context.Context, client operatorv1.OperatorClient) error {
 		if task, err = taskNamed(ctx, client, name, framework, true); err != nil {
 			return err
 		}
-		address, err = agentAddress(ctx, client, task.AgentId)
+		agent, err = registeredAgent(ctx, client, task.AgentId)
 		return err
 	})
-	return task, address, err
+	return task, agent, err
 }
 
-func agentAddress(ctx context.Context, client operatorv1.OperatorClient, id string) (string, error) {
+// registeredAgent finds the agent with an id, where it can be reached.
+func registeredAgent(ctx context.Context, client operatorv1.OperatorClient, id string) (*operatorv1.Agent, error) {
 	agents, err := client.ListAgents(ctx, &operatorv1.ListAgentsRequest{})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for _, a := range agents.Agents {
 		if a.Id == id && a.RpcAddress != "" {
-			return a.RpcAddress, nil
+			return a, nil
 		}
 	}
-	return "", fmt.Errorf("agent %s is not registered with the master at this time (mezzo agents shows those that are)", id)
+	return nil, fmt.Errorf("agent %s is not registered with the master at this time (mezzo agents shows those that are)", id)
 }
 
 // copyLogs writes a task's stream to w until its end.
 func copyLogs(ctx context.Context, conn grpc.ClientConnInterface, request *operatorv1.LogsRequest, w io.Writer) error {
 	stream, err := operatorv1.NewAgentOperatorClient(conn).Logs(ctx, request)
 	if err != nil {
-		return plain(err)
+		return err
 	}
 	for {
 		chunk, err := stream.Recv()
@@ -93,7 +105,7 @@ func copyLogs(ctx context.Context, conn grpc.ClientConnInterface, request *opera
 			return nil
 		}
 		if err != nil {
-			return plain(err)
+			return err
 		}
 		if _, err := w.Write(chunk.Data); err != nil {
 			return err

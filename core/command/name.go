@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -29,6 +30,23 @@ func idFit(name, id string) int {
 	return noFit
 }
 
+// unknownError is that a name means nothing. list is the verb that lists what
+// there is.
+type unknownError struct{ what, name, list string }
+
+func (e *unknownError) Error() string {
+	return fmt.Sprintf("no %s %q is known; %s lists them", e.what, e.name, e.list)
+}
+
+// awaited says why tasks may be missing of what a master knows; empty: it knows all.
+func awaited(ctx context.Context, client operatorv1.OperatorClient) string {
+	s, err := client.GetStatus(ctx, &operatorv1.GetStatusRequest{})
+	if err != nil || s.GetLeadership() != "recovering" {
+		return "" // the question itself has an answer
+	}
+	return fmt.Sprintf("this master leads for %s, and %d of %d agents have not come back to it: what they run is not known until then", age(s.GetElected()), s.GetAgents().GetTotal()-s.GetAgents().GetActive(), s.GetAgents().GetTotal())
+}
+
 // pick returns the object that a name means. list is the verb that lists them;
 // label is how one is called when several are meant.
 func pick[T any](what, name, list string, items []T, fit func(T) int, label func(T) string) (T, error) {
@@ -45,7 +63,7 @@ func pick[T any](what, name, list string, items []T, fit func(T) int, label func
 	var none T
 	switch len(found) {
 	case 0:
-		return none, fmt.Errorf("no %s %q is known; %s lists them", what, name, list)
+		return none, &unknownError{what, name, list}
 	case 1:
 		return found[0], nil
 	}
@@ -132,5 +150,11 @@ func taskNamed(ctx context.Context, client operatorv1.OperatorClient, name, fram
 	if err != nil {
 		return nil, err
 	}
-	return find(answer.Tasks)
+	task, err := find(answer.Tasks)
+	if unknown := (*unknownError)(nil); errors.As(err, &unknown) {
+		if why := awaited(ctx, client); why != "" {
+			err = fmt.Errorf("%w; %s", err, why)
+		}
+	}
+	return task, err
 }

@@ -94,6 +94,9 @@ func (c *cli) pluginVerify(ctx context.Context, binary string, f verifyFlags) er
 	if unknown := (*plugintest.UnknownCheckError)(nil); errors.As(err, &unknown) {
 		return usage("--only: %v", err)
 	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if err != nil {
 		c.complain(file, err)
 		return &exitError{code: 1}

@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"net"
@@ -31,6 +32,7 @@ type testMaster struct {
 	tasks      []*operatorv1.Task
 	roles      []*operatorv1.Role
 	plugins    []*operatorv1.Plugin
+	leadership string   // "leading" without it
 	killed     []string // tasks, and frameworks that were torn down
 	watches    chan watchCall
 }
@@ -74,7 +76,7 @@ func (m *testMaster) GetStatus(context.Context, *operatorv1.GetStatusRequest) (*
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return &operatorv1.Status{
-		MasterId: "m", Leadership: "leading", Version: "0.1.0", Epoch: 1,
+		MasterId: "m", Leadership: cmp.Or(m.leadership, "leading"), Version: "0.1.0", Epoch: 1,
 		Agents:     &operatorv1.Counts{Total: uint64(len(m.agents)), Active: uint64(len(m.agents))},
 		Frameworks: &operatorv1.Counts{Total: uint64(len(m.frameworks))},
 		Tasks:      &operatorv1.Counts{Total: uint64(len(m.tasks)), Active: uint64(len(m.tasks))},

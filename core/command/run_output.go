@@ -130,7 +130,8 @@ func (f *follower) address(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	return agentAddress(ctx, operatorv1.NewOperatorClient(conn), f.agentID)
+	agent, err := registeredAgent(ctx, operatorv1.NewOperatorClient(conn), f.agentID)
+	return agent.GetRpcAddress(), err
 }
 
 // write prints bytes as they come, or whole lines with the prefix.

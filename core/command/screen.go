@@ -26,9 +26,9 @@ const (
 	clearBelow  = "\x1b[J"
 )
 
-// openScreen returns nil when out is no terminal.
+// openScreen returns nil when out is no terminal, or one that only writes.
 func openScreen(out io.Writer) *screen {
-	if terminalWidth(out) == 0 {
+	if terminalWidth(out) == 0 || os.Getenv("TERM") == "dumb" {
 		return nil
 	}
 	_, _ = io.WriteString(out, enterScreen)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/mezzo-os/mezzo/core/rpc/rpctest"
+	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
+	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
 
 // What is wrong with a command line is said with what would be right, and tried by
@@ -91,6 +93,32 @@ func TestNoSuchTask(t *testing.T) {
 	for args, want := range map[string]string{"tasks": "No tasks. (Those that have ended", "tasks web.1": "No task is called web.1, nor begins so"} {
 		if out, errOut, code := invoke(t, append(strings.Fields(args), "--address", m.address)...); code != 0 || !strings.Contains(out, want) {
 			t.Errorf("%s: %d, %s%s", args, code, out, errOut)
+		}
+	}
+}
+
+// A master that waits for agents says so of tasks that it does not know.
+func TestTasksOfAMasterThatRecovers(t *testing.T) {
+	m := newMaster(t)
+	m.leadership = "recovering"
+	m.agents = []*operatorv1.Agent{{Id: "m-S0"}}
+	for args, want := range map[string]int{"tasks": 0, "tasks --json": 0, "logs web.1": 1, "kill web.1": 1} {
+		if _, errOut, code := invoke(t, append(strings.Fields(args), "--address", m.address)...); code != want || !strings.Contains(errOut, "of 1 agents have not come back to it: what they run is not known until then") {
+			t.Errorf("%s: %d, %s", args, code, errOut)
+		}
+	}
+}
+
+// Of a task whose agent does not answer it is said which agent that is.
+func TestTaskOfAnAgentThatIsAway(t *testing.T) {
+	m := newMaster(t)
+	m.agents = []*operatorv1.Agent{{Id: "m-S0", Hostname: "alpha", State: "disconnected", RpcAddress: "127.0.0.1:1"}}
+	m.tasks = []*operatorv1.Task{webTask(mezzov1.TaskState_TASK_RUNNING, "")}
+	t.Setenv("MEZZO_ADDRESS", m.address)
+	for _, args := range []string{"logs web", "exec web -- ls", "attach web"} {
+		_, errOut, code := invoke(t, strings.Fields(args)...)
+		if code != 1 || !strings.Contains(errOut, "web.1: agent m-S0 (alpha) does not answer: dial tcp 127.0.0.1:1: connect: connection refused (mezzo agents shows how it is") {
+			t.Errorf("%s: %d, %s", args, code, errOut)
 		}
 	}
 }

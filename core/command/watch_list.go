@@ -313,6 +313,9 @@ func (w *listWatch[T]) cells(d *delta) []string {
 		switch {
 		case i == at:
 			row[i] = "removed"
+			if task, ok := d.old.(*operatorv1.Task); ok && !taskEnded(task) && w.mirror.isAway(task.AgentId) {
+				row[i] = "not known"
+			}
 		case i > at:
 			row[i] = ""
 		}
