@@ -12,9 +12,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/mezzo-os/mezzo/core/rpc"
+	"github.com/mezzo-os/mezzo/core/rpc/rpctest"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	linkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/link/v1"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
@@ -160,28 +160,7 @@ func TestNoAgentCallIsOpen(t *testing.T) {
 		"Exec":        &operatorv1.ExecRequest{Start: &operatorv1.ExecStart{ContainerId: "c", Command: &mezzov1.CommandInfo{Value: proto.String("id")}}},
 		"RemoveImage": &operatorv1.RemoveImageRequest{Name: "i"},
 	}
-	got := map[string]codes.Code{}
-	methods := operatorv1.File_mezzo_operator_v1_agent_operator_proto.Services().ByName("AgentOperator").Methods()
-	for i := range methods.Len() {
-		method := methods.Get(i)
-		name := string(method.Name())
-		request, special := requests[name]
-		if !special {
-			request = dynamicpb.NewMessage(method.Input())
-		}
-		full := "/mezzo.operator.v1.AgentOperator/" + name
-		answer := dynamicpb.NewMessage(method.Output())
-		desc := &grpc.StreamDesc{ServerStreams: method.IsStreamingServer(), ClientStreams: method.IsStreamingClient()}
-		stream, err := conn.NewStream(within(t), desc, full)
-		if err == nil {
-			_ = stream.SendMsg(request) // what is wrong with it the answer tells
-			_ = stream.CloseSend()
-			err = stream.RecvMsg(answer)
-		}
-		if status.Code(err) != codes.PermissionDenied {
-			got[name] = status.Code(err)
-		}
-	}
+	got := rpctest.Open(t, conn, operatorv1.File_mezzo_operator_v1_agent_operator_proto.Services().ByName("AgentOperator"), requests)
 	want := map[string]codes.Code{
 		"Logs": codes.NotFound, // there is no task to ask about
 		// These are the process's, which an agent alone is not.

@@ -106,23 +106,16 @@ func frameworkChoices(ctx context.Context, client operatorv1.OperatorClient, _ s
 	return out, err
 }
 
-func taskChoices(ctx context.Context, client operatorv1.OperatorClient, _ string) ([]string, error) {
-	answer, err := client.ListTasks(ctx, &operatorv1.ListTasksRequest{})
-	var out []string
-	for _, t := range answer.GetTasks() {
-		out = append(out, described(t.Id, "%s on %s", taskState(t), t.AgentId))
+// taskChoices are tasks, also those that have ended if that is said.
+func taskChoices(ended bool) choices {
+	return func(ctx context.Context, client operatorv1.OperatorClient, _ string) ([]string, error) {
+		answer, err := client.ListTasks(ctx, &operatorv1.ListTasksRequest{Completed: ended})
+		var out []string
+		for _, t := range answer.GetTasks() {
+			out = append(out, described(t.Id, "%s on %s", taskState(t), t.AgentId))
+		}
+		return out, err
 	}
-	return out, err
-}
-
-// endedTaskChoices are tasks that have ended too.
-func endedTaskChoices(ctx context.Context, client operatorv1.OperatorClient, _ string) ([]string, error) {
-	answer, err := client.ListTasks(ctx, &operatorv1.ListTasksRequest{Completed: true})
-	var out []string
-	for _, t := range answer.GetTasks() {
-		out = append(out, described(t.Id, "%s on %s", taskState(t), t.AgentId))
-	}
-	return out, err
 }
 
 func roleChoices(ctx context.Context, client operatorv1.OperatorClient, _ string) ([]string, error) {
@@ -178,7 +171,7 @@ func machineChoices(ctx context.Context, client operatorv1.OperatorClient, _ str
 // anyChoices are all that events are told of.
 func anyChoices(ctx context.Context, client operatorv1.OperatorClient, typed string) ([]string, error) {
 	var out []string
-	for _, list := range []choices{agentChoices, frameworkChoices, taskChoices} {
+	for _, list := range []choices{agentChoices, frameworkChoices, taskChoices(false)} {
 		words, err := list(ctx, client, typed)
 		if err != nil {
 			return out, err
@@ -229,11 +222,7 @@ const imageAgents = 16
 // argumentChoices say what completes an argument, by its name in a verb's usage.
 // What is not here is completed by nothing.
 func (c *cli) argumentChoices(verb string) map[string]cobra.CompletionFunc {
-	tasks := taskChoices
-	switch verb {
-	case "mezzo logs", "mezzo tasks":
-		tasks = endedTaskChoices
-	}
+	tasks := taskChoices(verb == "mezzo logs" || verb == "mezzo tasks")
 	roles := roleChoices
 	if verb == "mezzo quota remove" || verb == "mezzo quota get" {
 		roles = quotaChoices

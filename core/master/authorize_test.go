@@ -8,15 +8,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/mezzo-os/mezzo/config"
 	"github.com/mezzo-os/mezzo/core/authorization"
+	"github.com/mezzo-os/mezzo/core/rpc/rpctest"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
@@ -60,32 +59,7 @@ func TestNoOperatorCallIsOpen(t *testing.T) {
 			}}},
 		}},
 	}
-	got := map[string]codes.Code{}
-	methods := operatorv1.File_mezzo_operator_v1_operator_proto.Services().ByName("Operator").Methods()
-	for i := range methods.Len() {
-		method := methods.Get(i)
-		name := string(method.Name())
-		request, special := requests[name]
-		if !special {
-			request = dynamicpb.NewMessage(method.Input())
-		}
-		full := "/mezzo.operator.v1.Operator/" + name
-		answer := dynamicpb.NewMessage(method.Output())
-		var err error
-		if method.IsStreamingServer() {
-			var stream grpc.ClientStream
-			if stream, err = conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, full); err == nil {
-				if err = stream.SendMsg(request); err == nil {
-					err = stream.RecvMsg(answer)
-				}
-			}
-		} else {
-			err = conn.Invoke(t.Context(), full, request, answer)
-		}
-		if status.Code(err) != codes.PermissionDenied {
-			got[name] = status.Code(err)
-		}
-	}
+	got := rpctest.Open(t, conn, operatorv1.File_mezzo_operator_v1_operator_proto.Services().ByName("Operator"), requests)
 	// Who leads is told to everybody, and nothing else with it.
 	if diff := cmp.Diff(map[string]codes.Code{"GetStatus": codes.OK}, got); diff != "" {
 		t.Errorf("what is not denied (-want +got):\n%s", diff)

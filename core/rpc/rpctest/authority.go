@@ -1,4 +1,4 @@
-// Package rpctest makes certificates for tests.
+// Package rpctest makes certificates for tests, and finds calls that ask nobody.
 package rpctest
 
 import (

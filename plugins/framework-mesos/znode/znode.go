@@ -129,15 +129,7 @@ func hold(ctx context.Context, u URL, l Leadership, info *mezzov1.MasterInfo, lo
 	if err != nil {
 		return err
 	}
-	alive := func() error {
-		ctx, cancel := context.WithTimeout(ctx, aliveTimeout)
-		defer cancel()
-		if err := l.Alive(ctx); err != nil {
-			return fmt.Errorf("the master does not answer: %w", err)
-		}
-		return nil
-	}
-	if err := alive(); err != nil {
+	if err := alive(ctx, l); err != nil {
 		return err
 	}
 	expired := make(chan struct{}, 1)
@@ -157,27 +149,9 @@ func hold(ctx context.Context, u URL, l Leadership, info *mezzov1.MasterInfo, lo
 		for range events { // until the client is done
 		}
 	}()
-	// The client's calls know no context; they end with the connection.
 	ended := make(chan struct{})
 	defer close(ended)
-	go func() {
-		_, changed := l.Leads()
-		for {
-			select {
-			case <-ctx.Done():
-				conn.Close()
-				return
-			case <-changed:
-				var now *mezzov1.MasterInfo
-				if now, changed = l.Leads(); now.GetId() != info.GetId() {
-					conn.Close()
-					return
-				}
-			case <-ended:
-				return
-			}
-		}
-	}()
+	go closeWhenOver(ctx, conn, l, info, ended)
 	over := func() bool {
 		now, _ := l.Leads()
 		return ctx.Err() != nil || now.GetId() != info.GetId()
@@ -205,7 +179,7 @@ func hold(ctx context.Context, u URL, l Leadership, info *mezzov1.MasterInfo, lo
 				err = nil // the session may outlive the connection
 			}
 			if err == nil {
-				err = alive()
+				err = alive(ctx, l)
 			}
 		}
 	}
@@ -213,6 +187,36 @@ func hold(ctx context.Context, u URL, l Leadership, info *mezzov1.MasterInfo, lo
 		return nil
 	}
 	return err
+}
+
+func alive(ctx context.Context, l Leadership) error {
+	ctx, cancel := context.WithTimeout(ctx, aliveTimeout)
+	defer cancel()
+	if err := l.Alive(ctx); err != nil {
+		return fmt.Errorf("the master does not answer: %w", err)
+	}
+	return nil
+}
+
+// closeWhenOver closes the connection when ctx ends, or the master does not lead
+// any more as info says: the client's calls know no context, and end with it.
+func closeWhenOver(ctx context.Context, conn *zk.Conn, l Leadership, info *mezzov1.MasterInfo, ended <-chan struct{}) {
+	_, changed := l.Leads()
+	for {
+		select {
+		case <-ctx.Done():
+			conn.Close()
+			return
+		case <-changed:
+			var now *mezzov1.MasterInfo
+			if now, changed = l.Leads(); now.GetId() != info.GetId() {
+				conn.Close()
+				return
+			}
+		case <-ended:
+			return
+		}
+	}
 }
 
 // create makes the node, and those above it where they are missing.
