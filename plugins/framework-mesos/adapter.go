@@ -24,6 +24,7 @@ var defaultListen = map[framework.Side]string{framework.Master: "127.0.0.1:5050"
 // adapter serves the APIs of one side.
 type adapter struct {
 	settings *settings
+	numbers  *numbers
 
 	core   *framework.Core
 	log    *slog.Logger
@@ -83,7 +84,7 @@ func (a *adapter) open(listener net.Listener, side transport.Side, leadership *t
 	}
 	server, err := transport.Listen(transport.Options{
 		Side: side, Listener: listener, TLS: security, Logger: a.log, Authenticators: a.settings.authenticators(),
-		View: a.mayView, Leadership: leadership, Limits: a.settings.limits(),
+		View: a.mayView, Leadership: leadership, Limits: a.settings.limits(), Counts: a.numbers.server,
 	})
 	if err != nil {
 		return err

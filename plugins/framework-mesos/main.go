@@ -21,11 +21,13 @@ var version = "0.1.0"
 func main() { framework.Serve(definition()) }
 
 func definition() framework.Definition {
+	own := newNumbers()
 	return framework.Definition{
 		Name: "mesos", Version: version, Summary: "The HTTP APIs of Mesos 1.x, for unmodified frameworks, executors and tools.",
 		NewConfig: func() any { return new(settings) },
 		New: func(config any, _ plugin.Environment) (framework.Adapter, []plugin.Diagnostic) {
-			return &adapter{settings: config.(*settings)}, nil
+			return &adapter{settings: config.(*settings), numbers: own}, nil
 		},
+		Metrics: own.set,
 	}
 }

@@ -33,11 +33,13 @@ func (a *adapter) serveMaster(ctx context.Context, listener net.Listener) error 
 	about := a.about()
 	a.server.HandleBasics(about)
 	schedulers := scheduler.New(scheduler.Options{
-		Client: a.core.Scheduler(), Master: a.at.complete, MaxStreams: a.settings.Limits.Streams, Logger: a.log,
+		Client: a.core.Scheduler(), Master: a.at.complete, MaxStreams: a.settings.Limits.Streams, Calls: a.numbers.calls, Logger: a.log,
 	})
 	a.ended = append(a.ended, schedulers.Close)
 	schedulers.Register(a.server)
 	copied := mirror.New(a.core.Own().Operator(), a.log)
+	copied.Ready, copied.Feeds, copied.Waiting = a.numbers.ready, a.numbers.feeds, a.numbers.queued
+	copied.Ready.Set(0)
 	numbers := &metric.Master{Operator: a.core.Own().Operator(), Mirror: copied}
 	level := operator.NewVerbosity(a.core.Operator(), a.core.Logger)
 	a.ended = append(a.ended, level.Close)

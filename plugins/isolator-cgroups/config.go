@@ -21,6 +21,7 @@ func (p *cgroups) definition() isolator.Definition {
 		Companions: []string{holder.ShimName},
 		NewConfig:  func() any { return new(Config) },
 		Configure:  p.configure,
+		Metrics:    p.Metrics,
 		Shutdown:   p.shutdown,
 	}
 }

@@ -124,7 +124,7 @@ func (p *cgroups) create(ctx context.Context, c *holder.Container, r *isolatorv1
 			return "", err
 		}
 	}
-	if err := p.makeGroup(c, r, s); err != nil {
+	if err := p.Step("limit", func() error { return p.makeGroup(c, r, s) }); err != nil {
 		return "", err
 	}
 	config, walls, network, err := shimRecord(r, s)
@@ -140,7 +140,7 @@ func (p *cgroups) create(ctx context.Context, c *holder.Container, r *isolatorv1
 	if err := record.Write(c.File(record.ConfigFile), config, false); err != nil {
 		return "", err
 	}
-	if _, err := p.Launch(ctx, c); err != nil {
+	if err := p.Step("launch", func() error { _, err := p.Launch(ctx, c); return err }); err != nil {
 		return "", status.Error(codes.FailedPrecondition, err.Error())
 	}
 	if network {

@@ -93,6 +93,7 @@ func (p *plug) definition() isolator.Definition {
 		Companions: []string{holder.ShimName, initName},
 		NewConfig:  func() any { return new(Config) },
 		Configure:  p.configure,
+		Metrics:    p.Metrics,
 		Shutdown:   p.shutdown,
 	}
 }
@@ -147,8 +148,9 @@ func (p *plug) configure(_ context.Context, config any, env plugin.Environment) 
 		return []plugin.Diagnostic{plugin.Errorf("unknown GPU", "gpu_devices", "No CDI specification in %s has device %s.", strings.Join(p.cdi.GetSpecDirectories(), " or "), name)}
 	}
 	p.connection = newConnection(p.config.Address, p.config.Namespace, env.Logger, env.Health)
+	p.connection.up = p.up
 	p.images, err = image.New(image.Options{
-		Client: p.connection.get, Namespace: p.config.Namespace, Owner: p.Dir, Snapshotter: p.config.Snapshotter, Config: p.config.Config, Logger: env.Logger,
+		Client: p.connection.get, Namespace: p.config.Namespace, Owner: p.Dir, Snapshotter: p.config.Snapshotter, Config: p.config.Config, Counts: p.counts, Logger: env.Logger,
 	})
 	if err != nil {
 		return []plugin.Diagnostic{plugin.Errorf("images cannot be kept", "", "%v.", err)}

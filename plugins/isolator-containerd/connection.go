@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mezzo-os/mezzo/sdk/metric"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 )
 
@@ -30,6 +31,7 @@ type connection struct {
 	address, namespace string
 	logger             hclog.Logger
 	health             *plugin.Health
+	up                 *metric.Gauge // may be nil
 
 	mu     sync.Mutex
 	client *containerd.Client
@@ -93,6 +95,11 @@ func (c *connection) watch(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		up := 1.0
+		if err != nil {
+			up = 0
+		}
+		c.up.Set(up)
 		switch {
 		case err != nil:
 			why := status.Convert(err).Message() + "; containers that run go on, and new ones are not taken until it is back"

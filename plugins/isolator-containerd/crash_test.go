@@ -37,7 +37,7 @@ func (n *node) halfway(b *box, steps int) *maker {
 	}
 	m := &maker{plug: n.p, client: client, c: c, r: r, s: s}
 	for i, step := range m.steps()[:steps] {
-		if err := step(n.p.connection.in(n.ctx())); err != nil {
+		if err := step.do(n.p.connection.in(n.ctx())); err != nil {
 			n.t.Fatalf("%s, step %d: %v", b.id, i, err)
 		}
 	}

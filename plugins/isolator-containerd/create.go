@@ -132,15 +132,22 @@ type maker struct {
 // steps make the container, in an order in which whatever was made is found
 // again by a process that knows nothing: the note first, and everything else
 // under names that follow from it.
-func (m *maker) steps() []func(context.Context) error {
-	return []func(context.Context) error{
-		m.takeGPUs, m.note, m.limit, m.root, m.giveGPUs, m.launch, m.network, m.makeContainer, m.makeTask, m.adopt,
+func (m *maker) steps() []step {
+	return []step{
+		{"gpus", m.takeGPUs}, {"note", m.note}, {"limit", m.limit}, {"root", m.root}, {"devices", m.giveGPUs}, {"launch", m.launch},
+		{"network", m.network}, {"container", m.makeContainer}, {"task", m.makeTask}, {"adopt", m.adopt},
 	}
+}
+
+// step is one, by the name that it is measured by.
+type step struct {
+	name string
+	do   func(context.Context) error
 }
 
 func (m *maker) create(ctx context.Context) error {
 	for _, step := range m.steps() {
-		if err := step(ctx); err != nil {
+		if err := m.Step(step.name, func() error { return step.do(ctx) }); err != nil {
 			return err
 		}
 	}

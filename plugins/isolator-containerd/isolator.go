@@ -17,6 +17,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/internal/seccomp"
 	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/image"
 	"github.com/mezzo-os/mezzo/plugins/isolator-containerd/network"
+	"github.com/mezzo-os/mezzo/sdk/metric"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
 
@@ -33,12 +34,20 @@ type plug struct {
 	cdi        *cdi.Cache
 	armour     armour
 
+	up     *metric.Gauge // whether containerd answers
+	strays *metric.Counter
+	counts image.Counts
+
 	running sync.WaitGroup
 }
 
 func newPlugin() *plug {
 	p := &plug{Holder: holder.New("containerd"), armour: hostArmour()}
 	p.Release = p.release
+	p.up = p.Metrics.Gauge("runtime_up", "Whether the container runtime answered when it was last asked, some seconds ago.")
+	p.strays = p.Metrics.Counter("strays_ended_total", "Shims of the container runtime that it had lost, and that were ended with their container.")
+	p.strays.Add(0)
+	p.counts = image.Count(p.Metrics)
 	return p
 }
 

@@ -103,6 +103,7 @@ func (p *plug) Recover(ctx context.Context, r *isolatorv1.RecoverRequest) (*isol
 	for _, id := range p.kept(p.connection.in(ctx)) {
 		if !known[id] {
 			known[id] = true
+			p.Orphaned(1)
 			response.Orphans = append(response.Orphans, id)
 		}
 	}

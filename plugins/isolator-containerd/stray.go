@@ -35,6 +35,7 @@ func (p *plug) endStray(container string) {
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
 			p.Logger.Warn("a shim that containerd has lost is ended", "container_id", container, "pid", pid)
 			_ = unix.Kill(pid, unix.SIGKILL)
+			p.strays.Inc()
 		}
 	}
 	_ = os.Remove(socket)

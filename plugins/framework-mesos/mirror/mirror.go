@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mezzo-os/mezzo/sdk/metric"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
 
@@ -43,6 +44,12 @@ const (
 
 // Mirror is the copy. Safe for concurrent use.
 type Mirror struct {
+	// What is counted, set before Run; each may be nil: whether there is a copy,
+	// how often one was begun, and the bytes that wait for subscriptions.
+	Ready   *metric.Gauge
+	Feeds   *metric.Counter
+	Waiting *metric.Gauge
+
 	client operatorv1.OperatorClient
 	logger *slog.Logger
 
@@ -128,6 +135,8 @@ func (m *Mirror) begin(c *contents) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.copy = c
+	m.Ready.Set(1)
+	m.Feeds.Inc()
 	m.wake()
 }
 
@@ -141,6 +150,7 @@ func (m *Mirror) broke(keep bool) {
 	clear(m.listen)
 	if !keep {
 		m.copy = nil
+		m.Ready.Set(0)
 	}
 	m.wake()
 }

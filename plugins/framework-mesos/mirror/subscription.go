@@ -58,14 +58,22 @@ func (s *Subscription) push(c *Change) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.bytes > 0 && s.bytes+c.size > s.limit {
-		s.wait, s.bytes, s.err = nil, 0, ErrTooSlow
+		s.taken()
+		s.wait, s.err = nil, ErrTooSlow
 		s.signal()
 		return false
 	}
 	s.wait = append(s.wait, c)
 	s.bytes += c.size
+	s.mirror.Waiting.Add(float64(c.size))
 	s.signal()
 	return true
+}
+
+// taken notes that nothing waits any more. The lock is held.
+func (s *Subscription) taken() {
+	s.mirror.Waiting.Add(-float64(s.bytes))
+	s.bytes = 0
 }
 
 func (s *Subscription) end(err error) {
@@ -96,7 +104,8 @@ func (s *Subscription) Take() ([]*Change, error) {
 		return nil, s.err
 	}
 	changes := s.wait
-	s.wait, s.bytes = nil, 0
+	s.taken()
+	s.wait = nil
 	return changes, nil
 }
 
@@ -106,4 +115,7 @@ func (s *Subscription) Close() {
 	defer s.mirror.mu.Unlock()
 	delete(s.mirror.listen, s)
 	s.end(context.Canceled)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken()
 }

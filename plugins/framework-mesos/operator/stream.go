@@ -43,6 +43,14 @@ func (h *Handler) subscribe(q *request) *transport.Error {
 	changes.Snapshot = nil // large, and not needed any more
 	if why := h.stream(q, s, changes, out); why != nil {
 		h.logger.Info("a subscriber to events is cut off", "peer", q.r.RemoteAddr, "reason", why)
+		switch why {
+		case mirror.ErrTooSlow:
+			transport.CountCut(q.w, transport.CutSlow)
+		case errCrowded:
+			transport.CountCut(q.w, transport.CutCrowded)
+		default:
+			transport.CountCut(q.w, transport.CutFeed)
+		}
 	}
 	return nil
 }

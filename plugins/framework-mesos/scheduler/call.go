@@ -27,6 +27,11 @@ func (a *API) call(w http.ResponseWriter, r *http.Request, call *schedulerv1.Cal
 	ctx, cancel := context.WithTimeout(r.Context(), a.options.Patience)
 	defer cancel()
 	result, err := a.lines.Call(ctx, transport.PrincipalName(r), call)
+	outcome := "unavailable"
+	if err == nil {
+		outcome = strings.ToLower(result.GetCode().String())
+	}
+	a.options.Calls.Inc(strings.ToLower(call.GetType().String()), outcome)
 	switch {
 	case err == nil:
 	case r.Context().Err() != nil:

@@ -26,6 +26,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/line"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/validate"
+	"github.com/mezzo-os/mezzo/sdk/metric"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
 	"github.com/mezzo-os/mezzo/sdk/wirejson"
@@ -56,7 +57,9 @@ type Options struct {
 	MaxStreams int
 	// Patience is how long the master may take for an answer. Default 10 s.
 	Patience time.Duration
-	Logger   *slog.Logger // nil: nothing is logged
+	// Calls counts those but SUBSCRIBE, by type and what came of them. May be nil.
+	Calls  *metric.Counter
+	Logger *slog.Logger // nil: nothing is logged
 }
 
 // API serves the scheduler API. Safe for concurrent use.

@@ -69,6 +69,7 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, call *schedulerv
 		return
 	}
 	sub := &subscription{framework: first.GetSubscribed().GetFrameworkId().GetValue(), media: media, heartbeat: a.heartbeats[media], cut: func() {
+		transport.CountCut(w, transport.CutCrowded)
 		cancel()
 		records.Cut()
 	}}

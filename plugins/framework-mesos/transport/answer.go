@@ -200,10 +200,14 @@ type writer struct {
 	control *http.ResponseController
 	limits  Limits
 	wrote   bool
+
+	counts   Counts
+	endpoint string
+	stream   bool
 }
 
-func newWriter(w http.ResponseWriter, limits Limits) *writer {
-	return &writer{ResponseWriter: w, control: http.NewResponseController(w), limits: limits}
+func newWriter(w http.ResponseWriter, limits Limits, counts Counts) *writer {
+	return &writer{ResponseWriter: w, control: http.NewResponseController(w), limits: limits, counts: counts, endpoint: "other"}
 }
 
 // Unwrap is for http.ResponseController.
@@ -214,13 +218,13 @@ func (w *writer) arm(size int) {
 }
 
 func (w *writer) WriteHeader(code int) {
-	w.wrote = true
+	w.began(code)
 	w.arm(0)
 	w.ResponseWriter.WriteHeader(code)
 }
 
 func (w *writer) Write(p []byte) (int, error) {
-	w.wrote = true
+	w.began(http.StatusOK)
 	w.arm(len(p))
 	return w.ResponseWriter.Write(p)
 }

@@ -9,8 +9,9 @@ import (
 // open keep being served.
 type limitedListener struct {
 	net.Listener
-	mu   sync.Mutex
-	free int
+	counts Counts
+	mu     sync.Mutex
+	free   int
 }
 
 func (l *limitedListener) Accept() (net.Conn, error) {
@@ -26,8 +27,10 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		}
 		l.mu.Unlock()
 		if ok {
+			l.counts.Connections.Add(1)
 			return &limitedConn{Conn: conn, listener: l}, nil
 		}
+		l.counts.Refused.Inc()
 		conn.Close()
 	}
 }
@@ -40,6 +43,7 @@ type limitedConn struct {
 
 func (c *limitedConn) Close() error {
 	c.once.Do(func() {
+		c.listener.counts.Connections.Add(-1)
 		c.listener.mu.Lock()
 		c.listener.free++
 		c.listener.mu.Unlock()

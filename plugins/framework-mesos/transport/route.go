@@ -25,6 +25,8 @@ type Endpoint struct {
 	// all paths below its own.
 	Exact bool
 	Serve http.HandlerFunc
+
+	name string // its path, as it is counted
 }
 
 // allow checks the method.
@@ -67,6 +69,10 @@ func (s *Server) Handle(process, path string, e Endpoint) {
 	}
 	if s.routes.processes[process][path] != nil {
 		panic(fmt.Sprintf("transport: two endpoints at %s/%s", process, path))
+	}
+	e.name = "/" + path
+	if process != s.routes.fallback {
+		e.name = strings.TrimSuffix("/"+process+e.name, "/")
 	}
 	s.routes.processes[process][path] = &e
 }

@@ -112,6 +112,7 @@ type Options struct {
 	// Leadership is needed at a master.
 	Leadership *Leadership
 	Limits     Limits
+	Counts     Counts
 }
 
 // Server is the HTTP server of one side. Safe for concurrent use once it serves.
@@ -160,7 +161,7 @@ func Listen(o Options) (*Server, error) {
 		ErrorLog:          log.New(complaints{o.Logger}, "", 0),
 		Protocols:         &protocols,
 	}
-	s.listener = &limitedListener{Listener: listener, free: s.limits.Connections}
+	s.listener = &limitedListener{Listener: listener, free: s.limits.Connections, counts: o.Counts}
 	if o.TLS != nil {
 		s.listener = tls.NewListener(s.listener, o.TLS)
 	}
@@ -209,7 +210,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // serve answers one request.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	out := newWriter(w, s.limits)
+	out := newWriter(w, s.limits, s.options.Counts)
+	defer out.over(time.Now())
 	defer s.recovered(out, r)
 	if !knownMethod(r.Method) || badQuery(r) {
 		panic(http.ErrAbortHandler) // as the reference does: no answer
@@ -222,6 +224,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		Fail(out, http.StatusNotFound, "")
 		return
 	}
+	out.endpoint = e.name
 	r, failure := s.admit(e, r)
 	if failure != nil {
 		failure.Write(out)

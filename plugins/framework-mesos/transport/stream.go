@@ -15,6 +15,7 @@ import (
 type RecordWriter struct {
 	control *http.ResponseController
 	records *recordio.Writer
+	answer  http.ResponseWriter
 	cut     atomic.Bool
 }
 
@@ -23,7 +24,10 @@ type RecordWriter struct {
 func OpenRecords(w http.ResponseWriter, media string) (*RecordWriter, error) {
 	w.Header().Set("Content-Type", media)
 	w.WriteHeader(http.StatusOK)
-	s := &RecordWriter{control: http.NewResponseController(w)}
+	if out, ok := w.(*writer); ok {
+		out.streams()
+	}
+	s := &RecordWriter{control: http.NewResponseController(w), answer: w}
 	s.records = recordio.NewWriter(w, s.control.Flush)
 	return s, s.control.Flush()
 }
@@ -33,7 +37,11 @@ func (s *RecordWriter) Write(record []byte) error {
 	if s.cut.Load() {
 		return ErrStreamEnded
 	}
-	return s.records.Write(record)
+	err := s.records.Write(record)
+	if stalled(err) && !s.cut.Swap(true) {
+		CountCut(s.answer, CutStalled)
+	}
+	return err
 }
 
 // Cut has the stream end at once, also in the middle of a Write that waits for

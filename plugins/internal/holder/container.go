@@ -189,7 +189,7 @@ func unknownStatus() *isolatorv1.ExitStatus {
 
 // killShim ends a shim that does not answer. A pid that has become another
 // process's is left alone.
-func (c *Container) killShim() {
+func (h *Holder) killShim(c *Container) {
 	r, err := record.Read(c.File(record.ShimFile))
 	if err != nil {
 		return
@@ -202,6 +202,7 @@ func (c *Container) killShim() {
 	defer unix.Close(fd)
 	if start := startTime(pid); start != "" && start == r.Get(record.ShimStart) {
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		h.counts.killed.Inc()
 	}
 }
 

@@ -33,6 +33,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/internal/cgroup"
 	"github.com/mezzo-os/mezzo/plugins/internal/perf"
 	"github.com/mezzo-os/mezzo/plugins/internal/record"
+	"github.com/mezzo-os/mezzo/sdk/metric"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 )
@@ -54,7 +55,10 @@ type Holder struct {
 	Release func(context.Context, *Container) error
 	// Removed is told of a container that is not known any more. Nil: nobody is.
 	Removed func(*Container)
+	// Metrics are the Holder's own; a plugin adds its own to them.
+	Metrics *metric.Set
 
+	counts   counts
 	closing  context.Context // ended by Close
 	cancel   context.CancelFunc
 	watchers sync.WaitGroup // one a container
@@ -79,6 +83,7 @@ func (h *Holder) Place(runtimeDir, dataDir string) []plugin.Diagnostic {
 func New(name string) *Holder {
 	h := &Holder{Name: name, Logger: hclog.NewNullLogger(), containers: map[string]*Container{}, limits: make(chan struct{})}
 	h.closing, h.cancel = context.WithCancel(context.Background())
+	h.declare()
 	return h
 }
 
@@ -373,14 +378,14 @@ func (h *Holder) Discard(ctx context.Context, c *Container) error {
 	if !c.Ended() {
 		if err := c.kill(ctx, unix.SIGKILL, 0); err != nil {
 			h.Logger.Warn("a shim does not answer; ending it", "container_id", c.ID, "error", err)
-			c.killShim()
+			h.killShim(c)
 		}
 		select {
 		case <-c.done:
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(shimPatience):
-			c.killShim()
+			h.killShim(c)
 		}
 	}
 	return h.Remove(ctx, c)

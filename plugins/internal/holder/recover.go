@@ -82,6 +82,7 @@ func (h *Holder) Recover(_ context.Context, r *isolatorv1.RecoverRequest) (*isol
 	}
 	h.mu.Unlock()
 	slices.Sort(response.Orphans)
+	h.Orphaned(len(response.Orphans))
 	return response, nil
 }
 

@@ -167,8 +167,10 @@ func (h *Holder) watch(c *Container, conn *shimConn) {
 	}
 	status, err := c.readStatus()
 	if err == nil {
+		h.sawEnd(c, status)
 		c.end(status, false)
 	} else {
+		h.sawEnd(c, nil)
 		h.Logger.Error("the shim of a container ended without leaving its exit status", "container_id", c.ID, "error", err)
 		h.killRest(c)
 		c.end(unknownStatus(), true)

@@ -118,9 +118,13 @@ func (s *Store) remove(ctx context.Context, c *client.Client, name string) (bool
 // collectEvery is how often Run collects.
 const collectEvery = 10 * time.Minute
 
+// measurePatience is how long containerd may take to tell of its images.
+const measurePatience = 30 * time.Second
+
 // Run collects from time to time until ctx ends.
 func (s *Store) Run(ctx context.Context) {
 	for {
+		s.measure(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -148,20 +152,21 @@ func (s *Store) Collect(ctx context.Context) ([]string, error) {
 	all = slices.DeleteFunc(all, func(i Info) bool { return i.Pinned || i.Containers > 0 })
 	slices.SortStableFunc(all, func(a, b Info) int { return a.Used.Compare(b.Used) })
 	var removed []string
-	remove := func(i Info, why string) error {
+	remove := func(i Info, reason, why string) error {
 		gone, err := s.remove(ctx, c, i.Name)
 		if err != nil {
 			return explain(i.Name, err)
 		}
 		if gone {
 			removed = append(removed, i.Name)
+			s.o.Counts.Removed.Inc(reason)
 			s.o.Logger.Info("image removed", "image", i.Name, "why", why, "used", i.Used.Format(time.RFC3339))
 		}
 		return nil
 	}
 	if keep := s.o.Config.KeepFor; keep > 0 {
 		for len(all) > 0 && s.o.Now().Sub(all[0].Used) > keep {
-			if err := remove(all[0], "nobody has used it for "+keep.String()); err != nil {
+			if err := remove(all[0], "unused", "nobody has used it for "+keep.String()); err != nil {
 				return removed, err
 			}
 			all = all[1:]
@@ -182,7 +187,7 @@ func (s *Store) Collect(ctx context.Context) ([]string, error) {
 		if used*100 <= float64(s.o.Config.DiskHigh) {
 			break
 		}
-		if err := remove(i, fmt.Sprintf("the disk of %s is %.0f %% full", dir, used*100)); err != nil {
+		if err := remove(i, "disk", fmt.Sprintf("the disk of %s is %.0f %% full", dir, used*100)); err != nil {
 			return removed, err
 		}
 	}

@@ -34,6 +34,7 @@ type Options struct {
 	// Snapshotter is what images are unpacked into; "": overlayfs.
 	Snapshotter string
 	Config      Config
+	Counts      Counts // none: nothing is counted
 	Logger      hclog.Logger
 	// Now is the clock; nil: the system's.
 	Now func() time.Time
