@@ -23,6 +23,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	"github.com/mezzo-os/mezzo/plugins/internal/record"
 	"github.com/mezzo-os/mezzo/sdk/isolator"
+	"github.com/mezzo-os/mezzo/sdk/metric/metrictest"
 	"github.com/mezzo-os/mezzo/sdk/plugin"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
@@ -460,4 +461,12 @@ func lacking(t *testing.T, what, format string, args ...any) {
 		t.Fatalf("%s is lacking: %s", what, fmt.Sprintf(format, args...))
 	}
 	t.Skipf("%s is lacking: %s", what, fmt.Sprintf(format, args...))
+}
+
+// wantMetric checks what the plugin tells of itself.
+func (n *node) wantMetric(want float64, name string, labels ...string) {
+	n.t.Helper()
+	if got, there := metrictest.Value(n.p.Metrics, name, labels...); got != want || !there {
+		n.t.Errorf("%s%q is %v (%v), want %v", name, labels, got, there, want)
+	}
 }

@@ -35,6 +35,15 @@ func TestExitStatusAndOutput(t *testing.T) {
 	if again := n.wait("c1"); again.GetCode() != 3 {
 		t.Errorf("a second Wait says %v", again)
 	}
+	if _, err := n.Recover(n.ctx(), &isolatorv1.RecoverRequest{}); err != nil {
+		t.Error(err)
+	}
+	n.wantMetric(1, "containers_ended_total", "exited")
+	n.wantMetric(0, "containers_ended_total", "lost")
+	n.wantMetric(1, "containers", "ended")
+	n.wantMetric(0, "containers", "running")
+	n.wantMetric(1, "create_step_seconds", "launch")
+	n.wantMetric(1, "orphans_total")
 }
 
 func TestNothingRunsBeforeStart(t *testing.T) {
@@ -86,6 +95,7 @@ func TestSignal(t *testing.T) {
 	if s := n.wait("c1"); s.GetSignal() != int32(unix.SIGKILL) {
 		t.Errorf("status %v, want signal 9", s)
 	}
+	n.wantMetric(1, "containers_ended_total", "limited")
 }
 
 func TestRotation(t *testing.T) {
@@ -258,6 +268,7 @@ func TestShimDies(t *testing.T) {
 	if alive(int(pid)) || alive(child) {
 		t.Error("processes live on without a shim")
 	}
+	n.wantMetric(1, "containers_ended_total", "lost")
 }
 
 func TestCleanupIsIdempotent(t *testing.T) {

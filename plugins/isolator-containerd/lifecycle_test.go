@@ -17,6 +17,7 @@ import (
 	"github.com/mezzo-os/mezzo/plugins/internal/holder"
 	"github.com/mezzo-os/mezzo/plugins/internal/perf"
 	"github.com/mezzo-os/mezzo/plugins/internal/record"
+	"github.com/mezzo-os/mezzo/sdk/metric/metrictest"
 	isolatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/isolator/v1"
 	pluginv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/plugin/v1"
 	v1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
@@ -128,8 +129,14 @@ func TestHealth(t *testing.T) {
 	}
 	n.daemon.Kill()
 	n.eventually("the plugin to be unhealthy", func() bool { return strings.Contains(state(), "containerd at ") })
+	if up, there := metrictest.Value(n.p.Metrics, "runtime_up"); up != 0 || !there {
+		t.Errorf("without containerd runtime_up is %v (%v)", up, there)
+	}
 	n.daemon.Run(t)
 	n.eventually("the plugin to be healthy", func() bool { return state() == "" })
+	if up, _ := metrictest.Value(n.p.Metrics, "runtime_up"); up != 1 {
+		t.Errorf("with containerd runtime_up is %v", up)
+	}
 }
 
 // TestRestart: the plugin is started anew. It knows what runs, what has ended and
@@ -160,6 +167,14 @@ func TestRestart(t *testing.T) {
 	if got := strings.Join(orphans, " "); got != "orphan provisioned" {
 		t.Errorf("orphans: %s", got)
 	}
+	if n, _ := metrictest.Value(n.p.Metrics, "orphans_total"); n != 2 {
+		t.Errorf("%v orphans are counted", n)
+	}
+	n.eventually("the images to be counted", func() bool {
+		held, _ := metrictest.Value(n.p.Metrics, "images", "true")
+		disk, _ := metrictest.Value(n.p.Metrics, "image_disk_used_ratio")
+		return held == 1 && disk > 0 && disk <= 1
+	})
 	if _, err := n.Start(n.ctx(), &isolatorv1.StartRequest{Container: "created"}); err != nil {
 		t.Errorf("start what another process created: %v", err)
 	}

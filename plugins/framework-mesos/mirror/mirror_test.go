@@ -15,6 +15,8 @@ import (
 
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/mirror"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/mirror/mirrortest"
+	"github.com/mezzo-os/mezzo/sdk/metric"
+	"github.com/mezzo-os/mezzo/sdk/metric/metrictest"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 )
@@ -22,13 +24,20 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func run(t testing.TB, master *mirrortest.Master) *mirror.Mirror {
+	m, _ := counted(t, master)
+	return m
+}
+
+// counted is run, and what the mirror counts.
+func counted(t testing.TB, master *mirrortest.Master) (*mirror.Mirror, func(name string) float64) {
 	t.Helper()
-	m := mirror.New(master.Client, nil)
+	m, set := mirror.New(master.Client, nil), metric.NewSet()
+	m.Ready, m.Feeds, m.Waiting = set.Gauge("ready", "X."), set.Counter("feeds_total", "X."), set.Gauge("queued_bytes", "X.")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); m.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	return m
+	return m, func(name string) float64 { v, _ := metrictest.Value(set, name); return v }
 }
 
 func agent(id string) *operatorv1.WatchEvent {
@@ -156,7 +165,7 @@ func TestBrokenFeed(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			master := mirrortest.Start(t, nil)
 			master.Tell(agent("a"))
-			m := run(t, master)
+			m, count := counted(t, master)
 			s, err := m.Subscribe(patient(t), 1<<20)
 			if err != nil {
 				t.Fatal(err)
@@ -185,6 +194,9 @@ func TestBrokenFeed(t *testing.T) {
 			if len(now.Agents) != 2 {
 				t.Errorf("there are %d agents", len(now.Agents))
 			}
+			if count("ready") != 1 || count("feeds_total") < 2 {
+				t.Errorf("ready %v, after %v feeds", count("ready"), count("feeds_total"))
+			}
 		})
 	}
 }
@@ -192,7 +204,7 @@ func TestBrokenFeed(t *testing.T) {
 // Who does not take is cut off; others are not.
 func TestSlowSubscriber(t *testing.T) {
 	master := mirrortest.Start(t, nil)
-	m := run(t, master)
+	m, count := counted(t, master)
 	slow, err := m.Subscribe(patient(t), 1000)
 	if err != nil {
 		t.Fatal(err)
@@ -213,6 +225,20 @@ func TestSlowSubscriber(t *testing.T) {
 	}
 	if _, err := next(t, slow); !errors.Is(err, mirror.ErrTooSlow) {
 		t.Errorf("the slow one ended with %v", err)
+	}
+	if n := count("queued_bytes"); n != 0 {
+		t.Errorf("%v bytes wait for nobody", n)
+	}
+	master.Tell(agent("another"))
+	for list, err := quick.Take(); len(list) == 0; list, err = quick.Take() { // it waits until it is taken
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-quick.Ready()
+	}
+	quick.Close()
+	if n := count("queued_bytes"); n != 0 {
+		t.Errorf("%v bytes wait for one that is closed", n)
 	}
 }
 

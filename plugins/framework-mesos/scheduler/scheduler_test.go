@@ -19,6 +19,8 @@ import (
 
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/scheduler"
 	"github.com/mezzo-os/mezzo/plugins/framework-mesos/transport"
+	"github.com/mezzo-os/mezzo/sdk/metric"
+	"github.com/mezzo-os/mezzo/sdk/metric/metrictest"
 	frameworkv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/framework/v1"
 	mezzov1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1"
 	schedulerv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/v1/scheduler"
@@ -538,7 +540,10 @@ func messageOf(size int) *schedulerv1.Event {
 // TestUnreadSubscriptions: of a framework's streams that nobody reads only the
 // newest few stay open.
 func TestUnreadSubscriptions(t *testing.T) {
-	w := newWorld(t, func(o *scheduler.Options, _ *transport.Options) { o.MaxStreams = 2 })
+	counts := metric.NewSet()
+	w := newWorld(t, func(o *scheduler.Options, s *transport.Options) {
+		o.MaxStreams, s.Counts.Cut = 2, counts.Counter("cut_total", "X.", "endpoint", "reason")
+	})
 	var all []*stream
 	for range 4 {
 		s := w.subscribe([]byte(`{"type":"SUBSCRIBE","framework_id":{"value":"f"},"subscribe":{"framework_info":{"user":"root","name":"x","id":{"value":"f"}}}}`), nil)
@@ -563,6 +568,23 @@ func TestUnreadSubscriptions(t *testing.T) {
 	}
 	if got := all[3].event(); got.GetType() != schedulerv1.Event_SUBSCRIBED {
 		t.Errorf("the newest: %v", got)
+	}
+	if n, _ := metrictest.Value(counts, "cut_total", "/api/v1/scheduler", transport.CutCrowded); n != 2 {
+		t.Errorf("%v are counted as cut", n)
+	}
+}
+
+// TestCallsAreCounted: by type, and what came of them.
+func TestCallsAreCounted(t *testing.T) {
+	counts := metric.NewSet()
+	w := newWorld(t, func(o *scheduler.Options, _ *transport.Options) {
+		o.Calls = counts.Counter("calls_total", "X.", "type", "outcome")
+	})
+	call := `{"type":"SUPPRESS","framework_id":{"value":"nobody"}}`
+	code, text := w.answer(call, nil)
+	outcome := map[int]string{202: "accepted", 400: "unknown_framework"}[code]
+	if n, _ := metrictest.Value(counts, "calls_total", "suppress", outcome); n != 1 {
+		t.Errorf("%d %s: %v", code, text, counts.Families())
 	}
 }
 

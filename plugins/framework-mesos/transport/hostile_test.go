@@ -152,7 +152,8 @@ func TestBodies(t *testing.T) {
 func TestUnreadStream(t *testing.T) {
 	ended := make(chan struct{})
 	record := bytes.Repeat([]byte("x"), 64<<10)
-	s := serve(t, transport.Options{Limits: quick}, func(s *transport.Server) {
+	counts, set := counted()
+	s := serve(t, transport.Options{Limits: quick, Counts: counts}, func(s *transport.Server) {
 		s.Handle("", "/stream", transport.Endpoint{Serve: func(w http.ResponseWriter, r *http.Request) {
 			defer close(ended)
 			out, err := transport.OpenRecords(w, transport.JSON)
@@ -168,6 +169,7 @@ func TestUnreadStream(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("the stream goes on")
 	}
+	awaitCount(t, set, 1, "streams_cut_total", "/stream", transport.CutStalled)
 	if got := send(t, s, "GET /health"); got.status != 200 {
 		t.Errorf("others: %d", got.status)
 	}
@@ -198,7 +200,8 @@ func TestCut(t *testing.T) {
 
 // TestConnections: those beyond the bound are closed, those within are served.
 func TestConnections(t *testing.T) {
-	s := serve(t, transport.Options{Limits: transport.Limits{Connections: 3}}, func(s *transport.Server) { s.HandleBasics(transport.About{}) })
+	counts, set := counted()
+	s := serve(t, transport.Options{Limits: transport.Limits{Connections: 3}, Counts: counts}, func(s *transport.Server) { s.HandleBasics(transport.About{}) })
 	ask := func(conn net.Conn) error {
 		fmt.Fprint(conn, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
 		_ = conn.SetReadDeadline(time.Now().Add(patience))
@@ -219,6 +222,8 @@ func TestConnections(t *testing.T) {
 	if err := ask(dial(t, s)); err == nil {
 		t.Error("a connection too many was served")
 	}
+	awaitCount(t, set, 1, "connections_refused_total")
+	awaitCount(t, set, 3, "connections")
 	for _, conn := range open {
 		if err := ask(conn); err != nil {
 			t.Errorf("one within the bound: %v", err)
