@@ -87,6 +87,13 @@ generate: ## Generated code, from the .proto files, and the tables of docs/confi
 	go test -count=1 ./config -run TestManualTables -update
 	go test -count=1 ./test -run TestManualPluginTables -update
 
+RECORDED = ./core/agent ./core/agent/state ./core/master/state ./core/registry/bolt ./core/registry/zookeeper ./plugins/internal/holder ./plugins/internal/record ./plugins/isolator-containerd/network
+
+.PHONY: record
+record: ## Before a release: adds what this version writes on disks to what later ones have to read; VERSION=1.2.3. What is there stays
+	@test -n "$(VERSION)" || { echo "make record VERSION=1.2.3"; exit 2; }
+	go test -count=1 $(RECORDED) -run '^TestRecorded$$' -args -update-recorded $(VERSION)
+
 .PHONY: generate-check
 generate-check: ## Fails when generated code is stale
 	go run ./internal/protogen -root sdk/proto -check

@@ -163,12 +163,9 @@ func (p *Plugin) setLogLevel(level string) {
 // revivePlugin starts an isolator from what startPlugin reported as its Spec
 // once.
 func revivePlugin(ctx context.Context, host *pluginhost.Host, name string, spec []byte) (*Plugin, error) {
-	var launch launchSpec
-	if err := json.Unmarshal(spec, &launch); err != nil {
-		return nil, fmt.Errorf("isolator %s: how it was launched is not what an agent wrote: %w", name, err)
-	}
-	if launch.Version != 1 {
-		return nil, fmt.Errorf("isolator %s: how it was launched is written in form %d, this agent reads form 1", name, launch.Version)
+	launch, err := readLaunch(spec)
+	if err != nil {
+		return nil, fmt.Errorf("isolator %s: %w", name, err)
 	}
 	return startPlugin(ctx, host, pluginhost.Spec{
 		Kind: pluginv1.Kind_KIND_ISOLATOR, Name: name, Path: launch.Path, Checksum: launch.Checksum, Place: "the agent's checkpoint",
@@ -179,6 +176,16 @@ func revivePlugin(ctx context.Context, host *pluginhost.Host, name string, spec 
 			return launch.Config, nil
 		},
 	})
+}
+
+func readLaunch(spec []byte) (launch launchSpec, err error) {
+	if err := json.Unmarshal(spec, &launch); err != nil {
+		return launch, fmt.Errorf("how it was launched is not what an agent wrote: %w", err)
+	}
+	if launch.Version != 1 {
+		return launch, fmt.Errorf("how it was launched is written in form %d, this agent reads form 1", launch.Version)
+	}
+	return launch, nil
 }
 
 // set changes an incarnation's state, which is the plugin's while it is active.
