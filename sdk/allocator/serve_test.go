@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -309,4 +310,46 @@ func TestMetrics(t *testing.T) {
 	})
 	open(t, client, allocator.Begin{}, events...).cycle()
 	want(values(), map[string]float64{"sessions_total": 2, "events_total": 4, "decisions_total offer": 2, "decisions_unanswered": 1})
+}
+
+// blocked is a policy that takes its time.
+type blocked struct {
+	engine.DominantShare
+	entered chan struct{} // closed when it is first asked
+	once    *sync.Once
+	let     chan struct{} // closed when it may go on
+}
+
+func (b *blocked) Rank(c *allocator.Candidate, cluster *allocator.Cluster) allocator.Rank {
+	b.once.Do(func() { close(b.entered) })
+	<-b.let
+	return b.DominantShare.Rank(c, cluster)
+}
+
+// Whoever asks for metrics waits for no cycle, however long that takes.
+func TestMetricsDuringACycle(t *testing.T) {
+	policy := &blocked{entered: make(chan struct{}), once: &sync.Once{}, let: make(chan struct{})}
+	def := drf()
+	def.NewPolicy = func(any) (allocator.Policy, []plugin.Diagnostic) { return policy, nil }
+	local, err := plugin.StartLocal(def.Plugin(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(local.Close)
+	base := pluginv1.NewPluginClient(local.Conn)
+	if _, err := base.Configure(t.Context(), &pluginv1.ConfigureRequest{ContractVersion: 1}); err != nil {
+		t.Fatal(err)
+	}
+	w := open(t, allocatorv1.NewAllocatorClient(local.Conn), allocator.Begin{},
+		&allocator.FrameworkUpdated{ID: "f", Roles: []string{"r"}, Active: true},
+		&allocator.AgentUpdated{ID: "a", Hostname: "a", Active: true, Total: parse(t, "cpus:1;mem:100"), HoldingsSet: true})
+	<-policy.entered
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	_, err = base.Metrics(ctx, &pluginv1.MetricsRequest{})
+	close(policy.let)
+	if err != nil {
+		t.Errorf("during a cycle: %v", err)
+	}
+	w.cycle()
 }
