@@ -156,7 +156,7 @@ func TestRunDatabaseOnItsVolume(t *testing.T) {
 	if r := c.mezzo("volume", "list"); r.code != 0 || !strings.Contains(r.stdout, "data") || !strings.Contains(r.stdout, "db-1") {
 		t.Errorf("mezzo volume list: %+v", r)
 	}
-	if r := c.mezzo("volume", "destroy", "S0", "data"); r.code == 0 || !strings.Contains(r.stderr, "in use by task db-1") {
+	if r := c.mezzo("volume", "destroy", "S0", "data", "--yes"); r.code == 0 || !strings.Contains(r.stderr, "in use by task db-1") {
 		t.Errorf("a volume in use was destroyed, or the reason is not given: %+v", r)
 	}
 	if err := d.s.Kill(context.Background(), "db-1", nil); err != nil {
@@ -218,7 +218,7 @@ func TestRunTwoTasksOnASharedVolume(t *testing.T) {
 	d.with([]*mezzov1.Resource{volume}, framework.LaunchTasks(dbTask("right", meet("right", "left"), volume)))
 	d.reaches("left", mezzov1.TaskState_TASK_FINISHED)
 	d.reaches("right", mezzov1.TaskState_TASK_FINISHED)
-	if r := c.mezzo("volume", "destroy", "S0", "both"); r.code != 0 {
+	if r := c.mezzo("volume", "destroy", "S0", "both", "--yes"); r.code != 0 {
 		t.Errorf("mezzo volume destroy: %+v", r)
 	}
 	if r := c.mezzo("unreserve", "S0", "disk:100", "--role", "db"); r.code != 0 {

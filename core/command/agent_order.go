@@ -165,10 +165,18 @@ func (c *cli) agentGoneCommand() *cobra.Command {
 		Example: "  mezzo agent gone node7\n  mezzo agent gone S3 --yes",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.onAgent(cmd.Context(), args[0], func(ctx context.Context, client operatorv1.OperatorClient, a *operatorv1.Agent) error {
-				if err := c.confirm("Give agent %s (%s, %s, with %s) up for good?", a.Id, a.Hostname, a.State, plural(a.Tasks, "task")); err != nil {
-					return err
-				}
+			var a *operatorv1.Agent
+			err := c.onAgent(cmd.Context(), args[0], func(_ context.Context, _ operatorv1.OperatorClient, found *operatorv1.Agent) error {
+				a = found
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			if err := c.confirm(cmd.Context(), "Give agent %s (%s, %s, with %s) up for good?", a.Id, a.Hostname, a.State, plural(a.Tasks, "task")); err != nil {
+				return err
+			}
+			return c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
 				if _, err := client.MarkAgentGone(ctx, &operatorv1.MarkAgentGoneRequest{AgentId: a.Id}); err != nil && status.Code(err) != codes.NotFound {
 					return err
 				}
@@ -187,19 +195,34 @@ func (c *cli) addYesFlag(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&c.yes, "yes", "y", false, "do not ask")
 }
 
-// confirm asks whether to do what cannot be undone. Anything but yes is an error.
-func (c *cli) confirm(format string, args ...any) error {
+// confirm asks whether to do what cannot be undone, for as long as people need.
+// Anything but yes is an error.
+func (c *cli) confirm(ctx context.Context, format string, args ...any) error {
 	if c.yes {
 		return nil
 	}
 	fmt.Fprintf(c.err, format+" [y/N] ", args...)
-	var answer string
-	if _, err := fmt.Fscanln(c.in, &answer); errors.Is(err, io.EOF) { // no answer is no
+	answers := make(chan string, 1)
+	go func() { // until the input has a line or ends, or the process does
+		var answer string
+		if _, err := fmt.Fscanln(c.in, &answer); errors.Is(err, io.EOF) {
+			close(answers)
+			return
+		}
+		answers <- answer
+	}()
+	select {
+	case <-ctx.Done():
 		fmt.Fprintln(c.err)
-	}
-	switch strings.ToLower(answer) {
-	case "y", "yes":
-		return nil
+		return ctx.Err()
+	case answer, typed := <-answers:
+		if !typed {
+			fmt.Fprintln(c.err)
+		}
+		switch strings.ToLower(answer) {
+		case "y", "yes":
+			return nil
+		}
 	}
 	return errors.New("nothing was done; --yes answers the question")
 }

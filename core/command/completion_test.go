@@ -1,6 +1,7 @@
 package command
 
 import (
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -169,6 +170,31 @@ func TestTeardown(t *testing.T) {
 	})
 	if want := []string{"aa-1-0001"}; !slices.Equal(m.killed, want) {
 		t.Errorf("torn down were %v, want %v", m.killed, want)
+	}
+}
+
+// A question waits for its answer; Ctrl-C is one.
+func TestConfirm(t *testing.T) {
+	m := newMaster(t)
+	populate(m)
+	ask := func() (*command, *io.PipeWriter) {
+		in, typed := io.Pipe()
+		t.Cleanup(func() { typed.Close() })
+		c := startOn(t, in, io.Discard, "teardown", "spark", "--address", m.address)
+		c.err.await(t, "End framework aa-1-0001 (spark, active, with 0 tasks) for good? [y/N] ")
+		return c, typed
+	}
+	c, _ := ask()
+	c.cancel()
+	if code := <-c.code; code != exitInterrupted || len(m.killed) != 0 {
+		t.Errorf("Ctrl-C: %d, %s, %v", code, c.err, m.killed)
+	}
+	c, typed := ask()
+	if _, err := typed.Write([]byte("yes\n")); err != nil {
+		t.Fatal(err)
+	}
+	if code := <-c.code; code != 0 || !slices.Equal(m.killed, []string{"aa-1-0001"}) {
+		t.Errorf("yes: %d, %s, %v", code, c.err, m.killed)
 	}
 }
 

@@ -15,18 +15,21 @@ func (c *cli) teardownCommand() *cobra.Command {
 			"has is given back, and its id is never let in again. A scheduler that is connected is told so.",
 		Example: "  mezzo teardown spark\n  mezzo teardown 5f2c1a09-1-F7 --yes",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
+			var f *operatorv1.Framework
+			err := c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
 				answer, err := client.ListFrameworks(ctx, &operatorv1.ListFrameworksRequest{})
-				if err != nil {
-					return err
+				if err == nil {
+					f, err = findFramework(answer.GetFrameworks(), args[0])
 				}
-				f, err := findFramework(answer.GetFrameworks(), args[0])
-				if err != nil {
-					return err
-				}
-				if err := c.confirm("End framework %s (%s, %s, with %s) for good?", f.Id, f.Name, f.State, plural(f.Tasks, "task")); err != nil {
-					return err
-				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if err := c.confirm(cmd.Context(), "End framework %s (%s, %s, with %s) for good?", f.Id, f.Name, f.State, plural(f.Tasks, "task")); err != nil {
+				return err
+			}
+			return c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
 				if _, err := client.Teardown(ctx, &operatorv1.TeardownRequest{FrameworkId: f.Id}); err != nil {
 					return err
 				}

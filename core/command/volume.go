@@ -94,14 +94,23 @@ func (c *cli) volumeDestroyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "destroy AGENT ID", Short: "Remove a persistent volume with all that is in it",
 		Long:    "Its content is gone for good. The disk stays reserved; mezzo unreserve frees it. A volume that tasks use is not destroyed.",
-		Example: "  mezzo volume destroy S0 data --role db",
+		Example: "  mezzo volume destroy S0 data --role db\n  mezzo volume destroy S0 data --yes",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.onAgent(cmd.Context(), args[0], func(ctx context.Context, client operatorv1.OperatorClient, a *operatorv1.Agent) error {
-				v, err := findVolume(ctx, client, a.Id, role, args[1])
-				if err != nil {
-					return err
-				}
+			var a *operatorv1.Agent
+			var v *operatorv1.Volume
+			err := c.onAgent(cmd.Context(), args[0], func(ctx context.Context, client operatorv1.OperatorClient, found *operatorv1.Agent) (err error) {
+				a = found
+				v, err = findVolume(ctx, client, a.Id, role, args[1])
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if err := c.confirm(cmd.Context(), "Destroy volume %s of %s on agent %s (%s), with all that is in it?", v.Id, v.Role, a.Id, megabytes(v.SizeMb)); err != nil {
+				return err
+			}
+			return c.withOperator(cmd.Context(), func(ctx context.Context, client operatorv1.OperatorClient) error {
 				if err := apply(ctx, client, a, framework.DestroyVolumes("", v.Resource)); err != nil {
 					return err
 				}
@@ -110,6 +119,7 @@ func (c *cli) volumeDestroyCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&role, "role", "", "the role whose volume it is, when several have one of that name")
+	c.addYesFlag(cmd)
 	c.addClientFlags(cmd)
 	c.addJSONFlag(cmd, orderShape)
 	return cmd
