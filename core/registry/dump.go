@@ -14,6 +14,11 @@ import (
 // dumpFormat is the format of dumps.
 const dumpFormat = 1
 
+// LeadersSince is how many epochs a restore leaves free above the dump's: agents
+// refuse a leader with a lower epoch than the highest that they have seen, and
+// when the store was lost nobody else knows who has led since the dump.
+const LeadersSince = 10_000
+
 // dumpHead is a dump's first line.
 type dumpHead struct {
 	Kind    string `json:"kind"` // "mezzo registry"
@@ -60,8 +65,8 @@ func Dump(ctx context.Context, r Registry, w io.Writer) error {
 }
 
 // Restore makes the registry what a dump says, entries that are not in it
-// removed, and gives the epoch that it wrote in: the next leader's is above it
-// and above the dump's. The dump is read whole before anything is written. What
+// removed, and gives the epoch that it wrote in: the next leader's is above it,
+// and above the dump's by LeadersSince. The dump is read whole before anything is written. What
 // is written is not one batch: after an error, restore again. A damaged registry
 // is written whole, and is not damaged any more.
 func Restore(ctx context.Context, r Registry, dump io.Reader) (epoch uint64, err error) {
@@ -69,7 +74,7 @@ func Restore(ctx context.Context, r Registry, dump io.Reader) (epoch uint64, err
 	if err != nil {
 		return 0, err
 	}
-	if err := r.Raise(ctx, head.Epoch); err != nil {
+	if err := r.Raise(ctx, head.Epoch+LeadersSince); err != nil {
 		return 0, err
 	}
 	if epoch, err = r.Acquire(ctx); err != nil {
