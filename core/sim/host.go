@@ -231,7 +231,7 @@ func (h *host) write(c agentstate.Checkpoint) {
 		h.fence = max(h.fence, h.fences[c.Sequence])
 	}
 	for _, r := range c.Records {
-		if w.cfg.plant == plantForgetOperation && r.Bucket == "resources" && w.chance(0.1) {
+		if w.cfg.plant == plantForgetOperation && r.Bucket == "resources" && w.chance(0.3) {
 			continue
 		}
 		if h.disk[r.Bucket] == nil {

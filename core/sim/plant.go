@@ -86,6 +86,8 @@ func (p plant) provoked() []Fault {
 		return []Fault{MasterFailover, LinkCut}
 	case plantForgetFence:
 		return []Fault{MasterFailover, MasterStop, AgentCrash}
+	case plantDropDrains:
+		return []Fault{OperatorService}
 	case plantForgetGone:
 		return []Fault{OperatorGone, MasterCrash}
 	case plantStaleWriter, plantDeafWriter, plantStaleLoad:

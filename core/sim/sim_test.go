@@ -67,7 +67,7 @@ func TestSeeds(t *testing.T) {
 		t.Logf("%+v", report)
 		return
 	}
-	var next, steps, launched, started, ended, refused, operations, applied, failed atomic.Uint64
+	var next, steps, launched, started, ended, refused, operations, applied, done, failed atomic.Uint64
 	next.Store(*first)
 	var mu sync.Mutex
 	var shrinking sync.Once // the first failure is enough to begin with
@@ -93,6 +93,9 @@ func TestSeeds(t *testing.T) {
 				refused.Add(uint64(report.Refused))
 				operations.Add(uint64(report.Operations))
 				applied.Add(uint64(report.Applied))
+				if n := done.Add(1); n%250 == 0 {
+					t.Logf("%d seeds from %d on have been run, %d failed", n, *first, failed.Load())
+				}
 				mu.Lock()
 				for f, n := range report.Faults {
 					faults[f] += n
@@ -133,7 +136,7 @@ func TestShrink(t *testing.T) {
 	for _, p := range []plant{plantDropKills, plantLostCheckpoint} {
 		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
-			cfg := Config{Agents: 3, Frameworks: 3, Duration: 20 * time.Second, Faults: AllFaults(), plant: p}
+			cfg := Config{Agents: 3, Frameworks: 3, Duration: 20 * time.Second, Faults: AllFaults(), AuditEvery: *audit, plant: p}
 			var first *Failure
 			for first == nil {
 				cfg.Seed++
