@@ -159,18 +159,23 @@ func mezzo(t *testing.T, env []string, args ...string) result {
 // start runs a command line in the background.
 func (c *cluster) start(args ...string) *background {
 	c.t.Helper()
-	b := &background{t: c.t, stdout: &syncBuffer{}, stderr: &syncBuffer{}, ended: make(chan struct{})}
+	return startMezzo(c.t, []string{"MEZZO_ADDRESS=" + c.fields["rpc"]}, args...)
+}
+
+func startMezzo(t *testing.T, env []string, args ...string) *background {
+	t.Helper()
+	b := &background{t: t, stdout: &syncBuffer{}, stderr: &syncBuffer{}, ended: make(chan struct{})}
 	b.cmd = exec.Command(filepath.Join(bin, "mezzo"), args...)
-	b.cmd.Env = append(os.Environ(), "MEZZO_ADDRESS="+c.fields["rpc"])
+	b.cmd.Env = append(os.Environ(), env...)
 	b.cmd.Stdout, b.cmd.Stderr = b.stdout, b.stderr
 	if err := b.cmd.Start(); err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 	go func() {
 		_ = b.cmd.Wait()
 		close(b.ended)
 	}()
-	c.t.Cleanup(func() {
+	t.Cleanup(func() {
 		_ = b.cmd.Process.Kill()
 		<-b.ended
 	})

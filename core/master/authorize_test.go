@@ -124,13 +124,17 @@ func TestRulesSeeWhatIsAskedFor(t *testing.T) {
 	if _, err := operator.Teardown(t.Context(), &operatorv1.TeardownRequest{FrameworkId: frameworks.Frameworks[0].Id}); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("teardown: %v", err)
 	}
+	impostor := info("impostor")
+	impostor.Principal = proto.String("ann")
 	other := info("other")
 	other.Roles = []string{"web/a", "batch"}
-	stream, err := schedulerv1.NewSchedulerClient(dial(t, m.Addresses()["rpc"])).Subscribe(t.Context(), &schedulerv1.Call_Subscribe{FrameworkInfo: other})
-	if err == nil {
-		_, err = stream.Recv()
-	}
-	if status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), `role "batch"`) {
-		t.Errorf("a framework in a role that no rule has: %v", err)
+	for words, x := range map[string]*mezzov1.FrameworkInfo{`role "batch"`: other, `principal "ann"`: impostor} {
+		stream, err := schedulerv1.NewSchedulerClient(dial(t, m.Addresses()["rpc"])).Subscribe(t.Context(), &schedulerv1.Call_Subscribe{FrameworkInfo: x})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), words) {
+			t.Errorf("a framework that may not be because of its %s: %v", words, err)
+		}
 	}
 }

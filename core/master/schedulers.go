@@ -138,6 +138,11 @@ func (s *schedulerService) authorizeSubscribe(ctx context.Context, call *schedul
 	if info == nil {
 		return fmt.Errorf("%w: SUBSCRIBE has no framework_info", rpc.ErrInvalid)
 	}
+	// Rules go by whose a framework is: that has to be proven.
+	if claimed := info.GetPrincipal(); claimed != "" && rpc.PrincipalFrom(ctx).Name == "" && !s.master.indifferent() {
+		return fmt.Errorf("%w: the framework %q names the principal %q in its FrameworkInfo, and has shown neither a certificate nor a credential; "+
+			"show one of %[3]q, or leave the principal out", rpc.ErrDenied, info.GetName(), claimed)
+	}
 	for _, role := range frameworkRoles(info) {
 		object := rpc.Object{ID: info.GetName(), FrameworkID: info.GetId().GetValue(), Role: role, User: info.GetUser()}
 		if err := s.master.authorize(ctx, rpc.RegisterFramework, object); err != nil {
