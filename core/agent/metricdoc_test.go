@@ -15,6 +15,7 @@ import (
 func TestMetricsAreDocumented(t *testing.T) {
 	m := newMetrics(&Agent{})
 	metric.NewCalls().Register(m.registry)
+	metric.NewDenials(nil, nil).Register(m.registry)
 	tracer, err := trace.New(trace.Options{Config: config.Tracing{Endpoint: "http://127.0.0.1:1", Protocol: "grpc", QueueSize: 1}})
 	if err != nil {
 		t.Fatal(err)

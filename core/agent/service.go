@@ -89,6 +89,7 @@ type Service struct {
 	config   config.Agent // what counts now; changed by a reload alone
 	logLevel *loglevel.Switch
 	policy   *authorization.Switch // the configuration's
+	denials  *metric.Denials
 
 	mu      sync.Mutex
 	plugins map[string]*Plugin // isolators by name, retired ones too
@@ -108,7 +109,9 @@ func NewService(ctx context.Context, o ServiceOptions) (*Service, error) {
 	if o.Authorizer == nil {
 		o.Authorizer = rules
 	}
-	s := &Service{o: o, policy: rules, calls: metric.NewCalls(), ready: make(chan struct{}), config: o.Config, plugins: map[string]*Plugin{}}
+	denials := metric.NewDenials(o.Authorizer, o.Logger)
+	o.Authorizer = denials
+	s := &Service{o: o, denials: denials, policy: rules, calls: metric.NewCalls(), ready: make(chan struct{}), config: o.Config, plugins: map[string]*Plugin{}}
 	s.reloader = &reload.Reloader[config.Agent]{Logger: o.Logger, Reread: o.Reread, Ready: s.readiness, Apply: s.apply}
 	if err := s.open(ctx); err != nil {
 		s.close()
@@ -153,6 +156,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.calls.Register(s.agent.metrics.registry)
+	s.denials.Register(s.agent.metrics.registry)
 	operatorv1.RegisterAgentOperatorServer(s.rpc, &operatorService{Agent: s.agent, service: s})
 	executorv1.RegisterExecutorServer(s.rpc, s.agent.ExecutorServer(""))
 	return nil

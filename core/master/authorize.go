@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/mezzo-os/mezzo/core/authorization"
 	"github.com/mezzo-os/mezzo/core/master/state"
 	"github.com/mezzo-os/mezzo/core/rpc"
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
@@ -30,10 +29,7 @@ func (m *Master) authorizeAll(ctx context.Context, action rpc.Action, objects []
 }
 
 // indifferent is whether nobody will look at what an object is.
-func (m *Master) indifferent() bool {
-	s, ok := m.authorizer.(*authorization.Switch)
-	return ok && s.Open()
-}
+func (m *Master) indifferent() bool { return m.options.Authorizer == nil && m.policy.Open() }
 
 // known looks something up in the mirror; again, once that has caught up, if it
 // is not there: what was answered a moment ago may be on its way. It is nil when

@@ -33,6 +33,7 @@ import (
 	"github.com/mezzo-os/mezzo/core/http"
 	"github.com/mezzo-os/mezzo/core/http/ui"
 	"github.com/mezzo-os/mezzo/core/loglevel"
+	"github.com/mezzo-os/mezzo/core/metric"
 	"github.com/mezzo-os/mezzo/core/pluginhost"
 	"github.com/mezzo-os/mezzo/core/registry"
 	"github.com/mezzo-os/mezzo/core/reload"
@@ -85,7 +86,7 @@ type Options struct {
 type Master struct {
 	options    Options
 	logger     hclog.Logger
-	authorizer rpc.Authorizer
+	authorizer *metric.Denials
 	policy     *authorization.Switch // the configuration's
 	started    time.Time
 	mirror     *mirror
@@ -128,7 +129,7 @@ type Master struct {
 // configuration is hcl.Diagnostics.
 func New(o Options) (m *Master, err error) {
 	m = &Master{
-		options: o, logger: o.Logger, authorizer: o.Authorizer, mirror: newMirror(), started: time.Now(),
+		options: o, logger: o.Logger, mirror: newMirror(), started: time.Now(),
 		termNews: make(chan struct{}), ready: make(chan struct{}), serving: map[string]bool{},
 	}
 	if m.logger == nil {
@@ -157,9 +158,11 @@ func New(o Options) (m *Master, err error) {
 		return m, fmt.Errorf("authorization: %w", err)
 	}
 	m.policy = authorization.NewSwitch(policy)
-	if m.authorizer == nil {
-		m.authorizer = m.policy
+	m.authorizer = metric.NewDenials(m.policy, m.logger)
+	if o.Authorizer != nil {
+		m.authorizer.Authorizer = o.Authorizer
 	}
+	m.authorizer.Register(m.metrics.registry)
 	if err := os.MkdirAll(o.Config.DataDir, 0o755); err != nil {
 		return m, fmt.Errorf("data directory: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/mezzo-os/mezzo/config"
+	"github.com/mezzo-os/mezzo/core/metric"
 	"github.com/mezzo-os/mezzo/core/metric/metrictest"
 	"github.com/mezzo-os/mezzo/core/trace"
 )
@@ -19,5 +20,6 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 	t.Cleanup(func() { tracer.Close(context.Background()) })
 	tracer.Register(m.registry)
+	metric.NewDenials(nil, nil).Register(m.registry)
 	metrictest.Check(t, m.registry, "../../docs/metrics.md", "Master", "Both")
 }
