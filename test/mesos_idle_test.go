@@ -36,7 +36,8 @@ func TestMesosIdleSubscribers(t *testing.T) {
 	t.Parallel()
 	const subscribers = 5000
 	c := startDev(t)
-	pid, _ := c.mesosPlugin(true)["pid"].(float64)
+	var pid float64
+	eventually(t, "the adapter", func() bool { pid, _ = c.mesosPlugin(true)["pid"].(float64); return pid > 0 })
 	before := rss(t, int(pid))
 	body := `{"type":"SUBSCRIBE","subscribe":{"framework_info":{"user":"root","name":"idle","failover_timeout":0},"suppressed_roles":["*"]}}`
 	open := func() (net.Conn, error) {

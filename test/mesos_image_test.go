@@ -40,7 +40,7 @@ func (m *mesosTasks) until(id, what string, suits func(*mezzov1.TaskStatus) bool
 				return s
 			}
 		}
-		if time.Since(begun) > patience {
+		if time.Since(begun) > 3*patience {
 			m.t.Fatalf("task %s is not %s: %v", id, what, m.heard[id])
 		}
 		switch event := m.next(); event.GetType() {

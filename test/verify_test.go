@@ -27,7 +27,7 @@ func TestPluginsKeepTheirContracts(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			args := []string{"plugin", "verify", path}
+			args := []string{"plugin", "verify", path, "--patience", "1m"} // for a busy machine
 			if adapter, is := strings.CutPrefix(name, "mezzo-framework-"); is {
 				// Its own port may be in use.
 				file := filepath.Join(tempDir(t), "master.hcl")
@@ -108,7 +108,7 @@ func TestVerifyTellsWhatIsWrong(t *testing.T) {
 func TestVerifyFlags(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(bin, "plugins", "mezzo-allocator-drf")
-	if r := mezzo(t, nil, "plugin", "verify", path, "--only", "ping,filters"); r.code != 0 || !strings.Contains(r.stdout, "\n2 checks: 2 passed") {
+	if r := mezzo(t, nil, "plugin", "verify", path, "--only", "ping,filters", "--patience", "1m"); r.code != 0 || !strings.Contains(r.stdout, "\n2 checks: 2 passed") {
 		t.Errorf("--only: %+v", r)
 	}
 	if r := mezzo(t, nil, "plugin", "verify", path, "--only", "ping,filtres"); r.code != 2 || !strings.Contains(r.stderr, `no check "filtres"`) || r.stdout != "" {

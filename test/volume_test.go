@@ -211,7 +211,7 @@ func TestRunTwoTasksOnASharedVolume(t *testing.T) {
 	d := newDatabase(t, c.fields["rpc"])
 	volume := framework.Shared(framework.PersistentVolume(framework.Reserved("db", "", framework.Disk(32))[0], "both", "common", ""))
 	meet := func(me, other string) string {
-		return "touch common/" + me + "; for i in $(seq 200); do test -e common/" + other + " && exit 0; sleep 0.1; done; exit 1"
+		return "touch common/" + me + "; for i in $(seq 900); do test -e common/" + other + " && exit 0; sleep 0.1; done; exit 1"
 	}
 	d.with([]*mezzov1.Resource{volume}, framework.LaunchTasks(dbTask("left", meet("left", "right"), volume)))
 	d.reaches("left", mezzov1.TaskState_TASK_RUNNING)
