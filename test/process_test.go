@@ -101,7 +101,7 @@ func mezzoAs(t *testing.T, change func(*exec.Cmd), args ...string) result {
 
 func runAs(t *testing.T, change func(*exec.Cmd), program string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	var stdout, stderr bytes.Buffer
