@@ -95,7 +95,7 @@ func TestSignal(t *testing.T) {
 	if s := n.wait("c1"); s.GetSignal() != int32(unix.SIGKILL) {
 		t.Errorf("status %v, want signal 9", s)
 	}
-	n.wantMetric(1, "containers_ended_total", "limited")
+	n.wantMetric(1, "containers_ended_total", "signaled")
 }
 
 func TestRotation(t *testing.T) {
@@ -171,6 +171,7 @@ func TestMemoryLimit(t *testing.T) {
 	if s.GetSignal() != int32(unix.SIGKILL) {
 		t.Errorf("status %v, want signal 9", s)
 	}
+	n.wantMetric(1, "containers_ended_total", "limited")
 }
 
 func TestForkBomb(t *testing.T) {
