@@ -50,12 +50,15 @@ func (m *Machine) View() View {
 }
 
 func (m *Machine) taskView(t *task) TaskView {
-	return TaskView{
+	v := TaskView{
 		FrameworkID: t.key.framework, ID: t.key.id, Name: t.info.GetName(), ExecutorID: t.executorID, Role: t.role, Status: t.status,
-		User: userOf(t), Owner: t.framework.info.GetPrincipal(),
 		Resources: t.info.GetResources(), Launched: t.launched, Started: t.started, Finished: t.finished,
 		Container: t.container, Sandbox: t.sandbox, Exited: t.ended(),
 	}
+	if t.framework != nil { // else it is only an answer about a task that nobody here knows
+		v.User, v.Owner = userOf(t), t.framework.info.GetPrincipal()
+	}
+	return v
 }
 
 func (c *completed) view() TaskView {

@@ -327,13 +327,14 @@ type ending struct {
 	message string
 }
 
-// endTasksOfDown ends what an agent had whose machine was taken down.
+// endTasksOfDown ends the tasks of an agent whose machine was taken down. Its
+// reservations and volumes stay: what came of operations it tells when it is back.
 func (m *Machine) endTasksOfDown(a *agent) {
 	m.endTasks(a, ending{
 		aware: mezzov1.TaskState_TASK_LOST, reason: mezzov1.TaskStatus_REASON_AGENT_REMOVED,
 		message: "The machine of agent " + a.hostname + " is down for maintenance",
 	})
-	m.endOperations(a)
+	m.loseOperations(a)
 }
 
 // endTasks: the agent is gone, and its tasks have ended with it. Of one that has
