@@ -65,7 +65,9 @@ type PluginClient interface {
 	// call the core, which may be waiting for it. One call at a time is made of a
 	// process. It has 1 second: what is not there by then, or fails, is left out
 	// of that scrape, with nothing in its place. The metrics of the host and of
-	// other plugins are never kept back for longer, nor lost.
+	// other plugins are never kept back for longer, nor lost. A process that was
+	// late is left alone for 10 seconds, and if it is late again for longer, 5
+	// minutes at most.
 	//
 	// The host serves a family as mezzo_<kind>_<name>, and gives each sample the
 	// label plugin, "<kind>/<name of the plugin>". So no plugin can be taken for
@@ -190,7 +192,9 @@ type PluginServer interface {
 	// call the core, which may be waiting for it. One call at a time is made of a
 	// process. It has 1 second: what is not there by then, or fails, is left out
 	// of that scrape, with nothing in its place. The metrics of the host and of
-	// other plugins are never kept back for longer, nor lost.
+	// other plugins are never kept back for longer, nor lost. A process that was
+	// late is left alone for 10 seconds, and if it is late again for longer, 5
+	// minutes at most.
 	//
 	// The host serves a family as mezzo_<kind>_<name>, and gives each sample the
 	// label plugin, "<kind>/<name of the plugin>". So no plugin can be taken for
