@@ -111,9 +111,10 @@ func (w *world) checkViews(m *master) {
 
 // lacks is whether an agent does not have what tasks on it are held to use, since
 // the operation that was to make it never reached the agent, or was refused. Such
-// tasks do not run, which the agent is about to say.
+// tasks do not run, which the agent is about to say. No operation changes amounts.
 func (m *master) lacks(a *state.AgentView) bool {
-	return !a.Total.Contains(a.Used.Unallocate().NonShared().Reserved())
+	used := a.Used.Unallocate().NonShared()
+	return !a.Total.Contains(used) && a.Total.Quantities().Contains(used.Quantities())
 }
 
 // patience is how long an agent's resources may be free, while somebody wants
