@@ -33,8 +33,13 @@ authorization {
     actions    = ["run_task"]
     users      = ["root"]
   }
+  rule "blind" {
+    effect     = "deny"
+    principals = ["blind"]
+    actions    = ["read_sandbox"]
+  }
   rule "teams" {
-    principals = ["web", "batch"]
+    principals = ["web", "batch", "blind"]
     actions    = ["register_framework", "run_task"]
     roles      = ["web", "batch", "batch/*"]
   }
@@ -44,7 +49,7 @@ authorization {
     owners     = ["self"]
   }
   rule "viewers" {
-    principals = ["web", "batch", "viewer", "carl"]
+    principals = ["web", "batch", "blind", "viewer", "carl"]
     actions    = [VIEWERS]
   }
 }
@@ -56,7 +61,7 @@ func TestCompany(t *testing.T) {
 	dir := tempDir(t)
 	authority := rpctest.NewAuthority(t)
 	files := map[string]client.Files{}
-	for _, name := range []string{"master", "agent", "ops", "web", "batch", "viewer", "stranger"} {
+	for _, name := range []string{"master", "agent", "ops", "web", "batch", "blind", "viewer", "stranger"} {
 		files[name] = authority.Issue(name)
 	}
 	rules := filepath.Join(dir, "rules.hcl")
@@ -106,6 +111,10 @@ func TestCompany(t *testing.T) {
 	refused(`role "*"`, "batch", "run", "--", "true")
 	if r := allowed("batch", "run", "--role", "batch", "--name", "bee", "--", "sh", "-c", "echo honey"); r.stdout != "honey\n" {
 		t.Errorf("batch's task: %+v", r)
+	}
+	if r := allowed("blind", "run", "--role", "batch", "--instances", "2", "--", "echo", "unseen"); r.stdout != "" ||
+		strings.Count(r.stderr, `what the task prints is not shown: denied: "blind" may not read_sandbox`) != 1 {
+		t.Errorf("a task of somebody who may not read what it prints: %+v", r)
 	}
 	bee := taskID(t, allowed("viewer", "tasks", "--all").stdout, "bee")
 

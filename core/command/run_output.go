@@ -8,6 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	operatorv1 "github.com/mezzo-os/mezzo/sdk/proto/mezzo/operator/v1"
 )
 
@@ -18,6 +21,7 @@ type runOutput struct {
 
 	mu        sync.Mutex // one line at a time, whoever writes it
 	following map[string]bool
+	denied    bool // told once: it goes for all tasks
 	group     sync.WaitGroup
 	ctx       context.Context
 	cancel    context.CancelFunc
@@ -52,6 +56,16 @@ func (r *runOutput) follow(index int, task, frameworkID, agentID string) {
 	}
 }
 
+// tellDenied says why there is no output to see. The tasks run on.
+func (r *runOutput) tellDenied(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.denied {
+		r.denied = true
+		fmt.Fprintf(r.c.err, "mezzo: what the task prints is not shown: %v\n", plain(err))
+	}
+}
+
 // wait returns when all output was streamed, or the time is up.
 func (r *runOutput) wait(limit time.Duration) {
 	timer := time.AfterFunc(limit, r.cancel)
@@ -75,6 +89,10 @@ func (f *follower) run(ctx context.Context) {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := f.stream(ctx)
 		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if status.Code(err) == codes.PermissionDenied {
+			f.r.tellDenied(err)
 			return
 		}
 		select {
