@@ -400,7 +400,9 @@ func (c *cluster) frameworkHears(out state.SendScheduler) []state.Input {
 		st := e.GetUpdate().GetStatus()
 		id := st.GetTaskId().GetValue()
 		if len(st.GetUuid()) == 0 {
-			if r := st.GetReason(); r == mezzov1.TaskStatus_REASON_TASK_INVALID || r == mezzov1.TaskStatus_REASON_INVALID_OFFERS || r == mezzov1.TaskStatus_REASON_AGENT_REMOVED_BY_OPERATOR {
+			switch st.GetReason() {
+			case mezzov1.TaskStatus_REASON_TASK_INVALID, mezzov1.TaskStatus_REASON_TASK_GROUP_INVALID,
+				mezzov1.TaskStatus_REASON_INVALID_OFFERS, mezzov1.TaskStatus_REASON_AGENT_REMOVED_BY_OPERATOR:
 				f.masterEnds[id]++
 			}
 			return nil
