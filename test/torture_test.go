@@ -229,8 +229,15 @@ func (x *torture) unlaunched(heard []*mezzov1.TaskStatus) bool {
 	if slices.ContainsFunc(heard, runs) {
 		return false
 	}
-	return last.GetState() == mezzov1.TaskState_TASK_LOST ||
-		x.launchesFail && last.GetState() == mezzov1.TaskState_TASK_FAILED && last.GetReason() == mezzov1.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED
+	switch {
+	case last.GetState() == mezzov1.TaskState_TASK_LOST:
+		return true
+	case !x.launchesFail:
+		return false
+	case last.GetState() == mezzov1.TaskState_TASK_KILLED: // with another of its group, which could not be launched
+		return last.GetReason() == mezzov1.TaskStatus_REASON_TASK_KILLED_DURING_LAUNCH
+	}
+	return last.GetState() == mezzov1.TaskState_TASK_FAILED && last.GetReason() == mezzov1.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED
 }
 
 // endExecutors has the custom executors end, which live on without a task, and of
